@@ -1,0 +1,206 @@
+"""One dataset's features to the fields of an ActionSpec: an `Adapter` per dataset, NumPy only.
+
+The Open X-Embodiment datasets carry the action maps and sampling weights of RT-1-X (google-deepmind/open_x_embodiment,
+colabs/Minimal_Training_Example.ipynb), where a gripper number of 1 closes and -1 opens, parts that a robot lacks are
+zero, and `terminate_episode` is [1, 0, 0] at an episode's end, else [0, 1, 0]. Two maps differ from that notebook, and
+do what it means to do:
+
+- taco_play: it rescales by Taco Play's own measured ranges; the notebook defines these and then calls Bridge's.
+- toto: an open gripper is -1 as in every other dataset; the notebook passes `open_gripper` on, so 1 there.
+
+The notebook's list of weights also has kuka (20), whose features are RT-1's own, and language_table (30), both commented out.
+kuka has an adapter, with that weight, for those who name it. language_table has none: it stores no sentence embedding,
+and no map of its two numbers is published.
+"""
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Steps = Mapping[str, Any]
+"""One episode: nested dicts of arrays [L, ...] under their TFDS names; images may still be encoded (object array [L])."""
+
+Action = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+  """How to read one dataset. Paths are '/'-separated and start inside a step.
+
+  Attributes:
+    name: the dataset's TFDS name.
+    action: maps an episode to {field: float32 [L, size]}, in the units of the ActionSpec's fields. It may give more
+      fields than one spec needs (both RT-1's and arm7d's, say): the pipeline takes those of the spec.
+    image: the camera that the policy sees.
+    instruction: the task in words.
+    embedding: float32 [512], the instruction's sentence embedding.
+    embedding_id: the encoder that made it; a checkpoint remembers it.
+    proprioception: the robot's own state, where it has one.
+    weight: sampling weight in a mixture.
+  """
+  name: str
+  action: Callable[[Steps], Action]
+  image: str = 'observation/image'
+  instruction: str = 'observation/natural_language_instruction'
+  embedding: str = 'observation/natural_language_embedding'
+  embedding_id: str = 'universal-sentence-encoder-large/5'
+  proprioception: str | None = None
+  weight: float = 1.0
+
+
+def feature(steps: Steps, path: str) -> np.ndarray:
+  """The array [L, ...] at `path` ('observation/state'); a missing one is an error that lists what is there."""
+  value: Any = steps
+  for key in path.split('/'):
+    if not isinstance(value, Mapping) or key not in value:
+      known = sorted(_paths(steps))
+      close = difflib.get_close_matches(path, known, 1)
+      raise ValueError(f'the episode has no feature {path!r}, it has {known}.'
+                       + (f' Did you mean {close[0]!r}?' if close else '')
+                       + ' Choose the adapter written for this dataset, or write one: docs/your_robot.md.')
+    value = value[key]
+  return np.asarray(value)
+
+
+def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
+  """A table-top arm's seven numbers as arm7d's fields and, by RT-1-X's map of Bridge, as RT-1's.
+
+  For RT-1 the gripper is open above one half: Bridge's recordings hold a few numbers between 0 and 1.
+
+  Args:
+    motion: float [L, 7], deltas x y z (m) and roll pitch yaw (rad) of the gripper, and its opening: 1 open, 0 closed.
+    is_last: bool [L], true where the episode ends.
+  """
+  motion = np.asarray(motion, np.float32)
+  if motion.ndim != 2 or motion.shape[1] != 7:
+    raise ValueError(f'motion has shape {motion.shape}, expected [L, 7]: x y z, roll pitch yaw, gripper opening.')
+  translation, rotation, gripper = motion[:, :3], motion[:, 3:6], motion[:, 6:]
+  rt1 = rt1_action(
+      _rescale(translation, -0.05, 0.05, 1.75), _rescale(rotation, -0.25, 0.25, 1.4),
+      np.where(gripper > 0.5, -1, 1), is_last)
+  return {'translation': translation, 'rotation': rotation, 'gripper': gripper} | rt1
+
+
+def rt1_action(world_vector: np.ndarray, rotation_delta: np.ndarray | None, gripper: np.ndarray | None,
+               terminate: np.ndarray) -> Action:
+  """RT-1's fields; None and the base are zero.
+
+  Args:
+    world_vector, rotation_delta: [L, 3].
+    gripper: [L] or [L, 1], 1 closes and -1 opens.
+    terminate: [L], true or 1 at the episode's end, or the three flags [L, 3] themselves.
+  """
+  length = len(world_vector)
+  terminate = np.asarray(terminate)
+  if terminate.ndim == 1:
+    terminate = np.where((terminate == 1)[:, None], [1, 0, 0], [0, 1, 0])
+  action = {
+      'terminate_episode': terminate,
+      'world_vector': world_vector,
+      'rotation_delta': np.zeros((length, 3)) if rotation_delta is None else rotation_delta,
+      'gripper_closedness_action': np.zeros((length, 1)) if gripper is None else np.reshape(gripper, (length, 1)),
+      'base_displacement_vertical_rotation': np.zeros((length, 1)),
+      'base_displacement_vector': np.zeros((length, 2)),
+  }
+  return {name: np.asarray(part, np.float32) for name, part in action.items()}
+
+
+def _rescale(value: np.ndarray, low: Any, high: Any, limit: float) -> np.ndarray:
+  """[low, high] to [-limit, limit], kept 0.01 inside."""
+  low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+  scaled = (value - low) / (high - low) * (2 * limit) - limit
+  return np.clip(scaled, -limit + 0.01, limit - 0.01)
+
+
+def _paths(steps: Steps, prefix: str = '') -> list[str]:
+  return [path for key, value in steps.items() for path in
+          (_paths(value, f'{prefix}{key}/') if isinstance(value, Mapping) else [prefix + key])]
+
+
+def _rt1(steps: Steps) -> Action:
+  names = ('terminate_episode', 'world_vector', 'rotation_delta', 'gripper_closedness_action',
+           'base_displacement_vertical_rotation', 'base_displacement_vector')
+  return {name: feature(steps, f'action/{name}').astype(np.float32) for name in names}
+
+
+def _flat_arm(steps: Steps) -> Action:
+  return arm_action(feature(steps, 'action'), feature(steps, 'is_last'))
+
+
+def _bridge(steps: Steps) -> Action:
+  parts = (feature(steps, 'action/world_vector'), feature(steps, 'action/rotation_delta'),
+           feature(steps, 'action/open_gripper')[:, None])
+  return arm_action(np.concatenate(parts, -1), feature(steps, 'action/terminate_episode'))
+
+
+def _taco_play(steps: Steps) -> Action:
+  pose = feature(steps, 'action/actions')  # absolute: x y z, three angles, gripper (1 closed)
+  return rt1_action(_rescale(pose[:, :3], (0, -0.5, 0), (0.8, 0.7, 0.6), 1),
+                    _rescale(pose[:, 3:6], (-3.2, -0.8, -1.8), (3.2, 0.2, 2.5), 1),
+                    pose[:, 6], feature(steps, 'action/terminate_episode'))
+
+
+def _jaco_play(steps: Steps) -> Action:
+  mean = np.float32([0.00096585, -0.00580069, -0.00395066])
+  std = np.float32([0.12234575, 0.09676983, 0.11155209])
+  return rt1_action((feature(steps, 'action/world_vector') - mean) / std, None,
+                    feature(steps, 'action/gripper_closedness_action'), feature(steps, 'action/terminate_episode'))
+
+
+def _scaled(world_vector: float = 1, rotation_delta: float = 1,
+            gripper: str | None = 'gripper_closedness_action') -> Callable[[Steps], Action]:
+  """A map that multiplies world_vector and rotation_delta, for datasets that name their parts as RT-1 does."""
+  def action(steps: Steps) -> Action:
+    return rt1_action(feature(steps, 'action/world_vector') * np.float32(world_vector),
+                      feature(steps, 'action/rotation_delta') * np.float32(rotation_delta),
+                      None if gripper is None else feature(steps, f'action/{gripper}'),
+                      feature(steps, 'action/terminate_episode'))
+  return action
+
+
+def _toto(steps: Steps) -> Action:
+  action = _scaled(world_vector=2, gripper='open_gripper')(steps)
+  return action | {'gripper_closedness_action': 1 - 2 * action['gripper_closedness_action']}
+
+
+ADAPTERS: dict[str, Adapter] = {}
+
+
+def register(adapter: Adapter) -> None:
+  """Makes `adapter` the one for datasets of its name, in place of an earlier one."""
+  ADAPTERS[adapter.name] = adapter
+
+
+def get(name: str) -> Adapter:
+  """The adapter for the dataset whose TFDS name is `name`."""
+  if name not in ADAPTERS:
+    close = difflib.get_close_matches(name, ADAPTERS, 1)
+    raise ValueError(f'no adapter for the dataset {name!r}, there are {sorted(ADAPTERS)}.'
+                     + (f' Did you mean {close[0]!r}?' if close else '')
+                     + ' Adding your own takes one small dataclass: docs/your_robot.md.')
+  return ADAPTERS[name]
+
+
+_FLAT = {'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
+
+for _adapter in (
+    # Bridge V2 in its authors' own RLDS layout.
+    Adapter('bridge_dataset', _flat_arm, image='observation/image_0', weight=50, **_FLAT),
+    # Fabricated by data/reach of this repository.
+    Adapter('reach', _flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
+    # Open X-Embodiment.
+    Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
+    Adapter('kuka', _rt1, weight=20),
+    Adapter('bridge', _bridge, proprioception='observation/state', weight=50),
+    Adapter('taco_play', _taco_play, image='observation/rgb_static', proprioception='observation/robot_obs', weight=5),
+    Adapter('jaco_play', _jaco_play, proprioception='observation/end_effector_cartesian_pos', weight=20),
+    Adapter('berkeley_cable_routing', _scaled(gripper=None), proprioception='observation/robot_state', weight=20),
+    Adapter('roboturk', _scaled(), image='observation/front_rgb', weight=10),
+    Adapter('nyu_door_opening_surprising_effectiveness', _scaled(20, 15), weight=5),
+    Adapter('viola', _scaled(1.75, 3), image='observation/agentview_rgb', proprioception='observation/joint_states', weight=3),
+    Adapter('berkeley_autolab_ur5', _scaled(100, 15), proprioception='observation/robot_state', weight=5),
+    Adapter('toto', _toto, proprioception='observation/state', weight=5),
+):
+  register(_adapter)
