@@ -1,0 +1,295 @@
+"""What an action is: its fields, their bounds and units, and how they become tokens.
+
+A raw action is a float32 vector of `A` numbers, the fields of an `ActionSpec` one after the other. A token is an
+integer in [0, V). A continuous number has one token of its own; a field of classes (one-hot numbers) has one token
+in all:
+
+    field                     kind         numbers  tokens
+    terminate_episode         classes            3       1
+    world_vector              continuous         3       3
+    ...                                          A       K
+
+A number becomes `int((clip(a, low, high) - low) / (high - low) * (bins - 1))`, truncated, in float32 and in this order of
+operations (robotics_transformer, tokenizers/action_tokenizer.py). Compilers may turn that division into a product,
+which moves values that lie on a bound between bins. So the bounds themselves are found once, in NumPy, and a number
+is placed by comparing: the same token with and without jit, on every backend.
+"""
+import dataclasses
+import difflib
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Array = jax.Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionField:
+  """One named part of an action.
+
+  Attributes:
+    name: its key in action dicts.
+    size: how many numbers it has. For `classes`, one per class in the raw action (one-hot).
+    low, high: bounds of each number, in `unit`; one number stands for all. Unused for `classes`.
+    bins: how many tokens a number can take (`continuous`), or how many classes there are (`classes`).
+    kind: 'continuous' or 'classes'.
+    unit: for people and reports ('m', 'rad', '').
+    frame: the coordinate frame the numbers are in ('base', 'gripper', ...).
+    mirror: factor of each number when the picture is mirrored left to right; one number stands for all.
+    fallback: class that a token without a class of its own decodes to (`classes` only).
+  """
+  name: str
+  size: int
+  low: float | tuple[float, ...] = -1.0
+  high: float | tuple[float, ...] = 1.0
+  bins: int = 256
+  kind: Literal['continuous', 'classes'] = 'continuous'
+  unit: str = ''
+  frame: str = ''
+  mirror: float | tuple[float, ...] = 1.0
+  fallback: int = 0
+
+  def __post_init__(self):
+    if self.size < 1:
+      raise ValueError(f'ActionField {self.name!r}: size is {self.size}, it must be at least 1.')
+    for key in ('low', 'high', 'mirror'):
+      value = getattr(self, key)
+      value = tuple(map(float, value)) if isinstance(value, (tuple, list)) else (float(value),) * self.size
+      if len(value) != self.size:
+        raise ValueError(f'ActionField {self.name!r}: {key} has {len(value)} numbers, size is {self.size}.')
+      object.__setattr__(self, key, value)
+    if self.kind not in ('continuous', 'classes'):
+      raise ValueError(f"ActionField {self.name!r}: kind is {self.kind!r}, expected 'continuous' or 'classes'.")
+    if self.kind == 'continuous' and not np.all(np.less(self.low, self.high)):
+      raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}.')
+    if self.kind == 'classes' and self.bins != self.size:
+      raise ValueError(f'ActionField {self.name!r}: {self.bins} classes need as many numbers, size is {self.size}.')
+    if self.bins < 2:
+      raise ValueError(f'ActionField {self.name!r}: bins is {self.bins}, it must be at least 2.')
+
+  @property
+  def num_tokens(self) -> int:
+    return 1 if self.kind == 'classes' else self.size
+
+
+def classes(name: str, count: int, fallback: int = 0) -> ActionField:
+  """A field of `count` exclusive classes, one-hot in the raw action."""
+  return ActionField(name, count, 0.0, 1.0, count, 'classes', fallback=fallback)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpec:
+  """An ordered set of fields; see the module's docstring.
+
+  Attributes:
+    fields: in the order of their numbers and tokens.
+    vocab_size: V, size of the token vocabulary; at least the bins of every field.
+  """
+  fields: tuple[ActionField, ...]
+  vocab_size: int = 256
+
+  def __post_init__(self):
+    if not self.fields:
+      raise ValueError('ActionSpec: fields is empty, an action needs at least one.')
+    names = [f.name for f in self.fields]
+    if len(set(names)) != len(names):
+      raise ValueError(f'ActionSpec: field names repeat: {names}.')
+    most = max(f.bins for f in self.fields)
+    if most > self.vocab_size:
+      raise ValueError(f'ActionSpec: a field has {most} bins, more than vocab_size {self.vocab_size}.')
+
+  @property
+  def size(self) -> int:
+    """A: numbers of a raw action."""
+    return sum(f.size for f in self.fields)
+
+  @property
+  def num_tokens(self) -> int:
+    """K: tokens of an action."""
+    return sum(f.num_tokens for f in self.fields)
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return tuple(f.name for f in self.fields)
+
+  @functools.cached_property
+  def token_names(self) -> tuple[str, ...]:
+    """A name for each token, such as 'world_vector[1]'."""
+    return tuple(name for f in self.fields for name in _indexed(f.name, f.num_tokens))
+
+  @functools.cached_property
+  def number_names(self) -> tuple[str, ...]:
+    """A name for each number of the raw action."""
+    return tuple(name for f in self.fields for name in _indexed(f.name, f.size))
+
+  @functools.cached_property
+  def number_units(self) -> tuple[str, ...]:
+    """The unit of each number of the raw action."""
+    return tuple(f.unit for f in self.fields for _ in range(f.size))
+
+  def pack(self, action: dict[str, Any]) -> np.ndarray:
+    """{name: [..., size]} to float32 [..., A], refusing missing, unknown and misshapen fields."""
+    for name in action:
+      if name not in self.names:
+        raise ValueError(f'action has a field {name!r}, the ActionSpec has {list(self.names)}.{_nearest(name, self.names)}')
+    parts = []
+    for f in self.fields:
+      if f.name not in action:
+        raise ValueError(f'action lacks the field {f.name!r}; it has {sorted(action)}.')
+      part = np.asarray(action[f.name], np.float32)
+      if part.ndim == 0 or part.shape[-1] != f.size:
+        raise ValueError(f'action field {f.name!r} has shape {part.shape}, expected [..., {f.size}].')
+      parts.append(part)
+    return np.concatenate(parts, -1)
+
+  def unpack(self, action: Float[Array, '*b A']) -> dict[str, Array]:
+    """float32 [..., A] to {name: [..., size]}."""
+    self._expect(action, self.size, 'action')
+    ends = np.cumsum([f.size for f in self.fields])
+    return {f.name: action[..., end - f.size:end] for f, end in zip(self.fields, ends, strict=True)}
+
+  def tokenize(self, action: Float[Array, '*b A']) -> Int[Array, '*b K']:
+    """Raw actions to int32 tokens; numbers beyond the bounds take the nearest token (`clipped` tells which).
+
+    NumPy in gives NumPy, JAX in gives JAX, with equal tokens. A NaN is refused in NumPy; traced code cannot look.
+    """
+    self._expect(action, self.size, 'action')
+    xp = jnp if isinstance(action, jax.Array) else np
+    if xp is np and not np.all(np.isfinite(action)):
+      bad = sorted({self.number_names[i] for i in np.argwhere(~np.isfinite(action))[:, -1]})
+      raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Mend the data or drop the step.')
+    tokens, number = [], 0
+    for f in self.fields:
+      part = action[..., number:number + f.size]
+      if f.kind == 'classes':
+        tokens.append(xp.argmax(part, -1)[..., None].astype(xp.int32))
+      else:
+        thresholds = xp.asarray(_thresholds(f))  # [size, bins - 1]
+        tokens.append((part[..., None] >= thresholds).sum(-1).astype(xp.int32))
+      number += f.size
+    return xp.concatenate(tokens, -1)
+
+  def detokenize(self, tokens: Int[Array, '*b K']) -> Float[Array, '*b A']:
+    """int tokens to raw actions: `token / (bins - 1) * (high - low) + low`, classes one-hot.
+
+    A token beyond a field's bins (the vocabulary may be larger) becomes the field's top bin, or its fallback class.
+    """
+    self._expect(tokens, self.num_tokens, 'tokens')
+    xp = jnp if isinstance(tokens, jax.Array) else np
+    parts, at = [], 0
+    for f in self.fields:
+      table = xp.asarray(_table(f))
+      part = tokens[..., at:at + f.num_tokens]
+      at += f.num_tokens
+      if f.kind == 'classes':
+        parts.append(table[xp.where((part >= 0) & (part < f.bins), part, f.fallback)[..., 0]])
+      else:
+        part = xp.clip(part, 0, f.bins - 1)
+        parts.append(xp.stack([table[i][part[..., i]] for i in range(f.size)], -1))
+    return xp.concatenate(parts, -1)
+
+  def mirror(self, action: Float[Array, '*b A']) -> Float[Array, '*b A']:
+    """The action that does the same in a world mirrored left to right."""
+    return action * np.concatenate([f.mirror for f in self.fields]).astype(np.float32)
+
+  def clipped(self, action: Float[Array, '*b A']) -> Bool[Array, '*b A']:
+    """Which numbers lie beyond their bounds (never true for classes)."""
+    free = [f.kind == 'classes' for f in self.fields for _ in range(f.size)]
+    low = np.where(free, -np.inf, np.concatenate([f.low for f in self.fields])).astype(np.float32)
+    high = np.where(free, np.inf, np.concatenate([f.high for f in self.fields])).astype(np.float32)
+    return (action < low) | (action > high)
+
+  def to_dict(self) -> dict[str, Any]:
+    """A JSON-able description; `from_dict` reads it back."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_dict(cls, spec: dict[str, Any]) -> 'ActionSpec':
+    return cls(tuple(ActionField(**f) for f in spec['fields']), spec['vocab_size'])
+
+  def _expect(self, array: Array, last: int, what: str) -> None:
+    if array.ndim == 0 or array.shape[-1] != last:
+      raise ValueError(f'{what} has shape {array.shape}, expected [..., {last}] for the fields {list(self.names)}.')
+
+
+def _indexed(name: str, count: int) -> list[str]:
+  return [name] if count == 1 else [f'{name}[{i}]' for i in range(count)]
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+  close = difflib.get_close_matches(name, known, 1)
+  return f' Did you mean {close[0]!r}?' if close else ''
+
+
+def _token(value: np.ndarray, f: ActionField) -> np.ndarray:
+  """The reference's rule, for `value` float32 [size, ...] within bounds."""
+  low = np.asarray(f.low, np.float32).reshape(-1, *[1] * (value.ndim - 1))
+  high = np.asarray(f.high, np.float32).reshape(low.shape)
+  return ((value - low) / (high - low) * np.float32(f.bins - 1)).astype(np.int32)
+
+
+@functools.cache
+def _thresholds(f: ActionField) -> np.ndarray:
+  """float32 [size, bins - 1]: the least number that gets token 1, 2, ... by the reference's rule."""
+  wanted = np.arange(1, f.bins)
+  # Bisect over the floats in their own order: as integers, positive floats are ordered and negative ones reversed.
+  lower = _ordered(np.asarray(f.low, np.float32))[:, None] + np.zeros_like(wanted)
+  upper = _ordered(np.asarray(f.high, np.float32))[:, None] + np.zeros_like(wanted)
+  while np.any(lower < upper):
+    middle = (lower + upper) >> 1
+    reached = _token(_from_ordered(middle), f) >= wanted
+    lower, upper = np.where(reached, lower, middle + 1), np.where(reached, middle, upper)
+  return _from_ordered(lower)
+
+
+def _ordered(value: np.ndarray) -> np.ndarray:
+  bits = value.view(np.int32).astype(np.int64)
+  return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def _from_ordered(order: np.ndarray) -> np.ndarray:
+  bits = np.where(order < 0, -order | 0x80000000, order)
+  return bits.astype(np.uint32).view(np.float32)
+
+
+@functools.cache
+def _table(f: ActionField) -> np.ndarray:
+  """The number of each token: float32 [size, bins], or the one-hot rows [classes, classes]."""
+  if f.kind == 'classes':
+    return np.eye(f.bins, dtype=np.float32)
+  low, high = np.asarray([f.low], np.float32).T, np.asarray([f.high], np.float32).T
+  return np.arange(f.bins, dtype=np.float32) / np.float32(f.bins - 1) * (high - low) + low
+
+
+# The 11 tokens of RT-1 (policy_specs.json of the released policies; order of google-deepmind/open_x_embodiment,
+# models/rt1.py). The robot's x axis points forward and y to its left, so a mirrored picture negates y, and of the
+# rotations (axial vectors) roll and yaw.
+RT1 = ActionSpec((
+    classes('terminate_episode', 3),
+    ActionField('world_vector', 3, -1.0, 1.0, unit='m', frame='base', mirror=(1, -1, 1)),
+    ActionField('rotation_delta', 3, -np.pi / 2, np.pi / 2, unit='rad', frame='base', mirror=(-1, 1, -1)),
+    ActionField('gripper_closedness_action', 1, -1.0, 1.0),
+    ActionField('base_displacement_vertical_rotation', 1, -np.pi, np.pi, unit='rad', frame='base', mirror=-1),
+    ActionField('base_displacement_vector', 2, -1.0, 1.0, unit='m', frame='base', mirror=(1, -1)),
+))
+
+# Seven numbers of a table-top arm, as Bridge V2 and many RLDS datasets record them: deltas of the gripper's pose and the
+# gripper's opening (1 open, 0 closed). The bounds hold what such arms do in one step at 3 to 5 Hz.
+ARM_7D = ActionSpec((
+    ActionField('translation', 3, -0.05, 0.05, unit='m', frame='base', mirror=(1, -1, 1)),
+    ActionField('rotation', 3, -0.25, 0.25, unit='rad', frame='base', mirror=(-1, 1, -1)),
+    ActionField('gripper', 1, 0.0, 1.0),
+))
+
+SPECS = {'rt1': RT1, 'arm7d': ARM_7D}
+
+
+def get(name: str) -> ActionSpec:
+  """The ActionSpec called `name`: one of `SPECS`."""
+  if name not in SPECS:
+    raise ValueError(f'unknown action spec {name!r}, expected one of {sorted(SPECS)}.{_nearest(name, tuple(SPECS))}')
+  return SPECS[name]

@@ -1,0 +1,92 @@
+"""Depthwise convolution, written twice: as shifted sums for CPUs, as a grouped convolution for everything else.
+
+XLA's grouped convolution is 20 to 50 times slower on a CPU than the same sum over the kernel's k*k taps, each a shifted
+view of the image times one weight per channel (figures in bench/RESULTS.md). Automatic differentiation of the shifts
+would pad and scatter once per tap, so both gradients are written out: the input's is again one shifted sum, the
+kernel's is k*k reductions, taken image by image so that what they reread stays in the cache.
+"""
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # (before, after) of height and width
+
+
+def taps(kernel: int) -> list[tuple[int, int]]:
+  return [(i, j) for i in range(kernel) for j in range(kernel)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C'], stride: int,
+                   padding: Padding) -> Float[Array, 'B h w C']:
+  """Convolves every channel of `x` with its own k x k kernel."""
+  return jax.lax.platform_dependent(
+      x, kernel, cpu=functools.partial(_shifted, stride=stride, padding=padding),
+      default=functools.partial(_grouped, stride=stride, padding=padding))
+
+
+def _grouped(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  return jax.lax.conv_general_dilated(
+      x, kernel[:, :, None, :], (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=x.shape[-1])
+
+
+def _pad(x: Array, padding: Padding) -> Array:
+  return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def _view(padded: Array, tap: tuple[int, int], size: tuple[int, int], stride: int) -> Array:
+  """What tap (i, j) of the kernel meets at each of the `size` output positions; height and width are axes -3 and -2."""
+  rows, columns = (slice(at, at + (count - 1) * stride + 1, stride) for at, count in zip(tap, size, strict=True))
+  return padded[..., rows, columns, :]
+
+
+def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  padded, k = _pad(x, padding), kernel.shape[0]
+  size = ((padded.shape[1] - k) // stride + 1, (padded.shape[2] - k) // stride + 1)
+  return sum(_view(padded, (i, j), size, stride) * kernel[i, j] for i, j in taps(k))
+
+
+def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
+  """Each input pixel gathers the output gradients it had a part in: a stride-1 sum with the kernel turned around."""
+  k = kernel.shape[0]
+  spread = [(0, 0, 0)]
+  for axis, (before, _) in enumerate(padding, start=1):
+    covered = (gradient.shape[axis] - 1) * stride + 1
+    spread.append((k - 1 - before, shape[axis] + before - covered, stride - 1))
+  spread.append((0, 0, 0))
+  gradient = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), spread)
+  return sum(_view(gradient, (i, j), shape[1:3], 1) * kernel[k - 1 - i, k - 1 - j] for i, j in taps(k))
+
+
+def _kernel_gradient(x: Array, gradient: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  k, size = kernel.shape[0], gradient.shape[1:3]
+
+  def add_image(total, pair):
+    image, g = (a.astype(jnp.float32) for a in pair)
+    return total + jnp.stack([jnp.sum(_view(image, tap, size, stride) * g, (0, 1)) for tap in taps(k)]), None
+
+  total, _ = jax.lax.scan(add_image, jnp.zeros((k * k, x.shape[-1])), (_pad(x, padding), gradient))
+  return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _forward(x, kernel, stride, padding):
+  return depthwise_conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, saved, gradient):
+  x, kernel = saved
+
+  def shifted(x, kernel, gradient):
+    return (_input_gradient(gradient, kernel, x.shape, stride, padding),
+            _kernel_gradient(x, gradient, kernel, stride, padding))
+
+  def grouped(x, kernel, gradient):
+    return jax.vjp(functools.partial(_grouped, stride=stride, padding=padding), x, kernel)[1](gradient)
+
+  return jax.lax.platform_dependent(x, kernel, gradient, cpu=shifted, default=grouped)
+
+
+depthwise_conv.defvjp(_forward, _backward)

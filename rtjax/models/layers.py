@@ -1,0 +1,56 @@
+"""Small layers that the image encoders and transformers share."""
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class Constant(nnx.Variable):
+  """A value that belongs to the weights but is never trained, such as the input normalisation."""
+
+
+class BatchNorm(nnx.Module):
+  """Batch normalisation over all axes but the last, as Keras does it.
+
+  In training the batch's biased variance normalises while the moving variance takes the unbiased one (n / (n - 1));
+  `nnx.BatchNorm` takes the biased one for both. Under `jax.jit` a sharded batch is one batch: the statistics are global.
+  """
+
+  def __init__(self, features: int, *, momentum: float = 0.99, epsilon: float = 1e-3):
+    self.scale = nnx.Param(jnp.ones(features))
+    self.bias = nnx.Param(jnp.zeros(features))
+    self.mean = nnx.BatchStat(jnp.zeros(features))
+    self.var = nnx.BatchStat(jnp.ones(features))
+    self.momentum = momentum
+    self.epsilon = epsilon
+
+  def __call__(self, x: Float[Array, '*b C'], train: bool = False) -> Float[Array, '*b C']:
+    if train:
+      axes = tuple(range(x.ndim - 1))
+      x32 = x.astype(jnp.float32)
+      mean = jnp.mean(x32, axes)
+      # One pass over x: E[x^2] - E[x]^2, in float32.
+      var = jnp.maximum(jnp.mean(jnp.square(x32), axes) - jnp.square(mean), 0)
+      count = x.size // x.shape[-1]
+      self._move(self.mean, mean)
+      self._move(self.var, var * (count / max(count - 1, 1)))
+    else:
+      mean, var = self.mean[...], self.var[...]
+    scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+    return x * scale.astype(x.dtype) + (self.bias[...] - mean * scale).astype(x.dtype)
+
+  def _move(self, variable: nnx.BatchStat, value: Array) -> None:
+    value = jax.lax.stop_gradient(value)
+    variable[...] = variable[...] * self.momentum + value * (1 - self.momentum)
+
+
+def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[int, ...] | None = None) -> Array:
+  """Zeroes each element with probability `rate` and scales up the rest; without `rngs`, returns x.
+
+  Args:
+    shape: of the mask, broadcast to x: `(B, 1, 1, 1)` drops whole images.
+  """
+  if rngs is None or rate == 0:
+    return x
+  keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, shape or x.shape)
+  return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))

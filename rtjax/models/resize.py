@@ -1,0 +1,31 @@
+"""Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing)."""
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each target pixel: the two source pixels around its centre, and the second one's share."""
+  scale = np.float32(source / target)
+  at = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+  below = np.floor(at)
+  first = np.clip(below, 0, source - 1).astype(np.int32)
+  second = np.clip(np.ceil(at), 0, source - 1).astype(np.int32)
+  return first, second, at - below
+
+
+def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> Float[Array, 'B h w C']:
+  """Resizes to `size` (height, width); the aspect is not kept. Pictures of that size are returned as they are."""
+  if images.shape[1:3] == size:
+    return images
+  top, bottom, down = _neighbours(images.shape[1], size[0])
+  left, right, across = _neighbours(images.shape[2], size[1])
+  across, down = across[:, None], down[:, None, None]
+
+  def row(rows):
+    lines = jnp.take(images, rows, axis=1)
+    start = jnp.take(lines, left, axis=2)
+    return start + (jnp.take(lines, right, axis=2) - start) * across
+
+  upper = row(top)
+  return upper + (row(bottom) - upper) * down

@@ -1,0 +1,27 @@
+"""TokenLearner v1.1 (Ryoo et al. 2021): a picture's many positions become a few learned tokens."""
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class TokenLearner(nnx.Module):
+  """Each token is a weighted mean of all positions; a small MLP on the normalised features gives the weights.
+
+  Source: robotics_transformer, tokenizers/token_learner.py.
+  """
+
+  def __init__(self, width: int, tokens: int, hidden: int = 64, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+    self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
+    self.hidden = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
+    self.output = nnx.Linear(hidden, tokens, dtype=dtype, rngs=rngs)
+
+  def weights(self, x: Float[Array, 'B N D']) -> Float[Array, 'B n N']:
+    """The share of each position in each token; sums to 1 over positions."""
+    logits = self.output(jax.nn.gelu(self.hidden(self.norm(x)), approximate=True))
+    return jax.nn.softmax(logits.astype(jnp.float32).swapaxes(1, 2), axis=-1)
+
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B n D']:
+    return jnp.einsum('bnN,bNd->bnd', self.weights(x).astype(x.dtype), x)

@@ -1,0 +1,21 @@
+"""Shared fixtures: where the reference data lies."""
+import os
+import pathlib
+import sys
+
+import pytest
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope='session')
+def shared() -> pathlib.Path:
+  """The folder of reference outputs and robot episodes that lies beside a development checkout."""
+  folder = ROOT.parent / 'shared'
+  if not folder.is_dir():
+    pytest.skip(f'no reference data at {folder}: this test compares with it')
+  return folder
