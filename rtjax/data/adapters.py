@@ -8,9 +8,9 @@ do what it means to do:
 - taco_play: it rescales by Taco Play's own measured ranges; the notebook defines these and then calls Bridge's.
 - toto: an open gripper is -1 as in every other dataset; the notebook passes `open_gripper` on, so 1 there.
 
-The notebook's list of weights also has kuka (20), whose features are RT-1's own, and language_table (30), both commented out.
-kuka has an adapter, with that weight, for those who name it. language_table has none: it stores no sentence embedding,
-and no map of its two numbers is published.
+The notebook's weights also list kuka (20), whose features are RT-1's own, and language_table (30), both commented out.
+kuka has an adapter, with that weight, for those who name it. language_table has none: it stores no sentence
+embedding, and no map of its two numbers is published.
 """
 import dataclasses
 import difflib
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 Steps = Mapping[str, Any]
-"""One episode: nested dicts of arrays [L, ...] under their TFDS names; images may still be encoded (object array [L])."""
+"""One episode: nested dicts of arrays [L, ...] under their TFDS names; images may be encoded (object array [L])."""
 
 Action = dict[str, np.ndarray]
 
@@ -143,8 +143,8 @@ def _taco_play(steps: Steps) -> Action:
 
 
 def _jaco_play(steps: Steps) -> Action:
-  mean = np.float32([0.00096585, -0.00580069, -0.00395066])
-  std = np.float32([0.12234575, 0.09676983, 0.11155209])
+  mean = np.array([0.00096585, -0.00580069, -0.00395066], np.float32)
+  std = np.array([0.12234575, 0.09676983, 0.11155209], np.float32)
   return rt1_action((feature(steps, 'action/world_vector') - mean) / std, None,
                     feature(steps, 'action/gripper_closedness_action'), feature(steps, 'action/terminate_episode'))
 
@@ -165,7 +165,29 @@ def _toto(steps: Steps) -> Action:
   return action | {'gripper_closedness_action': 1 - 2 * action['gripper_closedness_action']}
 
 
-ADAPTERS: dict[str, Adapter] = {}
+# Most Open X-Embodiment datasets have Adapter's default paths; those outside it mostly have these.
+_FLAT: dict[str, Any] = {
+    'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
+
+ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
+    # Bridge V2 in its authors' own RLDS layout.
+    Adapter('bridge_dataset', _flat_arm, image='observation/image_0', weight=50, **_FLAT),
+    # Fabricated by data/reach.
+    Adapter('reach', _flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
+    # Open X-Embodiment.
+    Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
+    Adapter('kuka', _rt1, weight=20),
+    Adapter('bridge', _bridge, proprioception='observation/state', weight=50),
+    Adapter('taco_play', _taco_play, image='observation/rgb_static', proprioception='observation/robot_obs', weight=5),
+    Adapter('jaco_play', _jaco_play, proprioception='observation/end_effector_cartesian_pos', weight=20),
+    Adapter('berkeley_cable_routing', _scaled(gripper=None), proprioception='observation/robot_state', weight=20),
+    Adapter('roboturk', _scaled(), image='observation/front_rgb', weight=10),
+    Adapter('nyu_door_opening_surprising_effectiveness', _scaled(20, 15), weight=5),
+    Adapter('viola', _scaled(1.75, 3), image='observation/agentview_rgb', proprioception='observation/joint_states',
+            weight=3),
+    Adapter('berkeley_autolab_ur5', _scaled(100, 15), proprioception='observation/robot_state', weight=5),
+    Adapter('toto', _toto, proprioception='observation/state', weight=5),
+)}
 
 
 def register(adapter: Adapter) -> None:
@@ -181,26 +203,3 @@ def get(name: str) -> Adapter:
                      + (f' Did you mean {close[0]!r}?' if close else '')
                      + ' Adding your own takes one small dataclass: docs/your_robot.md.')
   return ADAPTERS[name]
-
-
-_FLAT = {'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
-
-for _adapter in (
-    # Bridge V2 in its authors' own RLDS layout.
-    Adapter('bridge_dataset', _flat_arm, image='observation/image_0', weight=50, **_FLAT),
-    # Fabricated by data/reach of this repository.
-    Adapter('reach', _flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
-    # Open X-Embodiment.
-    Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
-    Adapter('kuka', _rt1, weight=20),
-    Adapter('bridge', _bridge, proprioception='observation/state', weight=50),
-    Adapter('taco_play', _taco_play, image='observation/rgb_static', proprioception='observation/robot_obs', weight=5),
-    Adapter('jaco_play', _jaco_play, proprioception='observation/end_effector_cartesian_pos', weight=20),
-    Adapter('berkeley_cable_routing', _scaled(gripper=None), proprioception='observation/robot_state', weight=20),
-    Adapter('roboturk', _scaled(), image='observation/front_rgb', weight=10),
-    Adapter('nyu_door_opening_surprising_effectiveness', _scaled(20, 15), weight=5),
-    Adapter('viola', _scaled(1.75, 3), image='observation/agentview_rgb', proprioception='observation/joint_states', weight=3),
-    Adapter('berkeley_autolab_ur5', _scaled(100, 15), proprioception='observation/robot_state', weight=5),
-    Adapter('toto', _toto, proprioception='observation/state', weight=5),
-):
-  register(_adapter)
