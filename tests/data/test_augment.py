@@ -1,0 +1,201 @@
+"""Augmentation: the official crops exactly, and properties of the rest."""
+import dataclasses
+import functools
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rtjax import actions
+from rtjax.data import augment
+
+SPEC = actions.get('arm7d')
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OFF = augment.AugmentConfig(crop=False)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def run(batch, key, config):
+  return augment.augment(batch, key, config, SPEC)
+
+
+def make_batch(size=4, steps=3, height=64, width=80):
+  draw = np.random.default_rng(0)
+  frames = np.ones((size, steps), bool)
+  frames[0, :2] = False
+  images = draw.integers(1, 256, (size, steps, height, width, 3), np.uint8) * frames[..., None, None, None]
+  return {'images': images.astype(np.uint8), 'frames': frames, 'mask': frames[..., None],
+          'actions': draw.uniform(-1, 1, (size, steps, 1, SPEC.size)).astype(np.float32)}
+
+
+def offsets(images, varied):
+  """The (y, x) that turn each picture [H, W, 3] into its varied one, by trying all."""
+  rows, columns = augment.padding(*images.shape[1:3])
+  found = []
+  for image, out in zip(images, varied, strict=True):
+    padded = np.pad(image, [(rows, rows), (columns, columns), (0, 0)])
+    views = np.lib.stride_tricks.sliding_window_view(padded, image.shape)[:, :, 0]
+    match = np.argwhere((views[:, :, ::8, ::8] == out[::8, ::8]).all((2, 3, 4)))
+    assert len(match) == 1
+    np.testing.assert_array_equal(views[tuple(match[0])], out)
+    found.append(tuple(match[0]))
+  return found
+
+
+def test_official_crops(shared):
+  """y comes from the seed and x from the first part of its split, by TensorFlow's stateless generator."""
+  import tensorflow as tf
+  golden = np.load(shared / 'parity/rt1_tf/preprocess.npz')
+  rows, columns = augment.padding(256, 320)
+
+  def draw(seed, most):
+    return int(tf.random.stateless_uniform((), seed, maxval=most + 1, dtype=tf.int32))
+
+  found = [(draw(seed, 2 * rows), draw(tf.random.split(seed, 1)[0], 2 * columns)) for seed in golden['seeds']]
+  np.testing.assert_array_equal(found, golden['offsets'])
+  for offset, expected in zip(found, golden['train_images'], strict=False):
+    image = augment.crop(jnp.asarray(golden['image'][0]), np.array(offset))
+    np.testing.assert_array_equal(image[::2, ::2], expected)
+
+
+def test_padding():
+  assert augment.padding(256, 320) == (20, 50)
+  assert augment.padding(512, 640) == (40, 100)
+  assert augment.padding(64, 64) == (5, 10)
+
+
+def test_crop_per_example():
+  batch = make_batch(size=8)
+  out = run(batch, jax.random.key(0), augment.AugmentConfig())
+  assert out['images'].dtype == np.uint8
+  newest = offsets(batch['images'][:, -1], np.asarray(out['images'])[:, -1])
+  assert len(set(newest)) > 1
+  assert offsets(batch['images'][1:, 0], np.asarray(out['images'])[1:, 0]) == newest[1:]  # frames share an offset
+  np.testing.assert_array_equal(out['actions'], batch['actions'])
+
+
+def test_shared_crop():
+  batch = make_batch()
+  keys = [run(batch, jax.random.key(seed), augment.AugmentConfig(shared_crop=True)) for seed in range(4)]
+  found = [set(offsets(batch['images'][:, -1], np.asarray(out['images'])[:, -1])) for out in keys]
+  assert all(len(one) == 1 for one in found)
+  assert len(set.union(*found)) > 1
+
+
+def test_crop_offsets_cover_all():
+  # A picture whose only white pixel is its middle one, at the native size: where it lands is the offset.
+  image = np.zeros((256, 320, 3), np.uint8)
+  image[128, 160] = 255
+  batch = {'images': np.broadcast_to(image, (64, 1, *image.shape)), 'actions': np.zeros((64, 1, 1, 7), np.float32),
+           'frames': np.ones((64, 1), bool)}
+  landed = []
+  for seed in range(16):
+    out = np.asarray(run(batch, jax.random.key(seed), augment.AugmentConfig())['images'][:, 0, :, :, 0])
+    landed.append(np.argwhere(out)[:, 1:])
+  y, x = (np.array([20 + 128, 50 + 160]) - np.concatenate(landed)).T
+  assert set(y) == set(range(41))
+  assert set(x) == set(range(101))
+  assert np.bincount(y).max() < 2.5 * len(y) / 41  # uniform: 25 expected of 1,024
+
+
+def test_flip_mirrors_picture_and_action():
+  batch = make_batch(size=16)
+  config = dataclasses.replace(OFF, flip=True)
+  out = run(batch, jax.random.key(1), config)
+  same = [np.array_equal(a, b) for a, b in zip(out['images'], batch['images'], strict=True)]
+  assert 0 < sum(same) < 16
+  for i, kept in enumerate(same):
+    picture, action = batch['images'][i], batch['actions'][i]
+    np.testing.assert_array_equal(out['images'][i], picture if kept else picture[:, :, ::-1])
+    np.testing.assert_array_equal(out['actions'][i], action if kept else action * [1, -1, 1, -1, 1, -1, 1])
+  twice = run(out, jax.random.key(1), config)
+  np.testing.assert_array_equal(twice['images'], batch['images'])
+  np.testing.assert_array_equal(twice['actions'], batch['actions'])
+
+
+def test_flip_refuses_proprioception():
+  batch = make_batch() | {'proprioception': np.zeros((4, 3, 7), np.float32)}
+  with pytest.raises(ValueError, match='flip is on, but the batch has proprioception'):
+    augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True), SPEC)
+
+
+def test_off_is_identity():
+  batch = make_batch()
+  out = run(batch, jax.random.key(0), OFF)
+  assert out.keys() == batch.keys()
+  for name, value in batch.items():
+    np.testing.assert_array_equal(out[name], value)
+
+
+@pytest.mark.parametrize('name', ['brightness', 'contrast', 'saturation', 'hue'])
+def test_jitter_of_a_flat_grey_picture(name):
+  batch = make_batch()
+  batch['images'] = np.where(batch['frames'][..., None, None, None], np.uint8(100), np.uint8(0)) * np.ones(
+      (1, 1, 64, 80, 3), np.uint8)
+  out = np.asarray(run(batch, jax.random.key(0), dataclasses.replace(OFF, **{name: 0.3}))['images'])
+  levels = [set(out[i][batch['frames'][i]].ravel().tolist()) for i in range(4)]
+  if name == 'brightness':
+    assert all(len(level) == 1 and 70 <= min(level) <= 130 for level in levels)
+    assert len(set.union(*levels)) > 1
+  else:
+    assert levels == [{100}] * 4  # grey has neither contrast nor colour to change
+  assert not out[~batch['frames']].any()
+
+
+def test_jitter_numbers():
+  """One red-ish pixel's way through each, from the draw; the draws are those of `_jitter`."""
+  key = jax.random.key(3)
+  draws = np.asarray(jax.random.uniform(key, (4,), minval=-1))
+  picture = np.zeros((1, 1, 2, 3), np.uint8)
+  picture[0, 0] = [[200, 80, 40], [60, 60, 60]]
+  luma = picture[0, 0] @ np.array([0.299, 0.587, 0.114])
+
+  def jitter(**config):
+    return np.asarray(augment._jitter(jnp.asarray(picture), key, augment.AugmentConfig(**config)))[0, 0]
+
+  np.testing.assert_array_equal(jitter(brightness=0.2), np.round(picture[0, 0] * (1 + 0.2 * draws[0])))
+  factor = 1 + 0.5 * draws[1]
+  np.testing.assert_array_equal(jitter(contrast=0.5), np.round(luma.mean() + factor * (picture[0, 0] - luma.mean())))
+  factor = 1 + 0.5 * draws[2]
+  grey = luma[:, None]
+  np.testing.assert_array_equal(jitter(saturation=0.5), np.round(grey + factor * (picture[0, 0] - grey)))
+  # A third of the circle moves red to green (or back) whole.
+  turned = np.asarray(augment._turn(jnp.float32(2 * np.pi / 3)))
+  np.testing.assert_allclose(turned @ [200, 80, 40], [40, 200, 80], rtol=1e-5)
+
+
+def test_all_together_keep_padding_black_and_are_deterministic():
+  batch = make_batch()
+  config = augment.AugmentConfig(flip=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+  one, same, other = (run(batch, jax.random.key(seed), config) for seed in (0, 0, 1))
+  np.testing.assert_array_equal(one['images'], same['images'])
+  assert (np.asarray(one['images']) != other['images']).mean() > 0.5
+  assert not np.asarray(one['images'])[~batch['frames']].any()
+
+
+def test_bad_config():
+  with pytest.raises(ValueError, match=r'hue is 0.7, expected a number from 0 \(off\) to 0.5'):
+    augment.AugmentConfig(hue=0.7)
+
+
+def test_sharded_batch_needs_no_communication():
+  """Eight devices give the single device's pictures, with no collective in the program."""
+  code = '''
+import re, sys
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tests.data.test_augment import augment, make_batch, run
+mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+batch, key = make_batch(size=8), jax.random.key(0)
+config = augment.AugmentConfig(flip=True, brightness=0.2)
+sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec('data')))
+program = run.lower(sharded, key, config).compile().as_text()
+assert not re.search('all-(gather|reduce|to-all)|collective', program)
+np.testing.assert_array_equal(run(sharded, key, config)['images'], run(batch, key, config)['images'])
+'''
+  environment = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.'}
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment, cwd=str(ROOT))
