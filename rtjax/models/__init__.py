@@ -1,8 +1,10 @@
 """The networks, and how to build one from its configuration."""
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
+from rtjax.models import parameters as parameters
 from rtjax.models.rt1 import RT1 as RT1, LossTerms as LossTerms, RT1Config as RT1Config
 
 _MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1)}
@@ -17,8 +19,28 @@ def config_from_dict(config: dict[str, Any]) -> RT1Config:
 
 
 def build(config: RT1Config, *, rngs: nnx.Rngs) -> RT1:
-  """A newly initialised network."""
+  """A newly initialised network. Its initialisation is compiled as a whole, which is many times faster than eagerly."""
+  return nnx.jit(lambda rngs: _class_of(config)(config, rngs=rngs))(rngs)
+
+
+def abstract(config: RT1Config) -> RT1:
+  """The network with shapes and types in place of values."""
+  return nnx.eval_shape(lambda: _class_of(config)(config, rngs=nnx.Rngs(0)))
+
+
+def from_values(config: RT1Config, values: Mapping[str, Any]) -> RT1:
+  """A network with the given variables, by name (see parameters.py); nothing is initialised.
+
+  Raises:
+    ValueError: names the variables that are missing, unknown or of another shape.
+  """
+  model = abstract(config)
+  parameters.assign(model, values)
+  return model
+
+
+def _class_of(config: RT1Config) -> Any:
   for config_class, model_class in _MODELS.values():
     if isinstance(config, config_class):
-      return model_class(config, rngs=rngs)
+      return model_class
   raise ValueError(f'no model takes a configuration of type {type(config).__name__}.')

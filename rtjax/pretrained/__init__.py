@@ -1,1 +1,33 @@
+"""Readers of weights, rtjax's own and released ones: `load_model` finds out which it is."""
+import os
+import pathlib
 
+from rtjax.models import RT1
+from rtjax.pretrained import tf_rt1
+
+
+def load_model(path: str | os.PathLike) -> RT1:
+  """Loads a model; its format is detected and its architecture read from it.
+
+  Args:
+    path: an rtjax run folder or one checkpoint in it; or a released TensorFlow RT-1: a checkpoint prefix, its folder, or a
+      SavedModel folder (needs `pip install rtjax[data]`).
+
+  Returns:
+    The network in inference mode: `model(images, embeddings)`; `model.config` tells its shape.
+
+  Raises:
+    FileNotFoundError: nothing is there, or nothing that is known.
+    ValueError: the file is of a known kind but does not fit the network; the error names the variables.
+  """
+  from rtjax.training import checkpoint
+  if checkpoint.is_checkpoint(path):
+    return checkpoint.load_model(path)
+  if tf_rt1.find(path):
+    return tf_rt1.load(path)
+  folder = pathlib.Path(path)
+  if not folder.exists():
+    raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
+  held = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else 'a file'
+  raise FileNotFoundError(f'no model at {path} (it holds {held}): expected an rtjax run or checkpoint folder, a TensorFlow '
+                          'checkpoint (PREFIX.index) or a SavedModel folder (variables/variables.index).')

@@ -1,0 +1,154 @@
+"""The released TensorFlow RT-1: checkpoints (`ckpt-424760.index`) and SavedModel folders (`saved_model.pb`).
+
+A checkpoint names its variables by attribute, a SavedModel numbers them in tf.Module's flattening order. `variables` lists
+them once, in that order, each beside its place in rtjax; every value is only reshaped. Sizes (layers, widths, window)
+are read from the shapes, which tells main and simreal (35.3 M parameters) from multirobot (10 layers, 111 M).
+
+Source: robotics_transformer, trained_checkpoints/ and transformer_network.py.
+"""
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from rtjax import actions
+from rtjax.models import RT1, RT1Config, abstract, from_values, parameters
+from rtjax.models.efficientnet import EfficientNetConfig
+
+_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+_NETWORK = 'agent/_actor_network/'
+_IMAGE = '_image_tokenizer/_tokenizer/'
+_NORM = [('moving_mean', 'mean'), ('moving_variance', 'var'), ('gamma', 'scale'), ('beta', 'bias')]
+_FILM = [(f'_projection_{part}/{kind}', f'{part}/{kind}') for part in ('add', 'mult') for kind in ('kernel', 'bias')]
+_DENSE = [('kernel', 'kernel'), ('bias', 'bias')]
+_LAYER_NORM = [('gamma', 'scale'), ('beta', 'bias')]
+
+# Variables of the checkpoint that the network's output does not depend on.
+UNUSED = ('_action_token_emb/kernel', '_action_token_emb/bias', f'{_IMAGE}net/layer_with_weights-0/count')
+
+
+def variables(layers: int) -> list[tuple[str, str | None]]:
+  """(name in the checkpoint, name in rtjax or None if unused), in the order of `model_variables/1, 2, ...`."""
+  pairs: list[tuple[str, str | None]] = [(UNUSED[0], None), (UNUSED[1], None),
+                                         (f'{_IMAGE}conv1x1/kernel', 'tokenizer/conv/kernel')]
+  for index, (place, names) in enumerate(encoder_layers()):
+    pairs += [(f'{_IMAGE}net/layer_with_weights-{index}/{theirs}', ours and f'{place}{ours}') for theirs, ours in names]
+  pairs += [(f'{_IMAGE}film_layer/{theirs}', f'tokenizer/film/{ours}') for theirs, ours in _FILM]
+  learner = '_image_tokenizer/_token_learner/'
+  for theirs, ours, names in [('mlp/_hidden_layer', 'hidden', _DENSE), ('mlp/_output_layer', 'output', _DENSE),
+                              ('layernorm', 'norm', _LAYER_NORM)]:
+    pairs += [(f'{learner}{theirs}/{a}', f'tokenizer/token_learner/{ours}/{b}') for a, b in names]
+  for layer in range(layers):
+    for theirs, ours, names in [
+        ('layernorm1', 'attention_norm', _LAYER_NORM), ('mha1/_key_dense', 'attention/key', _DENSE),
+        ('mha1/_output_dense', 'attention/out', _DENSE), ('mha1/_query_dense', 'attention/query', _DENSE),
+        ('mha1/_value_dense', 'attention/value', _DENSE), ('ff', 'feed_forward', _DENSE),
+        ('layernorm2', 'feed_forward_norm', _LAYER_NORM)]:
+      pairs += [(f'_transformer/_layers/{layer}/{theirs}/{a}', f'transformer/layers/{layer}/{ours}/{b}') for a, b in names]
+  for theirs, ours in [('_output_tokens', 'output'), ('_position_emb', 'position'), ('_token_emb', 'embed')]:
+    pairs += [(f'_transformer/{theirs}/{a}', f'transformer/{ours}/{b}') for a, b in _DENSE]
+  return pairs
+
+
+def encoder_layers() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+  """Keras's layers of FiLM-EfficientNet-B3 that have weights, in order: their place in rtjax, and their variables."""
+  yield 'tokenizer/', [('mean', 'mean'), ('variance', 'variance'), ('count', None)]
+  yield 'tokenizer/encoder/', [('kernel', 'stem')]
+  yield 'tokenizer/encoder/stem_norm/', _NORM
+  b3 = EfficientNetConfig()
+  for index, stage in enumerate(stage for stage in b3.stages for _ in range(b3.repeats(stage))):
+    place = f'tokenizer/encoder/blocks/{index}/'
+    if stage.expand > 1:
+      yield f'{place}expand/', [('kernel', 'kernel')]
+      yield f'{place}expand_norm/', _NORM
+    yield place, [('depthwise_kernel', 'depthwise')]
+    yield f'{place}depthwise_norm/', _NORM
+    yield f'{place}squeeze/', _DENSE
+    yield f'{place}excite/', _DENSE
+    yield f'{place}project/', [('kernel', 'kernel')]
+    yield f'{place}project_norm/', _NORM
+    yield f'{place}film/', _FILM
+  yield 'tokenizer/encoder/head/', [('kernel', 'kernel')]
+  yield 'tokenizer/encoder/head_norm/', _NORM
+
+
+def find(path: str | os.PathLike) -> str | None:
+  """The prefix of the TensorFlow checkpoint that `path` names: a prefix, a folder of one, or a SavedModel folder."""
+  path = pathlib.Path(path)
+  if path.suffix in ('.index', '.meta') or '.data-' in path.name:
+    path = path.with_name(path.name.split('.data-')[0].removesuffix('.index').removesuffix('.meta'))
+  if pathlib.Path(f'{path}.index').is_file():
+    return str(path)
+  if (path / 'variables/variables.index').is_file():
+    return str(path / 'variables/variables')
+  prefixes = sorted(path.glob('*.index'), key=lambda p: p.stat().st_mtime)
+  return str(prefixes[-1].with_suffix('')) if prefixes else None
+
+
+def load(path: str | os.PathLike) -> RT1:
+  """Reads a released RT-1, with the input normalisation that it was trained with.
+
+  Raises:
+    FileNotFoundError: no TensorFlow checkpoint is there.
+    ValueError: it is not an RT-1, or variables are missing, unknown or of another shape; the error names them.
+  """
+  prefix = find(path)
+  if prefix is None:
+    raise FileNotFoundError(f'no TensorFlow checkpoint at {path}: expected PREFIX.index, a folder that holds one, or a '
+                            'SavedModel folder with variables/variables.index.')
+  values = _read(prefix)
+  config = _config(values, prefix)
+  ours = parameters.shapes(abstract(config))
+  pairs = variables(config.layers)
+  wanted = {name: ours[place] if place else np.shape(values.get(name, ())) for name, place in pairs}
+  # A 1x1 convolution is a matrix here, and a depthwise kernel has no last axis: the same numbers, without axes of one.
+  shapes = {name: wanted[name] if name in wanted and _squeezed(v.shape) == _squeezed(wanted[name]) else v.shape
+            for name, v in values.items()}
+  parameters.check(wanted, shapes, f'the variables of {prefix}')
+  return from_values(config, {place: values[name].reshape(ours[place]) for name, place in pairs if place})
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+  return tuple(n for n in shape if n != 1)
+
+
+def _read(prefix: str) -> dict[str, np.ndarray]:
+  """The network's variables by their checkpoint names, also those of a SavedModel."""
+  # Read by TensorFlow: the released files are Snappy-compressed inside.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  import tensorflow as tf
+  reader = tf.train.load_checkpoint(prefix)
+  keys = [key.removesuffix(_SUFFIX) for key in reader.get_variable_to_shape_map()]
+  if any(key.startswith('model_variables/') for key in keys):
+    numbers = {int(key.split('/')[1]) for key in keys if key.startswith('model_variables/')}
+    per_layer = len(variables(1)) - len(variables(0))
+    pairs = variables((len(numbers) - len(variables(0))) // per_layer)
+    keys_of = {pairs[n - 1][0] if n <= len(pairs) else f'model_variables/{n}': f'model_variables/{n}' for n in numbers}
+  else:
+    # Optimizer slots live beside their variables.
+    keys_of = {key.removeprefix(_NETWORK): key for key in keys
+               if key.startswith(_NETWORK) and '.OPTIMIZER_SLOT' not in key}
+  if not keys_of:
+    raise ValueError(f'{prefix} is a TensorFlow checkpoint, but not of RT-1: nothing in it is called {_NETWORK}... or '
+                     f'model_variables/N. It holds, for example, {sorted(keys)[:3]}.')
+  return {name: reader.get_tensor(key + _SUFFIX) for name, key in keys_of.items()}
+
+
+def _config(values: Mapping[str, np.ndarray], prefix: str) -> RT1Config:
+  """The architecture, from the shapes."""
+  try:
+    positions, width = values['_transformer/_position_emb/kernel'].shape
+    _, heads, head_size = values['_transformer/_layers/0/mha1/_query_dense/kernel'].shape
+    image_tokens = values['_image_tokenizer/_token_learner/mlp/_output_layer/kernel'].shape[-1]
+    vocab_size = values['_transformer/_output_tokens/kernel'].shape[-1]
+  except (KeyError, ValueError) as error:
+    raise ValueError(f'{prefix} does not look like RT-1: {error} is missing or has another rank, so that its '
+                     'architecture cannot be read.') from None
+  window, rest = divmod(positions, image_tokens + actions.RT1.num_tokens)
+  if rest or vocab_size != actions.RT1.vocab_size:
+    raise ValueError(f'{prefix} has {positions} positions, {image_tokens} image tokens and a vocabulary of {vocab_size}: '
+                     f"not a whole number of steps with RT-1's {actions.RT1.num_tokens} action tokens of 256.")
+  layers = {name.split('/')[2] for name in values if name.startswith('_transformer/_layers/')}
+  return RT1Config(window=window, image_tokens=image_tokens, width=width, layers=len(layers), heads=heads,
+                   head_size=head_size)
