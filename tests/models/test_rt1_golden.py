@@ -1,0 +1,154 @@
+"""The whole network against the official TensorFlow RT-1, on the same weights and inputs."""
+import copy
+import dataclasses
+
+import golden_rt1
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rtjax import actions
+from rtjax.models.parameters import named
+from rtjax.models.rt1 import RT1
+from rtjax.models.transformer import attention_mask
+from rtjax.pretrained import tf_rt1
+
+
+@pytest.fixture(scope='module')
+def model(shared) -> RT1:
+  return golden_rt1.model(shared)
+
+
+@pytest.fixture(scope='module')
+def forward(shared):
+  return np.load(shared / 'parity/rt1_tf/train_forward.npz')
+
+
+def close(value, expected, atol, rtol=0.0):
+  np.testing.assert_allclose(np.asarray(value), expected, atol=atol, rtol=rtol)
+
+
+def test_stages(shared, model):
+  golden = np.load(shared / 'parity/rt1_tf/stages.npz')
+  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
+  tokenizer = model.tokenizer
+  normalized = tokenizer.normalize(images)
+  close(normalized[:, ::6, ::6], golden['normalized'], 1e-5)
+  net = tokenizer.encoder(normalized, embeddings)
+  close(net, golden['features_net'], 1e-3)
+  features = tokenizer.features(images, embeddings)
+  close(features, golden['features'], 1e-3)
+  flat = features.reshape(2, -1, features.shape[-1])
+  close(tokenizer.token_learner.weights(flat), golden['token_weights'], 5e-4)
+  close(tokenizer(images, embeddings), golden['tokens'], 1e-3)
+
+
+def test_every_block(shared, model):
+  """The output of each of the 26 blocks: means over the picture, and its middle pixel."""
+  golden = np.load(shared / 'parity/rt1_tf/stages.npz')
+  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
+  encoder = model.tokenizer.encoder
+  names = [str(name) for name in golden['stage_names']]
+  films = [name for name in names if name.startswith('film_')]
+  outputs = []
+
+  @jax.jit
+  def run(x):
+    import rtjax.models.efficientnet as e
+    x = jax.lax.conv_general_dilated(x, encoder.stem[...], (2, 2), e._paddings(x, 3, 2, 'official'),
+                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    x = jax.nn.swish(encoder.stem_norm(x))
+    seen = []
+    for block in encoder.blocks:
+      x = block(x, embeddings)
+      seen.append(x)
+    return seen
+
+  outputs = run(model.tokenizer.normalize(images))
+  assert len(films) >= 26
+  for index, x in enumerate(outputs):
+    assert f'film_{index:02d}' in films
+    close(x.mean((1, 2)), golden[f'mean_film_{index:02d}'], 1e-3)
+    close(x[:, x.shape[1] // 2, x.shape[2] // 2], golden[f'mid_film_{index:02d}'], 1e-3)
+
+
+def test_forward(model, forward):
+  logits = np.asarray(model(forward['image'], forward['embedding']))
+  close(logits, forward['logits'], 2e-3)
+  np.testing.assert_array_equal(logits.argmax(-1), forward['predictions'])
+  tokens = jax.jit(nnx.merge(*nnx.split(model.tokenizer)))(
+      forward['image'].reshape(-1, 256, 320, 3), np.repeat(forward['embedding'], 6, 0))
+  close(tokens.reshape(2, 6, 8, 512), forward['image_tokens'], 3e-3)
+  raw = actions.RT1.unpack(actions.RT1.detokenize(logits.argmax(-1).astype(np.int32)))
+  for name in actions.RT1.names:
+    np.testing.assert_array_equal(raw[name][:, -1], forward[f'last_{name}'], err_msg=name)
+
+
+def test_attention_mask(forward):
+  np.testing.assert_array_equal(attention_mask(6, 8, 11), forward['attention_mask'].astype(bool))
+
+
+def test_loss_and_gradients(shared, model, forward):
+  """The official loss and the gradient of every trainable variable."""
+  model = copy.copy(model)
+  model.config = dataclasses.replace(model.config, loss='official')
+  raw = actions.RT1.pack({name: forward[f'action_{name}'] for name in actions.RT1.names})
+  np.testing.assert_array_equal(actions.RT1.tokenize(raw), forward['labels'])
+  batch = {'images': forward['image'], 'embeddings': forward['embedding'], 'actions': raw[:, :, None],
+           'mask': np.ones((2, 6, 1), bool)}
+  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+  @jax.jit
+  def run(params):
+    model = nnx.merge(graphdef, params, rest)
+    terms = model.loss(batch, train=False)
+    return model.loss_scale(2) * terms.total / terms.weight
+
+  loss, gradients = jax.value_and_grad(run)(params)
+  close(loss, forward['loss'], 0, 1e-5)
+  by_name = {'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(gradients)}
+  place_of = {golden_rt1.PREFIX + name: place for name, place in tf_rt1.variables(8)}
+  names = [str(name) for name in forward['grad_names']]
+  assert {place_of[name] for name in names} == set(by_name)
+  for index, name in enumerate(names):
+    gradient = np.asarray(by_name[place_of[name]])
+    norm = np.linalg.norm(gradient)
+    if forward['grad_norms'][index] > 1e-8:
+      close(norm, forward['grad_norms'][index], 1e-4, 1e-3)
+    close(golden_rt1.probe(shared, name, gradient), forward['grad_probes'][index], 1e-4, 1e-3)
+  for name in map(str, forward['no_grad_names']):
+    assert place_of[name] not in by_name
+
+
+def test_batch_norm_in_training(shared, model):
+  """Features of a batch on its own statistics, and all moving statistics after it."""
+  golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')
+  inputs = golden_rt1.load_script(shared / 'parity/rt1_tf/inputs.py')
+  images = golden['image'] if 'image' in golden else inputs.images(1500, 4)
+  embeddings = golden['embedding'] if 'embedding' in golden else np.stack([inputs.embedding(1500 + k) for k in range(4)])
+  graphdef, state = nnx.split(model)
+
+  @jax.jit
+  def run(state):
+    model = nnx.merge(graphdef, state)
+    features = model.tokenizer.features(images, embeddings, train=True)
+    return features, nnx.state(model)
+
+  features, state = run(state)
+  close(features, golden['features'], 5e-2)
+  moved = named(nnx.merge(graphdef, state))
+  place_of = {golden_rt1.PREFIX + name: place for name, place in tf_rt1.variables(8)}
+  assert len(golden['stat_names']) == 156
+  for index, name in enumerate(map(str, golden['stat_names'])):
+    close(golden_rt1.probe(shared, name, moved[place_of[name]]), golden['stat_probes'][index], 5e-3)
+  close(moved['tokenizer/encoder/stem_norm/mean'], golden['stem_moving_mean'], 1e-5)
+  close(moved['tokenizer/encoder/stem_norm/var'], golden['stem_moving_variance'], 1e-5)
+
+
+def test_drop_connect_rates(shared, model):
+  golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')
+  ours = [block.drop_rate for block in model.tokenizer.encoder.blocks if block.residual]
+  rates = [rate for rate in golden['drop_rates'] if rate > 0]
+  close(ours, rates, 1e-6)

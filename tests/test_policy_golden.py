@@ -1,0 +1,39 @@
+"""Nine steps of the official policy, token by token."""
+import golden_rt1
+import numpy as np
+import pytest
+
+from rtjax.policy import Policy
+
+
+@pytest.fixture(scope='module')
+def golden(shared):
+  return np.load(shared / 'parity/rt1_tf/rollout.npz')
+
+
+def images(shared, golden):
+  if 'image' in golden:
+    return golden['image']
+  return golden_rt1.load_script(shared / 'parity/rt1_tf/inputs.py').images(1400, 9)
+
+
+@pytest.mark.parametrize('prefix', ['', 'switch_'])
+def test_rollout(shared, golden, prefix):
+  policy = Policy(golden_rt1.model(shared))
+  policy.reset(embedding=golden['embedding'])
+  for index, image in enumerate(images(shared, golden)):
+    if prefix and index == int(golden['switch_at']):
+      policy.set_instruction(embedding=golden['embedding_switch'])
+    out = policy.step(image)
+    np.testing.assert_array_equal(out.tokens, golden[f'{prefix}tokens'][index])
+    np.testing.assert_allclose(out.logits, golden[f'{prefix}logits'][index], atol=2e-3)
+    for name, value in out.action.items():
+      key = f'{prefix}action_{name}'
+      if key in golden:
+        np.testing.assert_array_equal(value, golden[key][index].reshape(value.shape), err_msg=name)
+    if not prefix:
+      norms = np.linalg.norm(np.asarray(policy.history.tokens[0]), axis=(1, 2))
+      np.testing.assert_allclose(norms, golden['image_token_norms'][index], rtol=1e-4, atol=1e-3)
+      assert int(policy.history.frames[0]) == golden['seq_idx'][index]
+  if not prefix:
+    np.testing.assert_allclose(np.asarray(policy.history.tokens[0]), golden['final_image_tokens'], atol=3e-3)
