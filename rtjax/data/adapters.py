@@ -83,6 +83,11 @@ def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
   return {'translation': translation, 'rotation': rotation, 'gripper': gripper} | rt1
 
 
+def flat_arm(steps: Steps) -> Action:
+  """The map of datasets whose feature `action` is `arm_action`'s seven numbers."""
+  return arm_action(feature(steps, 'action'), feature(steps, 'is_last'))
+
+
 def rt1_action(world_vector: np.ndarray, rotation_delta: np.ndarray | None, gripper: np.ndarray | None,
                terminate: np.ndarray) -> Action:
   """RT-1's fields; None and the base are zero.
@@ -123,10 +128,6 @@ def _rt1(steps: Steps) -> Action:
   names = ('terminate_episode', 'world_vector', 'rotation_delta', 'gripper_closedness_action',
            'base_displacement_vertical_rotation', 'base_displacement_vector')
   return {name: feature(steps, f'action/{name}').astype(np.float32) for name in names}
-
-
-def _flat_arm(steps: Steps) -> Action:
-  return arm_action(feature(steps, 'action'), feature(steps, 'is_last'))
 
 
 def _bridge(steps: Steps) -> Action:
@@ -171,9 +172,9 @@ _FLAT: dict[str, Any] = {
 
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
     # Bridge V2 in its authors' own RLDS layout.
-    Adapter('bridge_dataset', _flat_arm, image='observation/image_0', weight=50, **_FLAT),
+    Adapter('bridge_dataset', flat_arm, image='observation/image_0', weight=50, **_FLAT),
     # Fabricated by data/reach.
-    Adapter('reach', _flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
+    Adapter('reach', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
     # Open X-Embodiment.
     Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
     Adapter('kuka', _rt1, weight=20),

@@ -1,5 +1,7 @@
 """Adapters against numbers worked out by hand, on episodes written and read by TFDS."""
 import dataclasses
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -141,6 +143,18 @@ def test_bridge_sample(shared):
   spec = actions.get('arm7d')
   np.testing.assert_array_equal(spec.pack({name: action[name] for name in spec.names}), steps['action'])
   assert adapters.feature(steps, adapters.get('bridge_dataset').embedding).shape == (len(steps['action']), 512)
+
+
+def test_example_of_the_docs(monkeypatch):
+  monkeypatch.setattr(adapters, 'ADAPTERS', dict(adapters.ADAPTERS))
+  docs = (pathlib.Path(__file__).resolve().parents[2] / 'docs/your_robot.md').read_text()
+  (code,) = [block for block in re.findall(r'```python\n(.*?)```', docs, re.S) if 'register(' in block]
+  exec(code, {})
+  steps = {'action': {'ee_delta': np.concatenate([V, R], 1), 'closed': np.array([0, 1], np.float32)}, 'is_last': END}
+  action = adapters.get('my_robot').action(steps)
+  np.testing.assert_array_equal(action['translation'], V)
+  np.testing.assert_array_equal(action['gripper'], [[1], [0]])
+  np.testing.assert_array_equal(action['gripper_closedness_action'], COLUMN)
 
 
 def test_import_is_light():
