@@ -1,0 +1,60 @@
+"""The settings of the input pipeline. Imports nothing heavy: the command line reads them."""
+import dataclasses
+import math
+import os
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Everything about the input pipeline except which datasets it reads.
+
+  Attributes:
+    split: episodes to train on, in TFDS's split algebra: 'train', 'train[:90%]', 'train+val'.
+    validation_split: episodes to validate on.
+    weights: share of each dataset in a mixture, one number per dataset; empty takes each adapter's own weight.
+    image_size: (height, width) that the host brings images to, keeping their aspect and padding with black as RT-1-X
+      does; None leaves them as stored (all datasets of a mixture must then agree).
+    stride: steps between neighbouring windows; 1 uses each step as the newest once, the window's length uses
+      (and decodes) each frame once per epoch.
+    padding_in_loss: count the zero actions of the frames padded in front of an episode.
+    proprioception: add the robot's state to the batches.
+    shuffle_episodes: how many episodes are in memory, still encoded, to have their windows shuffled together; in a
+      mixture shared out by weight. As many again are read ahead.
+    allow_clipping: accept datasets of which more than 1 % of an action's numbers lie beyond the ActionSpec's bounds.
+    cache_dir: folder for dataset statistics; empty means `$XDG_CACHE_HOME/rtjax` or `~/.cache/rtjax`.
+    threads: threads that decode images; 0 means one per available core.
+  """
+  split: str = 'train'
+  validation_split: str = 'val'
+  weights: tuple[float, ...] = ()
+  image_size: tuple[int, int] | None = None
+  stride: int = 1
+  padding_in_loss: bool = False
+  proprioception: bool = False
+  shuffle_episodes: int = 512
+  allow_clipping: bool = False
+  cache_dir: str = ''
+  threads: int = 0
+
+  def __post_init__(self) -> None:
+    if self.stride < 1 or self.shuffle_episodes < 1 or self.threads < 0:
+      raise ValueError(f'DataConfig: stride is {self.stride}, shuffle_episodes {self.shuffle_episodes}, threads '
+                       f'{self.threads}; expected at least 1, 1 and 0.')
+    if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+      raise ValueError(f'DataConfig: image_size is {self.image_size}, expected (height, width) in pixels.')
+    if not all(math.isfinite(w) and w > 0 for w in self.weights):
+      raise ValueError(f'DataConfig: weights are {self.weights}, expected positive numbers; '
+                       'leave a dataset out instead of giving it 0.')
+
+  def mixture_weights(self, datasets: list[str], defaults: list[float]) -> list[float]:
+    """The share of each dataset, summing to 1: the weights given, or the adapters' own."""
+    if self.weights and len(self.weights) != len(datasets):
+      raise ValueError(f'DataConfig: {len(self.weights)} weights {self.weights} for {len(datasets)} datasets '
+                       f'{datasets}; give one per dataset, or none to take the defaults.')
+    weights = list(self.weights or defaults)
+    return [w / sum(weights) for w in weights]
+
+  def num_threads(self) -> int:
+    if self.threads:
+      return self.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

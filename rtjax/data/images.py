@@ -1,0 +1,30 @@
+"""Encoded images to pixels, as TFDS decodes them; resized as RT-1-X does where asked."""
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rtjax.data.tf import tf, tfds
+
+Decoder = Callable[[Any], np.ndarray]
+
+
+def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
+  """A function from a stored image (bytes, or uint8 [h, w, 3]) to uint8 [H, W, 3]; threads may share it.
+
+  Args:
+    feature: the TFDS feature of the image.
+    size: (height, width) to resize to, or None to leave the image as it is. Bilinear with half-pixel centres and
+      without antialiasing, aspect kept and the rest black, numbers truncated to uint8: `tf.image.resize_with_pad` as
+      in google-deepmind/open_x_embodiment's examples.
+  """
+  encoded = isinstance(feature, tfds.features.Image)
+  decode: Decoder = (lambda stored: feature.decode_example(stored).numpy()) if encoded else (lambda stored: stored)
+  if size is None or size == feature.shape[:2]:
+    return decode
+
+  @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
+  def resize(image: Any) -> Any:
+    return tf.cast(tf.image.resize_with_pad(image, *size), tf.uint8)
+
+  return lambda stored: resize(decode(stored)).numpy()
