@@ -67,9 +67,10 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   if config.flip and 'proprioception' in batch:
     raise ValueError('AugmentConfig: flip is on, but the batch has proprioception, and how that mirrors is not known. '
                      'Turn one of them off.')
-  size = batch['images'].shape[0]
-  vary = functools.partial(_vary, shared_key=key, config=config, action_spec=action_spec)
-  images, actions = jax.vmap(vary)(batch['images'], batch['actions'], batch['frames'], jax.random.split(key, size))
+  shared_key, key = jax.random.split(key)
+  keys = jax.random.split(key, len(batch['images']))
+  vary = functools.partial(_vary, shared_key=shared_key, config=config, action_spec=action_spec)
+  images, actions = jax.vmap(vary)(batch['images'], batch['actions'], batch['frames'], keys)
   return batch | {'images': images, 'actions': actions}
 
 
