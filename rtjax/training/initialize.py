@@ -1,0 +1,85 @@
+"""Starting from other weights: another dataset, action space, window or horizon."""
+import os
+
+import numpy as np
+
+from rtjax import pretrained
+from rtjax.models import RT1, RT1Config, parameters
+
+_POSITION = 'transformer/position/kernel'
+_SHOWN = 8
+
+
+def start_from(model: RT1, path: str | os.PathLike) -> str:
+  """Takes over, in place, every variable that the model at `path` has under the same name and in the same shape.
+
+  The rows of the position embedding are taken over one by one where they mean the same: the same distance from the newest
+  frame, and the same image token or the same action number (by its name in the ActionSpec) to predict. The output layer
+  stays new where the vocabulary has another size, and is taken over otherwise, even if the actions are others.
+
+  Args:
+    model: newly initialised.
+    path: anything that `rtjax.load_model` reads.
+
+  Returns:
+    What was loaded, what is new and what was left out, for people to read.
+
+  Raises:
+    FileNotFoundError, ValueError: as `rtjax.load_model`; or nothing at all fits.
+  """
+  source = pretrained.load_model(path)
+  theirs, ours = parameters.named(source), parameters.named(model)
+  fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+  partly = ''
+  if _POSITION in ours and _POSITION in theirs:
+    kernel, rows = merge_positions(theirs[_POSITION], ours[_POSITION], source.config, model.config)
+    if rows < len(kernel):
+      partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
+    fitting |= {_POSITION: kernel}
+  if not fitting:
+    raise ValueError(f'--init-from {path}: none of its {len(theirs)} variables fits this network. Give the model the sizes '
+                     'of the one it starts from (width, layers, heads, ...).')
+  parameters.assign(model, ours | fitting)
+  new = [name for name in ours if name not in fitting]
+  left_out = [name for name in theirs if name not in fitting]
+  return (f'started from {path}:\n  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
+          f'  new: {_amount({n: ours[n] for n in new})}{_list(new)}\n'
+          f'  left out: {_amount({n: theirs[n] for n in left_out})}{_list(left_out)}')
+
+
+def merge_positions(theirs: np.ndarray, ours: np.ndarray, their_config: RT1Config,
+                    our_config: RT1Config) -> tuple[np.ndarray, int]:
+  """`ours` with those rows of `theirs` that mean the same, and how many these are.
+
+  Args:
+    theirs, ours: float32 [T * tokens per step, D].
+  """
+  if theirs.shape[1] != ours.shape[1]:
+    return ours, 0
+  merged, rows = np.array(ours), 0
+  their_rows = {meaning: row for row, meaning in enumerate(_meanings(their_config))}
+  for row, meaning in enumerate(_meanings(our_config)):
+    if meaning in their_rows:
+      merged[row] = theirs[their_rows[meaning]]
+      rows += 1
+  return merged, rows
+
+
+def _meanings(config: RT1Config) -> list[tuple]:
+  """What each position stands for: the frame's age, and the image token it is or the action token that is read at it.
+
+  The logits of an action token are read one position before it (rt1.py), those of the first at the last image token.
+  """
+  actions = [(later, name) for later in range(config.horizon) for name in config.action_spec.token_names]
+  step = [('image', config.image_tokens, i) for i in range(config.image_tokens)]
+  step += [('predicts', *token) for token in actions[1:]] + [('last',)]
+  return [(age, *meaning) for age in reversed(range(config.window)) for meaning in step]
+
+
+def _amount(variables: dict[str, np.ndarray]) -> str:
+  return f'{len(variables)} variables, {sum(v.size for v in variables.values()):,} numbers'
+
+
+def _list(names: list[str]) -> str:
+  more = f', ... and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  return f' ({", ".join(names[:_SHOWN])}{more})' if names else ''

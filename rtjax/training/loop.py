@@ -1,0 +1,228 @@
+"""Training, from a configuration to a folder of checkpoints.
+
+The resume rule. The same command again goes on from the newest whole checkpoint of the run's folder, with the very next
+batch, and ends with the same bits as a run that nothing stopped. A checkpoint is written every `save_every` steps, at
+the end, and on SIGTERM or Ctrl-C. A damaged one is passed over with a warning. What the parameters depend on has to be as it
+was: the configuration (config.FREE lists the exceptions) and the number of processes. A folder without a checkpoint
+starts from the beginning, from random weights or from `init_from`, which plays no part in a resume.
+
+One model or another: the loop only knows `models.build` and the model's `loss`, see rtjax.models.LossTerms.
+"""
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rtjax import models
+from rtjax.data.augment import augment
+from rtjax.training import initialize, metrics, optimizer as optimizers, sharding
+from rtjax.training.batches import Batches
+from rtjax.training.checkpoint import Checkpoints
+from rtjax.training.config import TrainConfig, check_same_run
+from rtjax.training.state import Tree, TrainState, count, create, merge, split
+from rtjax.training.step import eval_step, train_step
+
+
+class TrainingError(RuntimeError):
+  """Training cannot go on; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How a run ended.
+
+  Attributes:
+    run: its folder.
+    step: steps taken in all.
+    finished: False if a signal stopped it; the same command then resumes.
+    best_step: step of the checkpoint with the least validation loss, if any was validated.
+    row: the last row of metrics and of validation metrics.
+  """
+  run: pathlib.Path
+  step: int
+  finished: bool
+  best_step: int | None
+  row: metrics.Row
+
+
+def train(config: TrainConfig, *, data: Any = None) -> Outcome:
+  """Trains, or resumes; see the module's docstring.
+
+  Args:
+    config: the run.
+    data: what gives the batches; by default rtjax.data, or anything with its functions.
+
+  Raises:
+    ValueError, FileNotFoundError: for a configuration or data that cannot be trained with.
+    TrainingError: for a loss or gradient that is not finite.
+    CheckpointError: if a checkpoint cannot be written, or none of those there can be read.
+  """
+  sharding.connect_processes(config.distributed)
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_batch(config.batch_size, config.micro_batches, mesh)
+  run = _open_run(config)
+  checkpoints = Checkpoints(run, keep=config.keep)
+  optimizer = optimizers.build(config.optimizer, config.steps)
+  graphdef, target = _target(config, optimizer, mesh)
+
+  with Batches(config, data or importlib.import_module('rtjax.data'), mesh) as batches:
+    if restored := checkpoints.restore(target):
+      state, metadata = restored
+      batches.restore(metadata['data'])
+    else:
+      state = _first_state(config, optimizer, target, mesh)
+    try:
+      return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
+    except metrics.NonFinite as error:
+      checkpoints.close()
+      raise TrainingError(
+          f'{error}. The last good checkpoint is of step {checkpoints.latest} in {checkpoints.folder}. Look at the data and the '
+          'learning rate, or leave such steps out with --non-finite skip.') from None
+
+
+def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, checkpoints: Checkpoints,
+         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState) -> Outcome:
+  start = step = int(state.step)
+  layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+  replicated = NamedSharding(mesh, PartitionSpec())
+  take_step = jax.jit(functools.partial(
+      train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=config.micro_batches,
+      ema_decay=config.optimizer.ema_decay,
+      augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)),
+      donate_argnums=0, out_shardings=(layout, replicated))
+  judge = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
+  loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
+  learning_rate = optimizers.schedule(config.optimizer, config.steps)
+
+  meter = metrics.Meter(config.batch_size, skip=config.non_finite == 'skip')
+  log = metrics.Log(run, start=start, tensorboard=config.tensorboard, wandb=config.wandb, config=config.to_dict())
+  progress = metrics.Progress(config.steps, config.batch_size, start)
+  row: metrics.Row = {}
+  stopped = False
+  with contextlib.closing(log), progress, _Signals() as signals:
+    progress.say(_greeting(config, state, mesh, run, start))
+    while step < config.steps and not stopped:
+      state, outputs = take_step(state, batches.next())
+      step += 1
+      meter.push(step, outputs)
+      progress.step(step)
+      stopped = signals.arrived(step)
+      last = stopped or step == config.steps
+
+      if step % config.log_every == 0 or last:
+        row = meter.row() | {'learning_rate': float(learning_rate(step - 1))}
+        log.write(step, row)
+        progress.row(step, row)
+
+      validated: metrics.Row = {}
+      if config.validate_every and (step % config.validate_every == 0 or step == config.steps):
+        with meter.paused():
+          validated = batches.validate(functools.partial(judge, state), loss_scale)
+        progress.validation(step, validated)
+        named = {f'validation/{name}': value for name, value in validated.items()}
+        log.write(step, named)
+        row |= named
+
+      if step % config.save_every == 0 or last:
+        meter.settle()  # never a checkpoint after a step that was not finite
+        with meter.paused():
+          checkpoints.save(state, {
+              'config': config.model.to_dict(), 'train': config.to_dict(), 'statistics': batches.statistics,
+              'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row}, validated or None)
+    checkpoints.close()
+  return Outcome(run, step, not stopped, checkpoints.best, row)
+
+
+def _open_run(config: TrainConfig) -> pathlib.Path:
+  """The run's folder with its config.json, which has to agree with the configuration if it is there already."""
+  run = pathlib.Path(config.output).expanduser().resolve()
+  file = run / 'config.json'
+  if run.exists() and not run.is_dir():
+    raise ValueError(f'output {run} is a file; expected a folder, or nothing there yet.')
+  if file.exists():
+    check_same_run(json.loads(file.read_text()), config, run)
+  sharding.wait_for_all('config.json is read')
+  if jax.process_index() == 0:
+    run.mkdir(parents=True, exist_ok=True)
+    whole = run / 'config.tmp'
+    whole.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+    whole.replace(file)
+  return run
+
+
+def _target(config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
+  """The model's definition, and shapes, types and shardings of the state."""
+  graphdef, *trees = split(models.abstract(config.model))
+  state = jax.eval_shape(_creator(config, optimizer), *trees)
+  return graphdef, jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+                                state, sharding.shardings(state, mesh))
+
+
+def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState,
+                 mesh: Mesh) -> TrainState:
+  model = models.build(config.model, rngs=nnx.Rngs(config.seed))
+  if config.init_from:
+    report = initialize.start_from(model, config.init_from)
+    if jax.process_index() == 0:
+      print(report)
+  _, *trees = split(model)
+  layout = jax.tree.map(lambda leaf: leaf.sharding, target)
+  return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
+
+
+def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Callable[..., TrainState]:
+  def creator(params: Tree, batch_stats: Tree, constants: Tree) -> TrainState:
+    return create(params, batch_stats, constants, jax.random.key(config.seed), optimizer=optimizer,
+                  ema=config.optimizer.ema_decay > 0)
+  return creator
+
+
+def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.Path, start: int) -> str:
+  how = ', '.join(f'{size} {axis}' for axis, size in mesh.shape.items() if size > 1)
+  devices = f'{jax.device_count()} {jax.devices()[0].device_kind}{f" ({how})" if how else ""}'
+  if start == config.steps:
+    return f'{run} has all its {start} steps already'
+  size = f'{count(state.params) / 1e6:.1f} M parameters'
+  return f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
+
+
+class _Signals:
+  """Notices SIGTERM and Ctrl-C, so that the loop can save and end; a second Ctrl-C ends at once.
+
+  With several processes only SIGTERM counts, and JAX brings all of them to stop at the same step.
+  """
+
+  def __init__(self) -> None:
+    self._arrived = False
+    self._handlers: dict[signal.Signals, Any] = {}
+
+  def __enter__(self) -> '_Signals':
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if jax.process_count() == 1 and in_main_thread:
+      self._handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def _note(self, number: int, frame: Any) -> None:
+    self._arrived = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  def arrived(self, step: int) -> bool:
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._arrived
+
+  def __exit__(self, *_: Any) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)

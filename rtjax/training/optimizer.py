@@ -1,0 +1,51 @@
+"""Adam with warm-up and cosine decay."""
+import dataclasses
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """How the parameters move.
+
+  Adam's epsilon is 1e-7, as Keras and so the official code have it. Unlike that code, which sets NaN elements of a
+  gradient to zero, nothing is hidden: see `TrainConfig.non_finite`.
+  """
+  learning_rate: float = 1e-4
+  """Highest learning rate, reached after the warm-up."""
+  warmup_steps: int = 1000
+  """Steps over which the learning rate rises linearly from 0."""
+  end_learning_rate: float = 0.0
+  """Learning rate at the last step; the cosine ends there."""
+  clip_norm: float = 1.0
+  """Gradients with a larger global norm are scaled down to it; 0 = never."""
+  weight_decay: float = 0.0
+  """Decoupled weight decay (AdamW) of kernels; 0 = plain Adam."""
+  ema_decay: float = 0.0
+  """Decay per step of a moving average of the parameters, which is then validated and deployed; 0 = none is kept."""
+
+  def __post_init__(self) -> None:
+    for name in ('learning_rate', 'end_learning_rate', 'warmup_steps', 'clip_norm', 'weight_decay'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'optimizer.{name} is {getattr(self, name)}, it must not be negative.')
+    if not 0 <= self.ema_decay < 1:
+      raise ValueError(f'optimizer.ema_decay is {self.ema_decay}, expected 0 (none) to below 1, such as 0.999.')
+
+
+def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+  """Learning rate as a function of the steps taken."""
+  warmup = min(config.warmup_steps, steps - 1)
+  return optax.warmup_cosine_decay_schedule(
+      0.0 if warmup else config.learning_rate, config.learning_rate, warmup, steps, config.end_learning_rate)
+
+
+def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+  """The gradient transformation for a run of `steps` steps."""
+  def kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+  return optax.chain(
+      optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+      optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
+      optax.add_decayed_weights(config.weight_decay, kernels) if config.weight_decay else optax.identity(),
+      optax.scale_by_learning_rate(schedule(config, steps)))
