@@ -1,0 +1,70 @@
+"""The encoder against keras.applications.EfficientNetB3, and the ImageNet start."""
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from rtjax.models import RT1Config, build
+from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.pretrained.keras_efficientnet import load_imagenet
+
+keras = pytest.importorskip('keras')
+CONFIG = RT1Config(layers=1)
+
+
+@pytest.fixture(scope='module')
+def reference():
+  """Keras's network with random weights, BatchNorm statistics included."""
+  network = keras.applications.EfficientNetB3(include_top=False, weights=None, input_shape=(None, None, 3))
+  random = np.random.default_rng(0)
+  for variable in network.weights:
+    shape = tuple(variable.shape)
+    if variable.name in ('moving_mean', 'beta', 'bias', 'mean'):
+      variable.assign(random.normal(0, 0.1, shape))
+    elif variable.name in ('moving_variance', 'gamma', 'variance'):
+      variable.assign(random.uniform(0.8, 1.2, shape))
+  # The layer takes its mean and variance up only when told so.
+  for layer in network.layers:
+    if type(layer).__name__ == 'Normalization':
+      layer.finalize_state()
+  return network
+
+
+@pytest.mark.parametrize('kind', ['keras3', 'legacy'])
+def test_equals_keras(reference, tmp_path, kind):
+  path = tmp_path / ('b3.weights.h5' if kind == 'keras3' else 'efficientnetb3_notop.h5')
+  if kind == 'keras3':
+    reference.save_weights(path)
+  else:
+    # The format of the file that Keras distributes.
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+    with h5py.File(path, 'w') as file:
+      legacy_h5_format.save_weights_to_hdf5_group(file, reference)
+  model = build(CONFIG, rngs=nnx.Rngs(0))
+  names = load_imagenet(model, path)
+  assert len(names) == len(reference.weights) - 1  # all but the normalisation's count
+  image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)
+  embedding = np.random.default_rng(2).normal(size=(1, 512)).astype(np.float32)  # must not matter: FiLM is zero
+  tokenizer = model.tokenizer
+  # Keras adds the division by sqrt(std) to its ImageNet network only; take it out to compare with this one.
+  normalized = tokenizer.normalize(image) * np.sqrt([0.229, 0.224, 0.225]).astype(np.float32)
+  graphdef, state = nnx.split(tokenizer.encoder)
+  ours = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, embedding))(state, normalized)
+  theirs = np.asarray(reference(image.astype(np.float32), training=False))
+  assert ours.shape == theirs.shape == (1, 9, 9, 1536)
+  np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_bad_input(tmp_path):
+  model = build(RT1Config(layers=1), rngs=nnx.Rngs(0))
+  with pytest.raises(FileNotFoundError, match='efficientnetb3_notop'):
+    load_imagenet(model, tmp_path / 'nothing.h5')
+  (tmp_path / 'wrong.h5').write_bytes(b'no weights')
+  with pytest.raises(ValueError, match='does not hold'):
+    load_imagenet(model, tmp_path / 'wrong.h5')
+  model.config = dataclasses.replace(CONFIG, encoder=EfficientNetConfig(width=1.0))
+  with pytest.raises(ValueError, match='EfficientNet-B3'):
+    load_imagenet(model, tmp_path / 'wrong.h5')
