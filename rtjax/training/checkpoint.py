@@ -9,9 +9,12 @@
 orbax writes into a temporary folder and renames it when done, so that a folder named by its step is whole unless
 something damaged it later. The newest `keep` are kept, and the best one.
 """
+import contextlib
 import json
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -65,7 +68,8 @@ class Checkpoints:
     for step in _steps(self.folder):
       found, cause = None, Exception('another process could not read it')
       try:
-        found = _read(self.folder / str(step), target)
+        with _without_late_reports():
+          found = _read(self.folder / str(step), target)
       except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
         cause = error
       if _everywhere(found is not None):
@@ -208,6 +212,8 @@ def _steps(folder: epath.Path) -> list[int]:
 
 def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Metadata]:
   metadata = _read_metadata(folder)
+  if (folder / 'metrics').exists():
+    json.loads((folder / 'metrics' / 'metrics').read_text())  # the manager would stumble over it later
   with ocp.StandardCheckpointer() as reader:
     return reader.restore(folder / 'state', target), metadata
 
@@ -222,6 +228,17 @@ def _read_weights(folder: epath.Path) -> dict[str, Tree]:
     wanted = {name: stored[name] for name in ('params', 'batch_stats', 'constants', 'ema') if stored.get(name) is not None}
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))
+
+
+@contextlib.contextmanager
+def _without_late_reports() -> Iterator[None]:
+  """Reads that orbax gave up on, at the first damaged file, all complain that its event loop is closed: keep it to one error."""
+  usual = sys.unraisablehook
+  sys.unraisablehook = lambda args: None if 'Event loop is closed' in str(args.exc_value) else usual(args)
+  try:
+    yield
+  finally:
+    sys.unraisablehook = usual
 
 
 def _everywhere(fine: bool) -> bool:

@@ -25,7 +25,8 @@ class TrainConfig:
   Attributes:
     data: datasets to train on: folders, gs:// folders or TFDS names.
     output: the run's folder. If it holds checkpoints of this run, training resumes.
-    init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1.
+    init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
+      efficientnetb3_notop.h5 for the image encoder alone.
     steps: updates of the parameters in the whole run.
     batch_size: windows per step, over all devices.
     micro_batches: parts that a batch is computed in, one after the other, where memory is short.

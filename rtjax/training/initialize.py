@@ -5,6 +5,7 @@ import numpy as np
 
 from rtjax import pretrained
 from rtjax.models import RT1, RT1Config, parameters
+from rtjax.pretrained import keras_efficientnet
 
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
@@ -19,7 +20,8 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
 
   Args:
     model: newly initialised.
-    path: anything that `rtjax.load_model` reads.
+    path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, which fills the
+      image encoder alone.
 
   Returns:
     What was loaded, what is new and what was left out, for people to read.
@@ -27,6 +29,9 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
   Raises:
     FileNotFoundError, ValueError: as `rtjax.load_model`; or nothing at all fits.
   """
+  if str(path) == 'imagenet' or str(path).endswith('.h5'):
+    filled = keras_efficientnet.load_imagenet(model, path)
+    return f'started from {path}:\n  loaded: {len(filled)} variables of the image encoder; all others are new'
   source = pretrained.load_model(path)
   theirs, ours = parameters.named(source), parameters.named(model)
   fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}

@@ -54,7 +54,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
 
 def merge(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, constants: Tree) -> Any:
   """The model again; works on traced arrays too."""
-  return nnx.merge(graphdef, params, batch_stats, constants)
+  return nnx.merge(graphdef, *map(_numbered, (params, batch_stats, constants)))
 
 
 def batch_stats_of(model: nnx.Module) -> Tree:
@@ -87,3 +87,10 @@ def _plain(state: nnx.State) -> Tree:
   def stringly(tree: Any) -> Any:
     return {str(key): stringly(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
   return stringly(nnx.to_pure_dict(state))
+
+
+def _numbered(tree: Tree) -> Tree:
+  """The other way round: positions in lists are numbers again, so that the tenth does not come before the second."""
+  if not isinstance(tree, dict):
+    return tree
+  return {int(key) if key.isdigit() else key: _numbered(value) for key, value in tree.items()}

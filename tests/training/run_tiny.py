@@ -1,0 +1,33 @@
+"""Runs the trainer on the tiny model in a process of its own: `run_tiny.py OUTPUT CHANGES_AS_JSON [slow]`."""
+import hashlib
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2]), str(pathlib.Path(__file__).resolve().parent)]
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import tiny  # noqa: E402
+
+from rtjax.training import checkpoint, loop  # noqa: E402
+
+
+def digest(run: str) -> str:
+  """Of every number of the newest checkpoint's weights."""
+  metadata, weights = checkpoint.load(run)
+  found = hashlib.sha256(str(metadata['step']).encode())
+  for leaf in jax.tree.leaves(weights):
+    found.update(np.ascontiguousarray(leaf).tobytes())
+  return found.hexdigest()
+
+
+if __name__ == '__main__':
+  changes = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()}
+  try:
+    outcome = loop.train(tiny.config(sys.argv[1], **changes), data=tiny.data(tiny.SlowStream if 'slow' in sys.argv else tiny.Stream))
+  except (checkpoint.CheckpointError, loop.TrainingError, ValueError) as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+  print('outcome', json.dumps({'step': outcome.step, 'finished': outcome.finished, 'loss': outcome.row.get('loss')}))

@@ -1,0 +1,27 @@
+"""Trains a robotics transformer: python train.py PRESET --data FOLDER_OR_NAME ...  (python train.py --list)"""
+import sys
+
+from rtjax import cli
+from rtjax.training import config as configuration
+
+
+def main() -> None:
+  config = configuration.parse(sys.argv[1:])
+  # Only now: --help should not wait for it.
+  from rtjax.training import checkpoint, loop
+  try:
+    outcome = loop.train(config)
+  except (loop.TrainingError, checkpoint.CheckpointError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    raise SystemExit(1) from None
+  if not outcome.finished:
+    print(f'Stopped and saved at step {outcome.step} of {config.steps}. The same command resumes there.')
+    raise SystemExit(1)
+  print(f'Results: {outcome.run}/metrics.jsonl' + (f', curves: tensorboard --logdir {outcome.run}' if config.tensorboard else ''))
+  if outcome.best_step is not None:
+    print(f'Best validation loss: {outcome.run}/checkpoints/{outcome.best_step}')
+  print(f'Next: python eval.py {outcome.run} --dataset {config.data[0]}')
+
+
+if __name__ == '__main__':
+  cli.run(main)
