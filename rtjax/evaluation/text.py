@@ -1,0 +1,13 @@
+"""Numbers as a report prints them; what does not exist is a dash."""
+
+
+def percent(share: float | None) -> str:
+  return '–' if share is None else f'{100 * share:.1f}\N{NO-BREAK SPACE}%'
+
+
+def number(value: float | None) -> str:
+  return '–' if value is None else f'{value:#.3g}'
+
+
+def count(amount: int, noun: str) -> str:
+  return f'{amount:,} {noun}{"" if amount == 1 else "s"}'

@@ -1,0 +1,134 @@
+"""The command line of eval.py, from a checkpoint to a report."""
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import rtjax
+from rtjax import actions, cli, models
+from rtjax.policy import Policy
+from rtjax.training import checkpoint, state
+from tests.evaluation import replays
+
+SCRIPT = pathlib.Path(__file__).resolve().parent.parent / 'eval.py'
+ENCODER = 'universal-sentence-encoder-large/5'
+
+
+@pytest.fixture(scope='module')
+def model():
+  return models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope='module')
+def run_folder(model, tmp_path_factory):
+  """A checkpoint as train.py leaves it."""
+  folder = tmp_path_factory.mktemp('run')
+  _, *trees = state.split(model)
+  saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
+  checkpoints = checkpoint.Checkpoints(folder)
+  checkpoints.save(saved, {'config': model.config.to_dict(), 'train': {}, 'statistics': {}, 'embedding_id': ENCODER,
+                           'data': [], 'metrics': {}})
+  checkpoints.close()
+  return folder
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+  return replays.bridge(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capsys):
+  """Calls eval.py's main with some arguments; returns its exit code and what it printed."""
+  spec = importlib.util.spec_from_file_location('eval_script', SCRIPT)
+  module = importlib.util.module_from_spec(spec)
+  monkeypatch.setitem(sys.modules, 'eval_script', module)
+  spec.loader.exec_module(module)
+
+  def call(*arguments):
+    monkeypatch.setattr(sys, 'argv', ['eval.py', *map(str, arguments)])
+    code = 0
+    try:
+      cli.run(module.main)
+    except SystemExit as stop:
+      code = stop.code
+    return code, capsys.readouterr()
+  return call
+
+
+def test_report_of_a_checkpoint(evaluate, run_folder, model, dataset, tmp_path):
+  code, printed = evaluate(run_folder, '--dataset', dataset, '--episodes', 2, '--output', tmp_path)
+  assert code == 0
+  assert f'Report: {tmp_path / "report.html"}' in printed.out
+  found = json.loads((tmp_path / 'report.json').read_text())
+  assert found['checkpoint'] == {'path': str(run_folder), 'step': 0}
+  assert (found['episodes'], found['dataset']['episodes_in_split'], found['dataset']['split']) == (2, 3, 'val')
+  assert f'{found["accuracy"]["policy"]:.1%} of action tokens right' in printed.out
+  assert (tmp_path / 'report.html').read_text().count('class="episode"') == 2
+
+  policy = rtjax.load_policy(run_folder)
+  assert policy.embedding_id == ENCODER
+  image, embedding = np.zeros((16, 20, 3), np.uint8), np.ones(512, np.float32)
+  outputs = []
+  for one in (policy, Policy(model)):
+    one.reset(embedding=embedding)
+    outputs.append(one.step(image).logits)
+  np.testing.assert_array_equal(*outputs)
+
+
+def test_folder_is_named_after_what_is_judged(evaluate, run_folder, dataset, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  code, _ = evaluate(run_folder, '--dataset', dataset, '--split', 'val[:1]', '--show', 0)
+  assert code == 0
+  assert (tmp_path / 'reports' / f'{run_folder.name}-bridge_dataset-val_1_' / 'report.html').exists()
+
+
+@pytest.mark.parametrize(('changed', 'message'), [
+    ({'checkpoint': 'nowhere'}, 'no model at nowhere'),
+    ({'--dataset': '/nowhere'}, "dataset '/nowhere': no such folder"),
+    ({'--dataset': 'bridge_datase'}, "dataset 'bridge_datase': neither a folder nor a TFDS name"),
+    ({'--split': 'test'}, "split 'test' cannot be had"),
+    ({'--split': 'val[:0]'}, "split 'val[:0]' is empty"),
+    ({'--episodes': '-2'}, '--episodes is -2, it must be at least 0'),
+    ({'--show': '-1'}, '--show is -1, it must be at least 0'),
+    ({'--output': str(SCRIPT)}, 'eval.py cannot be written'),
+])
+def test_mistakes_are_explained(evaluate, run_folder, dataset, tmp_path, changed, message):
+  given = {'checkpoint': run_folder, '--dataset': dataset, '--output': tmp_path} | changed
+  checkpoint_given = given.pop('checkpoint')
+  code, printed = evaluate(checkpoint_given, *(part for pair in given.items() for part in pair))
+  assert code == 2
+  assert printed.err.strip().splitlines()[-1].startswith('error: ') and message in printed.err
+  assert printed.out == ''
+
+
+def test_actions_that_do_not_fit_the_dataset(evaluate, dataset, tmp_path, monkeypatch):
+  spec = rtjax.ActionSpec((rtjax.ActionField('wheels', 2),))
+  policy = replays.FakePolicy(spec, np.zeros((9, 2), np.int32))
+  monkeypatch.setattr('rtjax.policy.load_policy', lambda path: policy)
+  code, printed = evaluate('some', '--dataset', dataset, '--output', tmp_path)
+  assert code == 2 and "gives no ['wheels'], which the ActionSpec has" in printed.err
+
+
+def test_unknown_flag_suggests_the_nearest(evaluate, run_folder, dataset):
+  code, printed = evaluate(run_folder, '--dataset', dataset, '--epsodes', 3)
+  assert code == 2 and '--episodes' in printed.err
+
+
+def test_help_is_quick_and_no_error_is_a_traceback():
+  """In a process of their own: no TensorFlow for --help, one line for a mistake."""
+  script = ('import runpy, sys\nsys.argv = ["eval.py", "--help"]\n'
+            f'try:\n  runpy.run_path({str(SCRIPT)!r}, run_name="__main__")\n'
+            'finally:\n  assert "tensorflow" not in sys.modules and "orbax" not in sys.modules')
+  shown = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout
+  assert all(word in shown for word in ('CHECKPOINT', '--dataset', '--split', '--episodes', '--show', '--output'))
+  mistaken = [sys.executable, SCRIPT, 'nowhere', '--dataset', 'x', '--show', '-1']
+  failed = subprocess.run(mistaken, capture_output=True, text=True, check=False)
+  assert failed.returncode == 2 and failed.stderr == 'error: --show is -1, it must be at least 0.\n'
