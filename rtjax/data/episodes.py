@@ -7,6 +7,7 @@ on it. Whoever converts logs whose last action is a dummy should leave that step
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,7 @@ class Dataset:
       raise ValueError(f'{name}: proprioception was asked for, but the adapter {self.adapter.name!r} names no feature '
                        'for it. Name one there, or do without.')
     self.image_feature = self._check_features()
+    self._parse = self._parser()
 
   @property
   def identity(self) -> str:
@@ -118,36 +120,32 @@ class Dataset:
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     """The episodes of `chunks`, in this order."""
-    records = iter(self._records(chunks))
-    for index, chunk in enumerate(chunks):
-      for offset in range(chunk.take):
-        number = chunk.first + offset
-        try:
-          record = next(records, None)
-        except tf.errors.OpError as error:
-          raise ValueError(self._unreadable(chunk, offset, str(error.message))) from error
-        if record is None or record['chunk'] != index:
-          raise ValueError(self._unreadable(chunk, offset, 'the file ends before it'))
-        yield self._episode(number, record[rlds.STEPS])
+    for chunk in _joined(chunks):
+      for number, steps in enumerate(self._steps(chunk), chunk.first):
+        yield self._episode(number, steps)
 
-  def _records(self, chunks: Sequence[Chunk]) -> Any:
-    """An iterator over {'chunk': index, 'steps': arrays} of each episode."""
+  def _steps(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+    """The steps of each episode of a chunk, nested dicts of arrays [L, ...]."""
+    place, end = 0, chunk.skip + chunk.take
+    try:
+      # Not a tf.data pipeline: setting one up took as long as reading 500 frames, and chunks may be small.
+      for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(chunk.file), end):
+        if place >= chunk.skip:
+          yield tf.nest.map_structure(lambda tensor: tensor.numpy(), self._parse(record))
+        place += 1
+    except tf.errors.OpError as error:
+      raise ValueError(self._unreadable(chunk, place, error.message)) from error
+    if place < end:
+      raise ValueError(self._unreadable(chunk, place, 'the file ends before it'))
+
+  def _parser(self) -> Any:
+    """A function from a record to the episode's steps: nested dicts of tensors [L, ...]."""
     wanted = {path: f for path, f in self._leaves.items() if self._wanted(path, f)}
     if isinstance(wanted.get(self.adapter.image), tfds.features.Image):
       wanted[self.adapter.image] = tfds.features.Text()  # Stays bytes; SkipDecoding would copy them one by one.
     features = tfds.features.FeaturesDict({rlds.STEPS: tfds.features.Sequence(_nest(wanted))})
-    make = tfds.core.file_adapters.ADAPTER_FOR_FORMAT[_TFRECORD].make_tf_data
-
-    def records(index: Any, file: Any, skip: Any, take: Any) -> Any:
-      return make(file).skip(skip).take(take).map(lambda record: (index, record))
-
-    def parse(index: Any, record: Any) -> dict[str, Any]:
-      return {'chunk': index, **features.deserialize_example(record)}
-
-    columns = [list(range(len(chunks))), [c.file for c in chunks], [c.skip for c in chunks], [c.take for c in chunks]]
-    columns = [tf.constant(c, t) for c, t in zip(columns, (tf.int64, tf.string, tf.int64, tf.int64), strict=True)]
-    data = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(records)
-    return data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2).as_numpy_iterator()
+    return tf.function(lambda record: features.deserialize_example(record)[rlds.STEPS],
+                       input_signature=[tf.TensorSpec((), tf.string)])
 
   def _episode(self, number: int, steps: dict[str, Any]) -> Episode:
     embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
@@ -209,9 +207,10 @@ class Dataset:
                        + ' Adapters are described in docs/your_robot.md.')
     return self._leaves[path]
 
-  def _unreadable(self, chunk: Chunk, offset: int, why: str) -> str:
-    return (f'{self.name}: cannot read episode {chunk.first + offset} of {self.split!r}, number {chunk.skip + offset} '
-            f'in {chunk.file}: {why}. The file is truncated or damaged: copy or convert it again.')
+  def _unreadable(self, chunk: Chunk, place: int, why: str) -> str:
+    number = chunk.first + max(0, place - chunk.skip)
+    return (f'{self.name}: cannot read episode {number} of {self.split!r}: record {place} of {chunk.file}: {why}. '
+            'The file is missing, truncated or damaged: copy or convert it again.')
 
 
 def open_builder(name: str) -> Any:
@@ -276,6 +275,18 @@ def _file_instructions(name: str, builder: Any, split: str) -> list[Any]:
     raise ValueError(f'{name}: its files are {info.file_format}, expected {_TFRECORD}. '
                      'Convert them with `tfds convert_format`.')
   return [i for i in chosen.file_instructions if i.take]
+
+
+def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
+  """The same episodes, where one chunk continues another as one: a file is then read once."""
+  joined: list[Chunk] = []
+  for chunk in chunks:
+    last = joined[-1] if joined else None
+    if last and (last.file, last.first + last.take, last.skip + last.take) == (chunk.file, chunk.first, chunk.skip):
+      joined[-1] = dataclasses.replace(last, take=last.take + chunk.take)
+    else:
+      joined.append(chunk)
+  return joined
 
 
 def _leaves(feature: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
       in google-deepmind/open_x_embodiment's examples.
   """
   encoded = isinstance(feature, tfds.features.Image)
-  decode: Decoder = (lambda stored: feature.decode_example(stored).numpy()) if encoded else (lambda stored: stored)
+  decode: Decoder = (lambda stored: np.asarray(feature.decode_example(stored))) if encoded else (lambda stored: stored)
   if size is None or size == feature.shape[:2]:
     return decode
 
@@ -27,4 +27,4 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
   def resize(image: Any) -> Any:
     return tf.cast(tf.image.resize_with_pad(image, *size), tf.uint8)
 
-  return lambda stored: resize(decode(stored)).numpy()
+  return lambda stored: np.asarray(resize(decode(stored)))

@@ -17,10 +17,11 @@ import numpy as np
 from rtjax.data.episodes import Chunk, Dataset, Episode
 from rtjax.data.windows import WindowConfig, window_ends
 
-# An episode's shard-mates stay together in a chunk: large ones read fast, small ones mix well.
-_MAX_CHUNK = 64
-# A process or a group shall hold at least about so many chunks.
-_CHUNKS = 8
+# Large chunks read fast, as a TFRecord must be read up to where a chunk starts; small ones mix well. So: most shards of
+# the Open X-Embodiment datasets whole, several chunks to a group, and enough of them to deal them fairly.
+_MAX_CHUNK = 128
+_CHUNKS_PER_GROUP = 4
+_CHUNKS_PER_PROCESS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Shuffled:
     if episodes < share.count:
       raise ValueError(f'{dataset.name}: split {dataset.split!r} has {episodes} episodes, process_count is '
                        f'{share.count}; each process needs at least one. Use fewer processes or a larger split.')
-    size = min(_MAX_CHUNK, episodes // (_CHUNKS * share.count), shuffle_episodes // _CHUNKS)
+    size = min(_MAX_CHUNK, episodes // (_CHUNKS_PER_PROCESS * share.count), shuffle_episodes // _CHUNKS_PER_GROUP)
     self._chunks = dataset.chunks(max(1, size))
     self._last_read: tuple[list[Chunk], list[Episode]] = [], []
     self.seek((0, 0, 0))

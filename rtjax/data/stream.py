@@ -18,7 +18,7 @@ from rtjax.data.config import DataConfig
 from rtjax.data.episodes import Dataset, Episode
 from rtjax.data.mixture import Share, Shuffled, choose
 from rtjax.data.tf import tf
-from rtjax.data.windows import Batch, WindowConfig, take, window_ends, window_steps, window_targets
+from rtjax.data.windows import Batch, WindowConfig, take, window_ends, window_targets
 
 _UNDER_WAY = 2
 _MAX_READERS = 4
@@ -222,29 +222,30 @@ class _Batches:
     return batch | {name: np.zeros((size, frames, width), np.float32) for name, width in self._widths.items()}
 
   def _fill(self, batch: Batch, row: int, number: int, episode: Episode, end: int) -> None:
-    steps = window_steps(end, self._cut)
+    first, padded = max(0, end - self._cut.length + 1), max(0, self._cut.length - 1 - end)
     targets, batch['mask'][row] = window_targets(end, len(episode), self._cut)
     batch['actions'][row] = take(episode.actions, targets)
-    batch['embeddings'][row] = take(episode.embeddings, steps)
-    batch['frames'][row] = steps >= 0
+    batch['embeddings'][row, padded:] = episode.embeddings[first:end + 1]
+    batch['frames'][row, padded:] = True
+    if episode.proprioception is not None:
+      batch['proprioception'][row, padded:] = episode.proprioception[first:end + 1]
     batch['instructions'][row] = episode.instructions[end]
     batch['episodes'][row], batch['steps'][row] = episode.number, end
-    if episode.proprioception is not None:
-      batch['proprioception'][row] = take(episode.proprioception, steps)
-    for place, step in enumerate(steps):
-      if step >= 0:
-        batch['images'][row, place] = self._image(number, episode, step)
+    for place, step in enumerate(range(first, end + 1), padded):
+      batch['images'][row, place] = self._image(number, episode, step)
 
   def _image(self, number: int, episode: Episode, step: int) -> np.ndarray:
-    where = f'{self._datasets[number].name}, episode {episode.number}, step {step}'
     try:
       image = self._decode[number](episode.images[step])
     except tf.errors.OpError as error:
-      raise ValueError(f'{where}: the image cannot be decoded: {error.message}') from error
+      raise ValueError(self._bad_image(number, episode, step, f'cannot be decoded: {error.message}')) from error
     if image.shape[:2] != self._image_size:
-      raise ValueError(f'{where}: the image is {image.shape[:2]}, others are {self._image_size} (height, width). '
-                       'Set image_size to bring all to one size.')
+      raise ValueError(self._bad_image(number, episode, step, f'is {image.shape[:2]}, others are {self._image_size} '
+                                       '(height, width). Set image_size to bring all to one size.'))
     return image
+
+  def _bad_image(self, number: int, episode: Episode, step: int, what: str) -> str:
+    return f'{self._datasets[number].name}, episode {episode.number}, step {step}: the image {what}'
 
 
 def _stored_size(dataset: Dataset, decode: images.Decoder) -> tuple[int, int]:

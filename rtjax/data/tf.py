@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 tf.config.set_visible_devices([], 'GPU')
+tf.get_logger().setLevel('ERROR')  # TFDS and the reading of records use functions marked as deprecated.
 
 
 def _import_rlds() -> Any:

@@ -44,11 +44,6 @@ def window_ends(episode_length: int, config: WindowConfig) -> np.ndarray:
   return np.arange(episode_length - 1, -1, -config.stride)[::-1]
 
 
-def window_steps(end: int, config: WindowConfig) -> np.ndarray:
-  """The steps of the window that ends at step `end`, int [T]; negative where it is padded."""
-  return np.arange(end - config.length + 1, end + 1)
-
-
 def window_targets(end: int, episode_length: int, config: WindowConfig) -> tuple[np.ndarray, np.ndarray]:
   """Which actions a window predicts, and which of them count.
 
@@ -56,7 +51,7 @@ def window_targets(end: int, episode_length: int, config: WindowConfig) -> tuple
     steps: int [T, F], the steps whose actions they are; -1 for a zero action (padded frame, or after the end).
     mask: bool [T, F], True where the target counts in the loss.
   """
-  frames = window_steps(end, config)[:, None]  # [T, 1]
+  frames = np.arange(end - config.length + 1, end + 1)[:, None]  # [T, 1], negative where padded
   steps = frames + np.arange(config.horizon)
   inside = (frames >= 0) & (steps < episode_length)
   return np.where(inside, steps, -1), inside | (frames < 0) if config.padding_in_loss else inside

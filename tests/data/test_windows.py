@@ -1,0 +1,57 @@
+"""Windows against a brute-force version that walks over a padded episode."""
+import numpy as np
+import pytest
+
+from rtjax.data.windows import WindowConfig, device_part, take, window_ends, window_targets
+
+CASES = [WindowConfig(length, stride, horizon, padding) for length in (1, 2, 6) for stride in (1, 3, 6, 7)
+         for horizon in (1, 4) for padding in (False, True)]
+
+
+def brute_force(length: int, config: WindowConfig):
+  """[(targets, mask)] of an episode's windows, None for what does not exist, from the last window to the first."""
+  windows, end = [], length - 1
+  while end >= 0:
+    steps = [s if s >= 0 else None for s in range(end - config.length + 1, end + 1)]
+    targets = [[s + f if s is not None and s + f < length else None for f in range(config.horizon)] for s in steps]
+    mask = [[t is not None or (config.padding_in_loss and s is None) for t in row]
+            for s, row in zip(steps, targets, strict=True)]
+    windows.append((targets, mask))
+    end -= config.stride
+  return windows
+
+
+@pytest.mark.parametrize('config', CASES, ids=str)
+def test_windows_are_those_of_brute_force(config):
+  for length in range(14):
+    ends = window_ends(length, config)
+    expected = brute_force(length, config)[::-1]
+    assert len(ends) == len(expected)
+    for end, (targets, mask) in zip(ends, expected, strict=True):
+      found_targets, found_mask = window_targets(end, length, config)
+      assert [[t if t >= 0 else None for t in row] for row in found_targets] == targets
+      np.testing.assert_array_equal(found_mask, mask)
+
+
+@pytest.mark.parametrize('length', range(1, 20))
+def test_stride_of_the_length_uses_each_step_once(length):
+  config = WindowConfig(6, 6)
+  steps = np.concatenate([window_targets(end, length, config)[0] for end in window_ends(length, config)])
+  assert steps[steps >= 0].tolist() == list(range(length))
+
+
+def test_take_fills_with_zeros():
+  values = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
+  np.testing.assert_array_equal(take(values, np.array([[-1, 2], [0, -3]])), [[[0, 0], [5, 6]], [[1, 2], [0, 0]]])
+  assert take(values, np.array([0])).dtype == np.float32
+
+
+def test_device_part_leaves_host_arrays():
+  batch = {name: np.zeros(1) for name in ('images', 'mask', 'frames', 'actions', 'embeddings', 'instructions', 'steps')}
+  assert set(device_part(batch)) == {'images', 'mask', 'frames', 'actions', 'embeddings'}
+
+
+@pytest.mark.parametrize('field', ['length', 'stride', 'horizon'])
+def test_sizes_must_be_positive(field):
+  with pytest.raises(ValueError, match=f'{field} is 0'):
+    WindowConfig(**{field: 0})
