@@ -43,7 +43,7 @@ def axis_around(values: np.ndarray, least: float) -> Axis:
   missing = max(0.0, least - (high - low))
   low, high = low - missing / 2, high + missing / 2
   air = 0.08 * (high - low)
-  return Axis(low - air, high + air, round_ticks(low, high))
+  return Axis(low - air, high + air, round_ticks(low - air, high + air))
 
 
 def class_axis(classes: int) -> Axis:
@@ -52,11 +52,11 @@ def class_axis(classes: int) -> Axis:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-  """The multiples in [low, high] of a number 1, 2 or 5 times a power of ten: the least that has at most five."""
+  """Two to four multiples of 1, 2 or 5 times a power of ten in [low, high]; of 4 where none of these fits."""
   power = 10.0 ** math.floor(math.log10(high - low))
-  for step in (power * multiple for multiple in (0.1, 0.2, 0.5, 1, 2, 5)):
+  for step in (power * multiple for multiple in (0.2, 0.5, 0.4, 1, 2, 5, 4)):
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    if last - first < 5:
+    if 1 <= last - first <= 3:
       break
   return [round(i * step, 12) for i in range(first, last + 1)]
 

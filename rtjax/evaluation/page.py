@@ -7,7 +7,7 @@ from rtjax.actions import ActionSpec
 from rtjax.evaluation import charts, episodes
 from rtjax.evaluation.replay import Replay
 from rtjax.evaluation.style import CSS
-from rtjax.evaluation.text import count, number, percent
+from rtjax.evaluation.text import breakable, count, number, percent
 
 
 def page(report: dict[str, Any], replays: Sequence[Replay], spec: ActionSpec, show: int) -> str:
@@ -94,7 +94,7 @@ def _dimension(d: dict[str, Any]) -> str:
            f'<b style="left:{100 * d["baseline_accuracy"]:.2f}%"></b></div>')
   cells = (accuracy, baseline, number(d['l1']), number(d['baseline_l1']),
            percent(d['confidence']), percent(d['clipped']))
-  return (f'<tr><td>{html.escape(d["name"])} <small>{html.escape(d["unit"])}</small></td>'
+  return (f'<tr><td>{breakable(d["name"])} <small>{html.escape(d["unit"])}</small></td>'
           f'<td class="gauge">{gauge}</td>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
 
 

@@ -80,6 +80,7 @@ td.gauge { width: 26%; min-width: 6rem; }
 .y-axis span { position: absolute; right: 0; transform: translateY(-50%); white-space: nowrap; }
 .x-axis .ticks { position: relative; height: 1.1rem; margin-top: .3rem; }
 .x-axis .ticks span { position: absolute; transform: translateX(-50%); }
+.pair .plots { padding-right: 1rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 3rem; }
 
 svg * { vector-effect: non-scaling-stroke; fill: none; }
@@ -121,15 +122,21 @@ small { font-size: inherit; }
   .tiles { grid-template-columns: 1fr 1fr; }
   table { font-size: .75rem; }
   th, td { padding: .32rem .2rem; }
-  td:first-child { min-width: 6.5rem; white-space: normal; overflow-wrap: anywhere; }
+  td:first-child { white-space: normal; }
   .gauge { display: none; }
   .episode .plots { grid-template-columns: auto minmax(0, 1fr); row-gap: .3rem; }
   .episode .plots > .name { grid-column: 1 / -1; margin-top: .6rem; }
   .name small { display: inline; margin-left: .3rem; }
 }
 @media print {
-  body { padding: 0; max-width: none; font-size: 10.5pt; }
-  .episode .plots { --height: 1.3cm; }
-  h2 { break-after: avoid; }
+  body { padding: 0; max-width: none; font-size: 10pt; }
+  h2 { margin-top: 1rem; }
+  .tiles, dl { margin: 1rem 0; }
+  h2, h3, .key, .facts { break-after: avoid; }
+  .tiles { grid-template-columns: repeat(4, 1fr); }
+  .pair { break-inside: avoid; }
+  .plots { --height: 3cm; font-size: 6pt; }
+  .episode { margin: .6rem 0 1rem; }
+  .episode .plots { --height: .85cm; row-gap: .1cm; }
 }
 """

@@ -1,4 +1,5 @@
-"""Numbers as a report prints them; what does not exist is a dash."""
+"""Numbers and names as a report prints them; what does not exist is a dash."""
+import html
 
 
 def percent(share: float | None) -> str:
@@ -11,3 +12,8 @@ def number(value: float | None) -> str:
 
 def count(amount: int, noun: str) -> str:
   return f'{amount:,} {noun}{"" if amount == 1 else "s"}'
+
+
+def breakable(name: str) -> str:
+  """A name in HTML that may go on in the next line after an underscore."""
+  return html.escape(name).replace('_', '_<wbr>')
