@@ -2,7 +2,8 @@
 import importlib
 from typing import Any
 
-from rtjax.actions import ActionField as ActionField, ActionSpec as ActionSpec
+from rtjax.actions import ActionField as ActionField
+from rtjax.actions import ActionSpec as ActionSpec
 
 __version__ = '0.1.0'
 

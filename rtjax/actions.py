@@ -9,8 +9,8 @@ in all:
     world_vector              continuous         3       3
     ...                                          A       K
 
-A number becomes `int((clip(a, low, high) - low) / (high - low) * (bins - 1))`, truncated, in float32 and in this order of
-operations (robotics_transformer, tokenizers/action_tokenizer.py). Compilers may turn that division into a product,
+A number becomes `int((clip(a, low, high) - low) / (high - low) * (bins - 1))`, truncated, in float32 and in this order
+of operations (robotics_transformer, tokenizers/action_tokenizer.py). Compilers may turn that division into a product,
 which moves values that lie on a bound between bins. So the bounds themselves are found once, in NumPy, and a number
 is placed by comparing: the same token with and without jit, on every backend.
 """
@@ -135,7 +135,8 @@ class ActionSpec:
     """{name: [..., size]} to float32 [..., A], refusing missing, unknown and misshapen fields."""
     for name in action:
       if name not in self.names:
-        raise ValueError(f'action has a field {name!r}, the ActionSpec has {list(self.names)}.{_nearest(name, self.names)}')
+        raise ValueError(f'action has a field {name!r}, the ActionSpec has {list(self.names)}.'
+                         f'{_nearest(name, self.names)}')
     parts = []
     for f in self.fields:
       if f.name not in action:
@@ -161,7 +162,8 @@ class ActionSpec:
     xp = jnp if isinstance(action, jax.Array) else np
     if xp is np and not np.all(np.isfinite(action)):
       bad = sorted({self.number_names[i] for i in np.argwhere(~np.isfinite(action))[:, -1]})
-      raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Mend the data or drop the step.')
+      raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Mend the data or drop '
+                       'the step.')
     tokens, number = [], 0
     for f in self.fields:
       part = action[..., number:number + f.size]
@@ -277,8 +279,8 @@ RT1 = ActionSpec((
     ActionField('base_displacement_vector', 2, -1.0, 1.0, unit='m', frame='base', mirror=(1, -1)),
 ))
 
-# Seven numbers of a table-top arm, as Bridge V2 and many RLDS datasets record them: deltas of the gripper's pose and the
-# gripper's opening (1 open, 0 closed). The bounds hold what such arms do in one step at 3 to 5 Hz.
+# Seven numbers of a table-top arm, as Bridge V2 and many RLDS datasets record them: deltas of the gripper's pose and
+# the gripper's opening (1 open, 0 closed). The bounds hold what such arms do in one step at 3 to 5 Hz.
 ARM_7D = ActionSpec((
     ActionField('translation', 3, -0.05, 0.05, unit='m', frame='base', mirror=(1, -1, 1)),
     ActionField('rotation', 3, -0.25, 0.25, unit='rad', frame='base', mirror=(-1, 1, -1)),

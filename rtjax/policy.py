@@ -1,8 +1,8 @@
 """A model at a robot: one picture in, one action out, with the frames before it remembered.
 
-The image encoder runs on the newest frame alone; the tokens of past frames are kept, each with the instruction of its own
-time. Frames fill the window's slots from the first one on. While it is not full, the slots behind the newest frame are
-hidden by causality; once it is, every frame moves one slot down (robotics_transformer, transformer_network.py).
+The image encoder runs on the newest frame alone; the tokens of past frames are kept, each with the instruction of its
+own time. Frames fill the window's slots from the first one on. While it is not full, the slots behind the newest frame
+are hidden by causality; once it is, every frame moves one slot down (robotics_transformer, transformer_network.py).
 """
 import functools
 import os
@@ -25,7 +25,7 @@ class History(NamedTuple):
     frames: how many slots are filled, up to T.
   """
   tokens: Float[Array, 'B T N D']
-  frames: Int[Array, 'B']
+  frames: Int[Array, ' B']
 
 
 class PolicyOutput(NamedTuple):
@@ -121,20 +121,21 @@ class Policy:
 
   def _output(self, logits: np.ndarray) -> PolicyOutput:
     spec, horizon = self.config.action_spec, self.config.horizon
-    plan = spec.detokenize(logits.argmax(-1).astype(np.int32).reshape(horizon, -1))
+    plan = np.asarray(spec.detokenize(logits.argmax(-1).astype(np.int32).reshape(horizon, -1)))
     now = logits[:spec.num_tokens]
     tokens = now.argmax(-1).astype(np.int32)
     # Softmax's largest value, without overflow.
     confidence = 1 / np.exp(now - now.max(-1, keepdims=True)).sum(-1)
-    return PolicyOutput(spec.unpack(plan[0]), tokens, now, confidence, plan)
+    action = {name: np.asarray(value) for name, value in spec.unpack(plan[0]).items()}
+    return PolicyOutput(action, tokens, now, confidence, plan)
 
   def _embed(self, instruction: str) -> np.ndarray:
     from rtjax.data import instructions
     if self.embedding_id != instructions.HASHED_NGRAMS:
       raise ValueError(
-          f'this policy was trained on instruction embeddings of {self.embedding_id or "an unnamed encoder"!r}, which is '
-          f'not at hand: pass embedding=, a float32 [{self.config.embedding_size}] vector of that encoder, in place of '
-          'the text.')
+          f'this policy was trained on instruction embeddings of {self.embedding_id or "an unnamed encoder"!r}, which '
+          f'is not at hand: pass embedding=, a float32 [{self.config.embedding_size}] vector of that encoder, in place '
+          'of the text.')
     return instructions.hashed_ngrams(instruction)
 
 

@@ -26,22 +26,24 @@ def test_tokenize_golden(golden):
 
 def test_detokenize_golden(golden):
   tokens = golden['detok_tokens']
-  for run in (actions.RT1.detokenize, lambda t: actions.RT1.detokenize(jnp.asarray(t)), jax.jit(actions.RT1.detokenize)):
+  eager = actions.RT1.detokenize
+  for run in (eager, lambda t: eager(jnp.asarray(t)), jax.jit(eager)):
     raw = np.asarray(run(tokens))
     for name, part in actions.RT1.unpack(raw).items():
       np.testing.assert_array_equal(part, golden[f'detok_{name}'], err_msg=name)
     np.testing.assert_array_equal(actions.RT1.tokenize(raw), golden['retokenized'])
 
 
-@pytest.mark.parametrize('low,high,bins', [(-1, 1, 256), (-np.pi / 2, np.pi / 2, 256), (0, 1, 256), (-2, 2, 512), (-0.05, 0.05, 7),
-                                           (1e-3, 1e3, 256)])
+@pytest.mark.parametrize('low,high,bins', [
+    (-1, 1, 256), (-np.pi / 2, np.pi / 2, 256), (0, 1, 256), (-2, 2, 512), (-0.05, 0.05, 7), (1e-3, 1e3, 256)])
 def test_thresholds_are_the_rule(low, high, bins):
   """Every float near a bound between two bins, and random ones, get the token of the plain formula."""
   field = ActionField('x', 1, low, high, bins)
   spec = ActionSpec((field,), max(bins, 256))
   edges = actions._thresholds(field)[0]
-  near = np.concatenate([edges, np.nextafter(edges, -np.inf, dtype=np.float32), np.nextafter(edges, np.inf, dtype=np.float32)])
-  values = np.concatenate([near, np.random.default_rng(0).uniform(low - 1, high + 1, 4000).astype(np.float32), np.float32([low, high])])
+  below, above = (np.nextafter(edges, np.float32(towards)) for towards in (-np.inf, np.inf))
+  random = np.random.default_rng(0).uniform(low - 1, high + 1, 4000).astype(np.float32)
+  values = np.concatenate([edges, below, above, random, np.float32([low, high])])
   low32, high32 = np.float32(low), np.float32(high)
   expected = ((np.clip(values, low32, high32) - low32) / (high32 - low32) * np.float32(bins - 1)).astype(np.int32)
   np.testing.assert_array_equal(spec.tokenize(values[:, None])[:, 0], expected)

@@ -11,17 +11,11 @@ def golden(shared):
   return np.load(shared / 'parity/rt1_tf/rollout.npz')
 
 
-def images(shared, golden):
-  if 'image' in golden:
-    return golden['image']
-  return golden_rt1.load_script(shared / 'parity/rt1_tf/inputs.py').images(1400, 9)
-
-
 @pytest.mark.parametrize('prefix', ['', 'switch_'])
 def test_rollout(shared, golden, prefix):
   policy = Policy(golden_rt1.model(shared))
   policy.reset(embedding=golden['embedding'])
-  for index, image in enumerate(images(shared, golden)):
+  for index, image in enumerate(golden['image']):
     if prefix and index == int(golden['switch_at']):
       policy.set_instruction(embedding=golden['embedding_switch'])
     out = policy.step(image)

@@ -5,7 +5,9 @@ from typing import Any
 from flax import nnx
 
 from rtjax.models import parameters as parameters
-from rtjax.models.rt1 import RT1 as RT1, LossTerms as LossTerms, RT1Config as RT1Config
+from rtjax.models.rt1 import RT1 as RT1
+from rtjax.models.rt1 import LossTerms as LossTerms
+from rtjax.models.rt1 import RT1Config as RT1Config
 
 _MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1)}
 

@@ -46,8 +46,8 @@ class EfficientNetConfig:
   Attributes:
     width, depth: multipliers of B0's channels and repeats.
     stages: B0's stages, or fewer of them for a small network.
-    padding: of stride-2 convolutions. 'official': k//2 - 1 before and k//2 after, whatever the size, as Keras does for an
-      unknown input shape (300 ends as 9x9). 'same': as TensorFlow's SAME (10x10).
+    padding: of stride-2 convolutions. 'official': k//2 - 1 before and k//2 after, whatever the size, as Keras does for
+      an unknown input shape (300 ends as 9x9). 'same': as TensorFlow's SAME (10x10).
     drop_connect: rate at the last block; block i of n has rate * i / n.
   """
   width: float = 1.2
@@ -82,13 +82,16 @@ def _paddings(x: Array, kernel: int, stride: int, rule: str) -> Padding:
   return conv_padding(x.shape[1], kernel, stride, rule), conv_padding(x.shape[2], kernel, stride, rule)
 
 
+# Keras's start for all of EfficientNet's convolutions.
+conv_init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
+
+
 class Conv1x1(nnx.Module):
   """A 1x1 convolution: one matrix product over all pixels."""
 
-  def __init__(self, inputs: int, features: int, *, use_bias: bool = False, dtype: Any, rngs: nnx.Rngs):
-    # Keras's start for EfficientNet: normal with variance 2 / fan_out.
-    init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
-    self.kernel = nnx.Param(init(rngs.params(), (inputs, features)))
+  def __init__(self, inputs: int, features: int, *, use_bias: bool = False,
+               initializer: nnx.initializers.Initializer = conv_init, dtype: Any, rngs: nnx.Rngs):
+    self.kernel = nnx.Param(initializer(rngs.params(), (inputs, features)))
     self.bias = nnx.Param(jnp.zeros(features)) if use_bias else None
     self.dtype = dtype
 
@@ -107,8 +110,7 @@ class Block(nnx.Module):
     if stage.expand > 1:
       self.expand = Conv1x1(inputs, wide, dtype=dtype, rngs=rngs)
       self.expand_norm = BatchNorm(wide)
-    init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
-    self.depthwise = nnx.Param(init(rngs.params(), (stage.kernel, stage.kernel, wide)) * math.sqrt(wide))
+    self.depthwise = nnx.Param(conv_init(rngs.params(), (stage.kernel, stage.kernel, wide, 1))[..., 0])
     self.depthwise_norm = BatchNorm(wide)
     self.squeeze = Conv1x1(wide, squeezed, use_bias=True, dtype=dtype, rngs=rngs)
     self.excite = Conv1x1(squeezed, wide, use_bias=True, dtype=dtype, rngs=rngs)
@@ -139,8 +141,7 @@ class FilmEfficientNet(nnx.Module):
 
   def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
     stem = config.channels(32)
-    init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
-    self.stem = nnx.Param(init(rngs.params(), (3, 3, 3, stem)))
+    self.stem = nnx.Param(conv_init(rngs.params(), (3, 3, 3, stem)))
     self.stem_norm = BatchNorm(stem)
     plan = [(stage, repeat) for stage in config.stages for repeat in range(config.repeats(stage))]
     blocks, inputs = [], stem

@@ -13,7 +13,7 @@ class BatchNorm(nnx.Module):
   """Batch normalisation over all axes but the last, as Keras does it.
 
   In training the batch's biased variance normalises while the moving variance takes the unbiased one (n / (n - 1));
-  `nnx.BatchNorm` takes the biased one for both. Under `jax.jit` a sharded batch is one batch: the statistics are global.
+  `nnx.BatchNorm` takes the biased one for both. Under `jax.jit` a sharded batch is one batch: statistics are global.
   """
 
   def __init__(self, features: int, *, momentum: float = 0.99, epsilon: float = 1e-3):

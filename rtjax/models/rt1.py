@@ -9,9 +9,9 @@
       transformer, 8 layers                              [B, T * (8 + K), V]
       the position before each action token predicts it  [B, T, K, V]
 
-The sequence, for each step of the window:  i1 ... i8 a1 ... aK;  the logits of a1 are read at i8, those of a2 at a1, and so
-on. As action tokens carry no input, one pass gives all K tokens at once. The mask is drawn in transformer.py. With an
-action horizon F > 1 there are K * F action tokens a step, the next F actions one after the other.
+The sequence, for each step of the window:  i1 ... i8 a1 ... aK;  the logits of a1 are read at i8, those of a2 at a1,
+and so on. As action tokens carry no input, one pass gives all K tokens at once. The mask is drawn in transformer.py.
+With an action horizon F > 1 there are K * F action tokens a step, the next F actions one after the other.
 
 Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/.
 """
@@ -75,7 +75,7 @@ class RT1Config:
   window: int = 6
   horizon: int = 1
   image_size: tuple[int, int] = (300, 300)
-  encoder: EfficientNetConfig = EfficientNetConfig()
+  encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
   image_tokens: int = 8
   embedding_size: int = 512
   token_width: int = 512
@@ -118,7 +118,8 @@ class ImageTokenizer(nnx.Module):
     # Not squared: Keras divides by sqrt(variance) and then by sqrt(std), which together is the standard deviation.
     self.variance = Constant(jnp.array(IMAGENET_STD))
     self.encoder = FilmEfficientNet(config.encoder, config.embedding_size, dtype=dtype, rngs=rngs)
-    self.conv = Conv1x1(config.encoder.out_channels, config.token_width, dtype=dtype, rngs=rngs)
+    self.conv = Conv1x1(config.encoder.out_channels, config.token_width, dtype=dtype, rngs=rngs,
+                        initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
     self.film = Film(config.embedding_size, config.token_width, dtype=dtype, rngs=rngs)
     self.token_learner = TokenLearner(config.token_width, config.image_tokens, dtype=dtype, rngs=rngs)
     self.image_size = config.image_size

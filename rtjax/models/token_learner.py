@@ -15,8 +15,9 @@ class TokenLearner(nnx.Module):
 
   def __init__(self, width: int, tokens: int, hidden: int = 64, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
     self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.hidden = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
-    self.output = nnx.Linear(hidden, tokens, dtype=dtype, rngs=rngs)
+    glorot = nnx.initializers.glorot_uniform()
+    self.hidden = nnx.Linear(width, hidden, kernel_init=glorot, dtype=dtype, rngs=rngs)
+    self.output = nnx.Linear(hidden, tokens, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
   def weights(self, x: Float[Array, 'B N D']) -> Float[Array, 'B n N']:
     """The share of each position in each token; sums to 1 over positions."""

@@ -35,14 +35,24 @@ def attention_mask(steps: int, image_tokens: int, action_tokens: int) -> Bool[np
   return causal & ~(action[:, None] & action[None, :])
 
 
+glorot = nnx.initializers.glorot_uniform()  # what Keras's layers start from
+
+
+def _glorot(*shape: int) -> nnx.initializers.Initializer:
+  """Keras counts fans on the kernel's own shape, [width, heads, size]; LinearGeneral would flatten it first."""
+  return lambda key, flat, dtype=jnp.float32: glorot(key, shape, dtype).reshape(flat)
+
+
 class Attention(nnx.Module):
   """Multi-head self-attention with biases; dropout on the probabilities."""
 
   def __init__(self, width: int, heads: int, head_size: int, dropout_rate: float, *, dtype: Any, rngs: nnx.Rngs):
     def project() -> nnx.LinearGeneral:
-      return nnx.LinearGeneral(width, (heads, head_size), dtype=dtype, rngs=rngs)
+      return nnx.LinearGeneral(width, (heads, head_size), kernel_init=_glorot(width, heads, head_size), dtype=dtype,
+                               rngs=rngs)
     self.query, self.key, self.value = project(), project(), project()
-    self.out = nnx.LinearGeneral((heads, head_size), width, axis=(-2, -1), dtype=dtype, rngs=rngs)
+    self.out = nnx.LinearGeneral((heads, head_size), width, axis=(-2, -1), kernel_init=_glorot(heads, head_size, width),
+                                 dtype=dtype, rngs=rngs)
     self.head_size, self.dropout_rate = head_size, dropout_rate
 
   def __call__(self, x: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, 'N N'],
@@ -61,7 +71,7 @@ class Layer(nnx.Module):
     self.attention_norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     self.attention = Attention(width, heads, head_size, dropout_rate, dtype=dtype, rngs=rngs)
     self.feed_forward_norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.feed_forward = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+    self.feed_forward = nnx.Linear(width, width, kernel_init=glorot, dtype=dtype, rngs=rngs)
     self.dropout_rate = dropout_rate
 
   def __call__(self, x: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, 'N N'],
@@ -81,18 +91,17 @@ class Transformer(nnx.Module):
 
   def __init__(self, inputs: int, width: int, layers: int, heads: int, head_size: int, positions: int, vocab_size: int,
                dropout_rate: float, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-    self.embed = nnx.Linear(inputs, width, dtype=dtype, rngs=rngs)
+    self.embed = nnx.Linear(inputs, width, kernel_init=glorot, dtype=dtype, rngs=rngs)
     # The official code passes one-hot positions through a dense layer: its kernel's rows, and a bias of its own.
-    self.position = nnx.Linear(positions, width, dtype=dtype, rngs=rngs)
+    self.position = nnx.Linear(positions, width, kernel_init=glorot, dtype=dtype, rngs=rngs)
     self.layers = nnx.List([
         Layer(width, heads, head_size, dropout_rate, dtype=dtype, rngs=rngs) for _ in range(layers)])
-    self.output = nnx.Linear(width, vocab_size, dtype=dtype, rngs=rngs)
+    self.positions = positions
+    self.output = nnx.Linear(width, vocab_size, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
   def __call__(self, tokens: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, 'N N'],
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B N V']:
-    position = self.position.kernel[...][:tokens.shape[1]] + self.position.bias[...]
-    x = self.embed(tokens)
-    x = x + position.astype(x.dtype)
+    x = self.embed(tokens) + self.position(jnp.eye(tokens.shape[1], self.positions))
     for layer in self.layers:
       x = layer(x, mask, rngs)
     return self.output(x).astype(jnp.float32)

@@ -10,8 +10,8 @@ def load_model(path: str | os.PathLike) -> RT1:
   """Loads a model; its format is detected and its architecture read from it.
 
   Args:
-    path: an rtjax run folder or one checkpoint in it; or a released TensorFlow RT-1: a checkpoint prefix, its folder, or a
-      SavedModel folder (needs `pip install rtjax[data]`).
+    path: an rtjax run folder or one checkpoint in it; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
+      or a SavedModel folder (needs `pip install rtjax[data]`).
 
   Returns:
     The network in inference mode: `model(images, embeddings)`; `model.config` tells its shape.
@@ -29,5 +29,6 @@ def load_model(path: str | os.PathLike) -> RT1:
   if not folder.exists():
     raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
   held = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else 'a file'
-  raise FileNotFoundError(f'no model at {path} (it holds {held}): expected an rtjax run or checkpoint folder, a TensorFlow '
-                          'checkpoint (PREFIX.index) or a SavedModel folder (variables/variables.index).')
+  raise FileNotFoundError(
+      f'no model at {path} (it holds {held}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
+      '(PREFIX.index) or a SavedModel folder (variables/variables.index).')

@@ -1,7 +1,7 @@
 """ImageNet weights for RT-1's image encoder, as the official code starts from them.
 
-Keras's EfficientNet-B3 without its top fills the encoder and the input normalisation; the FiLM layers stay zero, so that the
-encoder computes at first what Keras's does. Source: robotics_transformer, film_efficientnet_encoder.py.
+Keras's EfficientNet-B3 without its top fills the encoder and the input normalisation; the FiLM layers stay zero, so
+that the encoder computes at first what Keras's does. Source: robotics_transformer, film_efficientnet_encoder.py.
 """
 import os
 import pathlib

@@ -1,8 +1,8 @@
 """The released TensorFlow RT-1: checkpoints (`ckpt-424760.index`) and SavedModel folders (`saved_model.pb`).
 
-A checkpoint names its variables by attribute, a SavedModel numbers them in tf.Module's flattening order. `variables` lists
-them once, in that order, each beside its place in rtjax; every value is only reshaped. Sizes (layers, widths, window)
-are read from the shapes, which tells main and simreal (35.3 M parameters) from multirobot (10 layers, 111 M).
+A checkpoint names its variables by attribute, a SavedModel numbers them in tf.Module's flattening order. `variables`
+lists them once, in that order, each beside its place in rtjax; every value is only reshaped. Sizes (layers, widths,
+window) are read from the shapes, which tells main and simreal (35.3 M parameters) from multirobot (10 layers, 111 M).
 
 Source: robotics_transformer, trained_checkpoints/ and transformer_network.py.
 """
@@ -19,19 +19,20 @@ from rtjax.models.efficientnet import EfficientNetConfig
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 _NETWORK = 'agent/_actor_network/'
 _IMAGE = '_image_tokenizer/_tokenizer/'
-_NORM = [('moving_mean', 'mean'), ('moving_variance', 'var'), ('gamma', 'scale'), ('beta', 'bias')]
-_FILM = [(f'_projection_{part}/{kind}', f'{part}/{kind}') for part in ('add', 'mult') for kind in ('kernel', 'bias')]
-_DENSE = [('kernel', 'kernel'), ('bias', 'bias')]
-_LAYER_NORM = [('gamma', 'scale'), ('beta', 'bias')]
+_Names = list[tuple[str, str | None]]
+_NORM: _Names = [('moving_mean', 'mean'), ('moving_variance', 'var'), ('gamma', 'scale'), ('beta', 'bias')]
+_FILM: _Names = [(f'_projection_{part}/{kind}', f'{part}/{kind}')
+                 for part in ('add', 'mult') for kind in ('kernel', 'bias')]
+_DENSE: _Names = [('kernel', 'kernel'), ('bias', 'bias')]
+_LAYER_NORM: _Names = [('gamma', 'scale'), ('beta', 'bias')]
 
 # Variables of the checkpoint that the network's output does not depend on.
 UNUSED = ('_action_token_emb/kernel', '_action_token_emb/bias', f'{_IMAGE}net/layer_with_weights-0/count')
 
 
-def variables(layers: int) -> list[tuple[str, str | None]]:
+def variables(layers: int) -> _Names:
   """(name in the checkpoint, name in rtjax or None if unused), in the order of `model_variables/1, 2, ...`."""
-  pairs: list[tuple[str, str | None]] = [(UNUSED[0], None), (UNUSED[1], None),
-                                         (f'{_IMAGE}conv1x1/kernel', 'tokenizer/conv/kernel')]
+  pairs: _Names = [(UNUSED[0], None), (UNUSED[1], None), (f'{_IMAGE}conv1x1/kernel', 'tokenizer/conv/kernel')]
   for index, (place, names) in enumerate(encoder_layers()):
     pairs += [(f'{_IMAGE}net/layer_with_weights-{index}/{theirs}', ours and f'{place}{ours}') for theirs, ours in names]
   pairs += [(f'{_IMAGE}film_layer/{theirs}', f'tokenizer/film/{ours}') for theirs, ours in _FILM]
@@ -45,19 +46,20 @@ def variables(layers: int) -> list[tuple[str, str | None]]:
         ('mha1/_output_dense', 'attention/out', _DENSE), ('mha1/_query_dense', 'attention/query', _DENSE),
         ('mha1/_value_dense', 'attention/value', _DENSE), ('ff', 'feed_forward', _DENSE),
         ('layernorm2', 'feed_forward_norm', _LAYER_NORM)]:
-      pairs += [(f'_transformer/_layers/{layer}/{theirs}/{a}', f'transformer/layers/{layer}/{ours}/{b}') for a, b in names]
+      pairs += [(f'_transformer/_layers/{layer}/{theirs}/{a}', f'transformer/layers/{layer}/{ours}/{b}')
+                for a, b in names]
   for theirs, ours in [('_output_tokens', 'output'), ('_position_emb', 'position'), ('_token_emb', 'embed')]:
     pairs += [(f'_transformer/{theirs}/{a}', f'transformer/{ours}/{b}') for a, b in _DENSE]
   return pairs
 
 
-def encoder_layers() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+def encoder_layers() -> Iterator[tuple[str, _Names]]:
   """Keras's layers of FiLM-EfficientNet-B3 that have weights, in order: their place in rtjax, and their variables."""
   yield 'tokenizer/', [('mean', 'mean'), ('variance', 'variance'), ('count', None)]
   yield 'tokenizer/encoder/', [('kernel', 'stem')]
   yield 'tokenizer/encoder/stem_norm/', _NORM
   b3 = EfficientNetConfig()
-  for index, stage in enumerate(stage for stage in b3.stages for _ in range(b3.repeats(stage))):
+  for index, stage in enumerate(s for s in b3.stages for _ in range(b3.repeats(s))):
     place = f'tokenizer/encoder/blocks/{index}/'
     if stage.expand > 1:
       yield f'{place}expand/', [('kernel', 'kernel')]
@@ -147,7 +149,7 @@ def _config(values: Mapping[str, np.ndarray], prefix: str) -> RT1Config:
                      'architecture cannot be read.') from None
   window, rest = divmod(positions, image_tokens + actions.RT1.num_tokens)
   if rest or vocab_size != actions.RT1.vocab_size:
-    raise ValueError(f'{prefix} has {positions} positions, {image_tokens} image tokens and a vocabulary of {vocab_size}: '
+    raise ValueError(f'{prefix} has {positions} positions, {image_tokens} image tokens and {vocab_size} bins: '
                      f"not a whole number of steps with RT-1's {actions.RT1.num_tokens} action tokens of 256.")
   layers = {name.split('/')[2] for name in values if name.startswith('_transformer/_layers/')}
   return RT1Config(window=window, image_tokens=image_tokens, width=width, layers=len(layers), heads=heads,

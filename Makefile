@@ -1,0 +1,39 @@
+# make test   sets up a virtual environment and passes the tests
+# make demo   sets up a virtual environment, makes demonstrations, trains on them and writes a report
+# Needs Python 3.11 or newer (PYTHON=python3.12 make test), and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+DEMO ?= checkpoints/demo
+
+.PHONY: setup test test-full lint demo clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version), rtjax needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# One worker per core; each file's tests stay in one worker, where they share what they compiled.
+test: setup
+	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-full: setup
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# Interrupted and started again, it goes on where it was.
+demo: setup
+	$(RUN) data/reach/generate.py --out data/built --episodes 1500
+	$(RUN) train.py reach --data data/built/reach/1.0.0 --output $(DEMO)
+	$(RUN) eval.py $(DEMO) --dataset data/built/reach/1.0.0 --split val --output $(DEMO)/report
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,164 @@
+"""What RT-1 promises beyond its numbers, on a tiny network."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import TINY, tiny_batch
+
+from rtjax import models
+from rtjax.models import RT1Config, build, config_from_dict, parameters
+from rtjax.models.layers import BatchNorm
+from rtjax.models.resize import resize_bilinear
+
+
+@pytest.fixture(scope='module')
+def model():
+  return build(TINY, rngs=nnx.Rngs(0))
+
+
+def test_parameter_counts():
+  """The official network has as many trainable parameters as its checkpoint, but for the unused action embedding."""
+  abstract = models.abstract(RT1Config())
+  count = sum(int(np.prod(v.shape)) for v in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
+  assert count == 35_252_128 - 131_584
+  statistics = nnx.state(abstract, nnx.BatchStat)
+  assert len(jax.tree.leaves(statistics)) == 156
+
+
+def test_causality(model):
+  """A later frame changes no logits of an earlier step; an earlier frame changes those of later ones."""
+  batch = tiny_batch(TINY, 1)
+  logits = np.asarray(model(batch['images'], batch['embeddings']))
+  changed = batch['images'].copy()
+  changed[:, 1] = 255 - changed[:, 1]
+  after = np.asarray(model(changed, batch['embeddings']))
+  np.testing.assert_array_equal(after[:, 0], logits[:, 0])
+  assert np.abs(after[:, 1] - logits[:, 1]).max() > 1e-6
+  assert np.abs(after[:, 2] - logits[:, 2]).max() > 1e-7
+
+
+def test_embedding_per_window_or_per_frame(model):
+  batch = tiny_batch(TINY, 2)
+  one = batch['embeddings'][:, 0]
+  np.testing.assert_array_equal(
+      model(batch['images'], one), model(batch['images'], np.repeat(one[:, None], TINY.window, 1)))
+
+
+def test_loss_is_the_mean_over_what_counts(model):
+  batch = tiny_batch(TINY, 3)
+  batch['mask'][0, 0] = False
+  terms = model.loss(batch, train=False)
+  logits = jax.nn.log_softmax(model(batch['images'], batch['embeddings']))
+  labels = TINY.action_spec.tokenize(batch['actions'])[:, :, 0]
+  picked = np.take_along_axis(np.asarray(logits), labels[..., None], -1)[..., 0]
+  mask = batch['mask']  # [B, T, 1]
+  np.testing.assert_allclose(terms.total / terms.weight, -(picked * mask).sum() / (mask.sum() * 7), rtol=1e-5)
+  right = (np.asarray(logits).argmax(-1) == labels) * mask
+  assert float(terms.metrics['accuracy'][0]) == right.sum()
+  np.testing.assert_array_equal(terms.metrics['accuracy_per_token'][0], right.sum((0, 1)))
+  np.testing.assert_array_equal(terms.metrics['accuracy_per_step'][1], mask[:, :, 0].sum(0) * 7)
+  predicted = TINY.action_spec.detokenize(np.asarray(logits).argmax(-1))
+  l1 = (np.abs(predicted - batch['actions'][:, :, 0]) * mask).sum((0, 1))
+  np.testing.assert_allclose(terms.metrics['l1'][0], l1, rtol=1e-4)
+  # What is masked does not matter.
+  batch['actions'][0, 0] = 0.01
+  np.testing.assert_array_equal(model.loss(batch, train=False).total, terms.total)
+
+
+def test_official_loss_scale():
+  config = dataclasses.replace(TINY, loss='official')
+  model = build(config, rngs=nnx.Rngs(0))
+  assert model.loss_scale(4) == pytest.approx(1 / (4 * config.window * (config.image_tokens + 7)))
+
+
+def test_horizon(model):
+  """Two actions per step: twice the action tokens, and the mask still hides them from one another."""
+  config = dataclasses.replace(TINY, horizon=2)
+  wide = build(config, rngs=nnx.Rngs(0))
+  batch = tiny_batch(config, 2)
+  assert wide(batch['images'], batch['embeddings']).shape == (2, config.window, 14, 256)
+  assert float(wide.loss(batch, train=False).weight) == 2 * config.window * 14
+
+
+def test_training_mode(model):
+  """Batch statistics move, dropout needs rngs and draws anew from other ones, inference does neither."""
+  batch = tiny_batch(TINY, 4)
+  graphdef, state = nnx.split(model)
+
+  def run(seed):
+    model = nnx.merge(graphdef, state, copy=True)
+    rngs = None if seed is None else nnx.Rngs(dropout=seed)
+    terms = model.loss(batch, train=True, rngs=rngs)
+    return float(terms.total), parameters.named(model)
+
+  (a, moved), (b, _), (c, _), (plain, _) = run(0), run(0), run(1), run(None)
+  assert a == b != c and plain not in (a, c)
+  before = parameters.named(model)
+  changed = {name for name in before if np.any(before[name] != moved[name])}
+  assert changed and all(name.endswith(('/mean', '/var')) for name in changed)
+
+
+def test_batch_norm_uses_the_unbiased_variance_for_its_average():
+  x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 5)).astype(np.float32)
+  norm = BatchNorm(5)
+  y = norm(jnp.asarray(x), train=True)
+  flat = x.reshape(-1, 5)
+  np.testing.assert_allclose(y, (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-3), atol=1e-5)
+  np.testing.assert_allclose(norm.mean[...], 0.01 * flat.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(norm.var[...], 0.99 + 0.01 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_bfloat16():
+  model = build(dataclasses.replace(TINY, dtype='bfloat16'), rngs=nnx.Rngs(0))
+  reference = build(TINY, rngs=nnx.Rngs(0))
+  batch = tiny_batch(TINY, 2)
+  logits, expected = model(batch['images'], batch['embeddings']), reference(batch['images'], batch['embeddings'])
+  assert logits.dtype == jnp.float32
+  assert all(v.dtype == jnp.float32 for v in parameters.named(model).values())
+  np.testing.assert_allclose(logits, expected, atol=0.1 * float(jnp.std(expected)) + 0.05)
+
+
+@pytest.mark.parametrize('source', [(256, 320), (64, 64), (300, 300), (480, 333)])
+def test_resize_as_tensorflow(source):
+  tf = pytest.importorskip('tensorflow')
+  image = np.random.default_rng(0).integers(0, 256, (2, *source, 3)).astype(np.float32)
+  ours = resize_bilinear(jnp.asarray(image), (300, 300))
+  np.testing.assert_allclose(ours, tf.image.resize(image, (300, 300)), atol=1e-4)
+
+
+def test_preprocessing_golden(shared, model):
+  """uint8 to float is the reference's table, exactly; the picture is not cropped in inference."""
+  golden = np.load(shared / 'parity/rt1_tf/preprocess.npz')
+  table = np.arange(256, dtype=np.uint8).astype(np.float32) * np.float32(1 / 255)
+  np.testing.assert_array_equal(table, golden['uint8_to_float'])
+  np.testing.assert_array_equal(table[golden['image'][:, ::4, ::4]], golden['eval_image'])
+
+
+def test_configuration_round_trip():
+  for config in (RT1Config(), TINY, dataclasses.replace(TINY, dtype='bfloat16', horizon=3)):
+    assert config_from_dict(config.to_dict()) == config
+  with pytest.raises(ValueError, match=r'rt9.*rt1'):
+    config_from_dict({'model': 'rt9'})
+
+
+@pytest.mark.parametrize('images,embeddings,words', [
+    (np.zeros((1, 3, 32, 32), np.uint8), np.zeros((1, 512), np.float32), r'images has shape'),
+    (np.zeros((1, 4, 32, 32, 3), np.uint8), np.zeros((1, 512), np.float32), r'T from 1 to 3'),
+    (np.zeros((1, 3, 32, 32, 3), np.float32), np.zeros((1, 512), np.float32), r'float32, expected uint8'),
+    (np.zeros((1, 3, 32, 32, 3), np.uint8), np.zeros((2, 512), np.float32), r'embeddings has shape \(2, 512\)'),
+])
+def test_bad_input(model, images, embeddings, words):
+  with pytest.raises(ValueError, match=words):
+    model(images, embeddings)
+
+
+def test_values_must_fit(model):
+  values = dict(parameters.named(model))
+  missing = values.pop('transformer/output/bias')
+  values['transformer/other'] = missing
+  values['transformer/embed/bias'] = values['transformer/embed/bias'][:-1]
+  with pytest.raises(ValueError, match=r'(?s)missing: transformer/output/bias.*unknown: transformer/other.*embed/bias'):
+    models.from_values(TINY, values)

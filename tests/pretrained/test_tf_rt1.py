@@ -1,0 +1,100 @@
+"""Released TensorFlow checkpoints: every layout, every size, and what is wrong with a damaged one."""
+import json
+import pathlib
+
+import golden_rt1
+import numpy as np
+import pytest
+
+import rtjax
+from rtjax import models
+from rtjax.models import RT1Config, parameters
+from rtjax.pretrained import tf_rt1
+
+SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+def manifest(shared, name):
+  return json.loads((shared / f'parity/rt1_tf/manifest_{name}.json').read_text())['variables']
+
+
+def write(folder: pathlib.Path, tensors: dict[str, np.ndarray], name: str = 'ckpt-1') -> str:
+  tf = pytest.importorskip('tensorflow')
+  folder.mkdir(parents=True, exist_ok=True)
+  keys = sorted(tensors)
+  tf.raw_ops.SaveV2(prefix=str(folder / name), tensor_names=[key + SUFFIX for key in keys],
+                    shape_and_slices=[''] * len(keys), tensors=[tf.constant(tensors[key]) for key in keys])
+  return str(folder / name)
+
+
+def numbered(specs, seed: int = 0) -> dict[str, np.ndarray]:
+  """A distinct array for each variable of a manifest."""
+  random = np.random.default_rng(seed)
+  return {name: random.normal(size=spec['shape']).astype(spec['dtype']) for name, spec in specs.items()
+          if spec.get('group', 'model') == 'model'}
+
+
+def test_names_are_the_released_ones(shared):
+  """The table names all 732 tensors, in the SavedModel's order, for the three released checkpoints."""
+  for name, layers in [('rt1main', 8), ('rt1simreal', 8), ('rt1multirobot', 10)]:
+    released = {key for key, spec in manifest(shared, name).items() if spec['group'] == 'model'}
+    assert {golden_rt1.PREFIX + ours for ours, _ in tf_rt1.variables(layers)} == released
+  saved = manifest(shared, 'rt1main_savedmodel')
+  for number, (ours, _) in enumerate(tf_rt1.variables(8), start=1):
+    assert saved[f'model_variables/{number}']['checkpoint_name'] == golden_rt1.PREFIX + ours
+
+
+def test_prefix_folder_and_index_file(shared):
+  prefix = golden_rt1.checkpoint(shared)
+  expected = parameters.named(golden_rt1.model(shared))
+  for path in (pathlib.Path(prefix).parent, f'{prefix}.index'):
+    loaded = parameters.named(rtjax.load_model(path))
+    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_normalisation_comes_from_the_checkpoint(shared):
+  values = parameters.named(golden_rt1.model(shared))
+  assert not np.allclose(values['tokenizer/mean'], (0.485, 0.456, 0.406), atol=1e-3)
+
+
+@pytest.mark.parametrize('name,layers,width,count', [
+    ('rt1simreal', 8, 512, 35_339_431), ('rt1multirobot', 10, 1024, 111_363_239)])
+def test_saved_model_folder(shared, tmp_path, name, layers, width, count):
+  specs = manifest(shared, f'{name}_savedmodel')
+  assert sum(int(np.prod(s['shape'])) for key, s in specs.items() if key != 'train_step') == count
+  tensors = numbered(specs)
+  write(tmp_path / name / 'variables', tensors, 'variables')
+  model = rtjax.load_model(tmp_path / name)
+  assert (model.config.layers, model.config.width, model.config.window) == (layers, width, 6)
+  values = parameters.named(model)
+  for number, (_, place) in enumerate(tf_rt1.variables(layers), start=1):
+    if place:
+      np.testing.assert_array_equal(np.ravel(values[place]), np.ravel(tensors[f'model_variables/{number}']))
+
+
+def test_damaged_checkpoints(shared, tmp_path):
+  tensors = {key: value for key, value in numbered(manifest(shared, 'rt1main')).items()}
+  name = golden_rt1.PREFIX + '_transformer/_layers/3/ff/kernel'
+  spare = tensors.pop(name)
+  with pytest.raises(ValueError, match='missing: _transformer/_layers/3/ff/kernel'):
+    rtjax.load_model(write(tmp_path / 'missing', tensors))
+  with pytest.raises(ValueError, match=r'shape \(512, 511\), expected \(512, 512\): _transformer/_layers/3/ff/kernel'):
+    rtjax.load_model(write(tmp_path / 'misshapen', tensors | {name: spare[:, :-1]}))
+  with pytest.raises(ValueError, match='unknown: _transformer/_layers/3/gate'):
+    rtjax.load_model(write(tmp_path / 'extra', tensors | {
+        name: spare, golden_rt1.PREFIX + '_transformer/_layers/3/gate': spare}))
+  with pytest.raises(ValueError, match='not of RT-1'):
+    rtjax.load_model(write(tmp_path / 'other', {'model/dense/kernel': spare}))
+
+
+def test_nothing_there(tmp_path):
+  with pytest.raises(FileNotFoundError, match='no such file'):
+    rtjax.load_model(tmp_path / 'nowhere')
+  (tmp_path / 'notes.txt').write_text('hello')
+  with pytest.raises(FileNotFoundError, match=r'notes\.txt'):
+    rtjax.load_model(tmp_path)
+
+
+def test_abstract_network_has_the_checkpoints_size(shared):
+  shapes = parameters.shapes(models.abstract(RT1Config()))
+  assert sum(int(np.prod(shape)) for shape in shapes.values()) == 35_339_431 - 131_584 - 1
