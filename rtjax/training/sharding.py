@@ -56,15 +56,19 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """How one array of a TrainState is split; what does not divide evenly is not."""
   axes: list[str | None] = [None] * len(shape)
-  rule = next((s for pattern, s in RULES if re.search(pattern, path)), ())
-  for dimension, axis in enumerate(rule):
-    if axis and len(rule) <= len(shape) and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
+  for dimension, axis in enumerate(rule(path)):
+    if axis and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
       axes[dimension] = axis
   if mesh.shape['fsdp'] > 1 and np.prod(shape) >= SMALLEST_SHARDED:
     free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape['fsdp'] == 0]
     if free:
       axes[max(free, key=lambda i: shape[i])] = 'fsdp'
   return PartitionSpec(*axes)
+
+
+def rule(path: str) -> PartitionSpec:
+  """The table's entry for a path; empty if there is none."""
+  return next((spec for pattern, spec in RULES if re.search(pattern, path)), PartitionSpec())
 
 
 def shardings(tree: Tree, mesh: Mesh) -> Tree:

@@ -59,7 +59,7 @@ def train_step(state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef, optim
   scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(batch['images'].shape[0])
   scale = scale / jnp.maximum(terms.weight, 1)  # a batch may hold no target at all
   loss, grads = terms.total * scale, jax.tree.map(lambda g: g * scale, grads)
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

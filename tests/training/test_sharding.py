@@ -1,0 +1,75 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec as P
+
+from rtjax.training import sharding
+
+HERE = pathlib.Path(__file__).parent
+
+
+def mesh(data, fsdp, tensor):
+  return AbstractMesh((data, fsdp, tensor), sharding.AXES)
+
+
+@pytest.mark.parametrize('path, shape, layout, expected', [
+    ('params/transformer/layers/0/attention/query/kernel', (512, 8, 128), (8, 1, 1), P(None, None, None)),
+    ('params/transformer/layers/0/attention/query/kernel', (512, 8, 128), (1, 8, 1), P('fsdp', None, None)),
+    ('params/transformer/layers/0/attention/query/kernel', (512, 8, 128), (2, 2, 2), P('fsdp', 'tensor', None)),
+    ('opt_state/1/mu/transformer/layers/0/attention/out/kernel', (8, 128, 512), (2, 2, 2), P('tensor', None, 'fsdp')),
+    ('params/transformer/layers/0/attention/query/kernel', (512, 3, 128), (1, 1, 2), P(None, None, None)),
+    ('params/embed/kernel', (384, 1536), (1, 8, 1), P(None, 'fsdp')),
+    ('params/embed/kernel', (384, 1537), (1, 8, 1), P('fsdp', None)),
+    ('params/embed/kernel', (383, 1537), (1, 8, 1), P(None, None)),
+    ('params/norm/scale', (64,), (1, 8, 1), P(None)),
+    ('step', (), (2, 2, 2), P()),
+])
+def test_table(path, shape, layout, expected):
+  assert sharding.spec(path, shape, mesh(*layout)) == expected
+
+
+def test_every_rule_names_a_parameter_of_rt1():
+  from rtjax import models
+  names = models.parameters.shapes(models.abstract(models.RT1Config()))
+  everywhere = {name: sharding.spec(name, shape, mesh(1, 1, 2)) for name, shape in names.items()}
+  for pattern, spec in sharding.RULES:
+    matched = [name for name in names if sharding.rule(name) == spec and sharding.re.search(pattern, name)]
+    assert matched and all('tensor' in everywhere[name] for name in matched), pattern
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 3, 1)])
+def test_a_mesh_that_does_not_fit_is_refused(shape):
+  with pytest.raises(ValueError, match='the 1 device'):
+    sharding.make_mesh(shape)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  with pytest.raises(ValueError, match=r'batch_size 12 does not divide into 2 micro-batch\(es\) over 4'):
+    sharding.check_batch(12, 2, mesh(2, 2, 2))
+  sharding.check_batch(16, 2, mesh(2, 2, 2))
+
+
+def test_an_unknown_way_to_connect_is_refused():
+  with pytest.raises(ValueError, match='HOST:PORT,COUNT,INDEX'):
+    sharding.connect_processes('yes')
+
+
+def test_every_layout_gives_the_curve_of_one_device():
+  """Tiny RT-1 in train mode: BatchNorm, dropout and drop connect, Adam, a moving average."""
+  done = subprocess.run([sys.executable, HERE / 'layouts.py'], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr[-3000:]
+  found = json.loads(done.stdout.splitlines()[-1])
+  single = found.pop('single')
+  assert single['losses'][-1][0] < single['losses'][0][0]
+  for layout, other in found.items():
+    np.testing.assert_allclose(other['losses'], single['losses'], rtol=1e-5, err_msg=layout)
+    np.testing.assert_allclose(other['mean'], single['mean'], rtol=1e-5, err_msg=layout)
+  # The arrays are really split: one device holds an eighth of what is worth splitting, and half of the heads.
+  assert found['(8, 1, 1)']['held'] == single['total']
+  assert found['(1, 8, 1)']['held'] < single['total'] / 2
+  assert found['(2, 2, 2)']['query'] == [[64, 2, 16], [64, 1, 16]]
+  assert found['(2, 2, 2)']['adam'] == [64, 1, 16]

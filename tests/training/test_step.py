@@ -1,0 +1,195 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from flax import nnx
+
+from rtjax import models
+from rtjax.training import optimizer, state
+from rtjax.training.step import eval_step, train_step
+
+
+@functools.cache
+def built(config):
+  return state.split(models.build(config, rngs=nnx.Rngs(0)))
+
+
+SGD, ADAM = optax.sgd(1.0), optimizer.build(optimizer.OptimizerConfig(), 10)
+compiled = jax.jit(train_step, static_argnames=('graphdef', 'optimizer', 'micro_batches', 'ema_decay', 'augment'))
+
+
+def start(config=tiny.TinyConfig(), transform=SGD, ema=False):
+  graphdef, *trees = built(config)
+  first = state.create(*trees, jax.random.key(1), optimizer=transform, ema=ema)
+  return first, functools.partial(compiled, graphdef=graphdef, optimizer=transform)
+
+
+def device(batch):
+  return {name: jnp.asarray(value) for name, value in batch.items() if name != 'instructions'}
+
+
+def assert_equal(one, other, **kwargs):
+  named = state.named(other)
+  for name, leaf in state.named(one).items():
+    np.testing.assert_allclose(leaf, named[name], err_msg=name, **kwargs)
+
+
+def test_split_and_merge_are_inverse_and_names_are_plain():
+  model = models.build(tiny.TinyConfig(), rngs=nnx.Rngs(0))
+  batch = tiny.batch(0, 3)
+  graphdef, params, batch_stats, constants = state.split(model)
+  merged = state.merge(graphdef, params, batch_stats, constants)
+  np.testing.assert_array_equal(merged(batch['images'], batch['embeddings']), model(batch['images'], batch['embeddings']))
+  assert {'layers/0/kernel', 'layers/1/bias', 'norm/scale', 'output/kernel'} <= set(state.named(params))
+  assert set(state.named(batch_stats)) == {'norm/mean', 'norm/var'}
+  assert set(state.named(constants)) == {'shift'}
+
+
+def test_a_model_with_random_numbers_of_its_own_is_refused():
+  class Noisy(nnx.Module):
+    def __init__(self):
+      self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match='Noisy keeps random number generators'):
+    state.split(Noisy())
+
+
+@pytest.mark.parametrize('parts', [2, 8])
+def test_accumulated_gradient_is_the_gradient_of_the_whole_batch(parts):
+  # SGD with a rate of one: the update is the gradient. Parts differ in how many targets count.
+  config = tiny.TinyConfig(batch_norm=False, dropout=0.0)
+  first, step = start(config)
+  batch = device(tiny.batch(0, 16))
+  batch['mask'] = batch['mask'].at[3::2].set(False)
+  whole, whole_outputs = step(first, batch)
+  accumulated, outputs = step(first, batch, micro_batches=parts)
+  assert_equal(whole.params, accumulated.params, rtol=1e-5, atol=1e-6)
+  for name in ('loss', 'grad_norm'):
+    np.testing.assert_allclose(outputs[name], whole_outputs[name], rtol=1e-5)
+  np.testing.assert_allclose(outputs['metrics']['accuracy'], whole_outputs['metrics']['accuracy'])
+  assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(whole.params), strict=True))
+
+
+def test_accumulation_moves_batch_statistics_once_per_part():
+  first, step = start(tiny.TinyConfig(dropout=0.0))
+  batch = device(tiny.batch(0, 8))
+  by_hand = first.batch_stats
+  graphdef = step.keywords['graphdef']
+  for i in range(2):
+    model = state.merge(graphdef, first.params, by_hand, first.constants)
+    model.loss({name: value[i::2] for name, value in batch.items()}, train=True, rngs=nnx.Rngs(0))
+    by_hand = state.batch_stats_of(model)
+  assert_equal(step(first, batch, micro_batches=2)[0].batch_stats, by_hand, rtol=1e-5, atol=1e-9)
+
+
+def test_loss_scale_multiplies_loss_and_gradient(monkeypatch):
+  first, step = start()
+  batch = device(tiny.batch(0, 8))
+  plain, outputs = step(first, batch)
+  monkeypatch.setattr(tiny.TinyModel, 'loss_scale', lambda self, size: 1 / size)
+  jax.clear_caches()
+  scaled, scaled_outputs = step(first, batch)
+  np.testing.assert_allclose(scaled_outputs['loss'] * 8, outputs['loss'], rtol=1e-6)
+  moved, moved_scaled = (jax.tree.map(jnp.subtract, s.params, first.params) for s in (plain, scaled))
+  assert_equal(jax.tree.map(lambda x: x * 8, moved_scaled), moved, rtol=1e-3, atol=1e-6)
+  jax.clear_caches()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(value):
+  first, step = start(transform=ADAM, ema=True)
+  batch = device(tiny.batch(0, 8))
+  first, _ = step(first, batch, ema_decay=0.9)
+  batch['embeddings'] = batch['embeddings'].at[0, 0, 0].set(value)
+  after, outputs = step(first, batch, ema_decay=0.9)
+  assert not outputs['finite']
+  assert int(after.step) == int(first.step) + 1
+  assert_equal(dataclasses.replace(after, step=first.step, rng=None), dataclasses.replace(first, rng=None), rtol=0)
+
+
+def test_a_batch_without_targets_has_no_loss_and_no_gradient():
+  first, step = start()
+  batch = device(tiny.batch(0, 4))
+  batch['mask'] = jnp.zeros_like(batch['mask'])
+  after, outputs = step(first, batch)
+  assert outputs['finite'] and outputs['loss'] == 0 and outputs['grad_norm'] == 0
+  assert_equal(after.params, first.params, rtol=0)
+
+
+def test_random_numbers_follow_from_the_state_and_the_step():
+  first, step = start(tiny.TinyConfig(dropout=0.5))
+  batch = device(tiny.batch(0, 8))
+  loss = float(step(first, batch)[1]['loss'])
+  assert loss == float(step(first, batch)[1]['loss'])
+  assert loss != float(step(dataclasses.replace(first, step=first.step + 1), batch)[1]['loss'])
+  assert loss != float(step(dataclasses.replace(first, rng=jax.random.key(2)), batch)[1]['loss'])
+
+
+def test_augmentation_draws_anew_for_each_part_and_step():
+  keys = []
+  first, step = start()
+  def note(part, key):
+    jax.debug.callback(lambda k: keys.append(tuple(np.asarray(k))), jax.random.key_data(key))
+    return part
+  for _ in range(2):
+    first, _ = step(first, device(tiny.batch(0, 8)), micro_batches=2, augment=note)
+  jax.effects_barrier()
+  assert len(set(keys)) == 4
+
+
+def test_moving_average_and_validation_with_it():
+  first, step = start(ema=True)
+  batch = device(tiny.batch(0, 8))
+  second, _ = step(first, batch, ema_decay=0.9)
+  # Step 0: the decay is the smaller one of 0.9 and 1 / 10.
+  expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, first.params, second.params)
+  assert_equal(second.ema, expected, rtol=1e-5, atol=1e-6)
+  graphdef = step.keywords['graphdef']
+  judged = eval_step(second, batch, graphdef=graphdef)
+  by_average = eval_step(dataclasses.replace(second, params=second.ema, ema=None), batch, graphdef=graphdef)
+  by_params = eval_step(dataclasses.replace(second, ema=None), batch, graphdef=graphdef)
+  assert float(judged.total) == float(by_average.total) != float(by_params.total)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
+  batch = device(tiny.batch(0, 8))
+  losses = {}
+  for dtype in ('float32', 'bfloat16'):
+    first, step = start(tiny.TinyConfig(dtype=dtype, dropout=0.0))
+    after, outputs = step(first, batch)
+    losses[dtype] = float(outputs['loss'])
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype('float32')}
+  assert losses['float32'] != losses['bfloat16']
+  np.testing.assert_allclose(losses['float32'], losses['bfloat16'], rtol=2e-2)
+
+
+def test_optimizer_clips_warms_up_decays_and_is_adam():
+  config = optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=10, end_learning_rate=1e-3, clip_norm=1.0)
+  rate = optimizer.schedule(config, 110)
+  np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 5e-3, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
+  flat = dataclasses.replace(config, warmup_steps=0, end_learning_rate=1e-2)
+  params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  grads = jax.tree.map(lambda p: 100 * jnp.arange(1.0, p.size + 1).reshape(p.shape), params)
+  moved, by_hand = (t.update(grads, t.init(params), params)[0] for t in (
+      optimizer.build(flat, 100), optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2, eps=1e-7))))
+  assert_equal(moved, by_hand, rtol=1e-6)
+  decayed = optimizer.build(dataclasses.replace(flat, weight_decay=0.1), 100)
+  decayed = decayed.update(grads, decayed.init(params), params)[0]
+  np.testing.assert_allclose(decayed['kernel'] - moved['kernel'], -1e-2 * 0.1 * params['kernel'], rtol=1e-3)
+  np.testing.assert_array_equal(decayed['bias'], moved['bias'])
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it():
+  rate = optimizer.schedule(optimizer.OptimizerConfig(learning_rate=1.0, warmup_steps=1000), 5)
+  assert float(rate(4)) == 1.0
+  assert float(optimizer.schedule(optimizer.OptimizerConfig(learning_rate=1.0), 1)(0)) == 1.0
+
+
+@pytest.mark.parametrize('change', [{'learning_rate': -1.0}, {'ema_decay': 1.0}, {'clip_norm': -1.0}])
+def test_optimizer_settings_out_of_range_are_named(change):
+  with pytest.raises(ValueError, match=next(iter(change))):
+    optimizer.OptimizerConfig(**change)
