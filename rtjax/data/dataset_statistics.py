@@ -88,7 +88,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
       states.append(episode.proprioception)
   all_actions = np.concatenate(actions)
   if not len(all_actions):
-    raise ValueError(f'{dataset.name}: no episode of split {dataset.split!r} has a step.')
+    raise dataset.no_steps()
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
       'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,

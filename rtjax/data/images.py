@@ -20,7 +20,7 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
   """
   encoded = isinstance(feature, tfds.features.Image)
   decode: Decoder = (lambda stored: np.asarray(feature.decode_example(stored))) if encoded else (lambda stored: stored)
-  if size is None or size == feature.shape[:2]:
+  if size is None or tuple(size) == feature.shape[:2]:
     return decode
 
   @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])

@@ -109,7 +109,7 @@ class Shuffled:
       if len(self._loaded.order):
         return self._loaded
       self._advance()
-    raise ValueError(f'{self._dataset.name}: no episode of split {self._dataset.split!r} has a step.')
+    raise self._dataset.no_steps()
 
   def _advance(self) -> None:
     self._epoch, self._group = self._following()

@@ -1,7 +1,7 @@
 """Batches: an endless, resumable stream to train on, and a finite, ordered one to validate with.
 
-Groups of episodes are read ahead by background threads (mixture.py) with their images still encoded. A batch is formed
-by a pool of threads, one window each: they decode its frames straight into the batch. Two batches are under way.
+Groups of episodes are read ahead by background threads (mixture.py) with their images still encoded; other threads
+decode them when a batch is formed (batches.py). Two batches are under way.
 """
 import collections
 import concurrent.futures
@@ -10,15 +10,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from rtjax.actions import ActionSpec
-from rtjax.data import images
+from rtjax.data.batches import Batches, Pending
 from rtjax.data.config import DataConfig
-from rtjax.data.episodes import Dataset, Episode
+from rtjax.data.episodes import Dataset
 from rtjax.data.mixture import Share, Shuffled, choose
-from rtjax.data.tf import tf
-from rtjax.data.windows import Batch, WindowConfig, take, window_ends, window_targets
+from rtjax.data.windows import Batch, WindowConfig, window_ends
 
 _UNDER_WAY = 2
 _MAX_READERS = 4
@@ -52,14 +49,14 @@ class TrainingStream:
     share = Share(seed, process_index, process_count)
     opened = _open(datasets, config, config.split, action_spec)
     weights = config.mixture_weights(list(datasets), [d.adapter.weight for d in opened])
-    self._batches = _Batches(opened, config, cut, action_spec, batch_size)
+    self._batches = Batches(opened, config, cut, action_spec, batch_size)
     self._readers = concurrent.futures.ThreadPoolExecutor(min(len(opened), _MAX_READERS), 'rtjax-read')
     self._closed = threading.Event()
     episodes = [max(1, round(config.shuffle_episodes * weight)) for weight in weights]
     self._windows = [Shuffled(dataset, number, share, episodes[number], cut, self._readers, self._closed)
                      for number, dataset in enumerate(opened)]
     self._share, self._weights, self._batch_size, self._draws = share, weights, batch_size, 0
-    self._under_way: collections.deque[tuple[_Pending, dict[str, Any]]] = collections.deque()
+    self._under_way: collections.deque[tuple[Pending, dict[str, Any]]] = collections.deque()
     # What the order depends on: a position means nothing without it.
     self._setup = {
         'seed': seed, 'process_index': process_index, 'process_count': process_count, 'window_stride': config.stride,
@@ -77,8 +74,9 @@ class TrainingStream:
     try:
       while len(self._under_way) < _UNDER_WAY:
         self._start_batch()
-      pending, state = self._under_way.popleft()
+      pending, state = self._under_way[0]
       batch = pending.result()
+      self._under_way.popleft()  # Now, so that an interrupt while waiting loses nothing.
     except Exception:
       self.close()
       raise
@@ -143,16 +141,16 @@ def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec:
   cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss)
   share = Share(0, process_index, process_count)
   opened = _open(datasets, config, config.validation_split, action_spec)
-  batches = _Batches(opened, config, cut, action_spec, batch_size)
+  batches = Batches(opened, config, cut, action_spec, batch_size)
   return _in_order(opened, batches, cut, batch_size, share)
 
 
-def _in_order(opened: list[Dataset], batches: '_Batches', cut: WindowConfig, batch_size: int,
+def _in_order(opened: list[Dataset], batches: Batches, cut: WindowConfig, batch_size: int,
               share: Share) -> Iterator[Batch]:
   windows = ((number, episode, int(end)) for number, dataset in enumerate(opened)
              for episode in dataset.read(dataset.chunks(dataset.num_episodes))
              for end in window_ends(len(episode), cut))
-  under_way: collections.deque[_Pending] = collections.deque()
+  under_way: collections.deque[Pending] = collections.deque()
   try:
     while block := list(itertools.islice(windows, batch_size * share.count)):
       under_way.append(batches.start(block[share.index * batch_size:(share.index + 1) * batch_size]))
@@ -168,97 +166,3 @@ def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: 
   if isinstance(datasets, str) or not datasets:
     raise ValueError(f'datasets is {datasets!r}, expected a list of folders or TFDS names.')
   return [Dataset(name, split, action_spec, proprioception=config.proprioception) for name in datasets]
-
-
-class _Pending:
-  """A batch that threads are filling."""
-
-  def __init__(self, batch: Batch, windows: list[concurrent.futures.Future[None]]):
-    self._batch, self._windows = batch, windows
-
-  def result(self) -> Batch:
-    for window in self._windows:
-      window.result()
-    return self._batch
-
-
-class _Batches:
-  """Turns windows into batches of `batch_size`, decoding in threads."""
-
-  def __init__(self, datasets: list[Dataset], config: DataConfig, cut: WindowConfig, action_spec: ActionSpec,
-               batch_size: int):
-    if batch_size < 1:
-      raise ValueError(f'batch_size is {batch_size}, it must be at least 1.')
-    self._datasets, self._cut, self._spec, self._size = datasets, cut, action_spec, batch_size
-    self._decode = [images.decoder(d.image_feature, config.image_size) for d in datasets]
-    self._image_size = config.image_size or _common(
-        'image sizes', datasets, [_stored_size(*pair) for pair in zip(datasets, self._decode, strict=True)],
-        'Set image_size to bring all to one size.')
-    self._widths = {'embeddings': _common('embedding sizes', datasets, [d.embedding_size for d in datasets])}
-    if config.proprioception:
-      sizes = [d.proprioception_size for d in datasets]
-      self._widths['proprioception'] = _common('sizes of proprioception', datasets, sizes)
-    self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads(), 'rtjax-decode')
-
-  def start(self, windows: list[tuple[int, Episode, int]]) -> _Pending:
-    """Begins a batch of (dataset, episode, end of the window); rows without a window stay zero."""
-    batch = self._empty()
-    return _Pending(batch, [self._pool.submit(self._fill, batch, row, *window) for row, window in enumerate(windows)])
-
-  def close(self) -> None:
-    self._pool.shutdown(cancel_futures=True)
-
-  def _empty(self) -> Batch:
-    size, frames, targets = self._size, self._cut.length, self._cut.horizon
-    batch = {
-        'images': np.zeros((size, frames, *self._image_size, 3), np.uint8),
-        'actions': np.zeros((size, frames, targets, self._spec.size), np.float32),
-        'mask': np.zeros((size, frames, targets), bool),
-        'frames': np.zeros((size, frames), bool),
-        'instructions': np.full(size, '', object),
-        'episodes': np.full(size, -1, np.int64),
-        'steps': np.full(size, -1, np.int32),
-    }
-    return batch | {name: np.zeros((size, frames, width), np.float32) for name, width in self._widths.items()}
-
-  def _fill(self, batch: Batch, row: int, number: int, episode: Episode, end: int) -> None:
-    first, padded = max(0, end - self._cut.length + 1), max(0, self._cut.length - 1 - end)
-    targets, batch['mask'][row] = window_targets(end, len(episode), self._cut)
-    batch['actions'][row] = take(episode.actions, targets)
-    batch['embeddings'][row, padded:] = episode.embeddings[first:end + 1]
-    batch['frames'][row, padded:] = True
-    if episode.proprioception is not None:
-      batch['proprioception'][row, padded:] = episode.proprioception[first:end + 1]
-    batch['instructions'][row] = episode.instructions[end]
-    batch['episodes'][row], batch['steps'][row] = episode.number, end
-    for place, step in enumerate(range(first, end + 1), padded):
-      batch['images'][row, place] = self._image(number, episode, step)
-
-  def _image(self, number: int, episode: Episode, step: int) -> np.ndarray:
-    try:
-      image = self._decode[number](episode.images[step])
-    except tf.errors.OpError as error:
-      raise ValueError(self._bad_image(number, episode, step, f'cannot be decoded: {error.message}')) from error
-    if image.shape[:2] != self._image_size:
-      raise ValueError(self._bad_image(number, episode, step, f'is {image.shape[:2]}, others are {self._image_size} '
-                                       '(height, width). Set image_size to bring all to one size.'))
-    return image
-
-  def _bad_image(self, number: int, episode: Episode, step: int, what: str) -> str:
-    return f'{self._datasets[number].name}, episode {episode.number}, step {step}: the image {what}'
-
-
-def _stored_size(dataset: Dataset, decode: images.Decoder) -> tuple[int, int]:
-  """(height, width) of a dataset's images: its features tell, or else the first image does."""
-  height, width, _ = dataset.image_feature.shape
-  if height is None or width is None:
-    first = next(e for e in dataset.read(dataset.chunks(1)) if len(e))
-    height, width, _ = decode(first.images[0]).shape
-  return height, width
-
-
-def _common(what: str, datasets: list[Dataset], values: list[Any], fix: str = 'They cannot be mixed.') -> Any:
-  if len(set(values)) > 1:
-    raise ValueError(f'the datasets differ in their {what}: '
-                     + ', '.join(f'{d.name} {v}' for d, v in zip(datasets, values, strict=True)) + f'. {fix}')
-  return values[0]

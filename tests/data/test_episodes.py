@@ -82,10 +82,11 @@ def test_a_dataset_is_named_as_tfds_names_it(tiny, monkeypatch):
   assert open_tiny('bridge_dataset').num_episodes == open_tiny('bridge_dataset:1.0.0').num_episodes == len(LENGTHS)
 
 
-def test_pixels_that_are_stored_as_they_are(tmp_path):
-  layout = tiny_rlds.features(tfds.features.Tensor(shape=tiny_rlds.IMAGE, dtype=np.uint8))
+@pytest.mark.parametrize('encoding', ['none', 'zlib'])
+def test_pixels_that_are_stored_as_they_are(tmp_path, encoding):
+  layout = tiny_rlds.features(tfds.features.Tensor(shape=tiny_rlds.IMAGE, dtype=np.uint8, encoding=encoding))
   episodes = read_all(open_tiny(tiny_rlds.write_lengths(tmp_path, [3, 2], layout=layout)))
-  assert episodes[1].images.dtype == np.uint8
+  assert episodes[1].images.dtype == np.uint8 and episodes[1].images.shape == (2, *tiny_rlds.IMAGE)
   np.testing.assert_array_equal(episodes[1].images[1], tiny_rlds.image(1, 1))
 
 
@@ -110,8 +111,9 @@ def test_missing_folder_and_unknown_names(tmp_path):
     open_tiny(tmp_path)
   with pytest.raises(FileNotFoundError, match="Did you mean 'taco_play'"):
     open_tiny('taco_plai')
-  with pytest.raises(FileNotFoundError, match='neither a folder nor a TFDS name'):
-    open_tiny('data/xyzzy')
+  for name in ('data/xyzzy', 'my robot', 'x/y/z'):
+    with pytest.raises(FileNotFoundError, match='neither a folder nor a TFDS name'):
+      open_tiny(name)
 
 
 def test_unknown_and_empty_splits(tiny):

@@ -16,7 +16,7 @@ import tiny_rlds
 from stream_worker import fingerprint
 
 from rtjax import actions
-from rtjax.data import DataConfig, TrainingStream, episodes, images, validation_batches
+from rtjax.data import DataConfig, TrainingStream, episodes, images, statistics, validation_batches
 from rtjax.data.windows import WindowConfig, window_ends
 
 LENGTHS = [3, 7, 1, 12, 5, 9, 2, 4, 6, 8, 11, 10, 1, 2, 3, 14, 5, 6, 7, 2]
@@ -335,4 +335,6 @@ def test_empty_episodes_are_skipped(tmp_path):
   folder = tiny_rlds.write_lengths(tmp_path / 'some', [0, 2, 0, 1])
   assert sorted(draw(folder, 6, config=DataConfig(shuffle_episodes=1))) == sorted(2 * [(1, 0), (1, 1), (3, 0)])
   with pytest.raises(ValueError, match=r'no episode of split .* has a step'):
-    draw(tiny_rlds.write_lengths(tmp_path / 'none', [0, 0]), 1)
+    draw(none := tiny_rlds.write_lengths(tmp_path / 'none', [0, 0]), 1)
+  with pytest.raises(ValueError, match=r'no episode of split .* has a step'):
+    statistics([none], DataConfig(cache_dir=str(tmp_path)), actions.ARM_7D)

@@ -1,0 +1,73 @@
+"""From the name of a dataset to its files. Nothing is downloaded."""
+import difflib
+from typing import Any
+
+from etils import epath
+
+from rtjax.data.tf import tfds
+
+_TFRECORD = tfds.core.file_adapters.FileFormat.TFRECORD
+
+
+def open_builder(name: str) -> Any:
+  """The TFDS builder of a dataset's folder or name; nothing is downloaded."""
+  folder = epath.Path(name).expanduser()
+  if '://' in name or folder.is_dir():
+    return tfds.builder_from_directory(_version_folder(name, folder))
+  if name.startswith(('/', '.', '~')):
+    raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
+  try:
+    builder = tfds.core.read_only_builder.builder_from_files(name)  # What is prepared on this machine needs no network.
+  except ValueError:  # not there, or no name that TFDS could parse
+    builder = _registered_builder(name)
+  if not builder.info.splits:
+    raise FileNotFoundError(f'dataset {name!r}: TFDS knows it, but there is none in {builder.data_dir}. Prepare it '
+                            'there, or name a folder that holds it; those of Open X-Embodiment are in '
+                            'gs://gresearch/robotics.')
+  return builder
+
+
+def _registered_builder(name: str) -> Any:
+  known = tfds.list_builders(with_community_datasets=False)
+  if name.split('/')[0].split(':')[0] not in known:
+    close = difflib.get_close_matches(name, known, 1)
+    raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
+                            + (f' Did you mean {close[0]!r}?' if close else ' Check the path.'))
+  try:
+    return tfds.builder(name)
+  except Exception as error:  # Builders of robot data look into gs://gresearch when they are made.
+    raise FileNotFoundError(f'dataset {name!r}: TFDS knows it, but could not open it: {error}. '
+                            'Name a folder that holds it instead.') from error
+
+
+def _version_folder(name: str, folder: Any) -> Any:
+  """`folder`, or the newest version inside it."""
+  if (folder / 'dataset_info.json').exists():
+    return folder
+  inside = sorted(f.parent for f in folder.glob('*/dataset_info.json')) if folder.is_dir() else []
+  if not inside:
+    raise FileNotFoundError(f'dataset {name!r}: there is no dataset_info.json in {folder} or in a folder inside it. '
+                            'Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0.')
+  versions = [f for f in inside if tfds.core.Version.is_valid(f.name)]
+  if versions:
+    return max(versions, key=lambda f: tfds.core.Version(f.name))
+  if len(inside) > 1:
+    raise ValueError(f'dataset {name!r}: several datasets are in this folder, name one of {[str(f) for f in inside]}.')
+  return inside[0]
+
+
+def file_instructions(name: str, builder: Any, split: str) -> list[Any]:
+  info = builder.info
+  known = sorted(info.splits)
+  try:
+    chosen = info.splits[split]
+  except (KeyError, ValueError) as error:
+    raise ValueError(f'{name}: split {split!r} cannot be had: {error} It has {known}, and parts and sums of '
+                     "them such as 'train[:90%]' or 'train+val'.") from error
+  if chosen.num_examples == 0:
+    raise ValueError(f'{name}: split {split!r} is empty. It has ' + ', '.join(
+        f'{s} ({info.splits[s].num_examples} episodes)' for s in known) + '.')
+  if info.file_format != _TFRECORD:
+    raise ValueError(f'{name}: its files are {info.file_format}, expected {_TFRECORD}. '
+                     'Convert them with `tfds convert_format`.')
+  return [i for i in chosen.file_instructions if i.take]
