@@ -51,7 +51,6 @@ class Checkpoints:
     self._goodness = lambda metrics: -metrics[best]
     self._manager: ocp.CheckpointManager | None = None
     self.latest: int | None = None  # step of the newest checkpoint known to be whole
-    self.best: int | None = None  # step of the best one, once closed
 
   def restore(self, target: TrainState) -> tuple[TrainState, Metadata] | None:
     """The newest whole checkpoint, onto the target's devices, or None if there is none at all.
@@ -113,13 +112,22 @@ class Checkpoints:
       raise self._failed(error) from error
     self.latest = self._manager.latest_step()
 
-  def close(self) -> None:
-    """As `wait`, for the last time."""
-    self.wait()
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    """Finishes what was begun, also when an error ends the run; that error is the one to see."""
+    with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
+      self.wait()
+    if self._manager is not None and kind is None:
+      self._manager.close()
+
+  @property
+  def best(self) -> int | None:
+    """Step of the checkpoint with the best metric, None if none has any."""
     manager = self._opened()
-    best = manager.best_step()
-    self.best = best if best is not None and manager.metrics(best) else None
-    manager.close()
+    step = manager.best_step()
+    return step if step is not None and manager.metrics(step) else None
 
   def _opened(self) -> ocp.CheckpointManager:
     if self._manager is None:

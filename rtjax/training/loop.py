@@ -73,11 +73,11 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.batch_size, config.micro_batches, mesh)
   run = _open_run(config)
-  checkpoints = Checkpoints(run, keep=config.keep)
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, target = _target(config, optimizer, mesh)
 
-  with Batches(config, data or importlib.import_module('rtjax.data'), mesh) as batches:
+  data = data or importlib.import_module('rtjax.data')  # brings TensorFlow
+  with Batches(config, data, mesh) as batches, Checkpoints(run, keep=config.keep) as checkpoints:
     if restored := checkpoints.restore(target):
       state, metadata = restored
       batches.restore(metadata['data'])
@@ -86,7 +86,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
     except metrics.NonFinite as error:
-      checkpoints.close()
+      checkpoints.wait()
       raise TrainingError(
           f'{error}. The last good checkpoint is of step {checkpoints.latest} in {checkpoints.folder}. Look at the data and the '
           'learning rate, or leave such steps out with --non-finite skip.') from None
@@ -141,7 +141,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
           checkpoints.save(state, {
               'config': config.model.to_dict(), 'train': config.to_dict(), 'statistics': batches.statistics,
               'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row}, validated or None)
-    checkpoints.close()
+    checkpoints.wait()
   return Outcome(run, step, not stopped, checkpoints.best, row)
 
 

@@ -1,8 +1,13 @@
-"""Runs the trainer on the tiny model in a process of its own: `run_tiny.py OUTPUT CHANGES_AS_JSON [slow]`."""
+"""Runs the trainer on the tiny model in a process of its own: `run_tiny.py OUTPUT CHANGES_AS_JSON [slow] [full]`.
+
+slow: leaves time to be killed in. full: no file may grow beyond 20 kB, as if the disk were full; a checkpoint needs more.
+"""
 import hashlib
 import json
 import os
 import pathlib
+import resource
+import signal
 import sys
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -25,9 +30,13 @@ def digest(run: str) -> str:
 
 
 if __name__ == '__main__':
+  if 'full' in sys.argv:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+  stream = tiny.SlowStream if 'slow' in sys.argv else tiny.Stream
   changes = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()}
   try:
-    outcome = loop.train(tiny.config(sys.argv[1], **changes), data=tiny.data(tiny.SlowStream if 'slow' in sys.argv else tiny.Stream))
+    outcome = loop.train(tiny.config(sys.argv[1], **changes), data=tiny.data(stream))
   except (checkpoint.CheckpointError, loop.TrainingError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
   print('outcome', json.dumps({'step': outcome.step, 'finished': outcome.finished, 'loss': outcome.row.get('loss')}))

@@ -1,0 +1,296 @@
+import dataclasses
+import json
+import pathlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import run_tiny
+import tiny
+
+from rtjax.training import checkpoint, loop, state
+from rtjax.training.optimizer import OptimizerConfig
+
+SCRIPT = pathlib.Path(run_tiny.__file__)
+
+
+def train(output, stream=tiny.Stream, **changes):
+  return loop.train(tiny.config(output, **changes), data=tiny.data(stream))
+
+
+def rows(run):
+  return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
+def start_process(output, *words, **changes):
+  return subprocess.Popen([sys.executable, SCRIPT, str(output), json.dumps(changes), *words], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope='module')
+def four_steps(tmp_path_factory):
+  """A run of four steps, checkpoints at 2 and 4, never stopped. Copy it before touching it."""
+  run = tmp_path_factory.mktemp('runs') / 'whole'
+  train(run)
+  return run
+
+
+@pytest.fixture
+def run(four_steps, tmp_path):
+  return pathlib.Path(shutil.copytree(four_steps, tmp_path / 'run'))
+
+
+def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
+  class Stops(tiny.Stream):
+    """Ends the run after step 3, so that step 2's checkpoint is the last."""
+
+    def __next__(self):
+      if self._next == 3:
+        raise OSError('the disk with the data is gone')
+      return super().__next__()
+  with pytest.raises(OSError, match='is gone'):
+    train(tmp_path / 'run', Stops)
+  resumed = train(tmp_path / 'run')
+  assert resumed.step == 4 and resumed.finished
+  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(four_steps)
+  assert [(r['step'], r.get('loss')) for r in rows(tmp_path / 'run')] == [(r['step'], r.get('loss')) for r in rows(four_steps)]
+
+
+def test_a_finished_run_is_left_as_it_is(run, capsys):
+  before = run_tiny.digest(run)
+  outcome = train(run)
+  assert outcome.finished and outcome.step == 4 and outcome.best_step in (2, 4)
+  assert 'has all its 4 steps already' in capsys.readouterr().out
+  assert run_tiny.digest(run) == before and len(rows(run)) == 6
+
+
+def test_what_a_run_leaves_behind(four_steps):
+  assert [r['step'] for r in rows(four_steps)] == [1, 2, 2, 3, 4, 4]
+  assert {'loss', 'accuracy', 'grad_norm', 'learning_rate'} <= rows(four_steps)[0].keys()
+  assert {'validation/loss', 'validation/accuracy_per_token/move[1]'} <= rows(four_steps)[-1].keys()
+  metadata, weights = checkpoint.load(four_steps)
+  assert metadata['step'] == 4 and metadata['embedding_id'] == 'universal-sentence-encoder-large/5'
+  assert metadata['data'] == [{'next': 4}] and metadata['train']['steps'] == 4
+  assert tiny.TinyConfig.from_dict(metadata['config']) == tiny.TinyConfig()
+  assert json.loads((four_steps / 'config.json').read_text()) == metadata['train']
+  model = checkpoint.load_model(four_steps)
+  np.testing.assert_array_equal(model.output.kernel[...], weights['params']['output']['kernel'])
+  assert checkpoint.is_checkpoint(four_steps) and checkpoint.is_checkpoint(four_steps / 'checkpoints' / '2')
+  assert checkpoint.load(four_steps / 'checkpoints' / '2')[0]['step'] == 2
+
+
+def test_the_tiny_model_learns(tmp_path):
+  outcome = train(tmp_path / 'run', steps=80, save_every=40, validate_every=40, log_every=20,
+                  optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9), model=tiny.TinyConfig(horizon=2))
+  first = rows(tmp_path / 'run')[0]
+  assert outcome.row['loss'] < first['loss'] * 0.7 and outcome.row['validation/accuracy'] > 0.6
+  assert 'validation/accuracy_per_token/grip+1' in outcome.row
+  weights = checkpoint.load(tmp_path / 'run')[1]
+  model = checkpoint.load_model(tmp_path / 'run')
+  np.testing.assert_array_equal(model.output.kernel[...], weights['ema']['output']['kernel'])
+  assert np.any(weights['ema']['output']['kernel'] != weights['params']['output']['kernel'])
+
+
+def test_another_configuration_is_refused_with_the_differing_fields(run):
+  with pytest.raises(ValueError, match='another configuration') as caught:
+    train(run, seed=1, batch_size=8, model=tiny.TinyConfig(width=32))
+  for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init-from'):
+    assert expected in str(caught.value)
+  assert 'steps' not in str(caught.value).split('To resume')[0]
+  train(run, log_every=7, keep=3)  # nothing that the weights depend on
+
+
+def test_another_number_of_processes_is_refused(run):
+  file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
+  file.write_text(json.dumps(json.loads(file.read_text()) | {'data': [{'next': 4}] * 2}))
+  with pytest.raises(ValueError, match=r'written by 2 process\(es\) and there are 1 now'):
+    train(run)
+
+
+@pytest.mark.parametrize('damage', ['no metadata', 'empty metadata', 'no arrays', 'cut arrays', 'no manifest', 'cut metrics'])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_steps, damage):
+  folder = run / 'checkpoints' / '4'
+  arrays = [f for f in folder.rglob('*') if f.is_file() and f.parent.name == 'd']
+  files = {'metadata': [folder / 'metadata' / 'metadata'], 'arrays': arrays, 'metrics': [folder / 'metrics' / 'metrics'],
+           'manifest': [folder / 'state' / 'manifest.ocdbt']}[damage.split()[1]]
+  for file in files:
+    if damage.startswith('no'):
+      file.unlink()
+    else:
+      content = file.read_bytes()
+      file.write_bytes(content[:len(content) // 2] if damage.startswith('cut') else b'')
+  with pytest.warns(UserWarning, match=r'step 4 .* is damaged .* 4\.corrupt'):
+    train(run)
+  assert run_tiny.digest(run) == run_tiny.digest(four_steps)
+  assert (run / 'checkpoints' / '4.corrupt').is_dir()
+
+
+def test_an_unfinished_checkpoint_is_passed_over_and_cleared(run, four_steps):
+  (run / 'checkpoints' / '4').rename(run / 'checkpoints' / '4.orbax-checkpoint-tmp')
+  assert train(run).step == 4
+  assert run_tiny.digest(run) == run_tiny.digest(four_steps)
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error_and_stay(run):
+  for step in ('2', '4'):
+    (run / 'checkpoints' / step / 'metadata' / 'metadata').unlink()
+  with pytest.raises(checkpoint.CheckpointError, match=r'none of the checkpoints \[2, 4\].*left as they are'):
+    train(run)
+  assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['2', '4']
+  with pytest.warns(UserWarning, match='damaged'), pytest.raises(checkpoint.CheckpointError, match='cannot be read'):
+    checkpoint.load(run)
+
+
+def test_loading_what_is_no_checkpoint(tmp_path, run):
+  assert not checkpoint.is_checkpoint(tmp_path / 'nothing')
+  with pytest.raises(FileNotFoundError, match='no checkpoint at'):
+    checkpoint.load(tmp_path / 'nothing')
+  file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
+  file.write_text(json.dumps(json.loads(file.read_text()) | {'format': 2}))
+  with pytest.raises(checkpoint.CheckpointError, match='format 2, this version of rtjax reads format 1'):
+    checkpoint.load(run)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+  values = state.TrainState(np.int32(0), {'kernel': np.ones(3)}, {}, {}, (), None, jax.random.key(0))
+  with checkpoint.Checkpoints(tmp_path, keep=2) as saves:
+    for step, loss in enumerate([3.0, 1.0, 2.0, None, 4.0, None], 1):
+      saves.save(dataclasses.replace(values, step=np.int32(step)), {}, None if loss is None else {'loss': loss})
+    saves.wait()
+    assert saves.best == 2 and saves.latest == 6
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['2', '5', '6']
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path):
+  with pytest.raises(loop.TrainingError, match=r'step 4 gave a loss of nan .* last good checkpoint is of step 2 in .*run'):
+    train(tmp_path / 'run', data=('nan',), steps=8)
+  assert sorted(p.name for p in (tmp_path / 'run' / 'checkpoints').iterdir()) == ['2']
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, capsys):
+  assert train(tmp_path / 'run', data=('nan',), steps=8, non_finite='skip').step == 8
+  assert [r['skipped_steps'] for r in rows(tmp_path / 'run') if 'skipped_steps' in r] == [0, 0, 0, 1, 0, 0, 0, 0]
+  assert '1 steps not finite, skipped' in capsys.readouterr().out
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(checkpoint.load(tmp_path / 'run')[1]))
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'data': ()}, 'no data to train on'),
+    ({'batch_size': 10, 'micro_batches': 4}, 'batch_size 10 does not divide into 4'),
+    ({'mesh': (3, 1, 1)}, 'the 1 device'),
+])
+def test_bad_settings(tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    train(tmp_path / 'run', **changes)
+
+
+def test_datasets_of_different_instruction_encoders_are_refused(tmp_path):
+  data = tiny.data()
+  data.statistics = lambda names, *_: {name: {'embedding_id': name} for name in names}
+  with pytest.raises(ValueError, match='different instruction encoders'):
+    loop.train(tiny.config(tmp_path / 'run', data=('one', 'other')), data=data)
+
+
+def test_output_that_is_a_file(tmp_path):
+  (tmp_path / 'run').write_text('')
+  with pytest.raises(ValueError, match='is a file'):
+    train(tmp_path / 'run')
+
+
+LONG = {'steps': 60, 'save_every': 3, 'validate_every': 0, 'log_every': 10}
+
+
+def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
+  changes = LONG | {'log_every': 1}
+  train(tmp_path / 'whole', **changes)
+  random.seed(0)
+  for _ in range(4):
+    process = start_process(tmp_path / 'run', 'slow', **changes)
+    rows_to_see = random.randint(1, 15)
+    for line in process.stdout:
+      rows_to_see -= line.startswith('step ')
+      if rows_to_see == 0:
+        break
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+  process = start_process(tmp_path / 'run', 'slow', **changes)
+  output = process.communicate()[0]
+  assert process.returncode == 0, output
+  assert 'resumes at step' in output
+  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(tmp_path / 'whole')
+  assert [(r['step'], r['loss']) for r in rows(tmp_path / 'run')] == [(r['step'], r['loss']) for r in rows(tmp_path / 'whole')]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(tmp_path, number):
+  changes = LONG | {'save_every': 1000, 'steps': 1000}
+  process = start_process(tmp_path / 'run', 'slow', **changes)
+  for line in process.stdout:
+    if line.startswith('step 10/'):
+      break
+  process.send_signal(number)
+  output = process.communicate()[0]
+  assert process.returncode == 0, output
+  outcome = json.loads(output.splitlines()[-1].removeprefix('outcome '))
+  assert not outcome['finished'] and 10 <= outcome['step'] < 1000
+  metadata, _ = checkpoint.load(tmp_path / 'run')
+  assert metadata['step'] == outcome['step'] and metadata['data'] == [{'next': outcome['step']}]
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
+  (run / 'config.json').write_text((run / 'config.json').read_text().replace('"steps": 4', '"steps": 8'))
+  before = run_tiny.digest(run)
+  process = start_process(run, 'full', steps=8)
+  output = process.communicate()[0]
+  assert process.returncode == 1, output
+  assert 'CheckpointError: could not write a checkpoint' in output and 'The one of step 4 is whole' in output
+  assert run_tiny.digest(run) == before
+  assert (run / 'checkpoints' / '4').is_dir()
+
+
+def test_two_processes_train_save_and_resume(tmp_path):
+  """Two devices each; every process reads its own share; SIGTERM to one stops both at one step."""
+  def both(output, extra=(), **changes):
+    with socket.socket() as probe:
+      probe.bind(('localhost', 0))
+      port = probe.getsockname()[1]
+    return [subprocess.Popen(
+        [sys.executable, SCRIPT, str(output), json.dumps(
+            {'steps': 6, 'mesh': [2, 2, 1], 'distributed': f'localhost:{port},2,{i}'} | changes), *extra],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}) for i in range(2)]
+
+  whole = both(tmp_path / 'whole')
+  outputs = [p.communicate()[0] for p in whole]
+  assert [p.returncode for p in whole] == [0, 0], outputs
+  losses = [json.loads(o.splitlines()[-1].removeprefix('outcome '))['loss'] for o in outputs]
+  assert losses[0] == losses[1]
+  assert checkpoint.load(tmp_path / 'whole')[0]['data'] == [{'next': 6}] * 2
+
+  shutil.copytree(tmp_path / 'whole', tmp_path / 'run')
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '6')
+  resumed = both(tmp_path / 'run')
+  outputs = [p.communicate()[0] for p in resumed]
+  assert [p.returncode for p in resumed] == [0, 0], outputs
+  assert 'resumes at step 4' in outputs[0]
+  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(tmp_path / 'whole')
+
+  stopped = both(tmp_path / 'stopped', ['slow'], steps=500, save_every=500, validate_every=0)
+  for line in stopped[0].stdout:
+    if line.startswith('step 5/'):
+      break
+  stopped[1].send_signal(signal.SIGTERM)
+  outputs = [p.communicate()[0] for p in stopped]
+  assert [p.returncode for p in stopped] == [0, 0], outputs
+  ends = [json.loads(o.splitlines()[-1].removeprefix('outcome ')) for o in outputs]
+  assert ends[0]['step'] == ends[1]['step'] < 500
+  assert checkpoint.load(tmp_path / 'stopped')[0]['step'] == ends[0]['step']
