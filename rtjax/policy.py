@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from rtjax.models import RT1, RT1Config
+from rtjax.models.resize import resize_with_pad
 
 
 class History(NamedTuple):
@@ -62,8 +63,12 @@ def advance(model: RT1, history: History, images: Array, embeddings: Array) -> t
   return History(tokens, jnp.minimum(history.frames + 1, window)), logits
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _advance(graphdef: nnx.GraphDef, variables: Any, history: History, images: Array, embeddings: Array):
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _advance(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, history: History,
+             images: Array, embeddings: Array):
+  if image_size is not None and images.shape[1:3] != image_size:
+    # Truncated to uint8, as the pipeline does.
+    images = resize_with_pad(images.astype(jnp.float32), image_size).astype(jnp.uint8)
   return advance(nnx.merge(graphdef, variables), history, images, embeddings)
 
 
@@ -73,10 +78,13 @@ class Policy:
   Args:
     model: the network.
     embedding_id: which instruction encoder made the embeddings that it was trained on.
+    image_size: (height, width) that pictures are brought to first, aspect kept and padded with black, where the
+      training pipeline did so (`pipeline.image_size`); None hands them to the network as they come.
   """
 
-  def __init__(self, model: RT1, embedding_id: str = ''):
+  def __init__(self, model: RT1, embedding_id: str = '', image_size: tuple[int, int] | None = None):
     self.config = model.config
+    self.image_size = image_size
     self.embedding_id = embedding_id
     self._graphdef, self._variables = nnx.split(model)
     self._history: History | None = None
@@ -116,7 +124,8 @@ class Policy:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
       raise ValueError(f'image is {image.dtype} {image.shape}, expected uint8 [H, W, 3].')
-    self._history, logits = _advance(self._graphdef, self._variables, self._history, image[None], self._embedding[None])
+    self._history, logits = _advance(
+        self._graphdef, self.image_size, self._variables, self._history, image[None], self._embedding[None])
     return self._output(np.asarray(logits[0]))
 
   def _output(self, logits: np.ndarray) -> PolicyOutput:
@@ -144,7 +153,8 @@ def load_policy(path: str | os.PathLike) -> Policy:
   from rtjax.pretrained import load_model
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
-  embedding_id = 'universal-sentence-encoder-large/5'
+  embedding_id, image_size = 'universal-sentence-encoder-large/5', None
   if checkpoint.is_checkpoint(path):
-    embedding_id = checkpoint.read_metadata(path)['embedding_id']
-  return Policy(load_model(path), embedding_id)
+    metadata = checkpoint.read_metadata(path)
+    embedding_id, image_size = metadata['embedding_id'], metadata['train']['pipeline']['image_size']
+  return Policy(load_model(path), embedding_id, tuple(image_size) if image_size else None)

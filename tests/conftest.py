@@ -1,7 +1,6 @@
 """Shared fixtures: where the reference data lies."""
 import os
 import pathlib
-import sys
 
 import pytest
 
@@ -9,7 +8,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / 'tests'))
 
 
 @pytest.fixture(scope='session')

@@ -29,3 +29,13 @@ def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
 
   upper = row(top)
   return upper + (row(bottom) - upper) * down
+
+
+def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> Float[Array, 'B h w C']:
+  """Resizes into `size` with the aspect kept, centred, the rest black (`tf.image.resize_with_pad`)."""
+  source, target = np.float32(images.shape[1:3]), np.float32(size)
+  fitted = source / (source / target).max()  # float32 throughout: rounding decides sizes, as in TensorFlow
+  height, width = (int(n) for n in fitted)
+  top, left = (int(n) for n in (target - fitted) / 2)
+  padding = ((0, 0), (top, size[0] - height - top), (left, size[1] - width - left), (0, 0))
+  return jnp.pad(resize_bilinear(images, (height, width)), padding)

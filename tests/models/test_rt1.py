@@ -1,5 +1,6 @@
 """What RT-1 promises beyond its numbers, on a tiny network."""
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,17 @@ from tiny import TINY, tiny_batch
 from rtjax import models
 from rtjax.models import RT1Config, build, config_from_dict, parameters
 from rtjax.models.layers import BatchNorm
-from rtjax.models.resize import resize_bilinear
+from rtjax.models.resize import resize_bilinear, resize_with_pad
 
 
 @pytest.fixture(scope='module')
 def model():
   return build(TINY, rngs=nnx.Rngs(0))
+
+
+@nnx.jit
+def loss_of(model, batch):
+  return model.loss(batch, train=False)
 
 
 def test_parameter_counts():
@@ -50,7 +56,7 @@ def test_embedding_per_window_or_per_frame(model):
 def test_loss_is_the_mean_over_what_counts(model):
   batch = tiny_batch(TINY, 3)
   batch['mask'][0, 0] = False
-  terms = model.loss(batch, train=False)
+  terms = loss_of(model, batch)
   logits = jax.nn.log_softmax(model(batch['images'], batch['embeddings']))
   labels = TINY.action_spec.tokenize(batch['actions'])[:, :, 0]
   picked = np.take_along_axis(np.asarray(logits), labels[..., None], -1)[..., 0]
@@ -65,7 +71,7 @@ def test_loss_is_the_mean_over_what_counts(model):
   np.testing.assert_allclose(terms.metrics['l1'][0], l1, rtol=1e-4)
   # What is masked does not matter.
   batch['actions'][0, 0] = 0.01
-  np.testing.assert_array_equal(model.loss(batch, train=False).total, terms.total)
+  np.testing.assert_array_equal(loss_of(model, batch).total, terms.total)
 
 
 def test_official_loss_scale():
@@ -80,7 +86,7 @@ def test_horizon(model):
   wide = build(config, rngs=nnx.Rngs(0))
   batch = tiny_batch(config, 2)
   assert wide(batch['images'], batch['embeddings']).shape == (2, config.window, 14, 256)
-  assert float(wide.loss(batch, train=False).weight) == 2 * config.window * 14
+  assert float(loss_of(wide, batch).weight) == 2 * config.window * 14
 
 
 def test_training_mode(model):
@@ -88,13 +94,13 @@ def test_training_mode(model):
   batch = tiny_batch(TINY, 4)
   graphdef, state = nnx.split(model)
 
-  def run(seed):
+  @functools.partial(jax.jit, static_argnames='drop')
+  def run(seed, drop=True):
     model = nnx.merge(graphdef, state, copy=True)
-    rngs = None if seed is None else nnx.Rngs(dropout=seed)
-    terms = model.loss(batch, train=True, rngs=rngs)
-    return float(terms.total), parameters.named(model)
+    terms = model.loss(batch, train=True, rngs=nnx.Rngs(dropout=jax.random.key(seed)) if drop else None)
+    return terms.total, parameters.named(model)
 
-  (a, moved), (b, _), (c, _), (plain, _) = run(0), run(0), run(1), run(None)
+  (a, moved), (b, _), (c, _), (plain, _) = run(0), run(0), run(1), run(0, drop=False)
   assert a == b != c and plain not in (a, c)
   before = parameters.named(model)
   changed = {name for name in before if np.any(before[name] != moved[name])}
@@ -127,6 +133,14 @@ def test_resize_as_tensorflow(source):
   image = np.random.default_rng(0).integers(0, 256, (2, *source, 3)).astype(np.float32)
   ours = resize_bilinear(jnp.asarray(image), (300, 300))
   np.testing.assert_allclose(ours, tf.image.resize(image, (300, 300)), atol=1e-4)
+
+
+@pytest.mark.parametrize('source', [(64, 64), (480, 640), (120, 213), (300, 200)])
+def test_resize_with_pad_as_tensorflow(source):
+  tf = pytest.importorskip('tensorflow')
+  image = np.random.default_rng(0).integers(0, 256, (1, *source, 3)).astype(np.float32)
+  ours = resize_with_pad(jnp.asarray(image), (256, 320))
+  np.testing.assert_allclose(ours, tf.image.resize_with_pad(image, 256, 320), atol=1e-3)
 
 
 def test_preprocessing_golden(shared, model):
