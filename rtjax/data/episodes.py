@@ -149,7 +149,8 @@ class Dataset:
     embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
     state = None
     if self._proprioception is not None:
-      state = np.asarray(_at(steps, self._proprioception), np.float32).reshape(len(embeddings), self.proprioception_size)
+      state = np.asarray(_at(steps, self._proprioception), np.float32)
+      state = state.reshape(len(embeddings), self.proprioception_size)
     return Episode(
         number=number,
         images=_at(steps, self.adapter.image) if self._images else np.empty(0, object),
