@@ -2,10 +2,14 @@
 import os
 import pathlib
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+# Shapes and types in the networks' signatures are checked here; outside tests they cost nothing.
+jaxtyping.install_import_hook('rtjax.models', 'beartype.beartype')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -46,7 +46,7 @@ def _view(padded: Array, tap: tuple[int, int], size: tuple[int, int], stride: in
 def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
   padded, k = _pad(x, padding), kernel.shape[0]
   size = ((padded.shape[1] - k) // stride + 1, (padded.shape[2] - k) // stride + 1)
-  return sum(_view(padded, (i, j), size, stride) * kernel[i, j] for i, j in taps(k))
+  return functools.reduce(jnp.add, (_view(padded, (i, j), size, stride) * kernel[i, j] for i, j in taps(k)))
 
 
 def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
@@ -58,7 +58,9 @@ def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stri
     spread.append((k - 1 - before, shape[axis] + before - covered, stride - 1))
   spread.append((0, 0, 0))
   gradient = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), spread)
-  return sum(_view(gradient, (i, j), shape[1:3], 1) * kernel[k - 1 - i, k - 1 - j] for i, j in taps(k))
+  size = (shape[1], shape[2])
+  turned = kernel[::-1, ::-1]
+  return functools.reduce(jnp.add, (_view(gradient, (i, j), size, 1) * turned[i, j] for i, j in taps(k)))
 
 
 def _kernel_gradient(x: Array, gradient: Array, kernel: Array, stride: int, padding: Padding) -> Array:

@@ -11,6 +11,7 @@ The sizes are those of B3 with the official padding. Source: keras.applications.
 film_efficientnet/film_efficientnet_encoder.py.
 """
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -49,12 +50,14 @@ class EfficientNetConfig:
     padding: of stride-2 convolutions. 'official': k//2 - 1 before and k//2 after, whatever the size, as Keras does for
       an unknown input shape (300 ends as 9x9). 'same': as TensorFlow's SAME (10x10).
     drop_connect: rate at the last block; block i of n has rate * i / n.
+    momentum: of BatchNorm's moving averages. 0.99 forgets their start after some 500 steps: give a short run less.
   """
   width: float = 1.2
   depth: float = 1.4
   stages: tuple[Stage, ...] = B0_STAGES
   padding: Literal['official', 'same'] = 'official'
   drop_connect: float = 0.2
+  momentum: float = 0.99
 
   def channels(self, features: int) -> int:
     """`features` times the width, rounded to a multiple of 8 and by at most a tenth downwards."""
@@ -104,20 +107,21 @@ class Block(nnx.Module):
   """Mobile inverted bottleneck with squeeze and excitation, then FiLM."""
 
   def __init__(self, inputs: int, features: int, stage: Stage, stride: int, drop_rate: float, condition: int,
-               padding: str, *, dtype: Any, rngs: nnx.Rngs):
+               config: EfficientNetConfig, *, dtype: Any, rngs: nnx.Rngs):
+    norm = functools.partial(BatchNorm, momentum=config.momentum)
     wide = inputs * stage.expand
     squeezed = max(1, inputs // 4)  # of the block's input, not of the expanded channels
     if stage.expand > 1:
       self.expand = Conv1x1(inputs, wide, dtype=dtype, rngs=rngs)
-      self.expand_norm = BatchNorm(wide)
+      self.expand_norm = norm(wide)
     self.depthwise = nnx.Param(conv_init(rngs.params(), (stage.kernel, stage.kernel, wide, 1))[..., 0])
-    self.depthwise_norm = BatchNorm(wide)
+    self.depthwise_norm = norm(wide)
     self.squeeze = Conv1x1(wide, squeezed, use_bias=True, dtype=dtype, rngs=rngs)
     self.excite = Conv1x1(squeezed, wide, use_bias=True, dtype=dtype, rngs=rngs)
     self.project = Conv1x1(wide, features, dtype=dtype, rngs=rngs)
-    self.project_norm = BatchNorm(features)
+    self.project_norm = norm(features)
     self.film = Film(condition, features, dtype=dtype, rngs=rngs)
-    self.kernel, self.stride, self.padding, self.dtype = stage.kernel, stride, padding, dtype
+    self.kernel, self.stride, self.padding, self.dtype = stage.kernel, stride, config.padding, dtype
     self.residual = stride == 1 and inputs == features
     self.drop_rate = drop_rate
 
@@ -142,17 +146,17 @@ class FilmEfficientNet(nnx.Module):
   def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
     stem = config.channels(32)
     self.stem = nnx.Param(conv_init(rngs.params(), (3, 3, 3, stem)))
-    self.stem_norm = BatchNorm(stem)
+    self.stem_norm = BatchNorm(stem, momentum=config.momentum)
     plan = [(stage, repeat) for stage in config.stages for repeat in range(config.repeats(stage))]
     blocks, inputs = [], stem
     for index, (stage, repeat) in enumerate(plan):
       features = config.channels(stage.features)
       blocks.append(Block(inputs, features, stage, stage.stride if repeat == 0 else 1,
-                          config.drop_connect * index / len(plan), condition, config.padding, dtype=dtype, rngs=rngs))
+                          config.drop_connect * index / len(plan), condition, config, dtype=dtype, rngs=rngs))
       inputs = features
     self.blocks = nnx.List(blocks)
     self.head = Conv1x1(inputs, config.out_channels, dtype=dtype, rngs=rngs)
-    self.head_norm = BatchNorm(config.out_channels)
+    self.head_norm = BatchNorm(config.out_channels, momentum=config.momentum)
     self.padding, self.dtype = config.padding, dtype
 
   def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B D'], train: bool = False,

@@ -33,7 +33,7 @@ def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
 
 def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> Float[Array, 'B h w C']:
   """Resizes into `size` with the aspect kept, centred, the rest black (`tf.image.resize_with_pad`)."""
-  source, target = np.float32(images.shape[1:3]), np.float32(size)
+  source, target = np.asarray(images.shape[1:3], np.float32), np.asarray(size, np.float32)
   fitted = source / (source / target).max()  # float32 throughout: rounding decides sizes, as in TensorFlow
   height, width = (int(n) for n in fitted)
   top, left = (int(n) for n in (target - fitted) / 2)

@@ -17,6 +17,7 @@ Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tok
 """
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -201,7 +202,7 @@ class RT1(nnx.Module):
     logits = logits.reshape(batch, steps, c.step_tokens, -1)
     return logits[:, :, images - 1:-1]
 
-  def loss(self, batch: dict[str, Array], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
+  def loss(self, batch: Mapping[str, Any], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
     """Cross-entropy of the recorded actions' tokens.
 
     Args:

@@ -26,8 +26,9 @@ def load_imagenet(model: RT1, weights: str | os.PathLike = 'imagenet') -> list[s
     FileNotFoundError: no such file, or Keras could not download it.
     ValueError: the encoder is not B3, or the file does not hold its weights.
   """
-  if model.config.encoder != EfficientNetConfig(drop_connect=model.config.encoder.drop_connect):
-    raise ValueError(f'ImageNet weights are those of EfficientNet-B3; this encoder is {model.config.encoder}.')
+  encoder = model.config.encoder
+  if encoder != EfficientNetConfig(drop_connect=encoder.drop_connect, momentum=encoder.momentum):
+    raise ValueError(f'ImageNet weights are those of EfficientNet-B3; this encoder is {encoder}.')
   loaded = {name: value for name, value in _variables(weights).items() if value is not None}
   ours = parameters.shapes(model)
   parameters.check({name: ours[name] for name in loaded}, {
