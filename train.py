@@ -17,7 +17,9 @@ def main() -> None:
   if not outcome.finished:
     print(f'Stopped and saved at step {outcome.step} of {config.steps}. The same command resumes there.')
     raise SystemExit(1)
-  print(f'Results: {outcome.run}/metrics.jsonl' + (f', curves: tensorboard --logdir {outcome.run}' if config.tensorboard else ''))
+  print(f'Results: {outcome.run}/metrics.jsonl')
+  if config.tensorboard:
+    print(f'Curves: tensorboard --logdir {outcome.run}')
   if outcome.best_step is not None:
     print(f'Best validation loss: {outcome.run}/checkpoints/{outcome.best_step}')
   print(f'Next: python eval.py {outcome.run} --dataset {config.data[0]}')

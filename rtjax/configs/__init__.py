@@ -1,4 +1,4 @@
-"""The experiments: one file each, found by its name. Its docstring says what it is, how to run it and what to expect."""
+"""The experiments: one file each, found by its name; its docstring says how to run it and what to expect."""
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING

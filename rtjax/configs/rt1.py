@@ -2,9 +2,10 @@
 
     python train.py rt1 --data fractal20220817_data
 
-Batch 256, Adam, warm-up, cosine decay from 1e-4, the official random shift of the pictures. Where 256 windows are too many
-for the devices' memory, `--micro-batches 16` computes them in 16 parts; only BatchNorm's statistics notice.
-35.3 M parameters. On two CPU cores a step of 2 windows takes seconds: for a real run use accelerators.
+35.3 M parameters. Batch 256, Adam, warm-up, cosine decay from 1e-4, the official random shift of the pictures, each
+example its own. Where 256 windows are too many for the devices' memory, `--micro-batches 16` computes them in 16 parts;
+only BatchNorm's statistics notice. `--init-from imagenet` starts the image encoder from ImageNet weights, as the
+official code does. For accelerators; two CPU cores take seconds for a step of 2 windows.
 """
 from rtjax.training.config import TrainConfig
 

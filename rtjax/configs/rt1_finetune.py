@@ -2,8 +2,8 @@
 
     python train.py rt1_finetune --init-from WEIGHTS --data FOLDER
 
-WEIGHTS is a run of this package or a released RT-1; what fits is taken over, and what was loaded, is new or was left out is
-printed. A quarter of the learning rate of `rt1`, a short warm-up, small batches, an average of the
+WEIGHTS is a run of this package or a released RT-1. What fits is taken over; what was loaded, what is new and what was
+left out is printed. A quarter of the learning rate of `rt1`, a short warm-up, small batches, an average of the
 parameters, and some colour on top of the random shift: a few episodes are quickly learned by heart.
 """
 from rtjax import actions

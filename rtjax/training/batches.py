@@ -63,8 +63,8 @@ class Batches:
       ValueError: if another number of processes wrote it; each has its own share of the data.
     """
     if len(positions) != jax.process_count():
-      raise ValueError(f'the run was written by {len(positions)} process(es) and there are {jax.process_count()} now, which '
-                       'read other shares of the data. Resume with as many, or start a new run with --init-from.')
+      raise ValueError(f'the run was written by {len(positions)} process(es) and there are {jax.process_count()} now, '
+                       'which read other shares of the data. Resume with as many, or start a new run with --init-from.')
     self._stream.restore(positions[self._process])
 
   def validate(self, judge: Callable[[Batch], LossTerms], loss_scale: float) -> metrics.Row:
@@ -85,14 +85,14 @@ class Batches:
   def _labels(self) -> dict[str, list[str]]:
     """Names of what the model's metrics are vectors of."""
     model = self._config.model
-    steps = [f't-{model.window - 1 - t}' for t in range(model.window)]
+    frames = [f't-{model.window - 1 - t}' for t in range(model.window)]
     later = ['' if f == 0 else f'+{f}' for f in range(model.horizon)]
     return {'accuracy_per_token': [f'{name}{f}' for f in later for name in self._spec.token_names],
-            'accuracy_per_step': steps, 'l1': list(self._spec.number_names)}
+            'accuracy_per_step': frames, 'l1': list(self._spec.number_names)}
 
 
 def _only_one(encoders: dict[str, str]) -> str:
   if len(set(encoders.values())) > 1:
-    raise ValueError(f'the datasets were embedded with different instruction encoders: {encoders}. A network learns one; '
-                     'train on datasets that share theirs.')
+    raise ValueError(f'the datasets were embedded with different instruction encoders: {encoders}. A network '
+                     'learns one; train on datasets that share theirs.')
   return next(iter(encoders.values()))

@@ -26,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from rtjax import models
 from rtjax.training import sharding
-from rtjax.training.state import Tree, TrainState, named
+from rtjax.training.state import TrainState, Tree, named
 
 FORMAT = 1
 Metadata = dict[str, Any]
@@ -140,8 +140,8 @@ class Checkpoints:
 
   def _failed(self, error: Exception) -> CheckpointError:
     whole = f'The one of step {self.latest} is whole' if self.latest is not None else 'There is no older one'
-    return CheckpointError(f'could not write a checkpoint to {self.folder}: {_short(error)}. {whole}. Make room or mend '
-                           'the cause, then the same command resumes.')
+    return CheckpointError(f'could not write a checkpoint to {self.folder}: {_short(error)}. {whole}. Make room or '
+                           'mend the cause, then the same command resumes.')
 
   def _set_aside(self, step: int, cause: Exception) -> None:
     aside = self.folder / f'{step}.corrupt'
@@ -166,8 +166,8 @@ def load(path: epath.PathLike) -> tuple[Metadata, dict[str, Tree]]:
     path: a run's folder (its newest whole checkpoint is taken) or one step's folder.
 
   Returns:
-    The metadata (see the module's docstring), and NumPy trees `params`, `batch_stats`, `constants` and, if the run keeps
-    one, `ema`.
+    The metadata (see the module's docstring), and NumPy trees `params`, `batch_stats`, `constants` and, if the run
+    keeps one, `ema`.
 
   Raises:
     FileNotFoundError: if there is no checkpoint at `path`.
@@ -175,8 +175,8 @@ def load(path: epath.PathLike) -> tuple[Metadata, dict[str, Tree]]:
   """
   candidates = _candidates(path)
   if not candidates:
-    raise FileNotFoundError(f'no checkpoint at {path}: expected a run folder (with checkpoints/STEP in it) or the folder '
-                            'of one step.')
+    raise FileNotFoundError(f'no checkpoint at {path}: expected a run folder (with checkpoints/STEP in it) or the '
+                            'folder of one step.')
   first_error: Exception | None = None
   for folder in candidates:
     try:
@@ -187,7 +187,7 @@ def load(path: epath.PathLike) -> tuple[Metadata, dict[str, Tree]]:
       first_error = first_error or error
       continue
     if metadata.get('format') != FORMAT:
-      raise CheckpointError(f'{folder} is of format {metadata.get("format")}, this version of rtjax reads format {FORMAT}.')
+      raise CheckpointError(f'{folder} is of format {metadata.get("format")}, this rtjax reads format {FORMAT}.')
     return metadata, weights
   assert first_error is not None
   raise CheckpointError(f'the checkpoint at {path} cannot be read: {_short(first_error)}.') from first_error
@@ -233,14 +233,15 @@ def _read_metadata(folder: epath.Path) -> Metadata:
 def _read_weights(folder: epath.Path) -> dict[str, Tree]:
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(folder).item_metadata.tree
-    wanted = {name: stored[name] for name in ('params', 'batch_stats', 'constants', 'ema') if stored.get(name) is not None}
+    names = ('params', 'batch_stats', 'constants', 'ema')
+    wanted = {name: stored[name] for name in names if stored.get(name) is not None}
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))
 
 
 @contextlib.contextmanager
 def _without_late_reports() -> Iterator[None]:
-  """Reads that orbax gave up on, at the first damaged file, all complain that its event loop is closed: keep it to one error."""
+  """After a damaged file, the reads that orbax gave up on complain, each with a traceback; the one error is enough."""
   usual = sys.unraisablehook
   sys.unraisablehook = lambda args: None if 'Event loop is closed' in str(args.exc_value) else usual(args)
   try:

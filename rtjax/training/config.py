@@ -64,10 +64,10 @@ class TrainConfig:
   distributed: str = ''
   tensorboard: bool = True
   wandb: str = ''
-  model: RT1Config = RT1Config()
-  pipeline: DataConfig = DataConfig()
-  augment: AugmentConfig = AugmentConfig()
-  optimizer: OptimizerConfig = OptimizerConfig()
+  model: RT1Config = dataclasses.field(default_factory=RT1Config)
+  pipeline: DataConfig = dataclasses.field(default_factory=DataConfig)
+  augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+  optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
   def __post_init__(self) -> None:
     for name, least in (('steps', 1), ('batch_size', 1), ('micro_batches', 1), ('log_every', 1), ('save_every', 1),

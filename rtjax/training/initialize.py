@@ -1,6 +1,8 @@
 """Starting from other weights: another dataset, action space, window or horizon."""
 import os
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rtjax import pretrained
@@ -14,14 +16,14 @@ _SHOWN = 8
 def start_from(model: RT1, path: str | os.PathLike) -> str:
   """Takes over, in place, every variable that the model at `path` has under the same name and in the same shape.
 
-  The rows of the position embedding are taken over one by one where they mean the same: the same distance from the newest
-  frame, and the same image token or the same action number (by its name in the ActionSpec) to predict. The output layer
-  stays new where the vocabulary has another size, and is taken over otherwise, even if the actions are others.
+  The rows of the position embedding are taken over one by one where they mean the same: the same distance from the
+  newest frame, and the same image token, or the same action token (by its name in the ActionSpec) to predict. The
+  output layer stays new where the vocabulary has another size, and is taken over otherwise, even for other actions.
 
   Args:
     model: newly initialised.
-    path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, which fills the
-      image encoder alone.
+    path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, which fills
+      the image encoder alone.
 
   Returns:
     What was loaded, what is new and what was left out, for people to read.
@@ -42,8 +44,8 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
       partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
     fitting |= {_POSITION: kernel}
   if not fitting:
-    raise ValueError(f'--init-from {path}: none of its {len(theirs)} variables fits this network. Give the model the sizes '
-                     'of the one it starts from (width, layers, heads, ...).')
+    raise ValueError(f'--init-from {path}: none of its {len(theirs)} variables fits this network. Give the model the '
+                     'sizes of the one it starts from (width, layers, heads, ...).')
   parameters.assign(model, ours | fitting)
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
@@ -52,8 +54,8 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
           f'  left out: {_amount({n: theirs[n] for n in left_out})}{_list(left_out)}')
 
 
-def merge_positions(theirs: np.ndarray, ours: np.ndarray, their_config: RT1Config,
-                    our_config: RT1Config) -> tuple[np.ndarray, int]:
+def merge_positions(theirs: jax.Array, ours: jax.Array, their_config: RT1Config,
+                    our_config: RT1Config) -> tuple[jax.Array, int]:
   """`ours` with those rows of `theirs` that mean the same, and how many these are.
 
   Args:
@@ -67,21 +69,21 @@ def merge_positions(theirs: np.ndarray, ours: np.ndarray, their_config: RT1Confi
     if meaning in their_rows:
       merged[row] = theirs[their_rows[meaning]]
       rows += 1
-  return merged, rows
+  return jnp.asarray(merged), rows
 
 
-def _meanings(config: RT1Config) -> list[tuple]:
+def _meanings(config: RT1Config) -> list[tuple[object, ...]]:
   """What each position stands for: the frame's age, and the image token it is or the action token that is read at it.
 
   The logits of an action token are read one position before it (rt1.py), those of the first at the last image token.
   """
   actions = [(later, name) for later in range(config.horizon) for name in config.action_spec.token_names]
-  step = [('image', config.image_tokens, i) for i in range(config.image_tokens)]
+  step: list[tuple[object, ...]] = [('image', config.image_tokens, i) for i in range(config.image_tokens)]
   step += [('predicts', *token) for token in actions[1:]] + [('last',)]
   return [(age, *meaning) for age in reversed(range(config.window)) for meaning in step]
 
 
-def _amount(variables: dict[str, np.ndarray]) -> str:
+def _amount(variables: dict[str, jax.Array]) -> str:
   return f'{len(variables)} variables, {sum(v.size for v in variables.values()):,} numbers'
 
 

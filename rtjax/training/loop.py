@@ -2,9 +2,9 @@
 
 The resume rule. The same command again goes on from the newest whole checkpoint of the run's folder, with the very next
 batch, and ends with the same bits as a run that nothing stopped. A checkpoint is written every `save_every` steps, at
-the end, and on SIGTERM or Ctrl-C. A damaged one is passed over with a warning. What the parameters depend on has to be as it
-was: the configuration (config.FREE lists the exceptions) and the number of processes. A folder without a checkpoint
-starts from the beginning, from random weights or from `init_from`, which plays no part in a resume.
+the end, and on SIGTERM or Ctrl-C. A damaged one is passed over with a warning. What the parameters depend on has to be
+as it was: the configuration (config.FREE lists the exceptions) and the number of processes. A folder without a
+checkpoint starts from the beginning, from random weights or from `init_from`, which plays no part in a resume.
 
 One model or another: the loop only knows `models.build` and the model's `loss`, see rtjax.models.LossTerms.
 """
@@ -27,11 +27,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rtjax import models
 from rtjax.data.augment import augment
-from rtjax.training import initialize, metrics, optimizer as optimizers, sharding
+from rtjax.training import initialize, metrics, sharding
+from rtjax.training import optimizer as optimizers
 from rtjax.training.batches import Batches
-from rtjax.training.checkpoint import Checkpoints
+from rtjax.training.checkpoint import Checkpoints, is_checkpoint
 from rtjax.training.config import TrainConfig, check_same_run
-from rtjax.training.state import Tree, TrainState, count, create, merge, split
+from rtjax.training.state import TrainState, Tree, count, create, merge, split
 from rtjax.training.step import eval_step, train_step
 
 
@@ -72,7 +73,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   sharding.connect_processes(config.distributed)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.batch_size, config.micro_batches, mesh)
-  run = _open_run(config)
+  run = _run_folder(config)
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, target = _target(config, optimizer, mesh)
 
@@ -83,13 +84,14 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
       batches.restore(metadata['data'])
     else:
       state = _first_state(config, optimizer, target, mesh)
+    _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
     except metrics.NonFinite as error:
       checkpoints.wait()
       raise TrainingError(
-          f'{error}. The last good checkpoint is of step {checkpoints.latest} in {checkpoints.folder}. Look at the data and the '
-          'learning rate, or leave such steps out with --non-finite skip.') from None
+          f'{error}. The last good checkpoint is of step {checkpoints.latest} in {checkpoints.folder}. Look at the '
+          'data and the learning rate, or leave such steps out with --non-finite skip.') from None
 
 
 def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, checkpoints: Checkpoints,
@@ -145,24 +147,27 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
   return Outcome(run, step, not stopped, checkpoints.best, row)
 
 
-def _open_run(config: TrainConfig) -> pathlib.Path:
-  """The run's folder with its config.json, which has to agree with the configuration if it is there already."""
+def _run_folder(config: TrainConfig) -> pathlib.Path:
+  """The run's folder; if it holds checkpoints, they have to be of this configuration."""
   run = pathlib.Path(config.output).expanduser().resolve()
-  file = run / 'config.json'
   if run.exists() and not run.is_dir():
     raise ValueError(f'output {run} is a file; expected a folder, or nothing there yet.')
-  if file.exists():
-    check_same_run(json.loads(file.read_text()), config, run)
-  sharding.wait_for_all('config.json is read')
-  if jax.process_index() == 0:
-    run.mkdir(parents=True, exist_ok=True)
-    whole = run / 'config.tmp'
-    whole.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
-    whole.replace(file)
+  if is_checkpoint(run):
+    check_same_run(json.loads((run / 'config.json').read_text()), config, run)
   return run
 
 
-def _target(config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
+def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
+  if jax.process_index() == 0:
+    run.mkdir(parents=True, exist_ok=True)
+    unfinished = run / 'config.tmp'
+    unfinished.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+    unfinished.replace(run / 'config.json')
+  sharding.wait_for_all('config.json is written')
+
+
+def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
+            mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
   """The model's definition, and shapes, types and shardings of the state."""
   graphdef, *trees = split(models.abstract(config.model))
   state = jax.eval_shape(_creator(config, optimizer), *trees)

@@ -4,9 +4,11 @@ import datetime
 import json
 import os
 import pathlib
+import sys
 import time
+import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,7 +107,7 @@ def add(sums: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
           for name, pair in more.items()}
 
 
-def averages(sums: dict[str, Any], labels: dict[str, Sequence[str]] | None = None) -> Row:
+def averages(sums: dict[str, Any], labels: Mapping[str, Sequence[str]] | None = None) -> Row:
   """{name: (sum, count)} to {name: average}; a vector becomes name/label for each part. Without a count, left out.
 
   Args:
@@ -113,8 +115,8 @@ def averages(sums: dict[str, Any], labels: dict[str, Sequence[str]] | None = Non
   """
   row: Row = {}
   for name, (total, count) in sums.items():
+    parts = [''] if np.ndim(total) == 0 else [f'/{label}' for label in (labels or {}).get(name, range(len(total)))]
     total, count = np.atleast_1d(total), np.atleast_1d(count)
-    parts = [''] if np.ndim(sums[name][0]) == 0 else [f'/{label}' for label in (labels or {}).get(name, range(len(total)))]
     row |= {f'{name}{part}': float(t) / float(c) for part, t, c in zip(parts, total, count, strict=True) if c}
   return row
 
@@ -146,8 +148,8 @@ class Log:
       try:
         self._writers.append(_TensorBoard(run / 'tensorboard', start))
       except ImportError:
-        warnings.warn('tensorboard is not installed: no curves are written for it (metrics.jsonl has the same numbers). '
-                      'pip install tensorboard, or say --no-tensorboard.', stacklevel=2)
+        warnings.warn('tensorboard is not installed: no curves are written for it (metrics.jsonl has the same '
+                      'numbers). pip install tensorboard, or say --no-tensorboard.', stacklevel=2)
     if wandb:
       self._writers.append(_WandB(run, wandb, config or {}))
 
@@ -185,7 +187,8 @@ def _lines(path: pathlib.Path) -> list[str]:
 class _TensorBoard:
 
   def __init__(self, folder: pathlib.Path, start: int):
-    # The writer alone: TensorFlow is neither needed nor imported. Without this module TensorBoard would look for it.
+    # TensorBoard's files without TensorFlow, which its writer imports unless a module of this name exists.
+    sys.modules.setdefault('tensorboard.compat.notf', types.ModuleType('tensorboard.compat.notf'))
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
     self._event, self._summary = event_pb2, summary_pb2.Summary

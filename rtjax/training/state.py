@@ -45,7 +45,8 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
   Raises:
     ValueError: if the model keeps random numbers of its own; they would be the same in every step.
   """
-  graphdef, params, batch_stats, random, constants = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
+  parts: Any = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState, ...)  # typed for two parts only
+  graphdef, params, batch_stats, random, constants = parts
   if jax.tree.leaves(random):
     raise ValueError(f'{type(model).__name__} keeps random number generators: {sorted(named(_plain(random)))}. '
                      'Take them as the argument `rngs` of `loss` instead.')

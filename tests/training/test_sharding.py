@@ -1,12 +1,16 @@
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec as P
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
+from rtjax import models
+from rtjax.models.efficientnet import EfficientNetConfig, Stage
 from rtjax.training import sharding
 
 HERE = pathlib.Path(__file__).parent
@@ -33,11 +37,11 @@ def test_table(path, shape, layout, expected):
 
 
 def test_every_rule_names_a_parameter_of_rt1():
-  from rtjax import models
-  names = models.parameters.shapes(models.abstract(models.RT1Config()))
+  encoder = EfficientNetConfig(stages=(Stage(3, 1, 16, 6, 1),), depth=1.0)
+  names = models.parameters.shapes(models.abstract(models.RT1Config(encoder=encoder, layers=1)))
   everywhere = {name: sharding.spec(name, shape, mesh(1, 1, 2)) for name, shape in names.items()}
   for pattern, spec in sharding.RULES:
-    matched = [name for name in names if sharding.rule(name) == spec and sharding.re.search(pattern, name)]
+    matched = [name for name in names if sharding.rule(name) == spec and re.search(pattern, name)]
     assert matched and all('tensor' in everywhere[name] for name in matched), pattern
 
 

