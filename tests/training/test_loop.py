@@ -266,8 +266,8 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
 def test_a_run_resumes_on_another_number_of_devices(run, four_steps):
   shutil.rmtree(run / 'checkpoints' / '4')
   two = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-  done = subprocess.run([sys.executable, SCRIPT, str(run), '{"mesh": [1, 2, 1]}'], env=two, capture_output=True, text=True,
-                        check=False)
+  command = [sys.executable, SCRIPT, str(run), '{"mesh": [1, 2, 1]}']
+  done = subprocess.run(command, env=two, capture_output=True, text=True, check=False)
   assert done.returncode == 0 and 'resumes at step 2' in done.stdout, done.stderr
   for (step, loss), (other_step, other) in zip(losses(run), losses(four_steps), strict=True):
     assert step == other_step and (loss == other or loss == pytest.approx(other, rel=1e-4))
