@@ -31,7 +31,7 @@ lint: setup
 
 # Interrupted and started again, it goes on where it was.
 demo: setup
-	$(RUN) data/reach/generate.py --out data/built --episodes 1500
+	$(RUN) data/reach/generate.py --out data/built --episodes 1000
 	$(RUN) train.py reach --data data/built/reach/1.0.0 --output $(DEMO)
 	$(RUN) eval.py $(DEMO) --dataset data/built/reach/1.0.0 --split val --output $(DEMO)/report
 

@@ -15,6 +15,7 @@ import tyro
 from flax import nnx
 from machine import describe, matmul_gflops
 
+from rtjax import compiler
 from rtjax.models import RT1Config, build
 from rtjax.training import optimizer as optimizers
 from rtjax.training.state import create, split
@@ -34,7 +35,7 @@ def main(batch_size: int = 2, steps: int = 6, dtype: str = 'float32', micro_batc
       'actions': random.uniform(-1, 1, (*shape, 1, 13)).astype(np.float32), 'mask': np.ones((*shape, 1), bool),
       'frames': np.ones(shape, bool)}
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=micro_batches),
-                 donate_argnums=0)
+                 donate_argnums=0, compiler_options=compiler.options())
   batch = jax.device_put(batch)
   start = time.perf_counter()
   compiled = step.lower(state, batch).compile()

@@ -9,10 +9,13 @@ from rtjax.models.rt1 import RT1 as RT1
 from rtjax.models.rt1 import LossTerms as LossTerms
 from rtjax.models.rt1 import RT1Config as RT1Config
 
+Config = Any  # the configuration of a network, such as RT1Config
+Model = Any  # a network: an nnx.Module with `config`, `loss` and `loss_scale`, such as RT1
+
 _MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1)}
 
 
-def config_from_dict(config: dict[str, Any]) -> RT1Config:
+def config_from_dict(config: dict[str, Any]) -> Config:
   """Reads back what a configuration's `to_dict` wrote; its "model" entry says which one it is."""
   name = config.get('model')
   if name not in _MODELS:
@@ -20,17 +23,17 @@ def config_from_dict(config: dict[str, Any]) -> RT1Config:
   return _MODELS[name][0].from_dict(config)
 
 
-def build(config: RT1Config, *, rngs: nnx.Rngs) -> RT1:
+def build(config: Config, *, rngs: nnx.Rngs) -> Model:
   """A newly initialised network. Its initialisation is compiled as a whole, which is many times faster than eagerly."""
   return nnx.jit(lambda rngs: _class_of(config)(config, rngs=rngs))(rngs)
 
 
-def abstract(config: RT1Config) -> RT1:
+def abstract(config: Config) -> Model:
   """The network with shapes and types in place of values."""
   return nnx.eval_shape(lambda: _class_of(config)(config, rngs=nnx.Rngs(0)))
 
 
-def from_values(config: RT1Config, values: Mapping[str, Any]) -> RT1:
+def from_values(config: Config, values: Mapping[str, Any]) -> Model:
   """A network with the given variables, by name (see parameters.py); nothing is initialised.
 
   Raises:
@@ -41,7 +44,7 @@ def from_values(config: RT1Config, values: Mapping[str, Any]) -> RT1:
   return model
 
 
-def _class_of(config: RT1Config) -> Any:
+def _class_of(config: Config) -> Any:
   for config_class, model_class in _MODELS.values():
     if isinstance(config, config_class):
       return model_class

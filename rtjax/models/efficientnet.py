@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rtjax.models.depthwise import Padding, depthwise_conv
+from rtjax.models.convolution import Padding, dense_conv, depthwise_conv, pointwise_conv
 from rtjax.models.film import Film
 from rtjax.models.layers import BatchNorm, dropout
 
@@ -99,7 +99,7 @@ class Conv1x1(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, x: Float[Array, '*b I']) -> Float[Array, '*b O']:
-    y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+    y = pointwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
     return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -129,10 +129,10 @@ class Block(nnx.Module):
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w c']:
     y = x
     if hasattr(self, 'expand'):
-      y = jax.nn.swish(self.expand_norm(self.expand(y), train))
+      y = self.expand_norm(self.expand(y), train, swish=True)
     y = depthwise_conv(y, self.depthwise[...].astype(self.dtype), self.stride,
                        _paddings(y, self.kernel, self.stride, self.padding))
-    y = jax.nn.swish(self.depthwise_norm(y, train))
+    y = self.depthwise_norm(y, train, swish=True)
     gate = self.excite(jax.nn.swish(self.squeeze(jnp.mean(y, (1, 2)))))
     y = self.project_norm(self.project(y * jax.nn.sigmoid(gate)[:, None, None]), train)
     if self.residual:
@@ -162,9 +162,8 @@ class FilmEfficientNet(nnx.Module):
   def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B D'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w C']:
     x = x.astype(self.dtype)
-    x = jax.lax.conv_general_dilated(x, self.stem[...].astype(self.dtype), (2, 2), _paddings(x, 3, 2, self.padding),
-                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    x = jax.nn.swish(self.stem_norm(x, train))
+    x = dense_conv(x, self.stem[...].astype(self.dtype), 2, _paddings(x, 3, 2, self.padding))
+    x = self.stem_norm(x, train, swish=True)
     for block in self.blocks:
       x = block(x, condition, train, rngs)
-    return jax.nn.swish(self.head_norm(self.head(x), train))
+    return self.head_norm(self.head(x), train, swish=True)

@@ -24,7 +24,8 @@ class BatchNorm(nnx.Module):
     self.momentum = momentum
     self.epsilon = epsilon
 
-  def __call__(self, x: Float[Array, '*b C'], train: bool = False) -> Float[Array, '*b C']:
+  def __call__(self, x: Float[Array, '*b C'], train: bool = False, swish: bool = False) -> Float[Array, '*b C']:
+    """Normalises x; with `swish`, applies that too."""
     if train:
       axes = tuple(range(x.ndim - 1))
       x32 = x.astype(jnp.float32)
@@ -37,11 +38,22 @@ class BatchNorm(nnx.Module):
     else:
       mean, var = self.mean[...], self.var[...]
     scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-    return x * scale.astype(x.dtype) + (self.bias[...] - mean * scale).astype(x.dtype)
+    shift = self.bias[...] - mean * scale
+    return (_swish_affine if swish else _affine)(x, scale.astype(x.dtype), shift.astype(x.dtype))
 
   def _move(self, variable: nnx.BatchStat, value: Array) -> None:
     value = jax.lax.stop_gradient(value)
     variable[...] = variable[...] * self.momentum + value * (1 - self.momentum)
+
+
+def _affine(x: Array, scale: Array, shift: Array) -> Array:
+  return x * scale + shift
+
+
+@jax.checkpoint
+def _swish_affine(x: Array, scale: Array, shift: Array) -> Array:
+  """The backward pass computes it again from x: cheaper than to write and read the sigmoid of every pixel."""
+  return jax.nn.swish(_affine(x, scale, shift))
 
 
 def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[int, ...] | None = None) -> Array:

@@ -173,10 +173,7 @@ def load(path: epath.PathLike) -> tuple[Metadata, dict[str, Tree]]:
     FileNotFoundError: if there is no checkpoint at `path`.
     CheckpointError: if what is there is damaged, or of a newer format.
   """
-  candidates = _candidates(path)
-  if not candidates:
-    raise FileNotFoundError(f'no checkpoint at {path}: expected a run folder (with checkpoints/STEP in it) or the '
-                            'folder of one step.')
+  candidates = _existing(path)
   first_error: Exception | None = None
   for folder in candidates:
     try:
@@ -193,12 +190,28 @@ def load(path: epath.PathLike) -> tuple[Metadata, dict[str, Tree]]:
   raise CheckpointError(f'the checkpoint at {path} cannot be read: {_short(first_error)}.') from first_error
 
 
+def read_metadata(path: epath.PathLike) -> Metadata:
+  """The metadata of a checkpoint alone; `path` and errors as in `load`."""
+  for folder in _existing(path):
+    with contextlib.suppress(OSError, ValueError):
+      return _read_metadata(folder)
+  raise CheckpointError(f'the metadata of the checkpoint at {path} cannot be read.')
+
+
 def load_model(path: epath.PathLike) -> Any:
   """The model of a checkpoint, with the moving average of its parameters if the run keeps one. See `load`."""
   metadata, weights = load(path)
   config = models.config_from_dict(metadata['config'])
   trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
   return models.from_values(config, {name: value for tree in trees for name, value in named(tree).items()})
+
+
+def _existing(path: epath.PathLike) -> list[epath.Path]:
+  candidates = _candidates(path)
+  if not candidates:
+    raise FileNotFoundError(f'no checkpoint at {path}: expected a run folder (with checkpoints/STEP in it) or the '
+                            'folder of one step.')
+  return candidates
 
 
 def _candidates(path: epath.PathLike) -> list[epath.Path]:

@@ -25,7 +25,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rtjax import models
+from rtjax import compiler, models
 from rtjax.data.augment import augment
 from rtjax.training import initialize, metrics, sharding
 from rtjax.training import optimizer as optimizers
@@ -103,7 +103,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
       train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=config.micro_batches,
       ema_decay=config.optimizer.ema_decay,
       augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)),
-      donate_argnums=0, out_shardings=(layout, replicated))
+      donate_argnums=0, out_shardings=(layout, replicated), compiler_options=compiler.options())
   judge = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
   loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
   learning_rate = optimizers.schedule(config.optimizer, config.steps)

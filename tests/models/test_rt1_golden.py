@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from rtjax import actions
+from rtjax.models.convolution import dense_conv
 from rtjax.models.parameters import named
 from rtjax.models.rt1 import RT1
 from rtjax.models.transformer import attention_mask
@@ -56,10 +57,8 @@ def test_every_block(shared, model):
 
   @jax.jit
   def run(x):
-    import rtjax.models.efficientnet as e
-    x = jax.lax.conv_general_dilated(x, encoder.stem[...], (2, 2), e._paddings(x, 3, 2, 'official'),
-                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    x = jax.nn.swish(encoder.stem_norm(x))
+    x = dense_conv(x, encoder.stem[...], 2, ((0, 1), (0, 1)))
+    x = encoder.stem_norm(x, swish=True)
     seen = []
     for block in encoder.blocks:
       x = block(x, embeddings)

@@ -1,6 +1,5 @@
 """A model and data of a few numbers, to the interfaces of RT-1 and rtjax.data: the trainer knows no model by name."""
 import dataclasses
-import inspect
 import time
 import types
 from typing import Any
@@ -79,9 +78,6 @@ class TinyModel(nnx.Module):
 
 
 models._MODELS['tiny'] = (TinyConfig, TinyModel)
-# Their annotations, which tests check, name RT-1, the only network that the package has.
-for function in ('config_from_dict', 'build', 'abstract', 'from_values', '_class_of'):
-  setattr(models, function, inspect.unwrap(getattr(models, function)))
 
 
 def batch(seed: int, size: int, config: Any = TinyConfig(), image: int = 8) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
-"""The shifted sums against XLA's own grouped convolution, forward and both gradients."""
+"""The shifted views against XLA's own convolutions, forward and both gradients."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtjax.models.depthwise import _grouped, depthwise_conv
+from rtjax.models.convolution import _grouped, dense_conv, depthwise_conv
 from rtjax.models.efficientnet import conv_padding
 
 
@@ -22,6 +22,22 @@ def test_equals_grouped_convolution(height, width, kernel, stride, rule):
   upstream = jnp.asarray(random.normal(size=expected.shape), jnp.float32)
   for ours, theirs in zip(pull(upstream), pull_expected(upstream), strict=True):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_dense_equals_convolution():
+  random = np.random.default_rng(0)
+  x = jnp.asarray(random.normal(size=(2, 9, 8, 3)), jnp.float32)
+  weights = jnp.asarray(random.normal(size=(3, 3, 3, 5)), jnp.float32)
+
+  def reference(x, weights):
+    return jax.lax.conv_general_dilated(x, weights, (2, 2), ((0, 1), (1, 1)),
+                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  value, pull = jax.vjp(lambda x, w: dense_conv(x, w, 2, ((0, 1), (1, 1))), x, weights)
+  expected, pull_expected = jax.vjp(reference, x, weights)
+  np.testing.assert_allclose(value, expected, atol=1e-5)
+  for ours, theirs in zip(pull(value), pull_expected(value), strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_bfloat16_keeps_its_type():
