@@ -15,6 +15,7 @@ import rtjax
 from rtjax import actions, cli, models
 from rtjax.policy import Policy
 from rtjax.training import checkpoint, state
+from rtjax.training.config import TrainConfig
 from tests.evaluation import replays
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / 'eval.py'
@@ -32,10 +33,9 @@ def run_folder(model, tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   _, *trees = state.split(model)
   saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
-  checkpoints = checkpoint.Checkpoints(folder)
-  checkpoints.save(saved, {'config': model.config.to_dict(), 'train': {}, 'statistics': {}, 'embedding_id': ENCODER,
-                           'data': [], 'metrics': {}})
-  checkpoints.close()
+  with checkpoint.Checkpoints(folder) as checkpoints:
+    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(), 'statistics': {},
+                             'embedding_id': ENCODER, 'data': [], 'metrics': {}})
   return folder
 
 

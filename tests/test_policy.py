@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import TINY
+from tiny_rt1 import TINY
 
 from rtjax.data import instructions
 from rtjax.models import build

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
@@ -154,13 +154,12 @@ class RT1(nnx.Module):
         config.window * config.step_tokens, config.action_spec.vocab_size, config.dropout,
         dtype=jnp.dtype(config.dtype), rngs=rngs)
 
-  def __call__(self, images: UInt8[Array | np.ndarray, 'B T H W 3'],
-               embeddings: Float[Array | np.ndarray, '...']) -> Float[Array, 'B T K V']:
+  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B T K V']:
     """Logits of every action token of every step, in inference mode.
 
     Args:
-      images: as the camera gives them; resized and normalised here.
-      embeddings: [B, 512], one instruction for the window, or [B, T, 512].
+      images: uint8 [B, T, H, W, 3], as the camera gives them; resized and normalised here.
+      embeddings: float32 [B, 512], one instruction for the window, or [B, T, 512].
 
     Raises:
       ValueError: for shapes or types the network cannot take.

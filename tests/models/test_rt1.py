@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import TINY, tiny_batch
+from tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
 from rtjax.models import RT1Config, build, config_from_dict, parameters
@@ -91,7 +91,7 @@ def test_horizon(model):
 
 def test_training_mode(model):
   """Batch statistics move, dropout needs rngs and draws anew from other ones, inference does neither."""
-  batch = tiny_batch(TINY, 4)
+  batch = jax.tree.map(jnp.asarray, tiny_batch(TINY, 4))
   graphdef, state = nnx.split(model)
 
   @functools.partial(jax.jit, static_argnames='drop')

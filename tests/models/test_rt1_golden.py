@@ -95,8 +95,8 @@ def test_loss_and_gradients(shared, model, forward):
   model.config = dataclasses.replace(model.config, loss='official')
   raw = actions.RT1.pack({name: forward[f'action_{name}'] for name in actions.RT1.names})
   np.testing.assert_array_equal(actions.RT1.tokenize(raw), forward['labels'])
-  batch = {'images': forward['image'], 'embeddings': forward['embedding'], 'actions': raw[:, :, None],
-           'mask': np.ones((2, 6, 1), bool)}
+  batch = jax.tree.map(jnp.asarray, {'images': forward['image'], 'embeddings': forward['embedding'],
+                                     'actions': raw[:, :, None], 'mask': np.ones((2, 6, 1), bool)})
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
   @jax.jit
@@ -124,7 +124,7 @@ def test_loss_and_gradients(shared, model, forward):
 def test_batch_norm_in_training(shared, model):
   """Features of a batch on its own statistics, and all moving statistics after it."""
   golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')
-  images, embeddings = golden['image'], golden['embedding']
+  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
   graphdef, state = nnx.split(model)
 
   @jax.jit

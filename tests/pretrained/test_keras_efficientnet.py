@@ -2,6 +2,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -50,9 +51,9 @@ def test_equals_keras(reference, tmp_path, kind):
   embedding = np.random.default_rng(2).normal(size=(1, 512)).astype(np.float32)  # must not matter: FiLM is zero
   tokenizer = model.tokenizer
   # Keras adds the division by sqrt(std) to its ImageNet network only; take it out to compare with this one.
-  normalized = tokenizer.normalize(image) * np.sqrt([0.229, 0.224, 0.225]).astype(np.float32)
+  normalized = tokenizer.normalize(jnp.asarray(image)) * np.sqrt([0.229, 0.224, 0.225]).astype(np.float32)
   graphdef, state = nnx.split(tokenizer.encoder)
-  ours = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, embedding))(state, normalized)
+  ours = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, jnp.asarray(embedding)))(state, normalized)
   theirs = np.asarray(reference(image.astype(np.float32), training=False))
   assert ours.shape == theirs.shape == (1, 9, 9, 1536)
   np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())

@@ -1,0 +1,25 @@
+"""Importing rtjax, and running a policy, stays light."""
+import subprocess
+import sys
+
+import pytest
+
+import rtjax
+
+HEAVY = ('tensorflow', 'tensorflow_datasets', 'torch', 'keras', 'mujoco')
+
+
+@pytest.mark.parametrize('statement', [
+    'import rtjax', 'import rtjax.data', 'from rtjax.policy import Policy; from rtjax.models import RT1',
+    'import rtjax.evaluation'])
+def test_no_tensorflow(statement):
+  code = f'{statement}; import sys; print([m for m in {HEAVY} if m in sys.modules])'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == '[]'
+
+
+def test_public_names():
+  assert callable(rtjax.load_model) and callable(rtjax.load_policy)
+  assert rtjax.actions.get('rt1').num_tokens == 11
+  with pytest.raises(AttributeError, match='load_modle'):
+    rtjax.load_modle  # noqa: B018
