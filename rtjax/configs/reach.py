@@ -15,7 +15,7 @@ from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 
 config = TrainConfig(
-    steps=600, batch_size=32, validate_every=200, validation_batches=10, save_every=200,
+    steps=400, batch_size=32, validate_every=100, validation_batches=10, save_every=100,
     model=RT1Config(action_spec=actions.ARM_7D, image_size=(64, 64), encoder=ENCODER, image_tokens=8, token_width=128,
                     width=256, layers=4, heads=4, head_size=64),
     pipeline=DataConfig(stride=3),
