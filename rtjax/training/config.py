@@ -27,6 +27,9 @@ class TrainConfig:
     output: the run's folder. If it holds checkpoints of this run, training resumes.
     init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
       efficientnetb3_notop.h5 for the image encoder alone.
+    teacher: distillation: weights, as for `init_from`, of a larger network with the same window and actions to learn
+      from.
+    teacher_weight: share of the teacher's probabilities in the targets; the rest is the recorded token.
     steps: updates of the parameters in the whole run.
     batch_size: windows per step, over all devices.
     micro_batches: parts that a batch is computed in, one after the other, where memory is short.
@@ -50,6 +53,8 @@ class TrainConfig:
   data: tuple[str, ...] = ()
   output: str = 'checkpoints/run'
   init_from: str = ''
+  teacher: str = ''
+  teacher_weight: float = 0.5
   steps: int = 100_000
   batch_size: int = 256
   micro_batches: int = 1
@@ -74,6 +79,8 @@ class TrainConfig:
                         ('keep', 2), ('validate_every', 0), ('validation_batches', 0)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} is {getattr(self, name)}, it must be at least {least}.')
+    if not 0 <= self.teacher_weight <= 1:
+      raise ValueError(f'teacher_weight is {self.teacher_weight}, expected 0 (labels alone) to 1 (the teacher alone).')
 
   def to_dict(self) -> dict[str, Any]:
     """JSON-able; what config.json and checkpoints hold."""
