@@ -149,8 +149,8 @@ class UniversalSentenceEncoder:
     self.id = '/'.join(named.groups())
     self._model = _load_saved_model(path)
     if not callable(self._model):
-      raise ValueError(f'{folder}: this SavedModel cannot be called with texts, expected a Universal Sentence Encoder from '
-                       'TensorFlow Hub, for TensorFlow 2.')
+      raise ValueError(f'{folder}: this SavedModel cannot be called with texts, expected a Universal Sentence Encoder '
+                       'from TensorFlow Hub, for TensorFlow 2.')
     self.size = self(['size']).shape[-1]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
