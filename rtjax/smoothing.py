@@ -66,7 +66,7 @@ class Smoothing:
     given: PolicyOutput | Action = output
     for stage in self._filters:
       given = stage(given)
-    return _action(given)
+    return action_of(given)
 
 
 class Ensemble:
@@ -216,8 +216,8 @@ class Confidence:
 
   Helps where the policy sees what it was never trained on. Hurts where it is rightly unsure: between two ways around an
   obstacle, or in bins so fine that the probability is spread over neighbours. The right threshold differs between
-  policies: take one from a replay (eval.py reports calibration), such as the 5th percentile of successful episodes. A
-  held robot sees the same picture again and may be unsure for ever: count the steps, and ask someone.
+  policies: note the mean of `output.confidence` in episodes that go well, and start from their 5th percentile. A held
+  robot sees the same picture again and may be unsure for ever: count the steps, and ask someone.
   """
 
   def __init__(self, spec: ActionSpec, threshold: float,
@@ -239,7 +239,7 @@ class Confidence:
   def __call__(self, output: 'PolicyOutput') -> Action:
     """The policy's action, or the one to take instead."""
     instead = self.instead(output)
-    return _action(output) if instead is None else instead
+    return action_of(output) if instead is None else instead
 
   def instead(self, output: 'PolicyOutput') -> Action | None:
     """None if the policy is sure enough, else the action to take in place of its own.
@@ -276,13 +276,13 @@ def _moves(spec: ActionSpec) -> np.ndarray:
   return np.concatenate([np.less_equal(f.low, 0) & np.greater_equal(f.high, 0) for f in spec.fields])
 
 
-def _action(given: 'PolicyOutput | Action') -> Action:
+def action_of(given: 'PolicyOutput | Action') -> Action:
   return dict(given) if isinstance(given, Mapping) else given.action
 
 
 def _numbers(spec: ActionSpec, given: 'PolicyOutput | Action') -> np.ndarray:
   """float64 [A]: a filter's state is kept as precisely, so that rounding does not add up."""
-  numbers = spec.pack(_action(given))
+  numbers = spec.pack(action_of(given))
   if numbers.shape != (spec.size,):
     raise ValueError(f'action has shape {numbers.shape}, expected ({spec.size},): one step of one robot.')
   _finite(spec, numbers)
