@@ -132,7 +132,7 @@ class BatchPolicy:
     return PolicyOutput(action, tokens, now, confidence, plan)
 
   def _embed(self, instruction: str) -> np.ndarray:
-    from rtjax.data import instructions
+    from rtjax import instructions
     if self.embedding_id != instructions.HASHED_NGRAMS:
       raise ValueError(
           f'this policy was trained on instruction embeddings of {self.embedding_id or "an unnamed encoder"!r}, which '

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from tiny_rt1 import TINY
 
-from rtjax.data import instructions
+from rtjax import instructions
 from rtjax.models import build
 from rtjax.policy import BatchPolicy, Policy
 
