@@ -111,6 +111,15 @@ class RT1Config:
   loss: Literal['mean', 'official'] = 'mean'
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+  def __post_init__(self) -> None:
+    sizes = {name: getattr(self, name) for name in (
+        'window', 'horizon', 'image_tokens', 'embedding_size', 'token_width', 'width', 'layers', 'heads', 'head_size')}
+    for name, value in (sizes | {'image_size': min(self.image_size)}).items():
+      if value < 1:
+        raise ValueError(f'model.{name} is {value}, it must be at least 1.')
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f'model.dropout is {self.dropout}, expected 0 (none) to below 1.')
+
   @property
   def action_tokens(self) -> int:
     """K * F: action tokens of one step."""

@@ -142,6 +142,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     print('\n'.join(f'{name:<{width}}  {configs.summary(name)}' for name in configs.names()))
     sys.exit(0)
   name, *rest = arguments
+  if name.startswith('-'):
+    exit_with(f'the preset comes first, got {name!r}: python train.py PRESET {name} ..., with one of '
+              f'{", ".join(configs.names())}.')
   if name not in configs.names():
     close = difflib.get_close_matches(name, configs.names(), 1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
