@@ -8,7 +8,7 @@ import pytest
 
 import train
 from rtjax import actions, configs
-from rtjax.models import RT1Config
+from rtjax.models import RT1Config, config_from_dict
 from rtjax.training import config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def test_every_preset_builds_and_says_what_it_is():
     preset = configs.get(name)
     assert isinstance(preset, config.TrainConfig) and preset.data == ()
     assert configs.summary(name).endswith('.')
-    assert RT1Config.from_dict(preset.to_dict()['model']) == preset.model
+    assert config_from_dict(preset.to_dict()['model']) == preset.model
     assert f'python train.py {name}' in sys.modules[f'rtjax.configs.{name}'].__doc__
 
 
@@ -63,7 +63,8 @@ def test_list_usage_and_help(capsys):
   code, out, _ = parse(capsys)
   assert code == 0 and 'python train.py PRESET --data' in out
   code, out, _ = parse(capsys, 'rt1', '--help')
-  assert code == 0 and '--model.action-spec {rt1,arm7d}' in out and '--micro-batches' in out
+  specs = ','.join(actions.SPECS)
+  assert code == 0 and f'--model.action-spec {{{specs}}}' in out and '--micro-batches' in out
   assert 'stages' not in out and 'fields' not in out
 
 

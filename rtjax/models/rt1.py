@@ -18,40 +18,21 @@ Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tok
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.models.efficientnet import Conv1x1, EfficientNetConfig, FilmEfficientNet, Stage
-from rtjax.models.film import Film
-from rtjax.models.layers import Constant
-from rtjax.models.resize import resize_bilinear
+from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.loss import LossTerms, action_loss
+from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.token_learner import TokenLearner
 from rtjax.models.transformer import Transformer, attention_mask
-
-# Means and standard deviations of ImageNet's red, green and blue (0..1), as in Keras.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class LossTerms(NamedTuple):
-  """What a model's loss gives the trainer.
-
-  Attributes:
-    total: sum of the loss over the targets that count.
-    weight: how many there are; the loss is `model.loss_scale(batch) * total / weight`.
-    metrics: name -> (sum, count), scalars or vectors; an average is sum / count over as many batches as one likes.
-  """
-  total: jax.Array
-  weight: jax.Array
-  metrics: dict[str, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,39 +84,19 @@ class RT1Config:
   @classmethod
   def from_dict(cls, config: dict[str, Any]) -> 'RT1Config':
     values = {key: value for key, value in config.items() if key != 'model'}
-    encoder = dict(values['encoder'])
-    encoder['stages'] = tuple(Stage(**stage) for stage in encoder['stages'])
-    values |= {'encoder': EfficientNetConfig(**encoder), 'image_size': tuple(values['image_size']),
+    values |= {'encoder': EfficientNetConfig.from_dict(values['encoder']), 'image_size': tuple(values['image_size']),
                'action_spec': ActionSpec.from_dict(values['action_spec'])}
     return cls(**values)
 
 
-class ImageTokenizer(nnx.Module):
+class ImageTokenizer(PictureEncoder):
   """One frame and its instruction to a few tokens."""
 
   def __init__(self, config: RT1Config, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.mean = Constant(jnp.array(IMAGENET_MEAN))
-    # Not squared: Keras divides by sqrt(variance) and then by sqrt(std), which together is the standard deviation.
-    self.variance = Constant(jnp.array(IMAGENET_STD))
-    self.encoder = FilmEfficientNet(config.encoder, config.embedding_size, dtype=dtype, rngs=rngs)
-    self.conv = Conv1x1(config.encoder.out_channels, config.token_width, dtype=dtype, rngs=rngs,
-                        initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
-    self.film = Film(config.embedding_size, config.token_width, dtype=dtype, rngs=rngs)
+    super().__init__(config.encoder, config.image_size, config.embedding_size, config.token_width, dtype=dtype,
+                     rngs=rngs)
     self.token_learner = TokenLearner(config.token_width, config.image_tokens, dtype=dtype, rngs=rngs)
-    self.image_size = config.image_size
-
-  def normalize(self, images: Array) -> Float[Array, 'B h w 3']:
-    """[B, H, W, 3], uint8 or float32 in 0..255, to the encoder's input."""
-    resized = resize_bilinear(images.astype(jnp.float32) * np.float32(1 / 255), self.image_size)
-    centred = (resized - self.mean[...]) / jnp.maximum(jnp.sqrt(self.variance[...]), 1e-7)
-    return centred * np.float32(1 / np.sqrt(IMAGENET_STD))
-
-  def features(self, images: Array, embeddings: Float[Array, 'B E'], train: bool = False,
-               rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w D']:
-    """The last feature map, conditioned on the instruction."""
-    x = self.encoder(self.normalize(images), embeddings, train, rngs)
-    return self.film(self.conv(x), embeddings)
 
   def __call__(self, images: Array, embeddings: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
@@ -209,25 +170,9 @@ class RT1(nnx.Module):
       train: with batch statistics, dropout (given `rngs`) and only the cheap metrics.
     """
     logits = self.apply(batch['images'], batch['embeddings'], train, rngs)
-    spec, mask = self.config.action_spec, batch['mask']
-    labels = spec.tokenize(batch['actions'])  # [B, T, F, K]
-    logits = logits.reshape(*labels.shape, -1)
-    counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
-    predicted = jnp.argmax(logits, -1).astype(jnp.int32)
-    right = (predicted == labels) * counted
-    metrics = {'accuracy': (jnp.sum(right), count)}
-    if not train:
-      error = jnp.abs(spec.detokenize(predicted) - batch['actions']) * mask[..., None]
-      numbers = jnp.broadcast_to(mask[..., None], error.shape).astype(jnp.float32)
-      metrics |= {
-          'accuracy_per_token': (right.sum((0, 1)).reshape(-1), counted.sum((0, 1)).reshape(-1)),
-          'accuracy_per_step': (right.sum((0, 2, 3)), counted.sum((0, 2, 3))),
-          'l1': (error.sum((0, 1, 2)), numbers.sum((0, 1, 2)))}
+    terms = action_loss(self.config.action_spec, logits, batch['actions'], batch['mask'], train=train)
     # The official mean runs over all steps, masked ones included.
-    weight = count if self.config.loss == 'mean' else jnp.float32(labels.size)
-    return LossTerms(total, weight, metrics)
+    return terms if self.config.loss == 'mean' else terms._replace(weight=jnp.float32(np.prod(logits.shape[:-1])))
 
   def loss_scale(self, batch_size: int) -> float:
     """What the mean cross-entropy is multiplied by: 1, or 1 / (B * T * tokens per step) as in the official code."""

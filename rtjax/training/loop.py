@@ -83,7 +83,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
       state, metadata = restored
       batches.restore(metadata['data'])
     else:
-      state = _first_state(config, optimizer, target, mesh)
+      state = _first_state(config, optimizer, target, mesh, batches.statistics)
     _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
@@ -176,8 +176,9 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
 
 
 def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState,
-                 mesh: Mesh) -> TrainState:
+                 mesh: Mesh, statistics: dict[str, Any]) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
+  initialize.standardize(model, statistics)
   if config.init_from:
     report = initialize.start_from(model, config.init_from)
     if jax.process_index() == 0:
