@@ -8,7 +8,8 @@ import pytest
 
 import train
 from rtjax import actions, configs
-from rtjax.models import RT1Config, config_from_dict
+from rtjax.models import MultiviewConfig, RT1Config, config_from_dict
+from rtjax.models.efficientnet import EfficientNetConfig
 from rtjax.training import config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,7 +28,7 @@ def parse(capsys, *words):
 
 
 def test_every_preset_builds_and_says_what_it_is():
-  assert {'rt1', 'rt1_finetune', 'bridge_sample', 'reach'} <= set(configs.names())
+  assert {'rt1', 'rt1_finetune', 'rt1_multiview', 'bridge_sample', 'reach'} <= set(configs.names())
   for name in configs.names():
     preset = configs.get(name)
     assert isinstance(preset, config.TrainConfig) and preset.data == ()
@@ -49,6 +50,13 @@ def test_a_command_line():
   assert found.data == ('one', 'two') and found.output == 'checkpoints/rt1' and found.mesh == (2, 4, 1)
   assert found.model == dataclasses.replace(RT1Config(), action_spec=actions.ARM_7D, window=3)
   assert found.optimizer.learning_rate == 3e-4 and not found.tensorboard and found.pipeline.weights == (1.0, 2.0)
+
+
+def test_the_preset_decides_the_network():
+  found = config.parse(['rt1_multiview', '--model.views', '1', '--model.window', '6', '--model.encoder.padding',
+                        'same'])
+  assert found.model == MultiviewConfig(views=1, window=6, encoder=EfficientNetConfig(padding='same'))
+  assert found.pipeline.proprioception and configs.get('rt1_multiview').model == MultiviewConfig()
 
 
 def test_a_preset_with_an_action_spec_of_its_own(monkeypatch):
@@ -73,6 +81,8 @@ def test_list_usage_and_help(capsys):
     (['rtl'], "Did you mean 'rt1'?"),
     (['rt1', '--stpes', '3'], '--steps'),
     (['rt1', '--model.windw', '3'], '--model.window'),
+    (['rt1_multiview', '--model.horizon', '3'], '--model.horizon'),
+    (['rt1_multiview', '--model.action-spec', 'rt1'], 'learned_tokens is 8'),
     (['rt1', '--steps', 'many'], 'invalid literal'),
     (['rt1', '--steps', '0'], 'steps is 0, it must be at least 1'),
     (['rt1', '--keep', '1'], 'keep is 1, it must be at least 2'),

@@ -281,7 +281,7 @@ def test_state_is_standardised_by_what_lies_with_the_weights(views):
   np.testing.assert_allclose(model.state(jnp.asarray(raw, jnp.float32)), before, atol=1e-5)
   kept = parameters.named(model)
   np.testing.assert_array_equal(kept['state/mean'], mean.astype(np.float32))
-  with pytest.raises(ValueError, match='--model.proprioception-size 8'):
+  with pytest.raises(ValueError, match=r'--model\.proprioception-size 8'):
     model.standardize(np.zeros(8), np.ones(8))
 
 
@@ -327,7 +327,7 @@ def test_bad_input(views, name, value, words):
 def test_no_state(views):
   batch = make_batch(VIEWS, 1)
   del batch['proprioception']
-  with pytest.raises(ValueError, match='--pipeline.proprioception'):
+  with pytest.raises(ValueError, match=r'--pipeline\.proprioception'):
     views.loss(batch, train=False)
   with pytest.raises(ValueError, match='give proprioception'):
     views.advance(views.empty_history(1), jnp.zeros((1, 3, 20, 24, 3), jnp.uint8), jnp.zeros((1, 512)))
