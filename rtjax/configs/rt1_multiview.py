@@ -7,7 +7,7 @@
 `--model.proprioception-size`) and actions as `pose7d`: x y z in metres, roll pitch yaw in radians, and the gripper's
 class, one-hot. The state is standardised with the data's statistics, which are kept with the weights. The recipe is
 that of `rt1`, whose 256 windows are as many pictures. `--init-from` takes the image encoder of ImageNet, of a run of
-`rt1` or of a released RT-1. For accelerators; two CPU cores take seconds for a step of 2 windows.
+`rt1` or of a released RT-1. For accelerators: on two CPU cores a single step takes minutes to compile.
 """
 from rtjax.data.config import DataConfig
 from rtjax.models import MultiviewConfig
