@@ -279,6 +279,13 @@ RT1 = ActionSpec((
     ActionField('base_displacement_vector', 2, -1.0, 1.0, unit='m', frame='base', mirror=(1, -1)),
 ))
 
+# RT-1-X: the same fields in 512 bins, positions in twice the range; a token that is no class falls back to the last
+# class (open_x_embodiment, models/rt1.py and rt1_inference_example.py).
+RT1_X = ActionSpec((
+    dataclasses.replace(RT1.fields[0], fallback=2),
+    dataclasses.replace(RT1.fields[1], bins=512, low=-2.0, high=2.0),
+    *(dataclasses.replace(f, bins=512) for f in RT1.fields[2:])), vocab_size=512)
+
 # Seven numbers of a table-top arm, as Bridge V2 and many RLDS datasets record them: deltas of the gripper's pose and
 # the gripper's opening (1 open, 0 closed). The bounds hold what such arms do in one step at 3 to 5 Hz.
 ARM_7D = ActionSpec((
@@ -287,7 +294,7 @@ ARM_7D = ActionSpec((
     ActionField('gripper', 1, 0.0, 1.0),
 ))
 
-SPECS = {'rt1': RT1, 'arm7d': ARM_7D}
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D}
 
 
 def get(name: str) -> ActionSpec:

@@ -1,12 +1,15 @@
 """A model at a robot: one picture in, one action out, with the frames before it remembered.
 
 The image encoder runs on the newest frame alone; the tokens of past frames are kept, each with the instruction of its
-own time. Frames fill the window's slots from the first one on. While it is not full, the slots behind the newest frame
-are hidden by causality; once it is, every frame moves one slot down (robotics_transformer, transformer_network.py).
+own time. What is remembered, and how it moves on with a frame, is the model's (`empty_history`, `advance`).
+
+    policy = rtjax.load_policy(path)               one robot
+    policies = rtjax.load_policy(path, robots=8)   eight at once: each its own history and instruction, one call
 """
 import functools
 import os
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
-from rtjax.models import RT1, RT1Config
+from rtjax.models import Config, Model
 from rtjax.models.resize import resize_with_pad
-
-
-class History(NamedTuple):
-  """What is remembered between steps.
-
-  Attributes:
-    tokens: image tokens of the frames seen.
-    frames: how many slots are filled, up to T.
-  """
-  tokens: Float[Array, 'B T N D']
-  frames: Int[Array, ' B']
 
 
 class PolicyOutput(NamedTuple):
@@ -46,62 +38,73 @@ class PolicyOutput(NamedTuple):
   plan: np.ndarray
 
 
-def empty_history(config: RT1Config, batch: int) -> History:
-  return History(jnp.zeros((batch, config.window, config.image_tokens, config.token_width), config.dtype),
-                 jnp.zeros(batch, jnp.int32))
-
-
-def advance(model: RT1, history: History, images: Array, embeddings: Array) -> tuple[History, Float[Array, 'B K V']]:
-  """Takes in one frame of each of B robots; returns the logits of the actions to take now."""
-  window = model.config.window
-  full = (history.frames == window)[:, None, None, None]
-  slot = jnp.minimum(history.frames, window - 1)
-  newest = model.tokenizer(images, embeddings)
-  here = (jnp.arange(window) == slot[:, None])[:, :, None, None]
-  tokens = jnp.where(here, newest[:, None], jnp.where(full, jnp.roll(history.tokens, -1, 1), history.tokens))
-  logits = jnp.take_along_axis(model.decode(tokens), slot[:, None, None, None], axis=1)[:, 0]
-  return History(tokens, jnp.minimum(history.frames + 1, window)), logits
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _advance(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, history: History,
-             images: Array, embeddings: Array):
-  if image_size is not None and images.shape[1:3] != image_size:
-    # Truncated to uint8, as the pipeline does.
-    images = resize_with_pad(images.astype(jnp.float32), image_size).astype(jnp.uint8)
-  return advance(nnx.merge(graphdef, variables), history, images, embeddings)
-
-
-class Policy:
-  """Runs one robot. `reset` at the start of every episode, then `step` once per control period.
+class BatchPolicy:
+  """Runs several robots or environments, each in a slot of its own with its own history and instruction.
 
   Args:
     model: the network.
+    robots: how many slots.
     embedding_id: which instruction encoder made the embeddings that it was trained on.
     image_size: (height, width) that pictures are brought to first, aspect kept and padded with black, where the
       training pipeline did so (`pipeline.image_size`); None hands them to the network as they come.
   """
 
-  def __init__(self, model: RT1, embedding_id: str = '', image_size: tuple[int, int] | None = None):
-    self.config = model.config
-    self.image_size = image_size
-    self.embedding_id = embedding_id
+  def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None):
+    if robots < 1:
+      raise ValueError(f'robots is {robots}, it must be at least 1.')
+    self.config: Config = model.config
+    self.robots, self.embedding_id, self.image_size = robots, embedding_id, image_size
     self._graphdef, self._variables = nnx.split(model)
-    self._history: History | None = None
-    self._embedding: np.ndarray | None = None
+    self._blank = _blank(self._graphdef, self._variables)
+    # One slot more than robots: calls for fewer of them are filled up with it.
+    self._histories = jax.tree.map(lambda leaf: jnp.repeat(leaf, robots + 1, 0), self._blank)
+    self._embeddings = np.zeros((robots + 1, self.config.embedding_size), np.float32)
+    self._ready = np.zeros(robots, bool)
 
-  @property
-  def history(self) -> History | None:
-    """The frames remembered, for tests and tools; None before `reset`."""
-    return self._history
+  def history(self, slot: int) -> Any:
+    """What a slot remembers, with a leading axis of 1, for tests and tools."""
+    return jax.tree.map(lambda leaf: leaf[slot:slot + 1], self._histories)
 
-  def reset(self, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
-    """Forgets all frames and sets what to do: an instruction, or its embedding (float32 [512])."""
-    self.set_instruction(instruction, embedding=embedding)
-    self._history = empty_history(self.config, 1)
+  def reset(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
+    """Forgets all frames of a slot and sets what to do: an instruction, or its embedding (float32 [512])."""
+    self._set(slot, instruction, embedding)
+    self._histories = _write(self._histories, jnp.array([slot]), self._blank)
+    self._ready[slot] = True
 
-  def set_instruction(self, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
+  def set_instruction(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
     """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
+    self._set(slot, instruction, embedding)
+
+  def step(self, images: UInt8[np.ndarray, 'B H W 3'], slots: Sequence[int] | None = None) -> list[PolicyOutput]:
+    """The actions to take on seeing `images`.
+
+    Args:
+      images: one picture for each slot in `slots`, all of one size.
+      slots: different ones, in any order; None: all, in order.
+
+    Raises:
+      ValueError: a slot was not `reset`, or is named twice; the pictures are not uint8 [B, H, W, 3].
+    """
+    images = np.asarray(images)
+    rows = np.array([self._checked(slot) for slot in (range(self.robots) if slots is None else slots)], int)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) != len(rows):
+      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [{len(rows)}, H, W, 3], one picture '
+                       'for each slot.')
+    if len(set(rows)) < len(rows):
+      raise ValueError(f'slots are {rows.tolist()}, expected different ones: each robot takes one step per call.')
+    if not self._ready[rows].all():
+      raise ValueError(f'slot {rows[~self._ready[rows]][0]} has no episode: call reset(slot, instruction) before its '
+                       'first step.')
+    if not len(rows):
+      return []
+    missing = _call_size(len(rows), self.robots) - len(rows)
+    padded = np.concatenate([rows, np.full(missing, self.robots)])
+    images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
+    self._histories, logits = _step(self._graphdef, self.image_size, self._variables, self._histories, padded,
+                                    images, self._embeddings[padded])
+    return [self._output(row) for row in np.asarray(logits)[:len(rows)]]
+
+  def _set(self, slot: int, instruction: str | None, embedding: np.ndarray | None) -> None:
     if (instruction is None) == (embedding is None):
       raise ValueError('give either instruction or embedding.')
     if embedding is None:
@@ -111,22 +114,12 @@ class Policy:
       raise ValueError(f'embedding has shape {embedding.shape}, expected ({self.config.embedding_size},).')
     if not np.all(np.isfinite(embedding)):
       raise ValueError('embedding holds NaN or infinite numbers.')
-    self._embedding = embedding
+    self._embeddings[self._checked(slot)] = embedding
 
-  def step(self, image: UInt8[np.ndarray, 'H W 3']) -> PolicyOutput:
-    """The action to take on seeing `image`.
-
-    Raises:
-      ValueError: before `reset`, or for a picture that is not uint8 [H, W, 3].
-    """
-    if self._history is None or self._embedding is None:
-      raise ValueError('call policy.reset(instruction=...) before the first step of an episode.')
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-      raise ValueError(f'image is {image.dtype} {image.shape}, expected uint8 [H, W, 3].')
-    self._history, logits = _advance(
-        self._graphdef, self.image_size, self._variables, self._history, image[None], self._embedding[None])
-    return self._output(np.asarray(logits[0]))
+  def _checked(self, slot: int) -> int:
+    if not 0 <= slot < self.robots:
+      raise ValueError(f'slot is {slot}, expected 0 to {self.robots - 1}.')
+    return slot
 
   def _output(self, logits: np.ndarray) -> PolicyOutput:
     spec, horizon = self.config.action_spec, self.config.horizon
@@ -148,8 +141,73 @@ class Policy:
     return instructions.hashed_ngrams(instruction)
 
 
-def load_policy(path: str | os.PathLike) -> Policy:
-  """Loads a policy from whatever `rtjax.load_model` reads."""
+class Policy:
+  """Runs one robot. `reset` at the start of every episode, then `step` once per control period.
+
+  Args: as `BatchPolicy`.
+  """
+
+  def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None):
+    self._batch = BatchPolicy(model, 1, embedding_id, image_size)
+    self.config, self.embedding_id = model.config, embedding_id
+
+  @property
+  def history(self) -> Any:
+    """What is remembered, with a leading axis of 1, for tests and tools."""
+    return self._batch.history(0)
+
+  def reset(self, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
+    """Forgets all frames and sets what to do: an instruction, or its embedding (float32 [512])."""
+    self._batch.reset(0, instruction, embedding=embedding)
+
+  def set_instruction(self, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
+    """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
+    self._batch.set_instruction(0, instruction, embedding=embedding)
+
+  def step(self, image: UInt8[np.ndarray, 'H W 3']) -> PolicyOutput:
+    """The action to take on seeing `image`.
+
+    Raises:
+      ValueError: before `reset`, or for a picture that is not uint8 [H, W, 3].
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+      raise ValueError(f'image is {image.dtype} {image.shape}, expected uint8 [H, W, 3].')
+    return self._batch.step(image[None])[0]
+
+
+def _call_size(count: int, most: int) -> int:
+  """Robots that a call is made for: a power of two, or all, so that few sizes are compiled."""
+  return min(1 << (count - 1).bit_length(), most)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _blank(graphdef: nnx.GraphDef, variables: Any) -> Any:
+  return nnx.merge(graphdef, variables).empty_history(1)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(histories: Any, slots: Int[Array, ' B'], values: Any) -> Any:
+  return jax.tree.map(lambda all_slots, rows: all_slots.at[slots].set(rows), histories, values)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, histories: Any,
+          slots: Int[Array, ' B'], images: Array, embeddings: Float[Array, 'B E']) -> tuple[Any, Array]:
+  if image_size is not None and images.shape[1:3] != image_size:
+    # Truncated to uint8, as the pipeline does.
+    images = resize_with_pad(images.astype(jnp.float32), image_size).astype(jnp.uint8)
+  history = jax.tree.map(lambda leaf: leaf[slots], histories)
+  history, logits = nnx.merge(graphdef, variables).advance(history, images, embeddings)
+  return _write(histories, slots, history), logits
+
+
+@overload
+def load_policy(path: str | os.PathLike) -> Policy: ...
+@overload
+def load_policy(path: str | os.PathLike, *, robots: int) -> BatchPolicy: ...
+def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy | BatchPolicy:
+  """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call."""
   from rtjax.pretrained import load_model
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
@@ -157,4 +215,8 @@ def load_policy(path: str | os.PathLike) -> Policy:
   if checkpoint.is_checkpoint(path):
     metadata = checkpoint.read_metadata(path)
     embedding_id, image_size = metadata['embedding_id'], metadata['train']['pipeline']['image_size']
-  return Policy(load_model(path), embedding_id, tuple(image_size) if image_size else None)
+  image_size = tuple(image_size) if image_size else None
+  model = load_model(path)
+  if robots is None:
+    return Policy(model, embedding_id, image_size)
+  return BatchPolicy(model, robots, embedding_id, image_size)

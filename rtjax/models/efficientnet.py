@@ -51,6 +51,7 @@ class EfficientNetConfig:
       an unknown input shape (300 ends as 9x9). 'same': as TensorFlow's SAME (10x10).
     drop_connect: rate at the last block; block i of n has rate * i / n.
     momentum: of BatchNorm's moving averages. 0.99 forgets their start after some 500 steps: give a short run less.
+    unbiased: whether BatchNorm's moving variance is the unbiased one (n / (n - 1)), as Keras has it.
   """
   width: float = 1.2
   depth: float = 1.4
@@ -58,6 +59,7 @@ class EfficientNetConfig:
   padding: Literal['official', 'same'] = 'official'
   drop_connect: float = 0.2
   momentum: float = 0.99
+  unbiased: bool = True
 
   def channels(self, features: int) -> int:
     """`features` times the width, rounded to a multiple of 8 and by at most a tenth downwards."""
@@ -108,7 +110,7 @@ class Block(nnx.Module):
 
   def __init__(self, inputs: int, features: int, stage: Stage, stride: int, drop_rate: float, condition: int,
                config: EfficientNetConfig, *, dtype: Any, rngs: nnx.Rngs):
-    norm = functools.partial(BatchNorm, momentum=config.momentum)
+    norm = functools.partial(BatchNorm, momentum=config.momentum, unbiased=config.unbiased)
     wide = inputs * stage.expand
     squeezed = max(1, inputs // 4)  # of the block's input, not of the expanded channels
     if stage.expand > 1:
@@ -144,9 +146,10 @@ class FilmEfficientNet(nnx.Module):
   """The encoder up to its last feature map; see the module's docstring."""
 
   def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+    norm = functools.partial(BatchNorm, momentum=config.momentum, unbiased=config.unbiased)
     stem = config.channels(32)
     self.stem = nnx.Param(conv_init(rngs.params(), (3, 3, 3, stem)))
-    self.stem_norm = BatchNorm(stem, momentum=config.momentum)
+    self.stem_norm = norm(stem)
     plan = [(stage, repeat) for stage in config.stages for repeat in range(config.repeats(stage))]
     blocks, inputs = [], stem
     for index, (stage, repeat) in enumerate(plan):
@@ -156,7 +159,7 @@ class FilmEfficientNet(nnx.Module):
       inputs = features
     self.blocks = nnx.List(blocks)
     self.head = Conv1x1(inputs, config.out_channels, dtype=dtype, rngs=rngs)
-    self.head_norm = BatchNorm(config.out_channels, momentum=config.momentum)
+    self.head_norm = norm(config.out_channels)
     self.padding, self.dtype = config.padding, dtype
 
   def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B D'], train: bool = False,

@@ -13,16 +13,18 @@ class BatchNorm(nnx.Module):
   """Batch normalisation over all axes but the last, as Keras does it.
 
   In training the batch's biased variance normalises while the moving variance takes the unbiased one (n / (n - 1));
-  `nnx.BatchNorm` takes the biased one for both. Under `jax.jit` a sharded batch is one batch: statistics are global.
+  `nnx.BatchNorm`, and so RT-1-X (`unbiased=False`), takes the biased one for both. Under `jax.jit` a sharded batch is
+  one batch: statistics are global.
   """
 
-  def __init__(self, features: int, *, momentum: float = 0.99, epsilon: float = 1e-3):
+  def __init__(self, features: int, *, momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = True):
     self.scale = nnx.Param(jnp.ones(features))
     self.bias = nnx.Param(jnp.zeros(features))
     self.mean = nnx.BatchStat(jnp.zeros(features))
     self.var = nnx.BatchStat(jnp.ones(features))
     self.momentum = momentum
     self.epsilon = epsilon
+    self.unbiased = unbiased
 
   def __call__(self, x: Float[Array, '*b C'], train: bool = False, swish: bool = False) -> Float[Array, '*b C']:
     """Normalises x; with `swish`, applies that too."""
@@ -34,7 +36,7 @@ class BatchNorm(nnx.Module):
       var = jnp.maximum(jnp.mean(jnp.square(x32), axes) - jnp.square(mean), 0)
       count = x.size // x.shape[-1]
       self._move(self.mean, mean)
-      self._move(self.var, var * (count / max(count - 1, 1)))
+      self._move(self.var, var * (count / max(count - 1, 1)) if self.unbiased else var)
     else:
       mean, var = self.mean[...], self.var[...]
     scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)

@@ -13,7 +13,11 @@ The sequence, for each step of the window:  i1 ... i8 a1 ... aK;  the logits of 
 and so on. As action tokens carry no input, one pass gives all K tokens at once. The mask is drawn in transformer.py.
 With an action horizon F > 1 there are K * F action tokens a step, the next F actions one after the other.
 
-Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/.
+RT-1-X (Open X-Embodiment 2023) is the same network with the settings of `RT1_X`: SAME padding and so 10x10 positions,
+of which TokenLearner makes 81 tokens, 15 frames, 512 bins, SwiGLU, and a mask that hides actions from everyone.
+
+Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/;
+google-deepmind/open_x_embodiment, models/rt1.py.
 """
 import dataclasses
 import functools
@@ -25,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
@@ -34,7 +38,7 @@ from rtjax.models.film import Film
 from rtjax.models.layers import Constant
 from rtjax.models.resize import resize_bilinear
 from rtjax.models.token_learner import TokenLearner
-from rtjax.models.transformer import Transformer, attention_mask
+from rtjax.models.transformer import Transformer, TransformerConfig, attention_mask
 
 # Means and standard deviations of ImageNet's red, green and blue (0..1), as in Keras.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,6 +58,17 @@ class LossTerms(NamedTuple):
   metrics: dict[str, tuple[jax.Array, jax.Array]]
 
 
+class History(NamedTuple):
+  """What a policy remembers between steps.
+
+  Attributes:
+    tokens: image tokens of the frames seen, each with the instruction of its own time.
+    frames: how many frames were seen, up to T.
+  """
+  tokens: Float[Array, 'B T N D']
+  frames: Int[Array, ' B']
+
+
 @dataclasses.dataclass(frozen=True)
 class RT1Config:
   """The network's shape; the defaults are the official one.
@@ -61,6 +76,9 @@ class RT1Config:
   Attributes:
     action_spec: what it acts with.
     window: T, frames it sees.
+    padding: where a window that is not full has its blank frames: 'back' as the official policy, which fills its slots
+      from the first one on and hides the later ones by causality; 'front' as RT-1-X, whose newest frame is always in
+      the last slot. Training cuts its windows the same way.
     horizon: F, actions predicted at each step: this one and the F - 1 after it.
     image_size: height and width that pictures are resized to.
     encoder: the EfficientNet.
@@ -68,12 +86,14 @@ class RT1Config:
     embedding_size: width of the instruction embedding.
     token_width: width of an image token.
     width, layers, heads, head_size: of the transformer.
-    dropout: in the transformer.
+    feed_forward, dropout, shared_dropout: of the transformer, see `TransformerConfig`.
+    images_see_actions: whether image tokens attend to the action tokens of earlier steps, as in the official mask.
     loss: 'mean' cross-entropy over tokens, or 'official': that divided by B * T * tokens per step (docs/training.md).
     dtype: numbers to compute in; parameters are always float32.
   """
   action_spec: ActionSpec = actions.RT1
   window: int = 6
+  padding: Literal['back', 'front'] = 'back'
   horizon: int = 1
   image_size: tuple[int, int] = (300, 300)
   encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
@@ -84,7 +104,10 @@ class RT1Config:
   layers: int = 8
   heads: int = 8
   head_size: int = 128
+  feed_forward: Literal['linear', 'swiglu'] = 'linear'
+  images_see_actions: bool = True
   dropout: float = 0.1
+  shared_dropout: bool = False
   loss: Literal['mean', 'official'] = 'mean'
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
@@ -97,6 +120,12 @@ class RT1Config:
   def step_tokens(self) -> int:
     return self.image_tokens + self.action_tokens
 
+  @property
+  def transformer(self) -> TransformerConfig:
+    return TransformerConfig(
+        self.token_width, self.width, self.layers, self.heads, self.head_size, self.window * self.step_tokens,
+        self.action_spec.vocab_size, self.feed_forward, self.dropout, self.shared_dropout)
+
   def to_dict(self) -> dict[str, Any]:
     return {'model': 'rt1'} | dataclasses.asdict(self)
 
@@ -108,6 +137,11 @@ class RT1Config:
     values |= {'encoder': EfficientNetConfig(**encoder), 'image_size': tuple(values['image_size']),
                'action_spec': ActionSpec.from_dict(values['action_spec'])}
     return cls(**values)
+
+
+RT1_X = RT1Config(
+    action_spec=actions.RT1_X, window=15, padding='front', image_tokens=81, head_size=256, feed_forward='swiglu',
+    images_see_actions=False, shared_dropout=True, encoder=EfficientNetConfig(padding='same', unbiased=False))
 
 
 class ImageTokenizer(nnx.Module):
@@ -149,10 +183,7 @@ class RT1(nnx.Module):
   def __init__(self, config: RT1Config, *, rngs: nnx.Rngs):
     self.config = config
     self.tokenizer = ImageTokenizer(config, rngs=rngs)
-    self.transformer = Transformer(
-        config.token_width, config.width, config.layers, config.heads, config.head_size,
-        config.window * config.step_tokens, config.action_spec.vocab_size, config.dropout,
-        dtype=jnp.dtype(config.dtype), rngs=rngs)
+    self.transformer = Transformer(config.transformer, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
   def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B T K V']:
     """Logits of every action token of every step, in inference mode.
@@ -197,9 +228,58 @@ class RT1(nnx.Module):
     batch, steps, images, width = image_tokens.shape
     zeros = jnp.zeros((batch, steps, c.action_tokens, width), image_tokens.dtype)
     sequence = jnp.concatenate([image_tokens, zeros], 2).reshape(batch, steps * c.step_tokens, width)
-    logits = self.transformer(sequence, attention_mask(steps, images, c.action_tokens), rngs)
-    logits = logits.reshape(batch, steps, c.step_tokens, -1)
+    mask = attention_mask(steps, images, c.action_tokens, c.images_see_actions)
+    logits = self.transformer(sequence, mask, rngs).reshape(batch, steps, c.step_tokens, -1)
     return logits[:, :, images - 1:-1]
+
+  def decode_step(self, image_tokens: Float[Array, 'B T N D'], slot: Int[Array, ' B']) -> Float[Array, 'B K V']:
+    """What `decode` gives at step `slot`, without computing what nobody looks at."""
+    c = self.config
+    batch, steps, images, width = image_tokens.shape
+    ahead = slot[:, None] * c.step_tokens + images  # [B, 1], the place of the step's first action token
+    reads = jnp.arange(c.action_tokens) - 1  # relative to it: the last image token and all action tokens but the last
+    if c.images_see_actions:
+      zeros = jnp.zeros((batch, steps, c.action_tokens, width), image_tokens.dtype)
+      sequence = jnp.concatenate([image_tokens, zeros], 2).reshape(batch, steps * c.step_tokens, width)
+      return self.transformer(sequence, attention_mask(steps, images, c.action_tokens), rows=ahead + reads)
+    # Nobody attends to an action token, so those of other steps are left out:  i1 ... iN of all steps, a1 ... a(K-1).
+    total, actions = steps * images, c.action_tokens - 1
+    sequence = jnp.concatenate([
+        image_tokens.reshape(batch, total, width), jnp.zeros((batch, actions, width), image_tokens.dtype)], 1)
+    places = (np.arange(steps)[:, None] * c.step_tokens + np.arange(images)).reshape(-1)
+    positions = jnp.concatenate([jnp.broadcast_to(places, (batch, total)), ahead + reads[1:]], 1)
+    image = np.arange(total + actions) < total
+    seen = positions[:, :, None] >= positions[:, None, :]  # [B, N, N]
+    rows = jnp.concatenate([(slot[:, None] + 1) * images - 1, jnp.broadcast_to(total + reads[1:], (batch, actions))], 1)
+    return self.transformer(sequence, seen & image, positions=positions, rows=rows)
+
+  def empty_history(self, batch: int) -> History:
+    """What a policy remembers before its first step, of `batch` robots."""
+    c = self.config
+    shape = (batch, c.window, c.image_tokens, c.token_width)
+    if c.padding == 'back':
+      return History(jnp.zeros(shape, c.dtype), jnp.zeros(batch, jnp.int32))
+    blank = self.tokenizer(jnp.zeros((1, *c.image_size, 3), jnp.uint8), jnp.zeros((1, c.embedding_size)))
+    return History(jnp.broadcast_to(blank[:, None], shape), jnp.zeros(batch, jnp.int32))
+
+  def advance(self, history: History, images: Array,
+              embeddings: Float[Array, 'B E']) -> tuple[History, Float[Array, 'B K V']]:
+    """Takes in one frame of each of B robots.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+
+    Returns:
+      The history with these frames, and the logits of the actions to take now.
+    """
+    last = self.config.window - 1
+    slot = jnp.minimum(history.frames, last) if self.config.padding == 'back' else jnp.full_like(history.frames, last)
+    full = (history.frames > last) | (self.config.padding == 'front')  # every frame moves one slot down
+    newest = self.tokenizer(images, embeddings)
+    here = (jnp.arange(last + 1) == slot[:, None])[:, :, None, None]
+    kept = jnp.where(full[:, None, None, None], jnp.roll(history.tokens, -1, 1), history.tokens)
+    tokens = jnp.where(here, newest[:, None], kept)
+    return History(tokens, jnp.minimum(history.frames + 1, last + 1)), self.decode_step(tokens, slot)
 
   def loss(self, batch: Mapping[str, Any], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
     """Cross-entropy of the recorded actions' tokens.

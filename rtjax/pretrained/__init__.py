@@ -3,7 +3,7 @@ import os
 import pathlib
 
 from rtjax.models import RT1
-from rtjax.pretrained import tf_rt1
+from rtjax.pretrained import rt1_x, tf_rt1
 
 
 def load_model(path: str | os.PathLike) -> RT1:
@@ -11,7 +11,8 @@ def load_model(path: str | os.PathLike) -> RT1:
 
   Args:
     path: an rtjax run folder or one checkpoint in it; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
-      or a SavedModel folder (needs `pip install rtjax[data]`).
+      or a SavedModel folder (needs `pip install rtjax[data]`); or a released RT-1-X: its msgpack file, the folder
+      around it, or an Orbax folder.
 
   Returns:
     The network in inference mode: `model(images, embeddings)`; `model.config` tells its shape.
@@ -25,10 +26,12 @@ def load_model(path: str | os.PathLike) -> RT1:
     return checkpoint.load_model(path)
   if tf_rt1.find(path):
     return tf_rt1.load(path)
+  if rt1_x.find(path):
+    return rt1_x.load(path)
   folder = pathlib.Path(path)
   if not folder.exists():
     raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
   held = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else 'a file'
   raise FileNotFoundError(
       f'no model at {path} (it holds {held}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
-      '(PREFIX.index) or a SavedModel folder (variables/variables.index).')
+      '(PREFIX.index), a SavedModel folder (variables/variables.index), or a Flax checkpoint of RT-1-X.')

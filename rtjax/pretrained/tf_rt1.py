@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rtjax import actions
-from rtjax.models import RT1, RT1Config, abstract, from_values, parameters
+from rtjax.models import RT1, RT1Config
 from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.pretrained import matching
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 _NETWORK = 'agent/_actor_network/'
@@ -101,18 +102,7 @@ def load(path: str | os.PathLike) -> RT1:
                             'SavedModel folder with variables/variables.index.')
   values = _read(prefix)
   config = _config(values, prefix)
-  ours = parameters.shapes(abstract(config))
-  pairs = variables(config.layers)
-  wanted = {name: ours[place] if place else np.shape(values.get(name, ())) for name, place in pairs}
-  # A 1x1 convolution is a matrix here, and a depthwise kernel has no last axis: the same numbers, without axes of one.
-  shapes = {name: wanted[name] if name in wanted and _squeezed(v.shape) == _squeezed(wanted[name]) else v.shape
-            for name, v in values.items()}
-  parameters.check(wanted, shapes, f'the variables of {prefix}')
-  return from_values(config, {place: values[name].reshape(ours[place]) for name, place in pairs if place})
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-  return tuple(n for n in shape if n != 1)
+  return matching.build(config, values, variables(config.layers), prefix)
 
 
 def _read(prefix: str) -> dict[str, np.ndarray]:
