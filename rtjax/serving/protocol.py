@@ -104,13 +104,14 @@ def observation(message: bytes | str, image_size: tuple[int, int]) -> Observatio
   return Observation(**fields)
 
 
-def answer(out: PolicyOutput, timing: dict[str, Any]) -> dict[str, Any]:
+def answer(out: PolicyOutput, begins: bool, timing: dict[str, Any]) -> dict[str, Any]:
   """What the client gets for a step.
 
   `actions` alone is an array: openpi's ActionChunkBroker takes one row of every array at each step of a plan.
   """
   return {'actions': out.plan, 'action': {name: value.tolist() for name, value in out.action.items()},
-          'tokens': out.tokens.tolist(), 'confidence': out.confidence.tolist(), 'server_timing': timing}
+          'tokens': out.tokens.tolist(), 'confidence': out.confidence.tolist(),
+          'begins': begins, 'server_timing': timing}
 
 
 def _known(key: Any) -> str | None:

@@ -48,8 +48,9 @@ class Server:
   """
 
   def __init__(self, policies: BatchPolicy, image_size: tuple[int, int], api_key: str = '', name: str = ''):
-    self.metadata = policies.metadata | {
+    self.metadata = {
         'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size), 'max_clients': policies.robots,
+        'embedding_id': policies.embedding_id, 'model': policies.config.to_dict(),
         'numbers': _numbers(policies.config.action_spec)}
     self.image_size = image_size
     self._api_key = api_key.encode()
@@ -136,7 +137,7 @@ class Server:
     if answer.begins:
       self.metrics.episodes.inc()
     session.note(observation.image, answer.out, answer.begins, seconds)
-    return protocol.pack(protocol.answer(answer.out, answer.timing | previous))
+    return protocol.pack(protocol.answer(answer.out, answer.begins, answer.timing | previous))
 
   async def _close_all(self) -> None:
     """Idle clients are told at once, the others with their answer."""

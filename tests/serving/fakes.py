@@ -19,8 +19,7 @@ class CountingPolicies:
 
   def __init__(self, robots: int, delay: float = 0.0):
     self.robots, self.config, self.image_size = robots, TINY, None
-    self.embedding_id, self.metadata = 'counting', {'model': 'counting'}
-    self.delay = delay
+    self.embedding_id, self.delay = 'counting', delay
     self.frames = dict.fromkeys(range(robots), -1)
     self.task: dict[int, float] = {}
     self.batches: list[list[int]] = []
