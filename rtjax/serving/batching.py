@@ -132,11 +132,11 @@ class Batcher:
       task = session.task
     if task is None:
       raise ProtocolError("the first observation has no 'instruction' (nor 'prompt', nor 'embedding').")
-    kind = 'instruction' if isinstance(task, str) else 'embedding'
+    text, embedding = (task, None) if isinstance(task, str) else (None, task)
     if request.begins:
-      self._policies.reset(session.slot, **{kind: task})
+      self._policies.reset(session.slot, text, embedding=embedding)
     elif not _same(task, session.task):
-      self._policies.set_instruction(session.slot, **{kind: task})
+      self._policies.set_instruction(session.slot, text, embedding=embedding)
     session.task, session.started = task, True
 
 

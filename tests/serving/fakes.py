@@ -54,20 +54,20 @@ class CountingPolicies:
 
 
 @contextlib.contextmanager
-def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE) -> Iterator[tuple[Server, int]]:
+def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int = 0) -> Iterator[tuple[Server, int]]:
   """A server in a thread, and its port."""
-  server, stop, ready, port = Server(policies, size, api_key, 'a model'), asyncio.Event(), threading.Event(), []
+  server, stop, ready, ports = Server(policies, size, api_key, 'a model'), asyncio.Event(), threading.Event(), []
   loop = asyncio.new_event_loop()
 
   def run():
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-      runner.run(server.run('127.0.0.1', 0, stop, lambda number: (port.append(number), ready.set())))
+      runner.run(server.run('127.0.0.1', port, stop, lambda number: (ports.append(number), ready.set())))
 
   thread = threading.Thread(target=run)
   thread.start()
   try:
     assert ready.wait(20)
-    yield server, port[0]
+    yield server, ports[0]
   finally:
     loop.call_soon_threadsafe(stop.set)
     thread.join(20)

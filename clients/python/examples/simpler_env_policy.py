@@ -69,7 +69,7 @@ class SimplerPolicy:
 
   def _convert(self, raw: Action) -> Action:
     if 'translation' in raw and self._robot == 'widowx_bridge':
-      return _action(raw['translation'], rotation_vector(raw['rotation']), _binary(raw['gripper'] > 0.5), 0)
+      return _action(raw['translation'], rotation_vector(raw['rotation']), _binary(raw['gripper'] > 0.5), False)
     if 'world_vector' not in raw:
       raise ValueError(f'the policy acts by {sorted(raw)}, which {self._robot} does not understand.')
     terminate = raw['terminate_episode'].argmax() == 0

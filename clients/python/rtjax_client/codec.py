@@ -10,7 +10,7 @@ def pack(value: Any) -> bytes:
   return msgpack.packb(value, default=_encode)
 
 
-def unpack(message: bytes) -> Any:
+def unpack(message: Any) -> Any:
   return msgpack.unpackb(message, object_hook=_decode)
 
 

@@ -141,26 +141,27 @@ class RemotePolicy:
     self.close()
     self._owed, self._begins = 0, True
 
-  def _connect(self, deadline: float) -> None:
-    self._connection = self._open.enter_context(connect(
+  def _connect(self, deadline: float) -> ClientConnection:
+    connection = self._open.enter_context(connect(
         self._url, compression=None, max_size=None, additional_headers=self._headers, open_timeout=_left(deadline),
-        close_timeout=0.5))
+        close_timeout=0.2))
     if os.name == 'posix':
       # Sending to a machine that has gone silent must not hold a robot for longer than a step may take.
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))
-      self._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    self.metadata = codec.unpack(self._connection.recv(timeout=_left(deadline)))
+      connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    self.metadata = codec.unpack(connection.recv(timeout=_left(deadline)))
+    self._connection = connection
+    return connection
 
   def _exchange(self, observation: Dict[str, Any], deadline: float) -> Any:
-    if self._connection is None:
-      self._connect(deadline)
+    connection = self._connection or self._connect(deadline)
     image = resize_with_pad(observation['image'], tuple(self.metadata['image_size']))
     # Until an answer says that the episode has begun: an observation whose answer was late may have been refused.
-    self._connection.send(codec.pack(dict(observation, **self._task, image=image, reset=self._begins)))
+    connection.send(codec.pack(dict(observation, **self._task, image=image, reset=self._begins)))
     self._owed += 1
     while self._owed:
       try:
-        message = self._connection.recv(timeout=_left(deadline))
+        message = connection.recv(timeout=_left(deadline))
       except TimeoutError:
         raise ActionTimeout(f'no action from {self._url} within {self._timeout} s.') from None
       self._owed -= 1
