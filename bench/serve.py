@@ -3,7 +3,8 @@
   python bench/serve.py [--seconds 300] [--clients 8] [--hz 5] [--model tiny|rt1|CHECKPOINT]
 
 Prints one line of JSON: latency as the robots see it, the server's memory, threads and files at the start and the end.
-`tiny` is a network of a few thousand weights, so that the figures are the server's own. Exits with 1 if a robot got an error.
+`tiny` is a network of a few thousand weights, so that the figures are the server's own. Exits with 1 if a robot got
+an error.
 """
 import asyncio
 import json

@@ -57,13 +57,14 @@ def test_equals_a_policy_at_hand(model):
 
 
 def test_an_unknown_encoder_is_told(model):
-  with serving(BatchPolicy(model, 1, 'universal-sentence-encoder-large/5'), size=SIZE) as (_, port):
-    with RemotePolicy(port=port) as policy:
-      policy.reset('pick up the can')
-      with pytest.raises(RuntimeError, match=r'universal-sentence-encoder-large/5.*embedding='):
-        policy.step(pictures(1)[0])
-      policy.reset(embedding=np.zeros(512))
-      assert policy.step(pictures(1)[0]).begins
+  policies = BatchPolicy(model, 1, 'universal-sentence-encoder-large/5')
+  warm_up(policies, SIZE)
+  with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as policy:
+    policy.reset('pick up the can')
+    with pytest.raises(RuntimeError, match=r'universal-sentence-encoder-large/5.*embedding='):
+      policy.step(pictures(1)[0])
+    policy.reset(embedding=np.zeros(512))
+    assert policy.step(pictures(1)[0]).begins
 
 
 def test_command_line(model, tmp_path):
