@@ -17,6 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from rtjax import instructions
+from rtjax.instructions import InstructionEncoder
 from rtjax.models import Config, Model
 from rtjax.models.resize import resize_with_pad
 
@@ -47,13 +49,18 @@ class BatchPolicy:
     embedding_id: which instruction encoder made the embeddings that it was trained on.
     image_size: (height, width) that pictures are brought to first, aspect kept and padded with black, where the
       training pipeline did so (`pipeline.image_size`); None hands them to the network as they come.
+    encoder: for instructions as text; of this id. Not needed where the built-in one is meant, or for embeddings.
   """
 
-  def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None):
+  def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None,
+               encoder: InstructionEncoder | None = None):
+    if encoder is not None:
+      instructions.for_policy(embedding_id, encoder)  # raises if it is another
     if robots < 1:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.config: Config = model.config
     self.robots, self.embedding_id, self.image_size = robots, embedding_id, image_size
+    self._encoder = encoder
     self._graphdef, self._variables = nnx.split(model)
     self._blank = _blank(self._graphdef, self._variables)
     # One slot more than robots: calls for fewer of them are filled up with it.
@@ -132,13 +139,8 @@ class BatchPolicy:
     return PolicyOutput(action, tokens, now, confidence, plan)
 
   def _embed(self, instruction: str) -> np.ndarray:
-    from rtjax.data import instructions
-    if self.embedding_id != instructions.HASHED_NGRAMS:
-      raise ValueError(
-          f'this policy was trained on instruction embeddings of {self.embedding_id or "an unnamed encoder"!r}, which '
-          f'is not at hand: pass embedding=, a float32 [{self.config.embedding_size}] vector of that encoder, in place '
-          'of the text.')
-    return instructions.hashed_ngrams(instruction)
+    self._encoder = instructions.for_policy(self.embedding_id, self._encoder)
+    return self._encoder([instruction])[0]
 
 
 class Policy:
@@ -147,8 +149,9 @@ class Policy:
   Args: as `BatchPolicy`.
   """
 
-  def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None):
-    self._batch = BatchPolicy(model, 1, embedding_id, image_size)
+  def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None,
+               encoder: InstructionEncoder | None = None):
+    self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder)
     self.config, self.embedding_id = model.config, embedding_id
 
   @property
@@ -203,11 +206,16 @@ def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables:
 
 
 @overload
-def load_policy(path: str | os.PathLike) -> Policy: ...
+def load_policy(path: str | os.PathLike, *, encoder: InstructionEncoder | None = None) -> Policy: ...
 @overload
-def load_policy(path: str | os.PathLike, *, robots: int) -> BatchPolicy: ...
-def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy | BatchPolicy:
-  """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call."""
+def load_policy(path: str | os.PathLike, *, robots: int, encoder: InstructionEncoder | None = None) -> BatchPolicy: ...
+def load_policy(path: str | os.PathLike, *, robots: int | None = None,
+                encoder: InstructionEncoder | None = None) -> Policy | BatchPolicy:
+  """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call.
+
+  Args:
+    encoder: from `rtjax.instructions.open_encoder`, for instructions as text; checked against the checkpoint's id.
+  """
   from rtjax.pretrained import load_model
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
@@ -218,5 +226,5 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy
   image_size = tuple(image_size) if image_size else None
   model = load_model(path)
   if robots is None:
-    return Policy(model, embedding_id, image_size)
-  return BatchPolicy(model, robots, embedding_id, image_size)
+    return Policy(model, embedding_id, image_size, encoder)
+  return BatchPolicy(model, robots, embedding_id, image_size, encoder)

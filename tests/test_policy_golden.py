@@ -1,5 +1,6 @@
-"""Nine steps of the official policy, token by token."""
+"""Steps of the reference policies, token by token."""
 import golden_rt1
+import golden_rt1_x
 import numpy as np
 import pytest
 
@@ -31,3 +32,16 @@ def test_rollout(shared, golden, prefix):
       assert int(policy.history.frames[0]) == golden['seq_idx'][index]
   if not prefix:
     np.testing.assert_allclose(np.asarray(policy.history.tokens[0]), golden['final_image_tokens'], atol=3e-3)
+
+
+def test_rt1_x_rollout(shared):
+  """18 frames of the public example's policy: before and after its window of 15 has filled."""
+  golden = np.load(shared / 'parity/rt1_x/rollout.npz')
+  policy = Policy(golden_rt1_x.model(shared))
+  policy.reset(embedding=golden['natural_language_embedding'])
+  for index, image in enumerate(golden['image_uint8']):
+    out = policy.step(image)
+    np.testing.assert_array_equal(out.tokens, golden['tokens'][index])
+    np.testing.assert_allclose(out.logits, golden['logits'][index], atol=2e-3)
+    for name, value in out.action.items():
+      np.testing.assert_allclose(value, golden[f'action/{name}'][index], atol=1e-6, err_msg=name)

@@ -164,9 +164,13 @@ class FilmEfficientNet(nnx.Module):
 
   def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B D'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w C']:
-    x = x.astype(self.dtype)
-    x = dense_conv(x, self.stem[...].astype(self.dtype), 2, _paddings(x, 3, 2, self.padding))
-    x = self.stem_norm(x, train, swish=True)
+    x = self.begin(x, train)
     for block in self.blocks:
       x = block(x, condition, train, rngs)
     return self.head_norm(self.head(x), train, swish=True)
+
+  def begin(self, x: Float[Array, 'B H W 3'], train: bool = False) -> Float[Array, 'B h w C']:
+    """The stem."""
+    x = x.astype(self.dtype)
+    x = dense_conv(x, self.stem[...].astype(self.dtype), 2, _paddings(x, 3, 2, self.padding))
+    return self.stem_norm(x, train, swish=True)

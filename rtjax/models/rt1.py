@@ -111,6 +111,15 @@ class RT1Config:
   loss: Literal['mean', 'official'] = 'mean'
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+  def __post_init__(self) -> None:
+    sizes = {name: getattr(self, name) for name in (
+        'window', 'horizon', 'image_tokens', 'embedding_size', 'token_width', 'width', 'layers', 'heads', 'head_size')}
+    for name, value in (sizes | {'image_size': min(self.image_size)}).items():
+      if value < 1:
+        raise ValueError(f'model.{name} is {value}, it must be at least 1.')
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f'model.dropout is {self.dropout}, expected 0 (none) to below 1.')
+
   @property
   def action_tokens(self) -> int:
     """K * F: action tokens of one step."""
@@ -285,15 +294,20 @@ class RT1(nnx.Module):
     """Cross-entropy of the recorded actions' tokens.
 
     Args:
-      batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding.
+      batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding; for
+        distillation also `targets` [B, T, F, K, V], probabilities to learn in place of the recorded tokens.
       train: with batch statistics, dropout (given `rngs`) and only the cheap metrics.
     """
-    logits = self.apply(batch['images'], batch['embeddings'], train, rngs)
+    return self.judge(self.apply(batch['images'], batch['embeddings'], train, rngs), batch, train)
+
+  def judge(self, logits: Float[Array, 'B T K V'], batch: Mapping[str, Any], train: bool) -> LossTerms:
+    """The loss of logits; see `loss`."""
     spec, mask = self.config.action_spec, batch['mask']
     labels = spec.tokenize(batch['actions'])  # [B, T, F, K]
     logits = logits.reshape(*labels.shape, -1)
     counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    cross_entropy = (optax.softmax_cross_entropy(logits, batch['targets']) if 'targets' in batch else
+                     optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
     predicted = jnp.argmax(logits, -1).astype(jnp.int32)
     right = (predicted == labels) * counted

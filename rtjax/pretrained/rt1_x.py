@@ -70,7 +70,8 @@ def variables(config: RT1Config) -> list[tuple[str, str | None]]:
     pairs += norm(theirs, ours, 'mean', 'var') if 'batch_normalization' in theirs else [(f'{theirs}kernel', ours)]
   for index, _ in enumerate(_expanding(config)):
     theirs, ours = f'{_ENCODER}MBConvBlock_{index}/SqueezeExcite_0', f'tokenizer/encoder/blocks/{index}'
-    pairs += dense(f'{theirs}/reduce_conv2d_0', f'{ours}/squeeze') + dense(f'{theirs}/expand_conv2d_0', f'{ours}/excite')
+    pairs += dense(f'{theirs}/reduce_conv2d_0', f'{ours}/squeeze')
+    pairs += dense(f'{theirs}/expand_conv2d_0', f'{ours}/excite')
     pairs += film(f'{_ENCODER}FilmConditioning_{index}', f'{ours}/film')
   pairs += [(f'{_TOKENIZER}Conv_0/kernel', 'tokenizer/conv/kernel')]
   pairs += film(f'{_TOKENIZER}FilmConditioning_0', 'tokenizer/film')
@@ -165,8 +166,9 @@ def _config(values: Mapping[str, np.ndarray], where: str) -> RT1Config:
   specs = {spec.vocab_size: spec for spec in (actions.RT1_X, plain)}
   window, rest = divmod(positions, image_tokens + actions.RT1_X.num_tokens)
   if rest or vocab_size not in specs:
-    raise ValueError(f'{where} has {positions} positions, {image_tokens} image tokens and {vocab_size} bins: not a whole '
-                     f"number of steps with RT-1-X's {actions.RT1_X.num_tokens} action tokens of {sorted(specs)} bins.")
+    raise ValueError(f'{where} has {positions} positions, {image_tokens} image tokens and {vocab_size} bins: not a '
+                     f"whole number of steps with RT-1-X's {actions.RT1_X.num_tokens} action tokens of "
+                     f'{sorted(specs)} bins.')
   layers = {name.split('/')[1] for name in values if name.startswith(_BLOCK)}
-  return dataclasses.replace(RT1_X, action_spec=specs[vocab_size], window=window, image_tokens=image_tokens, width=width,
-                             layers=len(layers), heads=heads, head_size=head_size)
+  return dataclasses.replace(RT1_X, action_spec=specs[vocab_size], window=window, image_tokens=image_tokens,
+                             width=width, layers=len(layers), heads=heads, head_size=head_size)
