@@ -212,6 +212,8 @@ def warm_up(policies: BatchPolicy, image_size: tuple[int, int]) -> None:
   counts = {min(1 << power, policies.robots) for power in range(policies.robots.bit_length() + 1)}
   for slot in range(policies.robots):
     policies.reset(slot, embedding=np.zeros(policies.config.embedding_size, np.float32))
+  with contextlib.suppress(ValueError):  # loads the encoder of instructions, where there is one
+    policies.reset(0, 'go')
   for count in sorted(counts):
     policies.step(np.zeros((count, *image_size, 3), np.uint8), list(range(count)))
 
