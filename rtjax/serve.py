@@ -32,6 +32,9 @@ class Config:
   """Clients served at once. Each has a place in the model's memory from the start."""
   image_size: tuple[int, int] | None = None
   """Height and width of the pictures that clients send; if left out, those of the training, else 256 320."""
+  encoder: str = ''
+  """What turns instructions into vectors: a folder or an .npz table, see rtjax/instructions.py. Not needed for policies
+  with the built-in encoder, nor for clients that send embeddings."""
 
   def check(self, api_key: str) -> None:
     if self.max_clients < 1:
@@ -58,9 +61,11 @@ def main() -> None:
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
   # Only now: --help should not wait for JAX.
   import rtjax
+  from rtjax import instructions
   from rtjax.serving import server
 
-  policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients)
+  encoder = instructions.open_encoder(config.encoder) if config.encoder else None
+  policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
   size = config.image_size or policies.image_size or (256, 320)
   print(f'Compiling for pictures of {size[0]}x{size[1]} ...', flush=True)
   server.warm_up(policies, size)

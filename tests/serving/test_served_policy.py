@@ -100,7 +100,7 @@ def test_command_line(model, tmp_path):
 @pytest.mark.parametrize('arguments, words', [
     (['--max-clients', '0'], '--max-clients is 0'), (['--port', '70000'], '--port is 70000'),
     (['--host', '0.0.0.0'], 'RTJAX_API_KEY'), (['--image-size', '0', '3'], '--image-size'),
-    ([], 'no model at')])
+    (['--encoder', '/none'], 'instruction encoder'), ([], 'no model at')])
 def test_bad_arguments(arguments, words, monkeypatch, capsys):
   monkeypatch.delenv('RTJAX_API_KEY', raising=False)
   monkeypatch.setattr(sys, 'argv', ['serve', '/nowhere', *arguments])
