@@ -82,21 +82,22 @@ class BatchPolicy:
     """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
     self._set(slot, instruction, embedding)
 
-  def step(self, images: UInt8[np.ndarray, 'B H W 3'], slots: Sequence[int] | None = None) -> list[PolicyOutput]:
+  def step(self, images: UInt8[np.ndarray, 'B *V H W 3'], slots: Sequence[int] | None = None,
+           proprioception: Float[np.ndarray, 'B P'] | None = None) -> list[PolicyOutput]:
     """The actions to take on seeing `images`.
 
     Args:
-      images: one picture for each slot in `slots`, all of one size.
+      images: one picture for each slot in `slots`, all of one size; for a network of several cameras [B, V, H, W, 3].
       slots: different ones, in any order; None: all, in order.
+      proprioception: the robots' states, for networks that look at them.
 
     Raises:
-      ValueError: a slot was not `reset`, or is named twice; the pictures are not uint8 [B, H, W, 3].
+      ValueError: a slot was not `reset`, or is named twice; the pictures or the states are not what the network takes.
     """
     images = np.asarray(images)
     rows = np.array([self._checked(slot) for slot in (range(self.robots) if slots is None else slots)], int)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) != len(rows):
-      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [{len(rows)}, H, W, 3], one picture '
-                       'for each slot.')
+    self._check_pictures(images, len(rows))
+    states = self._checked_states(proprioception, len(rows))
     if len(set(rows)) < len(rows):
       raise ValueError(f'slots are {rows.tolist()}, expected different ones: each robot takes one step per call.')
     if not self._ready[rows].all():
@@ -106,10 +107,30 @@ class BatchPolicy:
       return []
     missing = _call_size(len(rows), self.robots) - len(rows)
     padded = np.concatenate([rows, np.full(missing, self.robots)])
-    images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
+    images, states = jax.tree.map(lambda array: _filled_up(array, missing), (images, states))
     self._histories, logits = _step(self._graphdef, self.image_size, self._variables, self._histories, padded,
-                                    images, self._embeddings[padded])
+                                    images, self._embeddings[padded], states)
     return [self._output(row) for row in np.asarray(logits)[:len(rows)]]
+
+  def _check_pictures(self, images: np.ndarray, count: int) -> None:
+    views = self.config.views
+    leading = (count, views) if views > 1 else (count,)
+    if images.shape[:-3] != leading or images.shape[-1:] != (3,) or images.dtype != np.uint8:
+      expected = ', '.join(map(str, leading))
+      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [{expected}, H, W, 3]: '
+                       + (f'{views} views' if views > 1 else 'one picture') + ' for each slot.')
+
+  def _checked_states(self, proprioception: np.ndarray | None, count: int) -> np.ndarray | None:
+    size = self.config.proprioception_size
+    if proprioception is None and not size:
+      return None
+    states = np.asarray(proprioception if proprioception is not None else np.zeros((count, 0)), np.float32)
+    if states.shape != (count, size):
+      wanted = f"float32 [{count}, {size}], the robot's state for each slot" if size else 'none for this network'
+      raise ValueError(f'proprioception has shape {states.shape}, expected {wanted}.')
+    if not np.all(np.isfinite(states)):
+      raise ValueError('proprioception holds NaN or infinite numbers.')
+    return states
 
   def _set(self, slot: int, instruction: str | None, embedding: np.ndarray | None) -> None:
     if (instruction is None) == (embedding is None):
@@ -167,21 +188,29 @@ class Policy:
     """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
     self._batch.set_instruction(0, instruction, embedding=embedding)
 
-  def step(self, image: UInt8[np.ndarray, 'H W 3']) -> PolicyOutput:
+  def step(self, image: UInt8[np.ndarray, '*V H W 3'],
+           proprioception: Float[np.ndarray, ' P'] | None = None) -> PolicyOutput:
     """The action to take on seeing `image`.
 
+    Args:
+      image: for a network of several cameras [V, H, W, 3].
+      proprioception: the robot's state, for networks that look at it.
+
     Raises:
-      ValueError: before `reset`, or for a picture that is not uint8 [H, W, 3].
+      ValueError: before `reset`, or for a picture or a state that the network does not take.
     """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-      raise ValueError(f'image is {image.dtype} {image.shape}, expected uint8 [H, W, 3].')
-    return self._batch.step(image[None])[0]
+    state = None if proprioception is None else np.asarray(proprioception)[None]
+    return self._batch.step(np.asarray(image)[None], proprioception=state)[0]
 
 
 def _call_size(count: int, most: int) -> int:
   """Robots that a call is made for: a power of two, or all, so that few sizes are compiled."""
   return min(1 << (count - 1).bit_length(), most)
+
+
+def _filled_up(array: np.ndarray, missing: int) -> np.ndarray:
+  """Zeros for `missing` robots behind those that are there."""
+  return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -196,12 +225,14 @@ def _write(histories: Any, slots: Int[Array, ' B'], values: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, histories: Any,
-          slots: Int[Array, ' B'], images: Array, embeddings: Float[Array, 'B E']) -> tuple[Any, Array]:
-  if image_size is not None and images.shape[1:3] != image_size:
+          slots: Int[Array, ' B'], images: Array, embeddings: Float[Array, 'B E'],
+          proprioception: Array | None) -> tuple[Any, Array]:
+  if image_size is not None and images.shape[-3:-1] != image_size:
     # Truncated to uint8, as the pipeline does.
-    images = resize_with_pad(images.astype(jnp.float32), image_size).astype(jnp.uint8)
+    pictures = images.reshape(-1, *images.shape[-3:]).astype(jnp.float32)
+    images = resize_with_pad(pictures, image_size).astype(jnp.uint8).reshape(*images.shape[:-3], *image_size, 3)
   history = jax.tree.map(lambda leaf: leaf[slots], histories)
-  history, logits = nnx.merge(graphdef, variables).advance(history, images, embeddings)
+  history, logits = nnx.merge(graphdef, variables).advance(history, images, embeddings, proprioception)
   return _write(histories, slots, history), logits
 
 

@@ -97,7 +97,7 @@ def test_bad_input(model):
   with pytest.raises(ValueError, match='NaN'):
     policy.reset(embedding=np.full(512, np.nan))
   policy.reset(embedding=embedding())
-  with pytest.raises(ValueError, match=r'float32 \(40, 32, 3\)'):
+  with pytest.raises(ValueError, match=r'float32 \(1, 40, 32, 3\)'):
     policy.step(frames(1)[0].astype(np.float32))
 
 

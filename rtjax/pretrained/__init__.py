@@ -2,11 +2,11 @@
 import os
 import pathlib
 
-from rtjax.models import RT1
+from rtjax.models import Model
 from rtjax.pretrained import rt1_x, tf_rt1
 
 
-def load_model(path: str | os.PathLike) -> RT1:
+def load_model(path: str | os.PathLike) -> Model:
   """Loads a model; its format is detected and its architecture read from it.
 
   Args:
