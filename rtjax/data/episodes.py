@@ -142,8 +142,8 @@ class Dataset:
 
   def sentences(self) -> Iterator[tuple[str, np.ndarray]]:
     """Each step's instruction and its embedding, float32 [512], in order; actions are not looked at."""
-    for chunk in self.chunks(self.num_episodes):
-      for steps in self._steps(chunk):
+    for run in _runs(self.chunks(self.num_episodes)):
+      for _, steps in self._steps(run):
         embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
         yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
 
