@@ -50,6 +50,7 @@ class Batcher:
 
   def __init__(self, policies: BatchPolicy, sessions: Sessions, metrics: Metrics):
     self.healthy = True
+    self._state_size = policies.config.proprioception_size
     self._policies, self._sessions, self._metrics = policies, sessions, metrics
     self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
     self._worker = concurrent.futures.ThreadPoolExecutor(1, 'policy')
@@ -106,7 +107,9 @@ class Batcher:
 
   def _step(self, ready: list[_Request]) -> list[tuple[PolicyOutput, dict[str, Any]]]:
     started = time.monotonic()
-    outs = self._policies.step(np.stack([r.observation.image for r in ready]), [r.session.slot for r in ready])
+    given = [r.observation.proprioception for r in ready]
+    states = np.stack([s for s in given if s is not None]) if self._state_size else None  # none lacks it: _prepare
+    outs = self._policies.step(np.stack([r.observation.image for r in ready]), [r.session.slot for r in ready], states)
     seconds = time.monotonic() - started
     self.healthy = True
     self._metrics.batches.observe(len(ready))
@@ -132,6 +135,11 @@ class Batcher:
       task = session.task
     if task is None:
       raise ProtocolError("the first observation has no 'instruction' (nor 'prompt', nor 'embedding').")
+    state = observation.proprioception
+    if self._state_size and (state is None or state.shape != (self._state_size,)):
+      raise ProtocolError(f"this policy looks at the robot's state: proprioception is "
+                          f'{"missing" if state is None else f"of shape {state.shape}"}, expected float32 '
+                          f'[{self._state_size}] at every step.')
     text, embedding = (task, None) if isinstance(task, str) else (None, task)
     if request.begins:
       self._policies.reset(session.slot, text, embedding=embedding)

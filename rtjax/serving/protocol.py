@@ -75,8 +75,8 @@ def unpack(message: bytes) -> Any:
     raise ProtocolError(f'the message is no msgpack map ({type(error).__name__}).') from None
 
 
-def observation(message: bytes | str, image_size: tuple[int, int]) -> Observation:
-  """Reads a client's message; its pictures must have `image_size` (height, width).
+def observation(message: bytes | str, image_size: tuple[int, int], views: int = 1) -> Observation:
+  """Reads a client's message; its picture must have `image_size` (height, width), [V, H, W, 3] if there are views.
 
   Raises:
     ProtocolError: names the key, what came and what was expected.
@@ -95,8 +95,11 @@ def observation(message: bytes | str, image_size: tuple[int, int]) -> Observatio
       fields[name] = _READERS[name](key, value)
   if 'image' not in fields:
     raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {_shown(sorted(received))}.")
-  if fields['image'].shape[:2] != image_size:
-    have, want = ('{}x{}'.format(*size) for size in (fields['image'].shape, image_size))
+  if fields['image'].shape[:-3] != ((views,) if views > 1 else ()):
+    raise ProtocolError(f'image is {_kind(fields["image"])}, this policy sees {views} view(s): expected uint8 '
+                        + (f'[{views}, H, W, 3].' if views > 1 else '[H, W, 3].'))
+  if fields['image'].shape[-3:-1] != image_size:
+    have, want = ('{}x{}'.format(*size) for size in (fields['image'].shape[-3:], image_size))
     raise ProtocolError(f'image is {have} (height x width), this server takes {want}: resize it before sending, as '
                         f'rtjax-client does by itself, or start the server with --image-size {have.replace("x", " ")}.')
   if 'instruction' in fields and 'embedding' in fields:
@@ -123,7 +126,7 @@ def _known(key: Any) -> str | None:
 
 
 def _image(key: str, value: Any) -> np.ndarray:
-  if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or value.shape[-1] != 3:
+  if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim not in (3, 4) or value.shape[-1] != 3:
     raise ProtocolError(f'{key} is {_kind(value)}, expected uint8 [H, W, 3], 0 to 255.')
   return value
 

@@ -52,7 +52,7 @@ class Server:
         'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size), 'max_clients': policies.robots,
         'embedding_id': policies.embedding_id, 'model': policies.config.to_dict(),
         'numbers': _numbers(policies.config.action_spec)}
-    self.image_size = image_size
+    self.image_size, self._views = image_size, policies.config.views
     self._api_key = api_key.encode()
     self.sessions = Sessions(policies.robots)
     self.metrics = Metrics(name)
@@ -121,7 +121,7 @@ class Server:
                    previous: dict[str, float]) -> bytes | str:
     """An answer, or a text that tells what is wrong."""
     try:
-      observation = protocol.observation(message, self.image_size)
+      observation = protocol.observation(message, self.image_size, self._views)
       answer = await self.batcher.step(session, observation)
     except ProtocolError as error:
       self.metrics.requests.labels('refused').inc()
@@ -136,7 +136,7 @@ class Server:
     self.metrics.answered(seconds)
     if answer.begins:
       self.metrics.episodes.inc()
-    session.note(observation.image, answer.out, answer.begins, seconds)
+    session.note(observation.image if self._views == 1 else observation.image[0], answer.out, answer.begins, seconds)
     return protocol.pack(protocol.answer(answer.out, answer.begins, answer.timing | previous))
 
   async def _close_all(self) -> None:
@@ -214,8 +214,11 @@ def warm_up(policies: BatchPolicy, image_size: tuple[int, int]) -> None:
     policies.reset(slot, embedding=np.zeros(policies.config.embedding_size, np.float32))
   with contextlib.suppress(ValueError):  # loads the encoder of instructions, where there is one
     policies.reset(0, 'go')
+  config = policies.config
+  views = (config.views,) if config.views > 1 else ()
   for count in sorted(counts):
-    policies.step(np.zeros((count, *image_size, 3), np.uint8), list(range(count)))
+    states = np.zeros((count, config.proprioception_size), np.float32) if config.proprioception_size else None
+    policies.step(np.zeros((count, *views, *image_size, 3), np.uint8), list(range(count)), states)
 
 
 def _response(status: http.HTTPStatus, kind: str, body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -23,6 +23,7 @@ class CountingPolicies:
     self.frames = dict.fromkeys(range(robots), -1)
     self.task: dict[int, float] = {}
     self.batches: list[list[int]] = []
+    self.states: list[np.ndarray | None] = []
     self.threads: set[str] = set()
     self.broken = False
 
@@ -36,7 +37,8 @@ class CountingPolicies:
       raise ValueError(f'embedding has shape {embedding.shape}, expected (512,).')
     self.task[slot] = len(instruction) if embedding is None else float(embedding[0])
 
-  def step(self, images, slots):
+  def step(self, images, slots, proprioception=None):
+    self.states.append(proprioception)
     assert len(set(slots)) == len(slots) == len(images) and min(self.frames[slot] for slot in slots) >= 0
     self.threads.add(threading.current_thread().name)
     time.sleep(self.delay)
@@ -47,7 +49,7 @@ class CountingPolicies:
 
   def _output(self, slot, image):
     self.frames[slot] += 1
-    plan = np.array([[self.frames[slot], image[0, 0, 0], self.task[slot], len(self.batches), 0, 0, 1]], np.float32)
+    plan = np.array([[self.frames[slot], image.flat[0], self.task[slot], len(self.batches), 0, 0, 1]], np.float32)
     tokens = np.arange(7, dtype=np.int32)
     return PolicyOutput(self.config.action_spec.unpack(plan[0]), tokens, np.zeros((7, 256), np.float32),
                         np.full(7, 0.5, np.float32), plan)

@@ -14,6 +14,8 @@ from rtjax_client import codec
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from rtjax.actions import ARM_7D
+from rtjax.models import MultiviewConfig
 from rtjax.serving.sessions import Session
 from tests.serving.fakes import SIZE, CountingPolicies, serving, until
 
@@ -98,6 +100,28 @@ def test_episodes(opened):
     assert seen == [(True, 1, 2), (False, 2, 2), (False, 3, 4), (True, 1, 4), (False, 2, 0.25), (True, 1, 0.5)]
     assert 'expected (512,)' in ask(one, image=image(), embedding=np.zeros(3, np.float32))
     assert ask(one, image=image())['actions'][0, :3].tolist() == [2, 0, 0.5]
+
+
+def test_views_and_the_robots_state(opened):
+  """A policy that looks at several cameras and at the state gets both; the others get no state."""
+  policies = CountingPolicies(1)
+  with serving(policies) as (_, port):
+    plain = opened(port)
+    plain.recv()
+    ask(plain, image=image(), instruction='go', proprioception=np.zeros(3, np.float32))
+    assert policies.states == [None]
+  policies = CountingPolicies(1)
+  policies.config = MultiviewConfig(action_spec=ARM_7D, views=2, proprioception_size=3)
+  with serving(policies) as (_, port):
+    one, both = opened(port), np.stack([image(5), image(6)])
+    one.recv()
+    state = np.arange(3, dtype=np.float32)
+    assert 'sees 2 view(s)' in ask(one, image=image(), instruction='go', proprioception=state)
+    assert 'proprioception is missing' in ask(one, image=both, instruction='go')
+    assert 'of shape (2,), expected float32 [3]' in ask(one, image=both, instruction='go', proprioception=state[:2])
+    assert ask(one, image=both, instruction='go', proprioception=state)['actions'][0, PICTURE] == 5
+    np.testing.assert_array_equal(policies.states[0], state[None])
+    assert get(port, '/frame/0')[:2] == (200, 'image/jpeg')
 
 
 def test_clients_have_their_own_episodes_and_share_steps(opened):
