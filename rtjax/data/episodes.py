@@ -77,7 +77,7 @@ class Dataset:
 
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
                views: Sequence[str] = (), proprioception: bool | None = False):
-    self.name, self.split, self._views, self._images = name, split, views, images
+    self.name, self.split, self.views, self._images = name, split, tuple(views), images
     self._builder = catalog.open_builder(name)
     self.adapter = adapters.get(self._builder.name)
     self._spec = action_spec
@@ -190,7 +190,7 @@ class Dataset:
       if len(images) != length:
         raise ValueError(f'{self.name}, episode {number} of {self.split!r}: {camera!r} has {len(images)} images for '
                          f'{length} steps. Mend or drop the episode.')
-    if not self._views:
+    if not self.views:
       return found[0]
     return np.stack([np.fromiter(images, object, length) for images in found], 1)
 
