@@ -149,7 +149,7 @@ class Policy:
 
   def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None):
     self._batch = BatchPolicy(model, 1, embedding_id, image_size)
-    self.config, self.embedding_id = model.config, embedding_id
+    self.model, self.config, self.embedding_id, self.image_size = model, model.config, embedding_id, image_size
 
   @property
   def history(self) -> Any:
@@ -208,13 +208,16 @@ def load_policy(path: str | os.PathLike) -> Policy: ...
 def load_policy(path: str | os.PathLike, *, robots: int) -> BatchPolicy: ...
 def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy | BatchPolicy:
   """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call."""
-  from rtjax.pretrained import load_model
+  from rtjax.pretrained import load_model, safetensors
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
   embedding_id, image_size = 'universal-sentence-encoder-large/5', None
   if checkpoint.is_checkpoint(path):
     metadata = checkpoint.read_metadata(path)
     embedding_id, image_size = metadata['embedding_id'], metadata['train']['pipeline']['image_size']
+  elif safetensors.find(path):
+    metadata = safetensors.read_metadata(path)
+    embedding_id, image_size = metadata['embedding_id'], metadata['image_size']
   image_size = tuple(image_size) if image_size else None
   model = load_model(path)
   if robots is None:
