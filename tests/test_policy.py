@@ -1,4 +1,8 @@
 """What a policy promises, on a tiny network; its numbers are in test_policy_golden.py."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -6,7 +10,7 @@ from tiny_rt1 import TINY
 
 from rtjax.data import instructions
 from rtjax.models import build
-from rtjax.policy import Policy
+from rtjax.policy import BatchPolicy, Policy
 
 
 @pytest.fixture(scope='module')
@@ -81,3 +85,73 @@ def test_bad_input(model):
   policy.reset(embedding=embedding())
   with pytest.raises(ValueError, match=r'float32 \(40, 32, 3\)'):
     policy.step(frames(1)[0].astype(np.float32))
+
+
+VARIANTS = {
+    'official': TINY,
+    'rt1_x': dataclasses.replace(TINY, padding='front', images_see_actions=False, feed_forward='swiglu'),
+    'blind images, back': dataclasses.replace(TINY, images_see_actions=False)}
+
+
+@pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
+def test_decode_step_is_decode_at_that_step(config):
+  """Leaving out what nobody attends to changes no logit, wherever the newest frame stands."""
+  network = build(config, rngs=nnx.Rngs(1))
+  tokens = jax.random.normal(jax.random.key(0), (2, config.window, config.image_tokens, config.token_width))
+  whole = network.decode(tokens)
+  for slot in range(config.window):
+    step = network.decode_step(tokens, jnp.array([slot, config.window - 1]))
+    np.testing.assert_allclose(step[0], whole[0, slot], atol=2e-5)
+    np.testing.assert_allclose(step[1], whole[1, -1], atol=2e-5)
+
+
+def test_front_padding_equals_windows_with_blank_frames_in_front():
+  config = VARIANTS['rt1_x']
+  network = build(config, rngs=nnx.Rngs(1))
+  policy = Policy(network)
+  policy.reset(embedding=embedding())
+  images = frames(5)
+  for step in range(5):
+    seen = images[max(0, step + 1 - config.window):step + 1]
+    blank = config.window - len(seen)
+    window = np.concatenate([np.zeros((blank, *images.shape[1:]), np.uint8), seen])
+    embeddings = np.concatenate([np.zeros((blank, 512), np.float32), np.tile(embedding(), (len(seen), 1))])
+    expected = np.asarray(network(window[None], embeddings[None]))[0, -1]
+    np.testing.assert_allclose(policy.step(images[step]).logits, expected, atol=2e-5)
+
+
+def test_robots_do_not_notice_each_other(model):
+  """Three robots that start, stop and change their instruction at different times act as each would alone."""
+  together, alone = BatchPolicy(model, 3), [Policy(model) for _ in range(3)]
+  images = frames(30)
+  for slot in range(3):
+    together.reset(slot, embedding=embedding(slot))
+    alone[slot].reset(embedding=embedding(slot))
+  for step, slots in enumerate([[0, 1, 2], [2], [0, 2], [1, 0, 2], [1], [2, 1], [0, 1, 2]]):
+    if step == 3:
+      together.set_instruction(1, embedding=embedding(9))
+      alone[1].set_instruction(embedding=embedding(9))
+    if step == 4:
+      together.reset(2, embedding=embedding(8))
+      alone[2].reset(embedding=embedding(8))
+    pictures = images[3 * step:3 * step + len(slots)]
+    for slot, picture, out in zip(slots, pictures, together.step(pictures, slots), strict=True):
+      expected = alone[slot].step(picture)
+      np.testing.assert_allclose(out.logits, expected.logits, atol=2e-5)
+      np.testing.assert_array_equal(out.tokens, expected.tokens)
+
+
+def test_bad_slots(model):
+  policies = BatchPolicy(model, 2)
+  policies.reset(0, embedding=embedding())
+  with pytest.raises(ValueError, match='slot 1 has no episode'):
+    policies.step(frames(2))
+  with pytest.raises(ValueError, match='slot is 2, expected 0 to 1'):
+    policies.reset(2, embedding=embedding())
+  with pytest.raises(ValueError, match='different ones'):
+    policies.step(frames(2), [0, 0])
+  with pytest.raises(ValueError, match=r'uint8 \[1, H, W, 3\]'):
+    policies.step(frames(2), [0])
+  with pytest.raises(ValueError, match='robots is 0'):
+    BatchPolicy(model, 0)
+  assert policies.step(frames(0), []) == []

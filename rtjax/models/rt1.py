@@ -285,15 +285,20 @@ class RT1(nnx.Module):
     """Cross-entropy of the recorded actions' tokens.
 
     Args:
-      batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding.
+      batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding; for
+        distillation also `targets` [B, T, F, K, V], probabilities to learn in place of the recorded tokens.
       train: with batch statistics, dropout (given `rngs`) and only the cheap metrics.
     """
-    logits = self.apply(batch['images'], batch['embeddings'], train, rngs)
+    return self.judge(self.apply(batch['images'], batch['embeddings'], train, rngs), batch, train)
+
+  def judge(self, logits: Float[Array, 'B T K V'], batch: Mapping[str, Any], train: bool) -> LossTerms:
+    """The loss of logits; see `loss`."""
     spec, mask = self.config.action_spec, batch['mask']
     labels = spec.tokenize(batch['actions'])  # [B, T, F, K]
     logits = logits.reshape(*labels.shape, -1)
     counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    cross_entropy = (optax.softmax_cross_entropy(logits, batch['targets']) if 'targets' in batch else
+                     optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
     predicted = jnp.argmax(logits, -1).astype(jnp.int32)
     right = (predicted == labels) * counted

@@ -27,6 +27,10 @@ class TrainConfig:
     output: the run's folder. If it holds checkpoints of this run, training resumes.
     init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
       efficientnetb3_notop.h5 for the image encoder alone.
+    prune: take out the least important heads and layers of `init_from`'s transformer, down to this model's numbers.
+    teacher: distillation: weights, as for `init_from`, of a larger network with the same window and actions to learn
+      from.
+    teacher_weight: share of the teacher's probabilities in the targets; the rest is the recorded token.
     steps: updates of the parameters in the whole run.
     batch_size: windows per step, over all devices.
     micro_batches: parts that a batch is computed in, one after the other, where memory is short.
@@ -50,6 +54,9 @@ class TrainConfig:
   data: tuple[str, ...] = ()
   output: str = 'checkpoints/run'
   init_from: str = ''
+  prune: bool = False
+  teacher: str = ''
+  teacher_weight: float = 0.5
   steps: int = 100_000
   batch_size: int = 256
   micro_batches: int = 1
@@ -74,6 +81,10 @@ class TrainConfig:
                         ('keep', 2), ('validate_every', 0), ('validation_batches', 0)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} is {getattr(self, name)}, it must be at least {least}.')
+    if self.prune and not self.init_from:
+      raise ValueError('prune is set without init_from: name the weights to take heads and layers out of.')
+    if not 0 <= self.teacher_weight <= 1:
+      raise ValueError(f'teacher_weight is {self.teacher_weight}, expected 0 (labels alone) to 1 (the teacher alone).')
 
   def to_dict(self) -> dict[str, Any]:
     """JSON-able; what config.json and checkpoints hold."""

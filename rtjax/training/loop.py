@@ -27,13 +27,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rtjax import compiler, models
 from rtjax.data.augment import augment
-from rtjax.training import initialize, metrics, sharding
+from rtjax.training import distill, initialize, metrics, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.batches import Batches
 from rtjax.training.checkpoint import Checkpoints, is_checkpoint
 from rtjax.training.config import TrainConfig, check_same_run
 from rtjax.training.state import TrainState, Tree, count, create, merge, split
 from rtjax.training.step import eval_step, train_step
+
+_PRUNE_ON = 4  # batches that tell which heads and layers are important
 
 
 class TrainingError(RuntimeError):
@@ -83,7 +85,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
       state, metadata = restored
       batches.restore(metadata['data'])
     else:
-      state = _first_state(config, optimizer, target, mesh)
+      state = _first_state(config, optimizer, target, mesh, batches)
     _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
@@ -99,9 +101,13 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
   start = step = int(state.step)
   layout = jax.tree.map(lambda leaf: leaf.sharding, state)
   replicated = NamedSharding(mesh, PartitionSpec())
+  teacher, soften = None, None
+  if config.teacher:
+    definition, teacher = distill.load_teacher(config.teacher, config.model, mesh)
+    soften = functools.partial(distill.soften, graphdef=definition, weight=config.teacher_weight)
   take_step = jax.jit(functools.partial(
       train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=config.micro_batches,
-      ema_decay=config.optimizer.ema_decay,
+      ema_decay=config.optimizer.ema_decay, soften=soften,
       augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)),
       donate_argnums=0, out_shardings=(layout, replicated), compiler_options=compiler.options())
   judge = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
@@ -116,7 +122,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
   with contextlib.closing(log), progress, _Signals() as signals:
     progress.say(_greeting(config, state, mesh, run, start))
     while step < config.steps and not stopped:
-      state, outputs = take_step(state, batches.next())
+      state, outputs = take_step(state, batches.next(), teacher)
       step += 1
       meter.push(step, outputs)
       progress.step(step)
@@ -175,11 +181,11 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
                                 state, sharding.shardings(state, mesh))
 
 
-def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState,
-                 mesh: Mesh) -> TrainState:
+def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
+                 batches: Batches) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
   if config.init_from:
-    report = initialize.start_from(model, config.init_from)
+    report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
     if jax.process_index() == 0:
       print(report)
   _, *trees = split(model)

@@ -13,17 +13,19 @@ from rtjax.training.state import TrainState, Tree, batch_stats_of, merge
 
 Batch = dict[str, jax.Array]
 Augment = Callable[[Batch, jax.Array], Batch]  # batch, key -> batch
+Soften = Callable[[Batch, Tree], Batch]  # batch, teacher's variables -> batch with soft targets
 
 
-def train_step(state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,
-               micro_batches: int = 1, ema_decay: float = 0.0,
-               augment: Augment | None = None) -> tuple[TrainState, dict[str, Any]]:
+def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphdef: nnx.GraphDef,
+               optimizer: optax.GradientTransformation, micro_batches: int = 1, ema_decay: float = 0.0,
+               augment: Augment | None = None, soften: Soften | None = None) -> tuple[TrainState, dict[str, Any]]:
   """One update of the parameters.
 
   A loss or gradient that is not finite changes nothing but `step`; whether to go on is for the caller to decide.
 
   Args:
     batch: the global batch; each array holds its B examples along the first axis.
+    teacher, soften: for distillation, see distill.py.
     micro_batches: n: gradients are summed over n parts of B / n examples, which bounds memory. Every target counts the
       same, so that only BatchNorm, whose statistics are those of one part, can tell.
 
@@ -37,6 +39,8 @@ def train_step(state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef, optim
     augment_key, dropout_key = jax.random.split(key)
     if augment is not None:
       part = augment(part, augment_key)
+    if soften is not None:
+      part = soften(part, teacher)
     model = merge(graphdef, params, batch_stats, state.constants)
     terms = model.loss(part, train=True, rngs=nnx.Rngs(dropout_key))
     return terms.total, (terms, batch_stats_of(model))

@@ -105,7 +105,7 @@ def test_train_step(shared, model, forward):
 
   def loss(params):
     network = training_state.merge(graphdef, params, batch_stats, constants)
-    logits = network.apply(images, embeddings, train=True)
+    logits = network.apply(jnp.asarray(images), jnp.asarray(embeddings), train=True)
     mean = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return mean, (logits, training_state.batch_stats_of(network))
 
