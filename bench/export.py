@@ -2,7 +2,7 @@
 
   python bench/export.py CHECKPOINT --dataset FOLDER [--split val] [--frames 200] [--formats onnx stablehlo]
 
-Prints one line of JSON per export; `latency` is the median step at batch 1, `model` that of the policy in rtjax.
+Prints one line of JSON per export; `latency_s` is the median step at batch 1, `model_s` that of the policy in rtjax.
 """
 import importlib
 import json
@@ -31,7 +31,8 @@ def main(checkpoint: tyro.conf.Positional[str], dataset: str, split: str = 'val'
             'format': name, 'int8': int8, 'MB': round(check.size(written) / 1e6, 1), 'frames': found.frames,
             'difference': float(f'{found.difference:.2g}'), 'largest_logit': round(found.largest, 1),
             'tokens': f'{found.equal}/{found.tokens}', 'latency_s': round(found.seconds, 4),
-            'model_s': round(found.model_seconds, 4), 'matmul_gflops': round(matmul_gflops())} | describe()), flush=True)
+            'model_s': round(found.model_seconds, 4), 'matmul_gflops': round(matmul_gflops())} | describe()),
+              flush=True)
 
 
 if __name__ == '__main__':

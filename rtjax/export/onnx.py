@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.data.tf import tf
-from rtjax.export.step import Step
+from rtjax.export.step import Step, save_history
 from rtjax.export.tensorflow_step import TensorFlowStep
 
 _OPSET = 18  # onnxruntime 1.14 and TensorRT 8.6 read it
@@ -29,7 +29,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
       _quantize(pathlib.Path(scratch) / 'float32.onnx', path)
   else:
     _convert(step, path)
-  np.savez(folder / 'history.npz', **step.history)
+  save_history(step, folder)
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:

@@ -6,8 +6,11 @@
 
 `time_step` is a TimeStep (tf_agents' or one of the same fields). Its observation holds all that released policies are
 given, of which `image` and `natural_language_embedding` are looked at, or these two alone. The state is the network's
-history in place of six raw pictures: it is only to be handed back. `step.info` holds logits [B, K*F, V] and tokens. policy_specs.pbtxt is what tf_agents'
-`SavedModelPyTFEagerPolicy(folder, load_specs_from_pbtxt=True)` reads.
+history in place of six raw pictures: it is only to be handed back. `step.info` holds logits [B, K*F, V] and tokens.
+policy_specs.pbtxt is what tf_agents' `SavedModelPyTFEagerPolicy(folder, load_specs_from_pbtxt=True)` reads.
+
+The signature `action`, for what serves SavedModels by name, takes `image`, `natural_language_embedding` and
+`state_NAME`, and gives `action_NAME`, `state_NAME` and `info_NAME`.
 """
 import pathlib
 from collections import namedtuple
@@ -16,14 +19,14 @@ from typing import Any
 import numpy as np
 from google.protobuf import text_format
 
+# No public names of TensorFlow, but what tf_agents writes and reads specifications with.
+from tensorflow.python.framework.tensor_spec import BoundedTensorSpec
+from tensorflow.python.saved_model import nested_structure_coder
+
 from rtjax.data.tf import tf
 from rtjax.export.quantize import quantized
 from rtjax.export.step import Step
 from rtjax.export.tensorflow_step import TensorFlowStep
-
-# No public names of TensorFlow, but what tf_agents writes and reads specifications with.
-from tensorflow.python.framework.tensor_spec import BoundedTensorSpec
-from tensorflow.python.saved_model import nested_structure_coder
 
 # A SavedModel knows tuples by their name and fields: these are tf_agents' own to it.
 TimeStep = namedtuple('TimeStep', ('step_type', 'reward', 'discount', 'observation'))
@@ -46,26 +49,31 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
   policy.model_variables = call.variables
   policy.train_step = tf.Variable(-1, trainable=False, dtype=tf.int64)  # unknown, as PolicySaver has it
 
-  def action(time_step: Any, policy_state: Any) -> Any:
-    seen = time_step.observation
-    found = call(policy_state, seen['image'], seen['natural_language_embedding'])
+  def decide(observation: dict[str, Any], state: dict[str, Any]) -> Any:
+    found = call(state, observation['image'], observation['natural_language_embedding'])
     return PolicyStep(_fields(step, found['action'][:, 0]), found['history'],
                       {'logits': found['logits'], 'tokens': found['tokens']})
+
+  def serve(**inputs: Any) -> dict[str, Any]:
+    made = decide(inputs, {name: inputs[f'state_{name}'] for name in step.history})
+    return {f'{part}_{name}': value for part in PolicyStep._fields for name, value in getattr(made, part).items()}
 
   def get_initial_state(batch_size: Any) -> dict[str, Any]:
     return {name: tf.repeat(value, batch_size, 0) for name, value in step.history.items()}
 
-  policy.action = tf.function(action, autograph=False)
+  policy.action = tf.function(lambda time_step, policy_state: decide(time_step.observation, policy_state),
+                              autograph=False)
   policy.get_initial_state = tf.function(get_initial_state, autograph=False, input_signature=[
       tf.TensorSpec((), tf.int32, 'batch_size')])
   policy.get_train_step = tf.function(lambda: policy.train_step.read_value(), autograph=False, input_signature=[])
-  batched = [_batched((_time_step(observation), _state(step))) for observation in _observations(step)]
-  for inputs in batched:
-    policy.action.get_concrete_function(*inputs)
+  all_given, seen = _observations(step)
+  for observation in (all_given, seen):
+    policy.action.get_concrete_function(*_batched((_time_step(observation), _state(step))))
+  served = seen | {f'state_{name}': spec for name, spec in _state(step).items()}
   tf.saved_model.save(policy, str(folder), signatures={
-      'action': _flat_signature(policy.action, batched[0]),
-      'get_initial_state': policy.get_initial_state.get_concrete_function(),
-      'get_train_step': tf.function(lambda: {'step': policy.train_step.read_value()}, input_signature=[])})
+      'action': tf.function(serve, autograph=False).get_concrete_function(**{
+          name: tf.TensorSpec((None, *spec.shape), spec.dtype, name) for name, spec in served.items()}),
+      'get_initial_state': policy.get_initial_state.get_concrete_function()})
   _write_specs(step, folder / 'policy_specs.pbtxt')
 
 
@@ -112,28 +120,6 @@ def _state(step: Step) -> dict[str, Any]:
 
 def _batched(specs: Any) -> Any:
   return tf.nest.map_structure(lambda spec: tf.TensorSpec((None, *spec.shape), spec.dtype, spec.name), specs)
-
-
-def _flat_signature(action: Any, inputs: Any) -> Any:
-  """Named tensors in and out, as PolicySaver names them: '0/observation/image', 'action/world_vector'."""
-  named = [tf.TensorSpec(spec.shape, spec.dtype, path) for path, spec in _paths(inputs)]
-
-  def flat(*tensors: Any) -> dict[str, Any]:
-    return dict(_paths(action(*tf.nest.pack_sequence_as(inputs, tensors))))
-  return tf.function(flat, autograph=False).get_concrete_function(*named)
-
-
-def _paths(nest: Any, prefix: str = '') -> list[tuple[str, Any]]:
-  """(path, leaf) in tf.nest's order."""
-  if hasattr(nest, '_fields'):
-    items = [(name, getattr(nest, name)) for name in nest._fields]
-  elif isinstance(nest, dict):
-    items = sorted(nest.items())
-  elif isinstance(nest, tuple):
-    items = [(str(index), part) for index, part in enumerate(nest)]
-  else:
-    return [(prefix, nest)]
-  return [pair for key, part in items for pair in _paths(part, f'{prefix}/{key}' if prefix else key)]
 
 
 def _write_specs(step: Step, path: pathlib.Path) -> None:

@@ -9,11 +9,10 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 from jax import export
 
 from rtjax.export.quantize import quantized
-from rtjax.export.step import Step, symbolic_batch
+from rtjax.export.step import Step, save_history, symbolic_batch
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -24,7 +23,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
   program = export.export(jax.jit(lambda *inputs: step(step.weights, *inputs)), platforms=PLATFORMS)(
       *step.shapes(symbolic_batch()))
   (folder / 'policy.stablehlo').write_bytes(program.serialize())
-  np.savez(folder / 'history.npz', **step.history)
+  save_history(step, folder)
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:

@@ -1,4 +1,5 @@
 """What is exported: the policy step, a pure function of weights, history, pictures and instruction embeddings."""
+import pathlib
 from typing import Any
 
 import jax
@@ -72,7 +73,13 @@ class Step:
 
 
 def dequantize(weight: Any) -> Any:
-  return weight['int8'].astype(jnp.float32) * weight['scale'] if isinstance(weight, dict) else weight
+  return weight['int8'].astype(jnp.float32) * weight['scale'] if isinstance(weight, dict) else jnp.asarray(weight)
+
+
+def save_history(step: Step, folder: pathlib.Path) -> None:
+  """Writes history.npz: what a robot starts from, with a leading axis of 1."""
+  arrays: dict[str, Any] = step.history
+  np.savez(folder / 'history.npz', **arrays)
 
 
 def symbolic_batch() -> Any:

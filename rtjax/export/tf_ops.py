@@ -1,8 +1,8 @@
 """A traced JAX function as plain TensorFlow ops, for SavedModels that any TensorFlow 2 runs and that tf2onnx reads.
 
 `jax2tf` wraps a program in XlaCallModule instead: older TensorFlow (2.15, the last with tf_agents) cannot read today's
-programs, and every process that loads one compiles for minutes. The networks here come to some forty primitives, most of
-them one op each. What depends on weights alone is computed once, in translation. Where code differs by platform
+programs, and every process that loads one compiles for a minute. The networks here come to some forty primitives, most
+of them one op each. What depends on weights alone is computed once, in translation. Where code differs by platform
 (`jax.lax.platform_dependent`), the branch that is not XLA's CPU is taken: grouped convolutions, which TensorFlow,
 onnxruntime and TensorRT have kernels for.
 """
@@ -18,8 +18,7 @@ from rtjax.data.tf import tf
 
 Tensor = Any  # tf.Tensor, or np.ndarray for what is known at translation
 
-_INLINED = {'jit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr',
-            'remat2': 'jaxpr', 'checkpoint': 'jaxpr'}
+_INLINED = {'jit': 'jaxpr', 'custom_vjp_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr', 'remat2': 'jaxpr'}
 # Larger constants become variables: a graph of them would be slow to load, and at 2 GB impossible.
 _SMALL = 1024
 
@@ -67,7 +66,8 @@ class Translation:
     return [self._full(result, variable.aval, size)
             for result, variable in zip(results, self._closed.jaxpr.outvars, strict=True)]
 
-  def _run(self, jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Tensor], size: Tensor) -> list[Tensor]:
+  def _run(self, jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Tensor],
+           size: Tensor) -> list[Tensor]:
     values: dict[Any, Tensor] = dict(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
     def read(variable: Any) -> Tensor:
@@ -77,7 +77,7 @@ class Translation:
       values.update(zip(equation.outvars, results, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
-  def _equation(self, equation: core.JaxprEqn, inputs: list[Tensor], size: Tensor) -> list[Tensor]:
+  def _equation(self, equation: Any, inputs: list[Tensor], size: Tensor) -> list[Tensor]:
     name, parameters = equation.primitive.name, equation.params
     if name in _INLINED:
       inner = parameters[_INLINED[name]]
@@ -162,12 +162,12 @@ def _dot_general(parameters: Any, x: Tensor, y: Tensor) -> Tensor:
   y_free = [axis for axis in range(len(y.shape)) if axis not in (*y_summed, *y_batch)]
   lead = [x.shape[axis] for axis in x_batch]
   result = [*lead, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free)]
-  count = math.prod(x.shape[axis] for axis in x_summed)
+  count = _product(x, x_summed)
   if len(x.shape) == 4 and len(y.shape) == 2 and x_summed == (3,) and y_summed == (0,):
-    return tf.nn.conv2d(x, y[None, None], 1, 'VALID')  # a pointwise convolution, which runtimes join with its neighbours
-  x = _reshaped(_transposed(x, [*x_batch, *x_free, *x_summed]), [*lead, -1, count])
-  y = _reshaped(_transposed(y, [*y_batch, *y_summed, *y_free]), [*lead, count, math.prod(y.shape[a] for a in y_free)])
-  return _reshaped(tf.matmul(x, y), result)
+    return tf.nn.conv2d(x, y[None, None], 1, 'VALID')  # a pointwise convolution: runtimes join it with what follows
+  left = _reshaped(_transposed(x, [*x_batch, *x_free, *x_summed]), [*lead, _product(x, x_free), count])
+  right = _reshaped(_transposed(y, [*y_batch, *y_summed, *y_free]), [*lead, count, _product(y, y_free)])
+  return _reshaped(tf.matmul(left, right), result)
 
 
 def _transposed(x: Tensor, order: list[int]) -> Tensor:
@@ -175,10 +175,13 @@ def _transposed(x: Tensor, order: list[int]) -> Tensor:
 
 
 def _reshaped(x: Tensor, shape: Sequence[int | None]) -> Tensor:
-  unknown = [axis for axis, n in enumerate(shape) if n in (None, -1)]
-  if len(unknown) > 1:  # the batch, and an axis whose length is known after all
-    shape = [n if axis == unknown[0] or n not in (None, -1) else x.shape[axis] for axis, n in enumerate(shape)]
   return tf.reshape(x, [-1 if n is None else n for n in shape]) if tuple(shape) != tuple(x.shape) else x
+
+
+def _product(x: Tensor, axes: Sequence[int]) -> int | None:
+  """Elements along some axes; None if the batch is one of them."""
+  sizes = [x.shape[axis] for axis in axes]
+  return None if None in sizes else math.prod(sizes)
 
 
 def _convolution(parameters: Any, x: Tensor, kernel: Tensor) -> Tensor:
