@@ -1,4 +1,4 @@
-"""ONNX, for onnxruntime and TensorRT: policy.onnx, and history.npz with what a robot starts from.
+"""ONNX: policy.onnx, and history.npz with what a robot starts from.
 
 Inputs `images`, `embeddings` and one `history_NAME` for each array of the history; outputs `logits`, `tokens`, `action`
 and one `next_history_NAME` each, which the next step takes in. The batch is dynamic.
@@ -12,12 +12,16 @@ import tempfile
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
+import tf2onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from rtjax.data.tf import tf
 from rtjax.export.step import Step, save_history
 from rtjax.export.tensorflow_step import TensorFlowStep
 
-_OPSET = 18  # onnxruntime 1.14 and TensorRT 8.6 read it
+_OPSET = 18  # onnxruntime 1.14 and later
 
 
 def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
@@ -34,7 +38,6 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 def load(folder: pathlib.Path, step: Step) -> Any:
   """The program in onnxruntime: (history, images, embeddings) -> outputs, as `Step` names them."""
-  import onnxruntime
   session = onnxruntime.InferenceSession(folder / 'policy.onnx', providers=['CPUExecutionProvider'])
   outputs = [output.name for output in session.get_outputs()]
 
@@ -46,8 +49,6 @@ def load(folder: pathlib.Path, step: Step) -> Any:
 
 
 def _convert(step: Step, path: pathlib.Path) -> None:
-  import onnx
-  import tf2onnx
   logging.getLogger('tf2onnx').setLevel(logging.ERROR)  # it reports each pass
   history, *others = step.shapes(None)
   names = [f'history_{name}' for name in history] + ['images', 'embeddings']
@@ -67,5 +68,4 @@ def _convert(step: Step, path: pathlib.Path) -> None:
 
 
 def _quantize(path: pathlib.Path, target: pathlib.Path) -> None:
-  from onnxruntime.quantization import QuantType, quantize_dynamic
   quantize_dynamic(path, target, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=['MatMul'])

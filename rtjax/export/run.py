@@ -27,7 +27,10 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
     ValueError: the folder holds something or cannot be written, or a float32 export does not agree with the model.
     FileNotFoundError: no checkpoint, or no dataset.
   """
-  format = importlib.import_module(f'rtjax.export.{to}')
+  try:
+    format = importlib.import_module(f'rtjax.export.{to}')
+  except ModuleNotFoundError as error:
+    raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _refuse(folder)
   policy, step = load(checkpoint, picture)
   shown = (check.dataset_frames(policy, dataset, split, step.picture, frames) if dataset
