@@ -30,7 +30,8 @@ def main(checkpoint: tyro.conf.Positional[str], dataset: str, split: str = 'val'
         print(json.dumps({
             'format': name, 'int8': int8, 'MB': round(check.size(written) / 1e6, 1), 'frames': found.frames,
             'difference': float(f'{found.difference:.2g}'), 'largest_logit': round(found.largest, 1),
-            'tokens': f'{found.equal}/{found.tokens}', 'latency_s': round(found.seconds, 4),
+            'tokens': f'{found.equal}/{found.tokens}',
+            'agrees': found.agrees, 'latency_s': round(found.seconds, 4),
             'model_s': round(found.model_seconds, 4), 'matmul_gflops': round(matmul_gflops())} | describe()),
               flush=True)
 

@@ -71,8 +71,9 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
   _run_steps(run, step, episodes[0].first())  # may compile
   steps = [made for episode in episodes for made in _run_steps(run, step, episode)]
   _check_actions(step, steps)
-  wanted, found = (np.stack([made['logits'] for made, _ in part]) for part in (expected, steps))
-  tokens, chosen = (np.stack([made['tokens'] for made, _ in part]) for part in (expected, steps))
+  now = step.config.action_spec.num_tokens  # a policy tells the logits of the next action, not of those after it
+  wanted, found = (np.stack([made['logits'][:now] for made, _ in part]) for part in (expected, steps))
+  tokens, chosen = (np.stack([made['tokens'][:now] for made, _ in part]) for part in (expected, steps))
   differences, ranked = np.abs(found - wanted), np.sort(wanted, -1)
   clear = ranked[..., -1] - ranked[..., -2] > 2 * differences.max(-1)
   seconds, model_seconds = (float(np.median([s for _, s in part])) for part in (steps, expected))

@@ -47,7 +47,7 @@ def test_equals_the_policy(network, format, tmp_path):
   shown = check.noise_frames(step, 15)
   assert [len(episode.images) for episode in shown] == [10, 5]
   found = check.compare(check.reference(policy, shown), exported(format, step, tmp_path), step, shown)
-  assert found.frames == 15 and found.equal == found.tokens == 15 * step.config.action_tokens
+  assert found.frames == 15 and found.equal == found.tokens == 15 * step.config.action_spec.num_tokens
   assert found.difference < 1e-5 and found.agrees and found.seconds > 0
 
 
