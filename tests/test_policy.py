@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from tiny_rt1 import TINY
 
-from rtjax.data import instructions
-from rtjax.models import build
+from rtjax import instructions
+from rtjax.models import MultiviewConfig, build
 from rtjax.policy import BatchPolicy, Policy
 
 
@@ -59,6 +59,20 @@ def test_instruction_as_text(model):
   np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
 
 
+def test_instruction_by_a_table(model):
+  encoder_id = 'universal-sentence-encoder-large/5'
+  table = instructions.Table(encoder_id, ('pick up the can', 'open the drawer'), np.stack([embedding(1), embedding(2)]))
+  policy = Policy(model, encoder_id, encoder=table)
+  policy.reset('open the drawer')
+  by_text = policy.step(frames(1)[0])
+  policy.reset(embedding=embedding(2))
+  np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
+  with pytest.raises(ValueError, match='pick up the can'):
+    policy.reset('pick up a can')
+  with pytest.raises(ValueError, match=f'embeddings of .{encoder_id}.*given is .hashed-ngrams/1.'):
+    Policy(model, encoder_id, encoder=instructions.HashedNgrams())
+
+
 def test_pictures_are_brought_to_the_size_of_training(model):
   tf = pytest.importorskip('tensorflow')
   image = frames(1)[0]
@@ -83,7 +97,7 @@ def test_bad_input(model):
   with pytest.raises(ValueError, match='NaN'):
     policy.reset(embedding=np.full(512, np.nan))
   policy.reset(embedding=embedding())
-  with pytest.raises(ValueError, match=r'float32 \(40, 32, 3\)'):
+  with pytest.raises(ValueError, match=r'float32 \(1, 40, 32, 3\)'):
     policy.step(frames(1)[0].astype(np.float32))
 
 
@@ -155,3 +169,21 @@ def test_bad_slots(model):
   with pytest.raises(ValueError, match='robots is 0'):
     BatchPolicy(model, 0)
   assert policies.step(frames(0), []) == []
+
+
+def test_a_policy_of_several_views_and_the_robots_state():
+  """Equals the network on the same step; the state and every view are needed."""
+  config = MultiviewConfig(views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
+  network = build(config, rngs=nnx.Rngs(2))
+  policies = BatchPolicy(network, 2)
+  for slot in range(2):
+    policies.reset(slot, embedding=embedding(slot))
+  images, states = frames(4).reshape(2, 2, 40, 32, 3), np.random.default_rng(3).normal(size=(2, 7)).astype(np.float32)
+  outputs = policies.step(images, proprioception=states)
+  for out, picture, state, slot in zip(outputs, images, states, (0, 1), strict=True):
+    expected = np.asarray(network(picture[None, None], embedding(slot)[None], state[None, None]))[0, 0]
+    np.testing.assert_allclose(out.logits, expected, atol=2e-5)
+  with pytest.raises(ValueError, match=r'proprioception has shape \(2, 0\), expected float32 \[2, 7\]'):
+    policies.step(images)
+  with pytest.raises(ValueError, match=r'expected uint8 \[2, 2, H, W, 3\]: 2 views'):
+    policies.step(images[:, 0], proprioception=states)

@@ -14,7 +14,7 @@ from rtjax import actions, configs
 from rtjax.actions import ActionSpec
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig
-from rtjax.models import RT1Config
+from rtjax.models import MultiviewConfig, RT1Config
 from rtjax.training.optimizer import OptimizerConfig
 
 
@@ -46,7 +46,7 @@ class TrainConfig:
       to reach `output`.
     tensorboard: write curves to OUTPUT/tensorboard.
     wandb: Weights & Biases project to report to; empty = none.
-    model: the network.
+    model: the network; the preset decides which one.
     pipeline: how the datasets become batches.
     augment: how images are varied.
     optimizer: how the parameters move.
@@ -71,7 +71,7 @@ class TrainConfig:
   distributed: str = ''
   tensorboard: bool = True
   wandb: str = ''
-  model: RT1Config = dataclasses.field(default_factory=RT1Config)
+  model: RT1Config | MultiviewConfig = dataclasses.field(default_factory=RT1Config)
   pipeline: DataConfig = dataclasses.field(default_factory=DataConfig)
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -142,6 +142,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     print('\n'.join(f'{name:<{width}}  {configs.summary(name)}' for name in configs.names()))
     sys.exit(0)
   name, *rest = arguments
+  if name.startswith('-'):
+    exit_with(f'the preset comes first, got {name!r}: python train.py PRESET {name} ..., with one of '
+              f'{", ".join(configs.names())}.')
   if name not in configs.names():
     close = difflib.get_close_matches(name, configs.names(), 1)
     hint = f' Did you mean {close[0]!r}?' if close else ''

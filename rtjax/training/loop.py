@@ -184,6 +184,7 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
 def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                  batches: Batches) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
+  initialize.standardize(model, batches.statistics)
   if config.init_from:
     report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
     if jax.process_index() == 0:
