@@ -174,7 +174,8 @@ class Policy:
   def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None,
                encoder: InstructionEncoder | None = None, views: tuple[str, ...] = ()):
     self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder, views)
-    self.config, self.embedding_id, self.views = model.config, embedding_id, views
+    self.model, self.config, self.views = model, model.config, views
+    self.embedding_id, self.image_size = embedding_id, image_size
 
   @property
   def history(self) -> Any:
@@ -249,14 +250,20 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None,
     encoder: from `rtjax.instructions.open_encoder`, for instructions as text; checked against the checkpoint's id.
   """
   from rtjax.data.config import DataConfig
-  from rtjax.pretrained import load_model
+  from rtjax.pretrained import load_model, safetensors
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
   embedding_id, pipeline = 'universal-sentence-encoder-large/5', DataConfig()
   if checkpoint.is_checkpoint(path):
     metadata = checkpoint.read_metadata(path)
     embedding_id, stored = metadata['embedding_id'], metadata['train']['pipeline']
-    image_size = stored['image_size'] and tuple(stored['image_size'])
-    pipeline = DataConfig(image_size=image_size, views=tuple(stored['views']))
+    pipeline = DataConfig(image_size=_pair(stored['image_size']), views=tuple(stored['views']))
+  elif safetensors.find(path):
+    metadata = safetensors.read_metadata(path)
+    embedding_id, pipeline = metadata['embedding_id'], DataConfig(image_size=_pair(metadata['image_size']))
   what = load_model(path), embedding_id, pipeline.image_size, encoder, pipeline.views
   return Policy(*what) if robots is None else BatchPolicy(what[0], robots, *what[1:])
+
+
+def _pair(size: list[int] | None) -> tuple[int, int] | None:
+  return (size[0], size[1]) if size else None
