@@ -2,9 +2,12 @@
 import sys
 from collections.abc import Callable
 
+from rtjax import memory
+
 
 def run(main: Callable[[], None]) -> None:
   """Calls `main`; what its user can mend is printed as `error: ...`, and ends the process with code 2."""
+  memory.keep()
   try:
     main()
   except Exception as error:
