@@ -1,0 +1,35 @@
+"""Environments to judge policies in: gymnasium environments, found by name."""
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  import gymnasium
+
+# Imported at first use: a simulator is an extra.
+_ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop')}
+
+
+def names() -> list[str]:
+  """The environments there are."""
+  return sorted(_ENVS)
+
+
+def make(name: str, **settings: Any) -> 'gymnasium.Env':
+  """The environment called `name`: `make('tabletop', split='seen', image_size=(96, 96), renderer='rays', seed=0)`.
+
+  Raises:
+    ValueError: there is no such environment, split or renderer.
+    ImportError: the simulator is not installed.
+  """
+  if name not in _ENVS:
+    close = difflib.get_close_matches(name, _ENVS, 1)
+    raise ValueError(f'unknown environment {name!r}, expected one of {names()}.'
+                     + (f' Did you mean {close[0]!r}?' if close else ''))
+  module, cls = _ENVS[name]
+  try:
+    return getattr(importlib.import_module(module), cls)(**settings)
+  except ModuleNotFoundError as error:
+    if error.name not in ('mujoco', 'gymnasium'):
+      raise
+    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[sim]'.") from error
