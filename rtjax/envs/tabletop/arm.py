@@ -64,7 +64,7 @@ _HAND = f"""
   <geom class="hand" type="box" size="0.022 0.062 0.020" pos="0 0 0.020" mass="0.4"/>
   <geom class="hand_dark" type="box" size="0.018 0.055 0.008" pos="0 0 0.047" mass="0.1"/>
   <site name="grip" pos="0 0 0.126" size="0.003" group="4"/>
-  <camera name="wrist" pos="0.085 0 0.010" xyaxes="0 1 0 -0.94 0 0.34" fovy="70"/>
+  <camera name="wrist" pos="0.085 0 0.010" xyaxes="0 1 0 0.94 0 0.34" fovy="70"/>
   {_FINGER.format(name='left_finger', side=1, offset=0.006)}
   {_FINGER.format(name='right_finger', side=-1, offset=-0.006)}
 </body>"""

@@ -19,6 +19,11 @@ _SPACE_MANY = 0.022
 _TRIES = 300
 
 
+def area(drawer: float) -> np.ndarray:
+  """Where objects may stand while the drawer is open by so many metres: [2, 2]."""
+  return _AREA_DRAWER_OPEN if drawer > 0.02 else AREA
+
+
 @dataclasses.dataclass(frozen=True)
 class Episode:
   """What an episode starts from."""
@@ -77,7 +82,7 @@ class _Places:
 def _scene(task: Task, split: Split, draw: np.random.Generator) -> Scene | None:
   drawer = _drawer(task, draw)
   many = split.distractors[0] > 5
-  places = _Places(_AREA_DRAWER_OPEN if drawer else AREA, _SPACE_MANY if many else _SPACE, draw)
+  places = _Places(area(drawer), _SPACE_MANY if many else _SPACE, draw)
   try:
     bowl = None
     if task.reference == BOWL or (task.target and task.reference != DRAWER and not many and draw.random() < 0.15):

@@ -4,16 +4,28 @@ One call of `mj_multiRay` finds what each pixel sees, and its surface normal; fu
 what lies in shadow. Colours, textures and light are the model's own, so that `gl.py` shows the same scene. Edges
 between geoms are sampled four times as densely as the rest.
 """
+from typing import NamedTuple
+
 import mujoco
 import numpy as np
 
 # Seen are the groups of ordinary geoms, not the sites and helpers of group 4.
 _GROUPS = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 _LAMP_RADIUS = 0.07
-# Where on the lamp shadow rays start, in units of its radius; chosen so that no two share a row or column.
-_LAMP_POINTS = np.array([(-0.75, 0.25), (-0.25, -0.75), (0.25, 0.75), (0.75, -0.25)])
+# Where on the lamp shadow rays start, in units of its radius. Neighbouring pixels use different points, whose average
+# over 3x3 pixels is the soft shadow.
+_LAMP_POINTS = np.array([(-0.7, 0.1), (0.3, -0.6), (0.6, 0.5), (-0.2, 0.8), (0.0, 0.0), (-0.5, -0.6), (0.9, -0.1),
+                         (0.2, 0.3), (-0.4, 0.4)])
 _SUBPIXELS = np.array([(-0.375, 0.125), (-0.125, -0.375), (0.125, 0.375), (0.375, -0.125)])
 _SKY = np.array([0.80, 0.83, 0.86], np.float32)
+
+
+class _Hits(NamedTuple):
+  """What R rays hit: geom [R] (the number of geoms for none), points, normals and the rays' directions [R, 3]."""
+  geom: np.ndarray
+  points: np.ndarray
+  normal: np.ndarray
+  directions: np.ndarray
 
 
 class Rays:
@@ -23,6 +35,7 @@ class Rays:
     self._height, self._width = image_size
     rows, columns = np.mgrid[:self._height, :self._width].astype(float)
     self._rows, self._columns = rows.ravel(), columns.ravel()
+    self._lamp_point = (self._rows % 3 * 3 + self._columns % 3).astype(int)
 
   def start(self, model: mujoco.MjModel) -> None:
     """Takes the colours, textures and light of an episode's model."""
@@ -39,36 +52,31 @@ class Rays:
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     """What `camera` sees: uint8 [H, W, 3]."""
     number = self._model.camera(camera).id
-    geom, colour = self._sample(data, number, self._rows, self._columns)
-    edges = np.flatnonzero(self._edges(geom))
+    hits = self._hits(data, number, self._rows, self._columns)
+    colour = self._shade(data, hits, self._blurred(hits.geom, self._visible(data, hits, self._lamp_point)))
+    edges = np.flatnonzero(self._edges(hits.geom))
     if len(edges):
-      offsets = np.repeat(_SUBPIXELS, len(edges), 0)
-      rows, columns = (np.tile(at[edges], len(_SUBPIXELS)) + offset
-                       for at, offset in zip((self._rows, self._columns), offsets.T, strict=True))
-      _, finer = self._sample(data, number, rows, columns)
-      colour[edges] = finer.reshape(len(_SUBPIXELS), len(edges), 3).mean(0)
+      colour[edges] = self._finer(data, number, edges)
     return (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).reshape(self._height, self._width, 3)
 
   def close(self) -> None:
     """Nothing to give back."""
 
-  def _sample(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray
-              ) -> tuple[np.ndarray, np.ndarray]:
-    """Geom [R] (the number of geoms where nothing is hit) and linear colour float32 [R, 3] at pixels."""
+  def _finer(self, data: mujoco.MjData, camera: int, pixels: np.ndarray) -> np.ndarray:
+    """The colour of some pixels from four rays each: float32 [R, 3]."""
+    count = len(_SUBPIXELS)
+    rows, columns = ((at[pixels] + offset[:, None]).ravel()
+                     for at, offset in zip((self._rows, self._columns), _SUBPIXELS.T, strict=True))
+    hits = self._hits(data, camera, rows, columns)
+    seen = self._visible(data, hits, np.repeat(np.arange(count), len(pixels)))
+    return self._shade(data, hits, seen).reshape(count, len(pixels), 3).mean(0)
+
+  def _hits(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> _Hits:
     origin = data.cam_xpos[camera]
     directions = self._directions(data, camera, rows, columns)
     geom, distance, normal = self._cast(data, origin, directions)
     geom = np.where(geom < 0, self._model.ngeom, geom)
-    points = origin + directions * distance[:, None]
-    colour = self._albedo[geom]
-    for texture in self._textures:
-      where = np.flatnonzero(geom == texture.geom)
-      if len(where):
-        colour[where] = texture.sample(data, points[where], normal[where])
-    lit = self._light(data, geom, points, normal, directions)
-    hit = geom < self._model.ngeom
-    colour[hit] = colour[hit] * lit[0][hit] + lit[1][hit]
-    return geom, colour
+    return _Hits(geom, origin + directions * distance[:, None], normal, directions)
 
   def _directions(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     half = np.tan(np.radians(self._model.cam_fovy[camera]) / 2)
@@ -77,8 +85,7 @@ class Rays:
     local[:, 0] = (columns - (self._width - 1) / 2) * scale
     local[:, 1] = -(rows - (self._height - 1) / 2) * scale
     local[:, 2] = -1
-    local /= np.sqrt(np.einsum('ij,ij->i', local, local))[:, None]
-    return local @ data.cam_xmat[camera].reshape(3, 3).T
+    return _unit(local) @ data.cam_xmat[camera].reshape(3, 3).T
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,32 +95,46 @@ class Rays:
                        distance, normal.reshape(-1), count, mujoco.mjMAXVAL)
     return geom, distance, normal
 
-  def _light(self, data: mujoco.MjData, geom: np.ndarray, points: np.ndarray, normal: np.ndarray, view: np.ndarray
-             ) -> tuple[np.ndarray, np.ndarray]:
-    """What the surface's colour is multiplied by, and what is added to it: float32 [R, 3] each."""
-    lamp = data.light_xpos[0]
-    to_lamp = lamp - points
-    to_lamp /= np.sqrt(np.einsum('ij,ij->i', to_lamp, to_lamp))[:, None]
-    facing = np.maximum(np.einsum('ij,ij->i', normal, to_lamp), 0).astype(np.float32)
-    seen = np.zeros(len(geom), np.float32)
-    ask = np.flatnonzero((facing > 0) & (geom < self._model.ngeom))
-    seen[ask] = self._visible(data, lamp, points[ask])
-    halfway = to_lamp - view
-    halfway /= np.sqrt(np.einsum('ij,ij->i', halfway, halfway))[:, None]
-    gloss = np.maximum(np.einsum('ij,ij->i', normal, halfway), 0).astype(np.float32) ** 40
-    up = (0.75 + 0.25 * normal[:, 2]).astype(np.float32)
-    multiply = (facing * seen)[:, None] * self._diffuse + up[:, None] * self._ambient
-    return multiply, (gloss * seen * self._shiny[geom])[:, None] * self._diffuse
+  def _shade(self, data: mujoco.MjData, hits: _Hits, seen: np.ndarray) -> np.ndarray:
+    """Linear colour float32 [R, 3], given the share of the lamp that each point sees [R]."""
+    colour = self._albedo[hits.geom]
+    for texture in self._textures:
+      where = np.flatnonzero(hits.geom == texture.geom)
+      if len(where):
+        colour[where] = texture.sample(data, hits.points[where], hits.normal[where])
+    to_lamp = _unit(data.light_xpos[0] - hits.points)
+    lit = np.maximum(_dot(hits.normal, to_lamp), 0) * seen
+    gloss = np.maximum(_dot(hits.normal, _unit(to_lamp - hits.directions)), 0) ** 40 * seen * self._shiny[hits.geom]
+    upwards = 0.75 + 0.25 * hits.normal[:, 2].astype(np.float32)
+    shaded = colour * (lit[:, None] * self._diffuse + upwards[:, None] * self._ambient) + gloss[:, None] * self._diffuse
+    return np.where((hits.geom < self._model.ngeom)[:, None], shaded, colour)
 
-  def _visible(self, data: mujoco.MjData, lamp: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The share of the lamp that each point sees, float32 [R]."""
-    share = np.zeros(len(points), np.float32)
-    for x, y in _LAMP_POINTS:
-      origin = lamp + _LAMP_RADIUS * np.array([x, y, 0.0])
-      way = points - origin
-      _, distance, _ = self._cast(data, origin, way)  # in units of the way: 1 is the point itself
-      share += (distance > 0.997) | (distance < 0)
-    return share / len(_LAMP_POINTS)
+  def _visible(self, data: mujoco.MjData, hits: _Hits, lamp_point: np.ndarray) -> np.ndarray:
+    """1 where a point sees its point of the lamp (`lamp_point` [R] numbers them), else 0: float32 [R]."""
+    seen = np.zeros(len(hits.geom), np.float32)
+    facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, data.light_xpos[0] - hits.points) > 0)
+    for number, (x, y) in enumerate(_LAMP_POINTS):
+      ask = np.flatnonzero(facing & (lamp_point == number))
+      if not len(ask):
+        continue
+      origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
+      _, distance, _ = self._cast(data, origin, hits.points[ask] - origin)  # in units of the way: 1 is the point itself
+      seen[ask] = (distance > 0.997) | (distance < 0)
+    return seen
+
+  def _blurred(self, geom: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`seen` averaged over those of the 3x3 neighbours that show the same geom: float32 [H * W]."""
+    geom = np.pad(geom.reshape(self._height, self._width).astype(np.int32), 1, constant_values=-1)
+    seen = np.pad(seen.reshape(self._height, self._width), 1)
+    middle = geom[1:-1, 1:-1]
+    total, count = np.zeros(middle.shape, np.float32), np.zeros(middle.shape, np.float32)
+    for row in range(3):
+      for column in range(3):
+        there = np.s_[row:row + self._height, column:column + self._width]
+        same = geom[there] == middle
+        total += seen[there] * same
+        count += same
+    return (total / count).ravel()
 
   def _edges(self, geom: np.ndarray) -> np.ndarray:
     """Which pixels have a neighbour that shows another geom, bool [H * W]."""
@@ -151,3 +172,12 @@ class _Texture:
     row = (second * self._repeat[1] * height).astype(int) % height
     column = (first * self._repeat[0] * width).astype(int) % width
     return self._pixels[row, column]
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Inner products of rows: float32 [R]."""
+  return np.einsum('ij,ij->i', one, other).astype(np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  return vectors / np.sqrt(np.einsum('ij,ij->i', vectors, vectors))[:, None]

@@ -21,7 +21,7 @@ CABINET = np.array([0.50, 0.225])
 """Middle of the cabinet's front, x and y; the drawer opens towards -y."""
 DRAWER_INSIDE = np.array([[-0.085, 0.012, 0.0], [0.085, 0.155, 0.055]])
 """Lowest and highest corner of the drawer's inside, from the drawer's origin at the middle of its front."""
-HANDLE = np.array([0.0, -0.046, 0.045])
+HANDLE = np.array([0.0, -0.056, 0.045])
 """The handle's middle, from the drawer's origin: a bar along x."""
 BOWL_RADIUS, BOWL_HEIGHT = 0.074, 0.042
 BOWL = 'bowl'
@@ -126,7 +126,7 @@ _ROOM = f"""
   <geom class="fixed" name="table" type="box" size="0.55 0.75 0.02" pos="0.40 0 -0.02" material="table"/>
   <geom class="fixed" name="floor" type="plane" size="4 4 0.1" pos="0 0 -0.75" rgba="0.34 0.32 0.31 1"/>
   <geom class="fixed" name="back_wall" type="box" size="0.02 3 2" pos="-0.9 0 1.0" material="wall"/>
-  {_camera('front', (1.07, 0.0, 0.66), (0.475, 0.0, 0.055), 34)}
+  {_camera('front', (1.07, 0.0, 0.66), (0.46, 0.0, 0.07), 34)}
   {_camera('left', (0.62, 0.85, 0.55), (0.48, 0.0, 0.04), 40)}
   {_camera('right', (0.62, -0.85, 0.55), (0.48, 0.0, 0.04), 40)}
   {_camera('top', (0.50, 0.0, 1.05), (0.50, 0.0, 0.0), 34)}

@@ -13,7 +13,7 @@ CONTAINERS = (BOWL, DRAWER)
 
 LIFT = 0.05
 """A picked object is this much higher than at the start, m."""
-NEAR = 0.04
+NEAR = 0.05
 """Objects are near when at most this far apart, from edge to edge, m."""
 DRAWER_OPEN, DRAWER_CLOSED = 0.12, 0.015
 _TOPPLED, _UPRIGHT = math.radians(60), math.radians(12)
