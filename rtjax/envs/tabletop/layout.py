@@ -67,7 +67,7 @@ class _Places:
     for _ in range(_TRIES):
       x, y = map(float, self._draw.uniform(low, high))
       free = all(math.hypot(x - a, y - b) > radius + r + max(self._space, clear) for a, b, r in self._taken)
-      blocked = any(x < a + 0.03 + radius and abs(y - b) < width + radius for a, b, width in self._corridors)
+      blocked = any(y < b + 0.03 + radius and abs(x - a) < width + radius for a, b, width in self._corridors)
       close = far_from is not None and math.hypot(x - far_from[0], y - far_from[1]) < far_from[2]
       if free and not blocked and not close:
         self._taken.append((x, y, radius + clear))
@@ -75,7 +75,7 @@ class _Places:
     raise _NoRoom
 
   def keep_corridor(self, x: float, y: float, width: float) -> None:
-    """Keeps free what lies between the arm's base and a place."""
+    """Keeps free what lies to the right of a place, where the hand comes from that stands an object up."""
     self._corridors.append((x, y, width))
 
 
@@ -112,9 +112,9 @@ def _named(task: Task, places: _Places, bowl: tuple[float, float] | None, drawer
   if task.skill == 'take_out':
     return [_contained(task.target, bowl if task.reference == BOWL else None, drawer, draw)]
   if task.skill == 'upright':
-    x, y = places.take(shape.half_height, np.array([[0.42, -0.17], [0.54, 0.06]]))
+    x, y = places.take(shape.half_height, np.array([[0.42, -0.09], [0.56, 0.07]]))
     places.keep_corridor(x, y, 0.07)
-    return [_lying(task.target, x, y, float(draw.uniform(-1, 1)))]
+    return [_lying(task.target, x, y, float(draw.uniform(-0.3, 2.3)))]
   x, y = places.take(shape.radius, clear=0.07 if task.skill == 'knock' else 0)
   objects = [_standing(task.target, x, y, draw)]
   if isinstance(task.reference, Item):
@@ -130,7 +130,7 @@ def _standing(item: Item, x: float, y: float, draw: np.random.Generator, height:
 
 
 def _lying(item: Item, x: float, y: float, yaw: float) -> Placed:
-  """On its side, its top pointing away from the arm, give or take `yaw`."""
+  """On its side, its top pointing to `yaw`."""
   half = math.pi / 4
   c, s = math.cos(yaw / 2), math.sin(yaw / 2)
   quaternion = (c * math.cos(half), -s * math.sin(half), c * math.sin(half), s * math.cos(half))

@@ -19,7 +19,7 @@ CAMERAS = ('front', 'wrist', 'left', 'right', 'top', 'shoulder')
 DRAWER_TRAVEL = 0.15
 CABINET = np.array([0.50, 0.225])
 """Middle of the cabinet's front, x and y; the drawer opens towards -y."""
-DRAWER_INSIDE = np.array([[-0.085, 0.012, 0.0], [0.085, 0.155, 0.055]])
+DRAWER_INSIDE = np.array([[-0.085, 0.012, 0.0], [0.085, 0.155, 0.09]])
 """Lowest and highest corner of the drawer's inside, from the drawer's origin at the middle of its front."""
 HANDLE = np.array([0.0, -0.056, 0.045])
 """The handle's middle, from the drawer's origin: a bar along x."""

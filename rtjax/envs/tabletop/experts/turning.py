@@ -11,6 +11,8 @@ from rtjax.envs.tabletop.world import TABLE, State
 _DOWN = np.array([0, 0, -1.0])
 _LEFT_TILTED = 0.12  # that an object is let go with, rad: it rocks onto its base, and the hand stays off the table
 _TURN_HEIGHT = 0.15
+_MIDDLE_TURN = 0.75  # of the hand's yaw, within the last joint's range; rad
+_SIDE = math.pi / 2  # where a hand that points sideways points to: the arm cannot point forward so low
 
 
 def knock(task: Task, state: State) -> np.ndarray:
@@ -32,7 +34,7 @@ def knock(task: Task, state: State) -> np.ndarray:
 
 
 def upright(task: Task, state: State) -> np.ndarray:
-  """Grasps across the axis, lifts, turns the hand forward until the object stands, and sets it down."""
+  """Grasps across the axis, lifts, turns the hand sideways until the object stands, and sets it down."""
   assert task.target is not None
   name = task.target.name
   pose = state.poses[name]
@@ -41,7 +43,7 @@ def upright(task: Task, state: State) -> np.ndarray:
   if pose.tilt < 0.25:
     return _withdraw(state, name)
   axis = pose.rotation[:2, 2]
-  turn = float(np.clip(math.atan2(axis[1], axis[0]), -1.6, 1.6))
+  turn = (math.atan2(axis[1], axis[0]) - _MIDDLE_TURN + math.pi) % (2 * math.pi) - math.pi + _MIDDLE_TURN
   point = pose.position + 0.012 * pose.rotation[:, 2]
   point[2] = max(point[2], 0.018)
   rotation = yaw(turn)
@@ -66,13 +68,13 @@ def _set_upright(state: State, name: str) -> np.ndarray:
 
 
 def _standing_rotation(state: State, axis: np.ndarray) -> np.ndarray:
-  """The gripper's rotation with which the held object, whose axis is `axis`, stands, and the hand points forward."""
+  """The gripper's rotation with which the held object, whose axis is `axis`, stands, and the hand points left."""
   tilt = math.acos(float(np.clip(axis[2], -1, 1)))
   across = np.cross(axis, [0, 0, 1.0])
   across = across / max(np.linalg.norm(across), 1e-9)
   raised = rotation_matrix(max(tilt - _LEFT_TILTED, 0) * across) @ state.rotation
   ahead = raised @ _DOWN
-  return yaw(-math.atan2(ahead[1], ahead[0])) @ raised if np.linalg.norm(ahead[:2]) > 0.3 else raised
+  return yaw(_SIDE - math.atan2(ahead[1], ahead[0])) @ raised if np.linalg.norm(ahead[:2]) > 0.3 else raised
 
 
 def _withdraw(state: State, name: str) -> np.ndarray:
