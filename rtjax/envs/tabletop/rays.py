@@ -40,14 +40,14 @@ class Rays:
   def start(self, model: mujoco.MjModel) -> None:
     """Takes the colours, textures and light of an episode's model."""
     self._model = model
-    colour = np.where((model.geom_matid >= 0)[:, None], 1.0, model.geom_rgba[:, :3])
+    colour = np.where((model.geom_matid >= 0)[:, None], 1.0, model.geom_rgba[:, :3] ** 2)
     self._albedo = np.concatenate([colour, [_SKY]]).astype(np.float32)  # the last for rays that hit nothing
     self._textures = [_Texture(model, geom) for geom in np.flatnonzero(model.geom_matid >= 0)]
     shiny = np.full(model.ngeom + 1, 0.25, np.float32)
     shiny[:-1][model.geom_matid >= 0] = 0.03
     self._shiny = shiny
     self._diffuse = model.light_diffuse[0].astype(np.float32)
-    self._ambient = model.light_ambient[0].astype(np.float32)
+    self._ambient = np.asarray(model.vis.headlight.ambient, np.float32)
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     """What `camera` sees: uint8 [H, W, 3]."""
@@ -79,13 +79,11 @@ class Rays:
     return _Hits(geom, origin + directions * distance[:, None], normal, directions)
 
   def _directions(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    half = np.tan(np.radians(self._model.cam_fovy[camera]) / 2)
-    scale = 2 * half / self._height
-    local = np.empty((len(rows), 3))
-    local[:, 0] = (columns - (self._width - 1) / 2) * scale
-    local[:, 1] = -(rows - (self._height - 1) / 2) * scale
-    local[:, 2] = -1
-    return _unit(local) @ data.cam_xmat[camera].reshape(3, 3).T
+    scale = 2 * np.tan(np.radians(self._model.cam_fovy[camera]) / 2) / self._height
+    right, up, back = data.cam_xmat[camera].reshape(3, 3).T
+    across = (columns - (self._width - 1) / 2) * scale
+    upwards = ((self._height - 1) / 2 - rows) * scale
+    return _unit(across[:, None] * right + upwards[:, None] * up - back)  # a matrix product would wake BLAS's threads
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,7 +156,7 @@ class _Texture:
     start = model.tex_adr[number]
     pixels = model.tex_data[start:start + height * width * 3].reshape(height, width, 3)
     self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # to linear light, the inverse of the square root at the end
-    self._repeat = model.mat_texrepeat[material]
+    self._repeat = model.mat_texrepeat[material] / 2  # OpenGL's uniform texture coordinates grow by 1 in 2 m
     self.geom = int(geom)
 
   def sample(self, data: mujoco.MjData, points: np.ndarray, normal: np.ndarray) -> np.ndarray:

@@ -74,20 +74,19 @@ def build(scene: Scene) -> mujoco.MjModel:
 <mujoco model="tabletop">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="8" iterations="30"/>
-  <visual><headlight active="0"/><map znear="0.01"/><quality shadowsize="2048" offsamples="4"/>
+  <visual><headlight ambient="{numbers(0.38 * look.brightness * (2 - warm))}" diffuse="0 0 0" specular="0 0 0"/><map znear="0.01"/><quality shadowsize="2048" offsamples="4"/>
     <global offwidth="1280" offheight="1024"/></visual>
   <statistic extent="1.5" center="0.5 0 0.1"/>
   <default>{_DEFAULTS}</default>
   <asset>
     <texture name="table" type="2d" builtin="flat" width="{textures.SIZE}" height="{textures.SIZE}"/>
     <texture name="wall" type="2d" builtin="flat" width="{textures.SIZE}" height="{textures.SIZE}"/>
-    <material name="table" texture="table" texrepeat="2 2" texuniform="true" specular="0.15" shininess="0.3"/>
-    <material name="wall" texture="wall" texrepeat="1 1" texuniform="true" specular="0"/>
+    <material name="table" texture="table" texrepeat="4 4" texuniform="true" specular="0.15" shininess="0.3"/>
+    <material name="wall" texture="wall" texrepeat="2 2" texuniform="true" specular="0"/>
   </asset>
   <worldbody>
-    <light name="lamp" pos="{numbers(look.light)}" dir="{numbers(np.array([0.5, 0, 0]) - look.light)}" cutoff="80"
-      diffuse="{numbers(0.75 * look.brightness * warm)}" specular="0.3 0.3 0.3"
-      ambient="{numbers(0.38 * look.brightness * (2 - warm))}"/>
+    <light name="lamp" pos="{numbers(look.light)}" dir="{numbers(np.array([0.5, 0, 0]) - look.light)}" cutoff="80" exponent="0"
+      diffuse="{numbers(0.75 * look.brightness * warm)}" specular="0.3 0.3 0.3"/>
     {_ROOM}{_CABINET}{arm.body_xml()}{bowl}{bodies}
   </worldbody>
   <contact><exclude body1="cabinet" body2="drawer"/><exclude body1="room" body2="drawer"/></contact>
@@ -126,6 +125,8 @@ _ROOM = f"""
   <geom class="fixed" name="table" type="box" size="0.55 0.75 0.02" pos="0.40 0 -0.02" material="table"/>
   <geom class="fixed" name="floor" type="plane" size="4 4 0.1" pos="0 0 -0.75" rgba="0.34 0.32 0.31 1"/>
   <geom class="fixed" name="back_wall" type="box" size="0.02 3 2" pos="-0.9 0 1.0" material="wall"/>
+  <geom class="fixed" name="left_wall" type="box" size="3 0.02 2" pos="1 2.0 1.0" material="wall"/>
+  <geom class="fixed" name="right_wall" type="box" size="3 0.02 2" pos="1 -2.0 1.0" material="wall"/>
   {_camera('front', (1.07, 0.0, 0.66), (0.46, 0.0, 0.07), 34)}
   {_camera('left', (0.62, 0.85, 0.55), (0.48, 0.0, 0.04), 40)}
   {_camera('right', (0.62, -0.85, 0.55), (0.48, 0.0, 0.04), 40)}
