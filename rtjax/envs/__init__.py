@@ -1,5 +1,6 @@
 """Environments to judge policies in: gymnasium environments, found by name."""
 import difflib
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -33,3 +34,17 @@ def make(name: str, **settings: Any) -> 'gymnasium.Env':
     if error.name not in ('mujoco', 'gymnasium'):
       raise
     raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[sim]'.") from error
+
+
+def make_vector(name: str, count: int, **settings: Any) -> 'gymnasium.vector.VectorEnv':
+  """`count` environments in as many processes; the settings are those of `make`.
+
+  `reset(seed=[...])` takes one seed per environment. An episode that ended stays so until
+  `reset(options={'reset_mask': bool [count]})` starts the masked ones anew.
+  """
+  if name not in _ENVS:
+    make(name)  # raises
+  from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+  # gymnasium 1.4 loses texts in shared memory.
+  return AsyncVectorEnv([functools.partial(make, name, **settings)] * count, shared_memory=False, context='spawn',
+                        autoreset_mode=AutoresetMode.DISABLED)
