@@ -122,6 +122,11 @@ class ActionSpec:
     return tuple(name for f in self.fields for name in _indexed(f.name, f.num_tokens))
 
   @functools.cached_property
+  def token_bins(self) -> tuple[int, ...]:
+    """How many values each token can take: the bins of its number, or its classes."""
+    return tuple(f.bins for f in self.fields for _ in range(f.num_tokens))
+
+  @functools.cached_property
   def number_names(self) -> tuple[str, ...]:
     """A name for each number of the raw action."""
     return tuple(name for f in self.fields for name in _indexed(f.name, f.size))
@@ -294,7 +299,15 @@ ARM_7D = ActionSpec((
     ActionField('gripper', 1, 0.0, 1.0),
 ))
 
-SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D}
+# Where the gripper is to be: its pose in the robot's frame, and whether it is closed (class 0) or open (class 1), the
+# opening of arm7d as a class. Mirrored about the plane y = 0.
+POSE_7D = ActionSpec((
+    ActionField('position', 3, (-0.5, -0.5, 0.0), (0.5, 0.5, 0.8), unit='m', frame='base', mirror=(1, -1, 1)),
+    ActionField('orientation', 3, -3.14, 3.14, unit='rad', frame='base', mirror=(-1, 1, -1)),
+    classes('gripper', 2),
+))
+
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D}
 
 
 def get(name: str) -> ActionSpec:

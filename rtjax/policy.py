@@ -17,6 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from rtjax import instructions
+from rtjax.instructions import InstructionEncoder
 from rtjax.models import Config, Model
 from rtjax.models.resize import resize_with_pad
 
@@ -47,13 +49,18 @@ class BatchPolicy:
     embedding_id: which instruction encoder made the embeddings that it was trained on.
     image_size: (height, width) that pictures are brought to first, aspect kept and padded with black, where the
       training pipeline did so (`pipeline.image_size`); None hands them to the network as they come.
+    encoder: for instructions as text; of this id. Not needed where the built-in one is meant, or for embeddings.
   """
 
-  def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None):
+  def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None,
+               encoder: InstructionEncoder | None = None):
+    if encoder is not None:
+      instructions.for_policy(embedding_id, encoder)  # raises if it is another
     if robots < 1:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.config: Config = model.config
     self.robots, self.embedding_id, self.image_size = robots, embedding_id, image_size
+    self._encoder = encoder
     self._graphdef, self._variables = nnx.split(model)
     self._blank = _blank(self._graphdef, self._variables)
     # One slot more than robots: calls for fewer of them are filled up with it.
@@ -75,21 +82,22 @@ class BatchPolicy:
     """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
     self._set(slot, instruction, embedding)
 
-  def step(self, images: UInt8[np.ndarray, 'B H W 3'], slots: Sequence[int] | None = None) -> list[PolicyOutput]:
+  def step(self, images: UInt8[np.ndarray, 'B *V H W 3'], slots: Sequence[int] | None = None,
+           proprioception: Float[np.ndarray, 'B P'] | None = None) -> list[PolicyOutput]:
     """The actions to take on seeing `images`.
 
     Args:
-      images: one picture for each slot in `slots`, all of one size.
+      images: one picture for each slot in `slots`, all of one size; for a network of several cameras [B, V, H, W, 3].
       slots: different ones, in any order; None: all, in order.
+      proprioception: the robots' states, for networks that look at them.
 
     Raises:
-      ValueError: a slot was not `reset`, or is named twice; the pictures are not uint8 [B, H, W, 3].
+      ValueError: a slot was not `reset`, or is named twice; the pictures or the states are not what the network takes.
     """
     images = np.asarray(images)
     rows = np.array([self._checked(slot) for slot in (range(self.robots) if slots is None else slots)], int)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) != len(rows):
-      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [{len(rows)}, H, W, 3], one picture '
-                       'for each slot.')
+    self._check_pictures(images, len(rows))
+    states = self._checked_states(proprioception, len(rows))
     if len(set(rows)) < len(rows):
       raise ValueError(f'slots are {rows.tolist()}, expected different ones: each robot takes one step per call.')
     if not self._ready[rows].all():
@@ -99,10 +107,30 @@ class BatchPolicy:
       return []
     missing = _call_size(len(rows), self.robots) - len(rows)
     padded = np.concatenate([rows, np.full(missing, self.robots)])
-    images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
+    images, states = jax.tree.map(lambda array: _filled_up(array, missing), (images, states))
     self._histories, logits = _step(self._graphdef, self.image_size, self._variables, self._histories, padded,
-                                    images, self._embeddings[padded])
+                                    images, self._embeddings[padded], states)
     return [self._output(row) for row in np.asarray(logits)[:len(rows)]]
+
+  def _check_pictures(self, images: np.ndarray, count: int) -> None:
+    views = self.config.views
+    leading = (count, views) if views > 1 else (count,)
+    if images.shape[:-3] != leading or images.shape[-1:] != (3,) or images.dtype != np.uint8:
+      expected = ', '.join(map(str, leading))
+      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [{expected}, H, W, 3]: '
+                       + (f'{views} views' if views > 1 else 'one picture') + ' for each slot.')
+
+  def _checked_states(self, proprioception: np.ndarray | None, count: int) -> np.ndarray | None:
+    size = self.config.proprioception_size
+    if proprioception is None and not size:
+      return None
+    states = np.asarray(proprioception if proprioception is not None else np.zeros((count, 0)), np.float32)
+    if states.shape != (count, size):
+      wanted = f"float32 [{count}, {size}], the robot's state for each slot" if size else 'none for this network'
+      raise ValueError(f'proprioception has shape {states.shape}, expected {wanted}.')
+    if not np.all(np.isfinite(states)):
+      raise ValueError('proprioception holds NaN or infinite numbers.')
+    return states
 
   def _set(self, slot: int, instruction: str | None, embedding: np.ndarray | None) -> None:
     if (instruction is None) == (embedding is None):
@@ -132,13 +160,8 @@ class BatchPolicy:
     return PolicyOutput(action, tokens, now, confidence, plan)
 
   def _embed(self, instruction: str) -> np.ndarray:
-    from rtjax.data import instructions
-    if self.embedding_id != instructions.HASHED_NGRAMS:
-      raise ValueError(
-          f'this policy was trained on instruction embeddings of {self.embedding_id or "an unnamed encoder"!r}, which '
-          f'is not at hand: pass embedding=, a float32 [{self.config.embedding_size}] vector of that encoder, in place '
-          'of the text.')
-    return instructions.hashed_ngrams(instruction)
+    self._encoder = instructions.for_policy(self.embedding_id, self._encoder)
+    return self._encoder([instruction])[0]
 
 
 class Policy:
@@ -147,8 +170,9 @@ class Policy:
   Args: as `BatchPolicy`.
   """
 
-  def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None):
-    self._batch = BatchPolicy(model, 1, embedding_id, image_size)
+  def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None,
+               encoder: InstructionEncoder | None = None):
+    self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder)
     self.config, self.embedding_id = model.config, embedding_id
 
   @property
@@ -164,21 +188,29 @@ class Policy:
     """Changes what to do from the next frame on; frames already seen keep the instruction they came with."""
     self._batch.set_instruction(0, instruction, embedding=embedding)
 
-  def step(self, image: UInt8[np.ndarray, 'H W 3']) -> PolicyOutput:
+  def step(self, image: UInt8[np.ndarray, '*V H W 3'],
+           proprioception: Float[np.ndarray, ' P'] | None = None) -> PolicyOutput:
     """The action to take on seeing `image`.
 
+    Args:
+      image: for a network of several cameras [V, H, W, 3].
+      proprioception: the robot's state, for networks that look at it.
+
     Raises:
-      ValueError: before `reset`, or for a picture that is not uint8 [H, W, 3].
+      ValueError: before `reset`, or for a picture or a state that the network does not take.
     """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-      raise ValueError(f'image is {image.dtype} {image.shape}, expected uint8 [H, W, 3].')
-    return self._batch.step(image[None])[0]
+    state = None if proprioception is None else np.asarray(proprioception)[None]
+    return self._batch.step(np.asarray(image)[None], proprioception=state)[0]
 
 
 def _call_size(count: int, most: int) -> int:
   """Robots that a call is made for: a power of two, or all, so that few sizes are compiled."""
   return min(1 << (count - 1).bit_length(), most)
+
+
+def _filled_up(array: np.ndarray, missing: int) -> np.ndarray:
+  """Zeros for `missing` robots behind those that are there."""
+  return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -193,21 +225,28 @@ def _write(histories: Any, slots: Int[Array, ' B'], values: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, histories: Any,
-          slots: Int[Array, ' B'], images: Array, embeddings: Float[Array, 'B E']) -> tuple[Any, Array]:
-  if image_size is not None and images.shape[1:3] != image_size:
+          slots: Int[Array, ' B'], images: Array, embeddings: Float[Array, 'B E'],
+          proprioception: Array | None) -> tuple[Any, Array]:
+  if image_size is not None and images.shape[-3:-1] != image_size:
     # Truncated to uint8, as the pipeline does.
-    images = resize_with_pad(images.astype(jnp.float32), image_size).astype(jnp.uint8)
+    pictures = images.reshape(-1, *images.shape[-3:]).astype(jnp.float32)
+    images = resize_with_pad(pictures, image_size).astype(jnp.uint8).reshape(*images.shape[:-3], *image_size, 3)
   history = jax.tree.map(lambda leaf: leaf[slots], histories)
-  history, logits = nnx.merge(graphdef, variables).advance(history, images, embeddings)
+  history, logits = nnx.merge(graphdef, variables).advance(history, images, embeddings, proprioception)
   return _write(histories, slots, history), logits
 
 
 @overload
-def load_policy(path: str | os.PathLike) -> Policy: ...
+def load_policy(path: str | os.PathLike, *, encoder: InstructionEncoder | None = None) -> Policy: ...
 @overload
-def load_policy(path: str | os.PathLike, *, robots: int) -> BatchPolicy: ...
-def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy | BatchPolicy:
-  """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call."""
+def load_policy(path: str | os.PathLike, *, robots: int, encoder: InstructionEncoder | None = None) -> BatchPolicy: ...
+def load_policy(path: str | os.PathLike, *, robots: int | None = None,
+                encoder: InstructionEncoder | None = None) -> Policy | BatchPolicy:
+  """Loads a policy from whatever `rtjax.load_model` reads: of one robot, or of `robots` that share each call.
+
+  Args:
+    encoder: from `rtjax.instructions.open_encoder`, for instructions as text; checked against the checkpoint's id.
+  """
   from rtjax.pretrained import load_model
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
@@ -218,5 +257,5 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None) -> Policy
   image_size = tuple(image_size) if image_size else None
   model = load_model(path)
   if robots is None:
-    return Policy(model, embedding_id, image_size)
-  return BatchPolicy(model, robots, embedding_id, image_size)
+    return Policy(model, embedding_id, image_size, encoder)
+  return BatchPolicy(model, robots, embedding_id, image_size, encoder)

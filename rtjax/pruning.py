@@ -3,9 +3,7 @@
 Heads go by their first-order importance (Michel et al. 2019): how much the loss would change if a head's output were
 scaled down, |sum(W * dL/dW)| over its rows of the output projection, averaged over batches. As many stay in each layer,
 so that the result is an ordinary network. Layers go one at a time, each time the one without which the loss is least.
-What is lost comes back, or most of it, with a short training: `python -m rtjax.prune` does both.
-
-Only the transformer changes; the image encoder runs once per batch. Its part of a policy step: docs/export.md.
+What is lost comes back, or most of it, in a short training: `train.py --init-from WEIGHTS --prune` does both.
 """
 import dataclasses
 import functools
@@ -18,14 +16,37 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rtjax.models import RT1, from_values, parameters
+from rtjax.models import RT1, RT1Config, from_values, parameters
 
+Batch = dict[str, Any]
 Seen = list[dict[str, Array]]  # batches with `tokens` [B, T, N, D] in place of images
 
 _LAYER = 'transformer/layers/'
 
 
-def see(model: RT1, batches: Iterable[dict[str, Any]]) -> Seen:
+def prune(model: RT1, smaller: RT1Config, batches: Iterable[Batch]) -> tuple[RT1, str]:
+  """The network with as many heads and layers as `smaller`, and what was taken out, for people to read.
+
+  Raises:
+    ValueError: `smaller` has more of either, or another head size, which is not a matter of taking out.
+  """
+  config = model.config
+  if (config.head_size, config.width) != (smaller.head_size, smaller.width):
+    raise ValueError(f'prune: the weights have head_size {config.head_size} and width {config.width}, this model '
+                     f'{smaller.head_size} and {smaller.width}. Pruning takes out whole heads and layers: give the '
+                     'model the same head size and width.')
+  seen = see(model, batches)
+  losses = [loss(model, seen)]
+  model, kept = drop_layers(model, smaller.layers, seen)
+  losses.append(loss(model, seen))
+  model = drop_heads(model, smaller.heads, head_importance(model, seen))
+  losses.append(loss(model, seen))
+  before, between, after = (f'{value:.3f}' for value in losses)
+  return model, (f'\n  layers {config.layers} -> {smaller.layers} (kept {kept}): loss {before} -> {between}'
+                 f'\n  heads  {config.heads} -> {smaller.heads} in each layer: loss {between} -> {after}')
+
+
+def see(model: RT1, batches: Iterable[Batch]) -> Seen:
   """Encodes the pictures of some batches once, for the functions below."""
   @jax.jit
   def encode(images: Array, embeddings: Array) -> Array:

@@ -57,6 +57,16 @@ def test_decoding_stays_within_one_bin():
   assert np.all((tokens - again >= 0) & (tokens - again <= 1))
 
 
+def test_pose():
+  """The absolute pose: value = low + token / 255 * (high - low), and a gripper of two classes."""
+  assert actions.POSE_7D.token_bins == (256,) * 6 + (2,) and actions.POSE_7D.size == 8
+  tokens = np.array([0, 255, 51, 0, 255, 102, 1])
+  low, high = np.array([-0.5, -0.5, 0] + [-3.14] * 3), np.array([0.5, 0.5, 0.8] + [3.14] * 3)
+  raw = actions.POSE_7D.detokenize(tokens)
+  np.testing.assert_allclose(raw[:6], low + tokens[:6] / 255 * (high - low), rtol=1e-6)
+  np.testing.assert_array_equal(raw[6:], [0, 1])
+
+
 def test_tokens_beyond_a_field():
   spec = ActionSpec((actions.classes('mode', 2, fallback=1), ActionField('x', 1, 0.0, 1.0, bins=4)), vocab_size=8)
   np.testing.assert_array_equal(spec.detokenize(np.array([[7, 7], [0, 3], [1, 0]])), [[0, 1, 1], [1, 0, 1], [0, 1, 0]])

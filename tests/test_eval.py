@@ -92,6 +92,8 @@ def test_folder_is_named_after_what_is_judged(evaluate, run_folder, dataset, tmp
 
 @pytest.mark.parametrize(('changed', 'message'), [
     ({'checkpoint': 'nowhere'}, 'no model at nowhere'),
+    ({'checkpoint': SCRIPT}, 'eval.py (it is a file): expected an rtjax run'),
+    ({'checkpoint': SCRIPT.parent / 'docs'}, "docs (it holds ['at_the_robot.md', "),
     ({'--dataset': '/nowhere'}, "dataset '/nowhere': no such folder"),
     ({'--dataset': 'bridge_datase'}, "dataset 'bridge_datase': neither a folder nor a TFDS name"),
     ({'--split': 'test'}, "split 'test' cannot be had"),

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from tiny_rt1 import TINY
 
-from rtjax.data import instructions
+from rtjax import instructions
 from rtjax.models import build
 from rtjax.policy import BatchPolicy, Policy
 
@@ -59,6 +59,20 @@ def test_instruction_as_text(model):
   np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
 
 
+def test_instruction_by_a_table(model):
+  encoder_id = 'universal-sentence-encoder-large/5'
+  table = instructions.Table(encoder_id, ('pick up the can', 'open the drawer'), np.stack([embedding(1), embedding(2)]))
+  policy = Policy(model, encoder_id, encoder=table)
+  policy.reset('open the drawer')
+  by_text = policy.step(frames(1)[0])
+  policy.reset(embedding=embedding(2))
+  np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
+  with pytest.raises(ValueError, match='pick up the can'):
+    policy.reset('pick up a can')
+  with pytest.raises(ValueError, match=f'embeddings of .{encoder_id}.*given is .hashed-ngrams/1.'):
+    Policy(model, encoder_id, encoder=instructions.HashedNgrams())
+
+
 def test_pictures_are_brought_to_the_size_of_training(model):
   tf = pytest.importorskip('tensorflow')
   image = frames(1)[0]
@@ -83,7 +97,7 @@ def test_bad_input(model):
   with pytest.raises(ValueError, match='NaN'):
     policy.reset(embedding=np.full(512, np.nan))
   policy.reset(embedding=embedding())
-  with pytest.raises(ValueError, match=r'float32 \(40, 32, 3\)'):
+  with pytest.raises(ValueError, match=r'float32 \(1, 40, 32, 3\)'):
     policy.step(frames(1)[0].astype(np.float32))
 
 

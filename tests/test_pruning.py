@@ -91,3 +91,13 @@ def test_bad_numbers(values, batches):
     pruning.drop_layers(model, 0, pruning.see(model, batches))
   with pytest.raises(ValueError, match='empty'):
     pruning.see(model, [])
+
+
+def test_prune_to_a_smaller_network(values, batches):
+  model = from_values(CONFIG, values)
+  smaller, report = pruning.prune(model, TINY, batches)
+  assert (smaller.config.layers, smaller.config.heads) == (TINY.layers, TINY.heads)
+  assert 'layers 3 -> 2' in report and 'heads  4 -> 2' in report
+  assert f'{pruning.loss(smaller, pruning.see(model, batches)):.3f}' in report
+  with pytest.raises(ValueError, match='head_size 8 and width 16, this model 4 and 16'):
+    pruning.prune(model, dataclasses.replace(TINY, head_size=4), batches)

@@ -8,7 +8,8 @@ import pytest
 
 import train
 from rtjax import actions, configs
-from rtjax.models import RT1Config
+from rtjax.models import MultiviewConfig, RT1Config, config_from_dict
+from rtjax.models.efficientnet import EfficientNetConfig
 from rtjax.training import config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,12 +28,12 @@ def parse(capsys, *words):
 
 
 def test_every_preset_builds_and_says_what_it_is():
-  assert {'rt1', 'rt1_finetune', 'bridge_sample', 'reach'} <= set(configs.names())
+  assert {'rt1', 'rt1_finetune', 'rt1_multiview', 'bridge_sample', 'reach'} <= set(configs.names())
   for name in configs.names():
     preset = configs.get(name)
     assert isinstance(preset, config.TrainConfig) and preset.data == ()
     assert configs.summary(name).endswith('.')
-    assert RT1Config.from_dict(preset.to_dict()['model']) == preset.model
+    assert config_from_dict(preset.to_dict()['model']) == preset.model
     assert f'python train.py {name}' in sys.modules[f'rtjax.configs.{name}'].__doc__
 
 
@@ -51,6 +52,13 @@ def test_a_command_line():
   assert found.optimizer.learning_rate == 3e-4 and not found.tensorboard and found.pipeline.weights == (1.0, 2.0)
 
 
+def test_the_preset_decides_the_network():
+  found = config.parse(['rt1_multiview', '--model.views', '1', '--model.window', '6', '--model.encoder.padding',
+                        'same'])
+  assert found.model == MultiviewConfig(views=1, window=6, encoder=EfficientNetConfig(padding='same'))
+  assert found.pipeline.proprioception and configs.get('rt1_multiview').model == MultiviewConfig()
+
+
 def test_a_preset_with_an_action_spec_of_its_own(monkeypatch):
   own = RT1Config(action_spec=actions.ActionSpec((actions.ActionField('wheel', 2),)))
   monkeypatch.setattr(configs, 'get', lambda name: config.TrainConfig(model=own))
@@ -63,7 +71,8 @@ def test_list_usage_and_help(capsys):
   code, out, _ = parse(capsys)
   assert code == 0 and 'python train.py PRESET --data' in out
   code, out, _ = parse(capsys, 'rt1', '--help')
-  assert code == 0 and '--model.action-spec {rt1,arm7d}' in out and '--micro-batches' in out
+  specs = ','.join(actions.SPECS)
+  assert code == 0 and f'--model.action-spec {{{specs}}}' in out and '--micro-batches' in out
   assert 'stages' not in out and 'fields' not in out
 
 
@@ -72,6 +81,8 @@ def test_list_usage_and_help(capsys):
     (['rtl'], "Did you mean 'rt1'?"),
     (['rt1', '--stpes', '3'], '--steps'),
     (['rt1', '--model.windw', '3'], '--model.window'),
+    (['rt1_multiview', '--model.horizon', '3'], '--model.horizon'),
+    (['rt1_multiview', '--model.action-spec', 'rt1'], 'learned_tokens is 8'),
     (['rt1', '--steps', 'many'], 'invalid literal'),
     (['rt1', '--steps', '0'], 'steps is 0, it must be at least 1'),
     (['rt1', '--keep', '1'], 'keep is 1, it must be at least 2'),

@@ -14,6 +14,9 @@ def open_builder(name: str) -> Any:
   folder = epath.Path(name).expanduser()
   if '://' in name or folder.is_dir():
     return tfds.builder_from_directory(_version_folder(name, folder))
+  if folder.exists():
+    raise NotADirectoryError(f'dataset {name!r} is a file, expected the folder of a dataset, with a dataset_info.json, '
+                             'or its parent.')
   if name.startswith(('/', '.', '~')):
     raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
   try:

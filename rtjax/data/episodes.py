@@ -123,6 +123,13 @@ class Dataset:
       for number, steps in enumerate(self._steps(chunk), chunk.first):
         yield self._episode(number, steps)
 
+  def sentences(self) -> Iterator[tuple[str, np.ndarray]]:
+    """Each step's instruction and its embedding, float32 [512], in order; actions are not looked at."""
+    for chunk in self.chunks(self.num_episodes):
+      for steps in self._steps(chunk):
+        embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
+        yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
+
   def no_steps(self) -> ValueError:
     return ValueError(f'{self.name}: no episode of split {self.split!r} has a step. Was it converted completely?')
 

@@ -5,14 +5,16 @@ from typing import Any
 from flax import nnx
 
 from rtjax.models import parameters as parameters
+from rtjax.models.loss import LossTerms as LossTerms
 from rtjax.models.rt1 import RT1 as RT1
-from rtjax.models.rt1 import LossTerms as LossTerms
 from rtjax.models.rt1 import RT1Config as RT1Config
+from rtjax.models.rt1_multiview import MultiviewConfig as MultiviewConfig
+from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
 
 Config = Any  # the configuration of a network, such as RT1Config
 Model = Any  # a network: an nnx.Module with `config`, `loss` and `loss_scale`, such as RT1
 
-_MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1)}
+_MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1), 'rt1_multiview': (MultiviewConfig, RT1Multiview)}
 
 
 def config_from_dict(config: dict[str, Any]) -> Config:

@@ -74,6 +74,17 @@ class EfficientNetConfig:
   def repeats(self, stage: Stage) -> int:
     return math.ceil(self.depth * stage.repeats)
 
+  def out_size(self, size: int) -> int:
+    """Height or width of the last feature map, for pictures of height or width `size`."""
+    for kernel, stride in ((3, 2), *((stage.kernel, stage.stride) for stage in self.stages)):
+      size = (size + sum(conv_padding(size, kernel, stride, self.padding)) - kernel) // stride + 1
+    return size
+
+  @classmethod
+  def from_dict(cls, config: dict[str, Any]) -> 'EfficientNetConfig':
+    """Reads back what `dataclasses.asdict` wrote."""
+    return cls(**config | {'stages': tuple(Stage(**stage) for stage in config['stages'])})
+
 
 def conv_padding(size: int, kernel: int, stride: int, rule: str) -> tuple[int, int]:
   """Zeros before and after one axis of length `size`."""

@@ -22,40 +22,21 @@ google-deepmind/open_x_embodiment, models/rt1.py.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.models.efficientnet import Conv1x1, EfficientNetConfig, FilmEfficientNet, Stage
-from rtjax.models.film import Film
-from rtjax.models.layers import Constant
-from rtjax.models.resize import resize_bilinear
+from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.loss import LossTerms, action_loss
+from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.token_learner import TokenLearner
 from rtjax.models.transformer import Transformer, TransformerConfig, attention_mask
-
-# Means and standard deviations of ImageNet's red, green and blue (0..1), as in Keras.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class LossTerms(NamedTuple):
-  """What a model's loss gives the trainer.
-
-  Attributes:
-    total: sum of the loss over the targets that count.
-    weight: how many there are; the loss is `model.loss_scale(batch) * total / weight`.
-    metrics: name -> (sum, count), scalars or vectors; an average is sum / count over as many batches as one likes.
-  """
-  total: jax.Array
-  weight: jax.Array
-  metrics: dict[str, tuple[jax.Array, jax.Array]]
 
 
 class History(NamedTuple):
@@ -111,6 +92,18 @@ class RT1Config:
   loss: Literal['mean', 'official'] = 'mean'
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+  views: ClassVar[int] = 1
+  proprioception_size: ClassVar[int] = 0
+
+  def __post_init__(self) -> None:
+    sizes = {name: getattr(self, name) for name in (
+        'window', 'horizon', 'image_tokens', 'embedding_size', 'token_width', 'width', 'layers', 'heads', 'head_size')}
+    for name, value in (sizes | {'image_size': min(self.image_size)}).items():
+      if value < 1:
+        raise ValueError(f'model.{name} is {value}, it must be at least 1.')
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f'model.dropout is {self.dropout}, expected 0 (none) to below 1.')
+
   @property
   def action_tokens(self) -> int:
     """K * F: action tokens of one step."""
@@ -132,9 +125,7 @@ class RT1Config:
   @classmethod
   def from_dict(cls, config: dict[str, Any]) -> 'RT1Config':
     values = {key: value for key, value in config.items() if key != 'model'}
-    encoder = dict(values['encoder'])
-    encoder['stages'] = tuple(Stage(**stage) for stage in encoder['stages'])
-    values |= {'encoder': EfficientNetConfig(**encoder), 'image_size': tuple(values['image_size']),
+    values |= {'encoder': EfficientNetConfig.from_dict(values['encoder']), 'image_size': tuple(values['image_size']),
                'action_spec': ActionSpec.from_dict(values['action_spec'])}
     return cls(**values)
 
@@ -144,32 +135,14 @@ RT1_X = RT1Config(
     images_see_actions=False, shared_dropout=True, encoder=EfficientNetConfig(padding='same', unbiased=False))
 
 
-class ImageTokenizer(nnx.Module):
+class ImageTokenizer(PictureEncoder):
   """One frame and its instruction to a few tokens."""
 
   def __init__(self, config: RT1Config, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.mean = Constant(jnp.array(IMAGENET_MEAN))
-    # Not squared: Keras divides by sqrt(variance) and then by sqrt(std), which together is the standard deviation.
-    self.variance = Constant(jnp.array(IMAGENET_STD))
-    self.encoder = FilmEfficientNet(config.encoder, config.embedding_size, dtype=dtype, rngs=rngs)
-    self.conv = Conv1x1(config.encoder.out_channels, config.token_width, dtype=dtype, rngs=rngs,
-                        initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
-    self.film = Film(config.embedding_size, config.token_width, dtype=dtype, rngs=rngs)
+    super().__init__(config.encoder, config.image_size, config.embedding_size, config.token_width, dtype=dtype,
+                     rngs=rngs)
     self.token_learner = TokenLearner(config.token_width, config.image_tokens, dtype=dtype, rngs=rngs)
-    self.image_size = config.image_size
-
-  def normalize(self, images: Array) -> Float[Array, 'B h w 3']:
-    """[B, H, W, 3], uint8 or float32 in 0..255, to the encoder's input."""
-    resized = resize_bilinear(images.astype(jnp.float32) * np.float32(1 / 255), self.image_size)
-    centred = (resized - self.mean[...]) / jnp.maximum(jnp.sqrt(self.variance[...]), 1e-7)
-    return centred * np.float32(1 / np.sqrt(IMAGENET_STD))
-
-  def features(self, images: Array, embeddings: Float[Array, 'B E'], train: bool = False,
-               rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w D']:
-    """The last feature map, conditioned on the instruction."""
-    x = self.encoder(self.normalize(images), embeddings, train, rngs)
-    return self.film(self.conv(x), embeddings)
 
   def __call__(self, images: Array, embeddings: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
@@ -262,12 +235,13 @@ class RT1(nnx.Module):
     blank = self.tokenizer(jnp.zeros((1, *c.image_size, 3), jnp.uint8), jnp.zeros((1, c.embedding_size)))
     return History(jnp.broadcast_to(blank[:, None], shape), jnp.zeros(batch, jnp.int32))
 
-  def advance(self, history: History, images: Array,
-              embeddings: Float[Array, 'B E']) -> tuple[History, Float[Array, 'B K V']]:
+  def advance(self, history: History, images: Array, embeddings: Float[Array, 'B E'],
+              proprioception: None = None) -> tuple[History, Float[Array, 'B K V']]:
     """Takes in one frame of each of B robots.
 
     Args:
       images: uint8 [B, H, W, 3].
+      proprioception: nothing that this network looks at.
 
     Returns:
       The history with these frames, and the logits of the actions to take now.
@@ -293,26 +267,10 @@ class RT1(nnx.Module):
 
   def judge(self, logits: Float[Array, 'B T K V'], batch: Mapping[str, Any], train: bool) -> LossTerms:
     """The loss of logits; see `loss`."""
-    spec, mask = self.config.action_spec, batch['mask']
-    labels = spec.tokenize(batch['actions'])  # [B, T, F, K]
-    logits = logits.reshape(*labels.shape, -1)
-    counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
-    cross_entropy = (optax.softmax_cross_entropy(logits, batch['targets']) if 'targets' in batch else
-                     optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
-    predicted = jnp.argmax(logits, -1).astype(jnp.int32)
-    right = (predicted == labels) * counted
-    metrics = {'accuracy': (jnp.sum(right), count)}
-    if not train:
-      error = jnp.abs(spec.detokenize(predicted) - batch['actions']) * mask[..., None]
-      numbers = jnp.broadcast_to(mask[..., None], error.shape).astype(jnp.float32)
-      metrics |= {
-          'accuracy_per_token': (right.sum((0, 1)).reshape(-1), counted.sum((0, 1)).reshape(-1)),
-          'accuracy_per_step': (right.sum((0, 2, 3)), counted.sum((0, 2, 3))),
-          'l1': (error.sum((0, 1, 2)), numbers.sum((0, 1, 2)))}
+    terms = action_loss(self.config.action_spec, logits, batch['actions'], batch['mask'], batch.get('targets'),
+                        train=train)
     # The official mean runs over all steps, masked ones included.
-    weight = count if self.config.loss == 'mean' else jnp.float32(labels.size)
-    return LossTerms(total, weight, metrics)
+    return terms if self.config.loss == 'mean' else terms._replace(weight=jnp.float32(np.prod(logits.shape[:-1])))
 
   def loss_scale(self, batch_size: int) -> float:
     """What the mean cross-entropy is multiplied by: 1, or 1 / (B * T * tokens per step) as in the official code."""

@@ -4,7 +4,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class TokenLearner(nnx.Module):
@@ -19,10 +19,11 @@ class TokenLearner(nnx.Module):
     self.hidden = nnx.Linear(width, hidden, kernel_init=glorot, dtype=dtype, rngs=rngs)
     self.output = nnx.Linear(hidden, tokens, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
-  def weights(self, x: Float[Array, 'B N D']) -> Float[Array, 'B n N']:
-    """The share of each position in each token; sums to 1 over positions."""
+  def weights(self, x: Float[Array, 'B N D'], visible: Bool[Array, 'B N'] | None = None) -> Float[Array, 'B n N']:
+    """The share of each position in each token; sums to 1 over positions, those that are not visible have none."""
     logits = self.output(jax.nn.gelu(self.hidden(self.norm(x)), approximate=True))
-    return jax.nn.softmax(logits.astype(jnp.float32).swapaxes(1, 2), axis=-1)
+    where = None if visible is None else visible[:, None]
+    return jax.nn.softmax(logits.astype(jnp.float32).swapaxes(1, 2), axis=-1, where=where)
 
-  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B n D']:
-    return jnp.einsum('bnN,bNd->bnd', self.weights(x).astype(x.dtype), x)
+  def __call__(self, x: Float[Array, 'B N D'], visible: Bool[Array, 'B N'] | None = None) -> Float[Array, 'B n D']:
+    return jnp.einsum('bnN,bNd->bnd', self.weights(x, visible).astype(x.dtype), x)

@@ -2,11 +2,11 @@
 import os
 import pathlib
 
-from rtjax.models import RT1
+from rtjax.models import Model
 from rtjax.pretrained import rt1_x, tf_rt1
 
 
-def load_model(path: str | os.PathLike) -> RT1:
+def load_model(path: str | os.PathLike) -> Model:
   """Loads a model; its format is detected and its architecture read from it.
 
   Args:
@@ -31,7 +31,7 @@ def load_model(path: str | os.PathLike) -> RT1:
   folder = pathlib.Path(path)
   if not folder.exists():
     raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
-  held = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else 'a file'
+  held = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'it is a file'
   raise FileNotFoundError(
-      f'no model at {path} (it holds {held}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
+      f'no model at {path} ({held}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
       '(PREFIX.index), a SavedModel folder (variables/variables.index), or a Flax checkpoint of RT-1-X.')

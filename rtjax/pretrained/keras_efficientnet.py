@@ -1,4 +1,4 @@
-"""ImageNet weights for RT-1's image encoder, as the official code starts from them.
+"""ImageNet weights for the image encoder of RT-1 and its variants, as the official code starts from them.
 
 Keras's EfficientNet-B3 without its top fills the encoder and the input normalisation; the FiLM layers stay zero, so
 that the encoder computes at first what Keras's does. Source: robotics_transformer, film_efficientnet_encoder.py.
@@ -8,12 +8,12 @@ import pathlib
 
 import numpy as np
 
-from rtjax.models import RT1, parameters
+from rtjax.models import Model, parameters
 from rtjax.models.efficientnet import EfficientNetConfig
 from rtjax.pretrained.tf_rt1 import encoder_layers
 
 
-def load_imagenet(model: RT1, weights: str | os.PathLike = 'imagenet') -> list[str]:
+def load_imagenet(model: Model, weights: str | os.PathLike = 'imagenet') -> list[str]:
   """Fills the encoder of `model` in place; needs Keras, which comes with `pip install rtjax[data]`.
 
   Args:

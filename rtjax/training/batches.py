@@ -52,6 +52,14 @@ class Batches:
     """The next training batch, on the devices."""
     return self._place(self._data.device_part(next(self._stream)))
 
+  def sample(self, count: int) -> list[dict[str, Any]]:
+    """The first training batches of process 0, on the host and the same in every process."""
+    c = self._config
+    window = self._window | {'process_index': 0, 'process_count': 1}
+    with contextlib.closing(self._data.TrainingStream(
+        c.data, c.pipeline, self._spec, batch_size=c.batch_size // c.micro_batches, seed=c.seed, **window)) as stream:
+      return [self._data.device_part(next(stream)) for _ in range(count)]
+
   def position(self) -> list[dict[str, Any]]:
     """Where each process is in its share of the data."""
     return sharding.gather(self._stream.state())

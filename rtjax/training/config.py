@@ -14,7 +14,7 @@ from rtjax import actions, configs
 from rtjax.actions import ActionSpec
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig
-from rtjax.models import RT1Config
+from rtjax.models import MultiviewConfig, RT1Config
 from rtjax.training.optimizer import OptimizerConfig
 
 
@@ -27,6 +27,7 @@ class TrainConfig:
     output: the run's folder. If it holds checkpoints of this run, training resumes.
     init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
       efficientnetb3_notop.h5 for the image encoder alone.
+    prune: take out the least important heads and layers of `init_from`'s transformer, down to this model's numbers.
     teacher: distillation: weights, as for `init_from`, of a larger network with the same window and actions to learn
       from.
     teacher_weight: share of the teacher's probabilities in the targets; the rest is the recorded token.
@@ -45,7 +46,7 @@ class TrainConfig:
       to reach `output`.
     tensorboard: write curves to OUTPUT/tensorboard.
     wandb: Weights & Biases project to report to; empty = none.
-    model: the network.
+    model: the network; the preset decides which one.
     pipeline: how the datasets become batches.
     augment: how images are varied.
     optimizer: how the parameters move.
@@ -53,6 +54,7 @@ class TrainConfig:
   data: tuple[str, ...] = ()
   output: str = 'checkpoints/run'
   init_from: str = ''
+  prune: bool = False
   teacher: str = ''
   teacher_weight: float = 0.5
   steps: int = 100_000
@@ -69,7 +71,7 @@ class TrainConfig:
   distributed: str = ''
   tensorboard: bool = True
   wandb: str = ''
-  model: RT1Config = dataclasses.field(default_factory=RT1Config)
+  model: RT1Config | MultiviewConfig = dataclasses.field(default_factory=RT1Config)
   pipeline: DataConfig = dataclasses.field(default_factory=DataConfig)
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -79,6 +81,8 @@ class TrainConfig:
                         ('keep', 2), ('validate_every', 0), ('validation_batches', 0)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} is {getattr(self, name)}, it must be at least {least}.')
+    if self.prune and not self.init_from:
+      raise ValueError('prune is set without init_from: name the weights to take heads and layers out of.')
     if not 0 <= self.teacher_weight <= 1:
       raise ValueError(f'teacher_weight is {self.teacher_weight}, expected 0 (labels alone) to 1 (the teacher alone).')
 
@@ -138,6 +142,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     print('\n'.join(f'{name:<{width}}  {configs.summary(name)}' for name in configs.names()))
     sys.exit(0)
   name, *rest = arguments
+  if name.startswith('-'):
+    exit_with(f'the preset comes first, got {name!r}: python train.py PRESET {name} ..., with one of '
+              f'{", ".join(configs.names())}.')
   if name not in configs.names():
     close = difflib.get_close_matches(name, configs.names(), 1)
     hint = f' Did you mean {close[0]!r}?' if close else ''

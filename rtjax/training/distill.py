@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rtjax import pretrained
-from rtjax.models import Config
+from rtjax.models import Config, RT1Config
 from rtjax.training import sharding
 from rtjax.training.state import Tree, merge, split
 
@@ -30,6 +30,9 @@ def load_teacher(path: str | os.PathLike, student: Config, mesh: Mesh) -> tuple[
     FileNotFoundError, ValueError: as `rtjax.load_model`; or its window, horizon or actions are not the student's.
   """
   model = pretrained.load_model(path)
+  if not isinstance(student, RT1Config) or not isinstance(model.config, RT1Config):
+    raise ValueError(f'--teacher {path}: distillation is for RT-1 and RT-1-X; the teacher is {type(model).__name__}, '
+                     f'the student has a {type(student).__name__}.')
   for name in ('window', 'padding', 'horizon', 'action_spec'):
     theirs, ours = getattr(model.config, name), getattr(student, name)
     if theirs != ours:

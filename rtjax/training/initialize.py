@@ -1,19 +1,41 @@
-"""Starting from other weights: another dataset, action space, window or horizon."""
+"""What a run starts from: its data's statistics, and weights of another dataset, action space, window or horizon."""
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtjax import pretrained
-from rtjax.models import RT1, RT1Config, parameters
+from rtjax import pretrained, pruning
+from rtjax.models import RT1, Model, RT1Config, parameters
 from rtjax.pretrained import keras_efficientnet
 
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
 
 
-def start_from(model: RT1, path: str | os.PathLike) -> str:
+def standardize(model: Model, statistics: dict[str, Any]) -> None:
+  """Gives the model mean and standard deviation of the proprioception over all datasets, if it keeps them.
+
+  Args:
+    statistics: what `rtjax.data.statistics` gives: {dataset: {'steps', 'proprioception': {'mean', 'std', ...}, ...}}.
+
+  Raises:
+    ValueError: if a dataset has no proprioception, or another number of them.
+  """
+  if not hasattr(model, 'standardize'):
+    return
+  lacking = [name for name, found in statistics.items() if not found.get('proprioception')]
+  if lacking:
+    raise ValueError(f'this network looks at the robot\'s state, and the adapters of {lacking} name no proprioception.')
+  steps = np.array([found['steps'] for found in statistics.values()])
+  means, stds = (np.array([found['proprioception'][moment] for found in statistics.values()]) for moment in
+                 ('mean', 'std'))
+  mean = np.average(means, 0, steps)
+  model.standardize(mean, np.sqrt(np.average(stds ** 2 + (means - mean) ** 2, 0, steps)))
+
+
+def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, Any]] | None = None) -> str:
   """Takes over, in place, every variable that the model at `path` has under the same name and in the same shape.
 
   The rows of the position embedding are taken over one by one where they mean the same: the same distance from the
@@ -24,6 +46,7 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
     model: newly initialised.
     path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, which fills
       the image encoder alone.
+    prune_on: batches to tell by which heads and layers to take out of a larger transformer; None takes out none.
 
   Returns:
     What was loaded, what is new and what was left out, for people to read.
@@ -34,7 +57,12 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
   if str(path) == 'imagenet' or str(path).endswith('.h5'):
     filled = keras_efficientnet.load_imagenet(model, path)
     return f'started from {path}:\n  loaded: {len(filled)} variables of the image encoder; all others are new'
-  source = pretrained.load_model(path)
+  source, pruned = pretrained.load_model(path), ''
+  if prune_on is not None:
+    if not isinstance(source, RT1) or not isinstance(model, RT1):
+      raise ValueError(f'--prune takes heads and layers out of RT-1 or RT-1-X; {path} is {type(source).__name__}, this '
+                       f'model {type(model).__name__}.')
+    source, pruned = pruning.prune(source, model.config, prune_on)
   theirs, ours = parameters.named(source), parameters.named(model)
   fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
   partly = ''
@@ -49,7 +77,7 @@ def start_from(model: RT1, path: str | os.PathLike) -> str:
   parameters.assign(model, ours | fitting)
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
-  return (f'started from {path}:\n  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
+  return (f'started from {path}:{pruned}\n  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
           f'  new: {_amount({n: ours[n] for n in new})}{_list(new)}\n'
           f'  left out: {_amount({n: theirs[n] for n in left_out})}{_list(left_out)}')
 

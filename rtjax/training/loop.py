@@ -35,6 +35,8 @@ from rtjax.training.config import TrainConfig, check_same_run
 from rtjax.training.state import TrainState, Tree, count, create, merge, split
 from rtjax.training.step import eval_step, train_step
 
+_PRUNE_ON = 4  # batches that tell which heads and layers are important
+
 
 class TrainingError(RuntimeError):
   """Training cannot go on; the message says what to do."""
@@ -83,7 +85,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
       state, metadata = restored
       batches.restore(metadata['data'])
     else:
-      state = _first_state(config, optimizer, target, mesh)
+      state = _first_state(config, optimizer, target, mesh, batches)
     _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
@@ -179,11 +181,12 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
                                 state, sharding.shardings(state, mesh))
 
 
-def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState,
-                 mesh: Mesh) -> TrainState:
+def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
+                 batches: Batches) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
+  initialize.standardize(model, batches.statistics)
   if config.init_from:
-    report = initialize.start_from(model, config.init_from)
+    report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
     if jax.process_index() == 0:
       print(report)
   _, *trees = split(model)

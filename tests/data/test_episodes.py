@@ -116,6 +116,14 @@ def test_missing_folder_and_unknown_names(tmp_path):
       open_tiny(name)
 
 
+def test_a_file_in_place_of_a_folder(tmp_path, monkeypatch):
+  (tmp_path / 'dataset_info.json').touch()
+  monkeypatch.chdir(tmp_path)
+  for name in (tmp_path / 'dataset_info.json', 'dataset_info.json'):
+    with pytest.raises(NotADirectoryError, match='is a file, expected the folder of a dataset'):
+      open_tiny(name)
+
+
 def test_unknown_and_empty_splits(tiny):
   with pytest.raises(ValueError, match=r"'tran' cannot be had.*\['train'\]"):
     open_tiny(tiny, split='tran')

@@ -9,7 +9,7 @@ import pytest
 
 from rtjax import actions
 from rtjax.data import adapters
-from rtjax.data.instructions import hashed_ngrams
+from rtjax.instructions import hashed_ngrams
 from tests.data import rlds_episodes
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'data/reach'))

@@ -1,0 +1,16 @@
+"""RT-1 with six cameras and the robot's own state: 488 tokens, an encoder, TokenLearner, the gripper's absolute pose.
+
+    python train.py rt1_multiview --data FOLDER
+    python train.py rt1_multiview --data FOLDER --model.views 1 --model.window 6    # six time steps of one camera
+
+45.4 M parameters. A dataset has to give six pictures a step, the robot's state (7 numbers, or say
+`--model.proprioception-size`) and actions as `pose7d`: x y z in metres, roll pitch yaw in radians, and the gripper's
+class, one-hot. The state is standardised with the data's statistics, which are kept with the weights. The recipe is
+that of `rt1`, whose 256 windows are as many pictures. `--init-from` takes the image encoder of ImageNet, of a run of
+`rt1` or of a released RT-1. For accelerators: on two CPU cores a single step takes minutes to compile.
+"""
+from rtjax.data.config import DataConfig
+from rtjax.models import MultiviewConfig
+from rtjax.training.config import TrainConfig
+
+config = TrainConfig(validation_batches=50, model=MultiviewConfig(), pipeline=DataConfig(proprioception=True))
