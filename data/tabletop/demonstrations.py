@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from rtjax import envs
-from rtjax.instructions import hashed_ngrams
 from rtjax.envs.tabletop import splits
+from rtjax.instructions import hashed_ngrams
 
 CHUNK = 20
 """Episodes per file of raw episodes, the unit of work that is lost when interrupted."""

@@ -13,8 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):  # the work is parallel already
-  os.environ.setdefault(variable, '1')
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: the work is parallel already
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -61,8 +60,8 @@ def _raw_folder(config: Config) -> pathlib.Path:
   wanted = json.dumps(dataclasses.asdict(config.recipe) | {'episodes': config.episodes})
   note = folder / 'recipe.json'
   if note.exists() and note.read_text() != wanted:
-    raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere with '
-                     '--out.')
+    raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere '
+                     'with --out.')
   note.write_text(wanted)
   return folder
 

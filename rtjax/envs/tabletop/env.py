@@ -8,7 +8,7 @@ import numpy as np
 from rtjax import actions
 from rtjax.envs.tabletop import experts, layout, splits, tasks
 from rtjax.envs.tabletop.arm import from_euler, to_euler
-from rtjax.envs.tabletop.render import Renderer, renderer
+from rtjax.envs.tabletop.render import make_renderer
 from rtjax.envs.tabletop.scene import CAMERAS
 from rtjax.envs.tabletop.world import CONTROL_HZ, PhysicsError, State, World
 
@@ -27,13 +27,13 @@ class Tabletop(gymnasium.Env):
   """An arm at a table with objects, a bowl and a drawer, told what to do in words.
 
   Action: float32 [7], the ActionSpec 'arm7d': changes of the gripper's x y z (within 0.05 m) and of its roll pitch yaw
-  (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is applied
-  to where the gripper is. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN and infinity are
-  a ValueError.
+  (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is
+  applied to where the gripper is. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN and
+  infinity are a ValueError.
 
   Observation: `image` and `wrist_image` uint8 [H, W, 3]; `proprioception` float32 [7]: the gripper's x y z (m), roll
-  pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also `images`
-  uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
+  pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also
+  `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
 
   Reward is 1 when the task has been done for HOLD_STEPS steps in a row, which ends the episode (terminated), else 0.
   After MAX_STEPS steps it is truncated.
@@ -46,7 +46,7 @@ class Tabletop(gymnasium.Env):
   Args:
     split: one of `splits.SPLITS`.
     image_size: (height, width).
-    renderer: 'rays', which needs no graphics driver, or 'gl'.
+    renderer: 'rays', which needs no graphics driver, 'gl', or 'none' for black pictures.
     seed: of the first episode, if `reset` is not given one.
     wrist: whether to render `wrist_image`; without, the observation lacks it.
     multiview: whether to render `images`.
@@ -62,9 +62,9 @@ class Tabletop(gymnasium.Env):
     self.split, self._split = split, splits.get(split)
     if len(image_size) != 2 or min(image_size) < 8:
       raise ValueError(f'image_size is {image_size}, expected (height, width), each at least 8 pixels.')
-    self.image_size, self._wrist, self._multiview = tuple(image_size), wrist, multiview
+    self.image_size, self._wrist, self._multiview = (image_size[0], image_size[1]), wrist, multiview
     self.renderer_name = renderer
-    self._renderer: Renderer = _renderer(renderer, image_size)
+    self._renderer = make_renderer(renderer, self.image_size)
     self.render_mode = 'rgb_array'
     self._first_seed = seed
     self.action_space = gymnasium.spaces.Box(*_bounds(), dtype=np.float32)
@@ -90,7 +90,8 @@ class Tabletop(gymnasium.Env):
       raise RuntimeError(f'no usable start in {_TRIES} draws of the split {self.split!r}; choose another seed.')
     self._renderer.start(self._world.model)
     self._steps = self._held_for = self._clipped = 0
-    self._moved, self._touched, self._dropped = 0.0, set(), False
+    self._moved, self._dropped = 0.0, False
+    self._touched: set[str] = set()
     self._observation = self._observe()
     return self._observation, self._info()
 
@@ -213,7 +214,3 @@ def _skill(options: dict[str, Any] | None, skills: tuple[str, ...]) -> str | Non
   if skill is not None and skill not in skills:
     raise ValueError(f'skill is {skill!r}, the split has {list(skills)}.')
   return skill
-
-
-def _renderer(name: str, image_size: tuple[int, int]) -> Renderer:
-  return renderer(name, image_size)

@@ -44,7 +44,7 @@ class Rays:
     self._table = model.geom('table').id
     colour = np.where((model.geom_matid >= 0)[:, None], 1.0, model.geom_rgba[:, :3] ** 2)
     self._albedo = np.concatenate([colour, [_SKY]]).astype(np.float32)  # the last for rays that hit nothing
-    self._textures = [_Texture(model, geom) for geom in np.flatnonzero(model.geom_matid >= 0)]
+    self._textures = [_Texture(model, int(geom)) for geom in np.flatnonzero(model.geom_matid >= 0)]
     shiny = np.full(model.ngeom + 1, 0.25, np.float32)
     shiny[:-1][model.geom_matid >= 0] = 0.03
     self._shiny = shiny
@@ -102,8 +102,9 @@ class Rays:
     """The geom that each ray hits (-1: none), how many times its direction away, and the surface's normal."""
     count = len(directions)
     geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
-    mujoco.mj_multiRay(self._model, data, origin, np.ascontiguousarray(directions, float).ravel(), _GROUPS, True, exclude,
-                       geom, distance, normal.reshape(-1), count, mujoco.mjMAXVAL)
+    flat = np.ascontiguousarray(directions, float).ravel()
+    mujoco.mj_multiRay(self._model, data, origin, flat, _GROUPS, True, exclude, geom, distance, normal.reshape(-1),
+                       count, mujoco.mjMAXVAL)
     return geom, distance, normal
 
   def _shade(self, data: mujoco.MjData, hits: _Hits, seen: np.ndarray) -> np.ndarray:
@@ -174,9 +175,9 @@ class _Texture:
     height, width = model.tex_height[number], model.tex_width[number]
     start = model.tex_adr[number]
     pixels = model.tex_data[start:start + height * width * 3].reshape(height, width, 3)
-    self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # to linear light, the inverse of the square root at the end
+    self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # linear light: the inverse of the square root at the end
     self._repeat = model.mat_texrepeat[material] / 2  # as OpenGL lays it: once in 2 m, from the middle
-    self.geom = int(geom)
+    self.geom = geom
 
   def sample(self, data: mujoco.MjData, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Linear colour float32 [R, 3] at points of the geom."""

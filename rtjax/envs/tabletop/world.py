@@ -137,7 +137,7 @@ class World:
       raise PhysicsError('the simulation became unstable.')
 
   def _geom_owners(self) -> list[str]:
-    """For each geom what it belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
+    """What each geom belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
     owners = []
     for geom in range(self.model.ngeom):
       body = self.model.body(self.model.geom_bodyid[geom]).name
