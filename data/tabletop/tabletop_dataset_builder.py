@@ -2,6 +2,7 @@
 
 They turn raw episodes (`demonstrations.write_chunk`) into RLDS. Steps are those of `reach`, with a second camera.
 """
+import importlib.metadata
 import io
 import pathlib
 import pickle
@@ -53,7 +54,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'number': np.int64, 'success': np.bool_, 'skill': text(), 'task': text(), 'split': text(), 'renderer': text(),
         'objects': tfds.features.Sequence(text()), 'table': text(), 'wall': text(), 'dropped': np.bool_}
     return tfds.core.DatasetInfo(
-        builder=self, description=__doc__, metadata=tfds.core.MetadataDict(renderer=self._recipe.renderer),
+        builder=self, description=__doc__,
+        metadata=tfds.core.MetadataDict(renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco')),
         features=tfds.features.FeaturesDict({'steps': tfds.features.Dataset(step), 'episode_metadata': metadata}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:

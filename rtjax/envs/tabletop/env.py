@@ -14,7 +14,6 @@ from rtjax.envs.tabletop.world import CONTROL_HZ, PhysicsError, State, World
 
 HOLD_STEPS = 3
 """So many steps in a row a task has to be done before it counts."""
-MAX_STEPS = 80
 
 # The gripper stays in this box (lowest, highest corner), m: what the arm reaches, above the table.
 _WORKSPACE = np.array([[0.28, -0.36, 0.014], [0.72, 0.36, 0.45]])
@@ -36,7 +35,7 @@ class Tabletop(gymnasium.Env):
   `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
 
   Reward is 1 when the task has been done for HOLD_STEPS steps in a row, which ends the episode (terminated), else 0.
-  After MAX_STEPS steps it is truncated.
+  After `max_steps` steps it is truncated.
 
   Info: `success`, `skill`, `task` (its key), `instruction`, `split`, `objects` (their names), and what the gripper did
   so far: `moved` (m travelled), `touched` (names), `grasped` (what it holds, or None), `dropped` (an object was lost
@@ -55,7 +54,7 @@ class Tabletop(gymnasium.Env):
   metadata = {'render_modes': ['rgb_array'], 'render_fps': CONTROL_HZ}  # noqa: RUF012  (gymnasium's own class attribute)
   action_spec = actions.ARM_7D
   control_hz = CONTROL_HZ
-  max_steps = MAX_STEPS
+  max_steps = 80
 
   def __init__(self, split: str = 'seen', image_size: tuple[int, int] = (256, 320), renderer: str = 'rays',
                seed: int | None = None, wrist: bool = True, multiview: bool = False):
@@ -112,7 +111,7 @@ class Tabletop(gymnasium.Env):
     self._held_for = self._held_for + 1 if done else 0
     terminated = self._held_for >= HOLD_STEPS
     self._observation = self._observe()
-    return (self._observation, float(terminated), terminated, not terminated and self._steps >= MAX_STEPS,
+    return (self._observation, float(terminated), terminated, not terminated and self._steps >= self.max_steps,
             self._info())
 
   def render(self) -> np.ndarray:
