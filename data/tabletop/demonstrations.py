@@ -34,13 +34,13 @@ class Recipe:
     seed: another one gives other episodes.
     image_size: (height, width) of both cameras.
     renderer: 'rays' or 'gl'.
-    disturbed: whether the experts are disturbed.
+    disturbance: how much the experts are disturbed: 0 not at all, at 1 nearly all recover, at 5 half fail.
     split: whose episodes are drawn; all but 'seen' are refused where something held out turns up.
   """
   seed: int = 0
   image_size: tuple[int, int] = (96, 96)
   renderer: str = 'rays'
-  disturbed: bool = True
+  disturbance: float = 1.0
   split: str = 'seen'
 
 
@@ -62,15 +62,14 @@ class Recorder:
     observation, _ = env.reset(seed=int(draw.integers(2 ** 31)))
     start, scene = env.episode, env.episode.scene
     splits.require_seen(start.task, start.instruction, tuple(p.item for p in scene.objects), scene.look)
-    expert, disturbance = env.expert(), Disturbance(draw)
+    expert, disturbance = env.expert(), Disturbance(draw, self._recipe.disturbance)
     embedding = hashed_ngrams(start.instruction)
     steps: list[dict[str, Any]] = []
     ended = False
     while not ended:
       action = expert(env.state)
       seen = observation
-      executed = disturbance(action) if self._recipe.disturbed else action
-      observation, reward, terminated, truncated, info = env.step(executed)
+      observation, reward, terminated, truncated, info = env.step(disturbance(action))
       ended = terminated or truncated
       steps.append({
           'observation': {'image': _jpeg(seen['image']), 'wrist_image': _jpeg(seen['wrist_image']),
@@ -90,16 +89,18 @@ class Recorder:
 class Disturbance:
   """Changes what is executed: noise on every step, now and then a push that lasts, rarely a gripper that opens."""
 
-  def __init__(self, draw: np.random.Generator):
-    self._draw, self._push, self._left = draw, np.zeros(7), 0
+  def __init__(self, draw: np.random.Generator, strength: float = 1.0):
+    self._draw, self._strength = draw, strength
+    self._push, self._left = np.zeros(7), 0
 
   def __call__(self, action: np.ndarray) -> np.ndarray:
     self._left -= 1
-    if self._left < 0 and self._draw.random() < _PUSH_CHANCE:
+    if self._left < 0 and self._draw.random() < _PUSH_CHANCE * self._strength:
       self._left = int(self._draw.integers(1, _PUSH_STEPS + 1))
       self._push = np.append(self._draw.uniform(-_PUSH, _PUSH, 3), np.zeros(4))
-    executed = action + _NOISE * self._draw.normal(size=7) + (self._push if self._left >= 0 else 0)
-    if self._draw.random() < _OPEN_CHANCE:
+    noise = self._strength * _NOISE * self._draw.normal(size=7)
+    executed = action + noise + (self._push if self._left >= 0 else 0)
+    if self._draw.random() < _OPEN_CHANCE * self._strength:
       executed[6] = 1.0
     limits = np.array([0.05] * 3 + [0.25] * 3)
     return np.append(np.clip(executed[:6], -limits, limits), executed[6]).astype(np.float32)

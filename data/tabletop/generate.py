@@ -40,6 +40,8 @@ def main(config: Config) -> None:
   if config.episodes < 1:
     raise SystemExit(f'--episodes is {config.episodes}, expected at least 1.')
   target = config.out / 'tabletop' / '1.0.0'
+  if not 0 <= config.recipe.disturbance < float('inf'):
+    raise SystemExit(f'--disturbance is {config.recipe.disturbance}, expected 0 or more.')
   if target.exists():
     raise SystemExit(f'{target} exists already: remove it, or write elsewhere with --out.')
   raw = _raw_folder(config)

@@ -124,7 +124,7 @@ def test_an_episode_depends_on_its_seed_and_number_alone():
 
 def test_labels_are_the_experts_actions_whatever_was_executed():
   """Disturbed and undisturbed episodes begin in the same state and want the same; then they part."""
-  calm = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none', disturbed=False)).record(0)
+  calm = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none', disturbance=0)).record(0)
   rough = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none')).record(0)
   one, other = ([step['action'] for step in episode['steps']] for episode in (calm, rough))
   np.testing.assert_array_equal(one[0], other[0])
