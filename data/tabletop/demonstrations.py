@@ -110,6 +110,10 @@ def chunk_file(folder: pathlib.Path, first: int) -> pathlib.Path:
   return folder / f'episodes-{first:07d}.pickle'
 
 
+def read_chunk(folder: pathlib.Path, first: int) -> list[dict[str, Any]]:
+  return pickle.loads(chunk_file(folder, first).read_bytes())
+
+
 def write_chunk(recipe: Recipe, folder: str, first: int, end: int) -> int:
   """Records episodes [first, end) into one file, which appears only when complete. Returns how many failed."""
   recorder = Recorder(recipe)

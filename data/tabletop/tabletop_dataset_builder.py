@@ -5,7 +5,6 @@ They turn raw episodes (`demonstrations.write_chunk`) into RLDS. Steps are those
 import importlib.metadata
 import io
 import pathlib
-import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,8 +63,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
     for start in range(first, end, demonstrations.CHUNK):
-      episodes = pickle.loads(demonstrations.chunk_file(self._raw, start).read_bytes())
-      for episode in episodes:
+      for episode in demonstrations.read_chunk(self._raw, start):
         metadata = episode['episode_metadata']
         if metadata['success'] == self.success:
           yield metadata['number'], {'steps': [self._step(s) for s in episode['steps']], 'episode_metadata': metadata}

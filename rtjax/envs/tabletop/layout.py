@@ -145,7 +145,7 @@ def _contained(item: Item, bowl: tuple[float, float] | None, drawer: float, draw
 
 def _distractors(task: Task, split: Split, drawer: float, draw: np.random.Generator) -> list[Item]:
   low, high = split.distractors
-  count = int(draw.integers(low, min(high, 4 if drawer else high) + 1)) if low <= 4 or not drawer else 4
+  count = int(draw.integers(low, (min(high, 4) if drawer else high) + 1))  # the open drawer leaves room for four
   pool = [item for item in items(SEEN_KINDS) if item not in task.items]
   if split.lookalikes and task.target:
     pool = [item for item in pool if item.kind == task.target.kind or item.colour == task.target.colour]
