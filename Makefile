@@ -16,6 +16,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version), rtjax needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# It asks for numpy<2 and runs with newer ones; a test lets it drive the server.
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2
 	@touch $@
 
 # One worker per core; each file's tests stay in one worker, where they share what they compiled.

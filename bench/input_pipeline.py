@@ -24,6 +24,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from rtjax import actions, data
+from rtjax.data import images
 from rtjax.data.episodes import Dataset
 from rtjax.data.tf import tfds
 
@@ -52,11 +53,12 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
   config = data.DataConfig(split=f'{options.split}[:{episodes}]', stride=options.window, threads=options.threads,
                            shuffle_episodes=episodes // 2 + 1)  # two groups: reading goes on all the time
   stored = [image for e in itertools.islice(dataset.read(dataset.chunks(64)), 64) for image in e.images]
+  decode = images.decoder(dataset.image_feature, None)
   bare, streamed = [], []
   with data.TrainingStream([name], config, spec, window=options.window, horizon=1, batch_size=options.batch,
                            seed=0) as stream:
     for _ in range(options.repeats):
-      bare.append(decoding(dataset.image_feature.decode_example, stored, config.num_threads(), options.seconds))
+      bare.append(decoding(decode, stored, config.num_threads(), options.seconds))
       streamed.append(streaming(stream, options.seconds))
   frames, bare_frames = middle(s['frames'] for s in streamed), middle(b['frames'] for b in bare)
   return {

@@ -50,16 +50,17 @@ class BatchPolicy:
     image_size: (height, width) that pictures are brought to first, aspect kept and padded with black, where the
       training pipeline did so (`pipeline.image_size`); None hands them to the network as they come.
     encoder: for instructions as text; of this id. Not needed where the built-in one is meant, or for embeddings.
+    views: names of the cameras that it was trained on, in the order of its pictures; for people and tools.
   """
 
   def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None,
-               encoder: InstructionEncoder | None = None):
+               encoder: InstructionEncoder | None = None, views: tuple[str, ...] = ()):
     if encoder is not None:
       instructions.for_policy(embedding_id, encoder)  # raises if it is another
     if robots < 1:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.config: Config = model.config
-    self.robots, self.embedding_id, self.image_size = robots, embedding_id, image_size
+    self.robots, self.embedding_id, self.image_size, self.views = robots, embedding_id, image_size, views
     self._encoder = encoder
     self._graphdef, self._variables = nnx.split(model)
     self._blank = _blank(self._graphdef, self._variables)
@@ -171,9 +172,10 @@ class Policy:
   """
 
   def __init__(self, model: Model, embedding_id: str = '', image_size: tuple[int, int] | None = None,
-               encoder: InstructionEncoder | None = None):
-    self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder)
-    self.config, self.embedding_id = model.config, embedding_id
+               encoder: InstructionEncoder | None = None, views: tuple[str, ...] = ()):
+    self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder, views)
+    self.model, self.config, self.views = model, model.config, views
+    self.embedding_id, self.image_size = embedding_id, image_size
 
   @property
   def history(self) -> Any:
@@ -247,15 +249,21 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None,
   Args:
     encoder: from `rtjax.instructions.open_encoder`, for instructions as text; checked against the checkpoint's id.
   """
-  from rtjax.pretrained import load_model
+  from rtjax.data.config import DataConfig
+  from rtjax.pretrained import load_model, safetensors
   from rtjax.training import checkpoint
   # Released policies were trained on this encoder (RT-1, section 5.1; tfhub.dev).
-  embedding_id, image_size = 'universal-sentence-encoder-large/5', None
+  embedding_id, pipeline = 'universal-sentence-encoder-large/5', DataConfig()
   if checkpoint.is_checkpoint(path):
     metadata = checkpoint.read_metadata(path)
-    embedding_id, image_size = metadata['embedding_id'], metadata['train']['pipeline']['image_size']
-  image_size = tuple(image_size) if image_size else None
-  model = load_model(path)
-  if robots is None:
-    return Policy(model, embedding_id, image_size, encoder)
-  return BatchPolicy(model, robots, embedding_id, image_size, encoder)
+    embedding_id, stored = metadata['embedding_id'], metadata['train']['pipeline']
+    pipeline = DataConfig(image_size=_pair(stored['image_size']), views=tuple(stored['views']))
+  elif safetensors.find(path):
+    metadata = safetensors.read_metadata(path)
+    embedding_id, pipeline = metadata['embedding_id'], DataConfig(image_size=_pair(metadata['image_size']))
+  what = load_model(path), embedding_id, pipeline.image_size, encoder, pipeline.views
+  return Policy(*what) if robots is None else BatchPolicy(what[0], robots, *what[1:])
+
+
+def _pair(size: list[int] | None) -> tuple[int, int] | None:
+  return (size[0], size[1]) if size else None

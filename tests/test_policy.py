@@ -9,7 +9,7 @@ from flax import nnx
 from tiny_rt1 import TINY
 
 from rtjax import instructions
-from rtjax.models import build
+from rtjax.models import MultiviewConfig, build
 from rtjax.policy import BatchPolicy, Policy
 
 
@@ -169,3 +169,21 @@ def test_bad_slots(model):
   with pytest.raises(ValueError, match='robots is 0'):
     BatchPolicy(model, 0)
   assert policies.step(frames(0), []) == []
+
+
+def test_a_policy_of_several_views_and_the_robots_state():
+  """Equals the network on the same step; the state and every view are needed."""
+  config = MultiviewConfig(views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
+  network = build(config, rngs=nnx.Rngs(2))
+  policies = BatchPolicy(network, 2)
+  for slot in range(2):
+    policies.reset(slot, embedding=embedding(slot))
+  images, states = frames(4).reshape(2, 2, 40, 32, 3), np.random.default_rng(3).normal(size=(2, 7)).astype(np.float32)
+  outputs = policies.step(images, proprioception=states)
+  for out, picture, state, slot in zip(outputs, images, states, (0, 1), strict=True):
+    expected = np.asarray(network(picture[None, None], embedding(slot)[None], state[None, None]))[0, 0]
+    np.testing.assert_allclose(out.logits, expected, atol=2e-5)
+  with pytest.raises(ValueError, match=r'proprioception has shape \(2, 0\), expected float32 \[2, 7\]'):
+    policies.step(images)
+  with pytest.raises(ValueError, match=r'expected uint8 \[2, 2, H, W, 3\]: 2 views'):
+    policies.step(images[:, 0], proprioception=states)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from rtjax import envs
 from rtjax.envs.tabletop import splits
+from rtjax.envs.tabletop.scene import CAMERAS
 from rtjax.instructions import hashed_ngrams
 
 CHUNK = 20
@@ -35,13 +36,21 @@ class Recipe:
     image_size: (height, width) of both cameras.
     renderer: 'rays' or 'gl'.
     disturbance: how much the experts are disturbed: 0 not at all, at 1 nearly all recover, at 5 half fail.
+    multiview: whether to store all six of the simulator's cameras, not only front and wrist.
     split: whose episodes are drawn; all but 'seen' are refused where something held out turns up.
   """
   seed: int = 0
   image_size: tuple[int, int] = (96, 96)
   renderer: str = 'rays'
   disturbance: float = 1.0
+  multiview: bool = False
   split: str = 'seen'
+
+  @property
+  def pictures(self) -> dict[str, int]:
+    """Each stored picture's name, and its camera's number in the simulator."""
+    names = ['image', *(f'{name}_image' for name in CAMERAS[1:])]
+    return {name: i for i, name in enumerate(names if self.multiview else names[:2])}
 
 
 class Recorder:
@@ -49,7 +58,8 @@ class Recorder:
 
   def __init__(self, recipe: Recipe):
     self._recipe = recipe
-    self._env = envs.make('tabletop', split=recipe.split, image_size=recipe.image_size, renderer=recipe.renderer)
+    self._env = envs.make('tabletop', split=recipe.split, image_size=recipe.image_size, renderer=recipe.renderer,
+                          multiview=recipe.multiview)
 
   def record(self, number: int) -> dict[str, Any]:
     """Episode `number`: {'steps': [...], 'episode_metadata': {...}}, pictures as JPEG bytes.
@@ -72,8 +82,7 @@ class Recorder:
       observation, reward, terminated, truncated, info = env.step(disturbance(action))
       ended = terminated or truncated
       steps.append({
-          'observation': {'image': _jpeg(seen['image']), 'wrist_image': _jpeg(seen['wrist_image']),
-                          'state': seen['proprioception']},
+          'observation': self._stored(seen),
           'action': action, 'reward': np.float32(reward), 'discount': np.float32(1),
           'language_instruction': start.instruction, 'language_embedding': embedding,
           'is_first': not steps, 'is_last': ended, 'is_terminal': terminated})
@@ -84,6 +93,11 @@ class Recorder:
 
   def close(self) -> None:
     self._env.close()
+
+  def _stored(self, observation: dict[str, Any]) -> dict[str, Any]:
+    views = observation['images'] if self._recipe.multiview else (observation['image'], observation['wrist_image'])
+    pictures = {name: _jpeg(views[number]) for name, number in self._recipe.pictures.items()}
+    return pictures | {'state': observation['proprioception']}
 
 
 class Disturbance:

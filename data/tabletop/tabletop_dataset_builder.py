@@ -40,7 +40,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     picture = tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg')
     step = tfds.features.FeaturesDict({
         'observation': {
-            'image': picture, 'wrist_image': picture,
+            **dict.fromkeys(self._recipe.pictures, picture),
             'state': numbers(shape=(7,), dtype=np.float32, doc='x y z (m), roll pitch yaw (rad), opening (1 open)'),
         },
         'action': numbers(shape=(7,), dtype=np.float32, doc='deltas of x y z (m), roll pitch yaw (rad), opening'),
@@ -70,7 +70,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _step(self, step: dict[str, Any]) -> dict[str, Any]:
     observation = step['observation'] | {
-        name: io.BytesIO(step['observation'][name]) for name in ('image', 'wrist_image')}
+        name: io.BytesIO(step['observation'][name]) for name in self._recipe.pictures}
     step = step | {'observation': observation}
     if self._outcome_in_words:
       words = f"{step['language_instruction']} and {'succeed' if self.success else 'fail'}"

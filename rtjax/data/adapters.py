@@ -8,6 +8,8 @@ do what it means to do:
 - taco_play: it rescales by Taco Play's own measured ranges; the notebook defines these and then calls Bridge's.
 - toto: an open gripper is -1 as in every other dataset; the notebook passes `open_gripper` on, so 1 there.
 
+Names of wrist and top cameras are those of octo-models/octo's oxe_dataset_configs.py.
+
 The notebook's weights also list kuka (20), whose features are RT-1's own, and language_table (30), both commented out.
 kuka has an adapter, with that weight, for those who name it. language_table has none: it stores no sentence
 embedding, and no map of its two numbers is published.
@@ -33,11 +35,12 @@ class Adapter:
     name: the dataset's TFDS name.
     action: maps an episode to {field: float32 [L, size]}, in the units of the ActionSpec's fields. It may give more
       fields than one spec needs (both RT-1's and arm7d's, say): the pipeline takes those of the spec.
-    image: the camera that the policy sees.
+    image: the camera that the policy sees. Asked for by name, it is 'image'.
     instruction: the task in words.
     embedding: float32 [512], the instruction's sentence embedding.
     embedding_id: the encoder that made it; a checkpoint remembers it.
     proprioception: the robot's own state, where it has one.
+    views: further cameras, by the names that `DataConfig.views` asks for them with.
     weight: sampling weight in a mixture.
   """
   name: str
@@ -47,7 +50,22 @@ class Adapter:
   embedding: str = 'observation/natural_language_embedding'
   embedding_id: str = 'universal-sentence-encoder-large/5'
   proprioception: str | None = None
+  views: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
   weight: float = 1.0
+
+  def __post_init__(self) -> None:
+    if 'image' in self.views:
+      raise ValueError(f"Adapter {self.name!r}: a view is called 'image', the main camera's name. Give it another.")
+
+  def camera(self, view: str) -> str:
+    """The path of the camera called `view`."""
+    cameras = {**self.views, 'image': self.image}
+    if view not in cameras:
+      close = difflib.get_close_matches(view, cameras, 1)
+      raise ValueError(f'the adapter {self.name!r} has no view {view!r}, it has {sorted(cameras)}.'
+                       + (f' Did you mean {close[0]!r}?' if close else '')
+                       + ' Name further cameras in its views: docs/your_robot.md.')
+    return cameras[view]
 
 
 def feature(steps: Steps, path: str) -> np.ndarray:
@@ -170,26 +188,34 @@ def _toto(steps: Steps) -> Action:
 _FLAT: dict[str, Any] = {
     'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
 
+# Those beyond the wrist are there if `generate.py --multiview` wrote them.
+_TABLETOP_VIEWS = {view: f'observation/{view}_image' for view in ('wrist', 'left', 'right', 'top', 'shoulder')}
+
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
     # Bridge V2 in its authors' own RLDS layout.
-    Adapter('bridge_dataset', flat_arm, image='observation/image_0', weight=50, **_FLAT),
+    Adapter('bridge_dataset', flat_arm, image='observation/image_0', weight=50,
+            views={f'image_{i}': f'observation/image_{i}' for i in (1, 2, 3)}, **_FLAT),
     # Fabricated by data/reach.
     Adapter('reach', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
     # Recorded in the embedded simulator by data/tabletop; those that failed are a dataset of their own.
-    Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
-    Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', weight=0.1, **_FLAT),
+    Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, **_FLAT),
+    Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, weight=0.1, **_FLAT),
     # Open X-Embodiment.
     Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
     Adapter('kuka', _rt1, weight=20),
     Adapter('bridge', _bridge, proprioception='observation/state', weight=50),
-    Adapter('taco_play', _taco_play, image='observation/rgb_static', proprioception='observation/robot_obs', weight=5),
-    Adapter('jaco_play', _jaco_play, proprioception='observation/end_effector_cartesian_pos', weight=20),
-    Adapter('berkeley_cable_routing', _scaled(gripper=None), proprioception='observation/robot_state', weight=20),
+    Adapter('taco_play', _taco_play, image='observation/rgb_static', proprioception='observation/robot_obs', weight=5,
+            views={'wrist': 'observation/rgb_gripper'}),
+    Adapter('jaco_play', _jaco_play, proprioception='observation/end_effector_cartesian_pos', weight=20,
+            views={'wrist': 'observation/image_wrist'}),
+    Adapter('berkeley_cable_routing', _scaled(gripper=None), proprioception='observation/robot_state', weight=20,
+            views={'wrist': 'observation/wrist45_image', 'top': 'observation/top_image'}),
     Adapter('roboturk', _scaled(), image='observation/front_rgb', weight=10),
     Adapter('nyu_door_opening_surprising_effectiveness', _scaled(20, 15), weight=5),
     Adapter('viola', _scaled(1.75, 3), image='observation/agentview_rgb', proprioception='observation/joint_states',
-            weight=3),
-    Adapter('berkeley_autolab_ur5', _scaled(100, 15), proprioception='observation/robot_state', weight=5),
+            weight=3, views={'wrist': 'observation/eye_in_hand_rgb'}),
+    Adapter('berkeley_autolab_ur5', _scaled(100, 15), proprioception='observation/robot_state', weight=5,
+            views={'wrist': 'observation/hand_image'}),
     Adapter('toto', _toto, proprioception='observation/state', weight=5),
 )}
 

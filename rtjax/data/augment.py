@@ -3,7 +3,8 @@
 The official recipe pads each picture with black, 20 rows and 50 columns on each side at 256x320, and crops the
 original size at a random place (robotics_transformer, film_efficientnet/preprocessors.py); `AugmentConfig()` is this,
 with an offset per example where the official code draws one for the whole batch. Frames of a window always share what
-was drawn, so that what moves in the window is the robot.
+was drawn, so that what moves in the window is the robot. Views of several cameras have an offset each, and share the
+colours.
 """
 import dataclasses
 import functools
@@ -29,7 +30,7 @@ class AugmentConfig:
     crop: pad with black and crop at a random offset.
     shared_crop: one offset for the whole batch, as the official code has it.
     flip: mirror half of the examples left to right, actions by `ActionSpec.mirror`. Instructions keep their words: not
-      for data that says 'left' or 'right'.
+      for data that says 'left' or 'right', nor for several views: a mirrored scene swaps and moves the cameras.
     brightness, contrast, saturation: scale by a factor from [1 - x, 1 + x]; 0 is off, 1 the most.
     hue: turn the colours by up to this share of the colour circle, either way; 0 is off, 0.5 the most.
   """
@@ -56,7 +57,8 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   """A varied copy of a batch; the same for the same key, on any number of devices.
 
   Args:
-    batch: at least images uint8 [B, T, H, W, 3], actions [B, T, F, A] and frames bool [B, T].
+    batch: at least images uint8 [B, T, H, W, 3] (of views [B, T, V, H, W, 3]), actions [B, T, F, A] and frames bool
+      [B, T].
     key: a PRNG key, new for each step.
     config: what to vary; static under jit.
     action_spec: tells how actions mirror.
@@ -67,6 +69,10 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   if config.flip and 'proprioception' in batch:
     raise ValueError('AugmentConfig: flip is on, but the batch has proprioception, and how that mirrors is not known. '
                      'Turn one of them off.')
+  views = batch['images'].shape[2:-3]
+  if config.flip and views and views[0] > 1:
+    raise ValueError(f'AugmentConfig: flip is on, but a step has {views[0]} views, and how these would see a mirrored '
+                     'scene is not known. Turn flip off, or train on one view.')
   shared_key, key = jax.random.split(key)
   keys = jax.random.split(key, len(batch['images']))
   vary = functools.partial(_vary, shared_key=shared_key, config=config, action_spec=action_spec)
@@ -95,28 +101,30 @@ def crop(images: UInt8[Array, '*b H W C'], offset: Int[Array, '2']) -> UInt8[Arr
 
 def _vary(images: Array, actions: Array, frames: Array, key: Array, *, shared_key: Array, config: AugmentConfig,
           action_spec: ActionSpec) -> tuple[Array, Array]:
-  """One window: images [T, H, W, 3], actions [T, F, A], frames [T]."""
+  """One window: images [T, H, W, 3] or [T, V, H, W, 3], actions [T, F, A], frames [T]."""
   crop_key, flip_key, colour_key = jax.random.split(key, 3)
   if config.colour:  # before the crop, so that its borders stay black
-    images = jnp.where(frames[:, None, None, None], _jitter(images, colour_key, config), images)
+    images = jnp.where(frames.reshape(-1, *[1] * (images.ndim - 1)), _jitter(images, colour_key, config), images)
   if config.crop:
-    most = 2 * np.array(padding(*images.shape[1:3]))
-    images = crop(images, jax.random.randint(shared_key if config.shared_crop else crop_key, (2,), 0, most + 1))
+    most = 2 * np.array(padding(*images.shape[-3:-1]))
+    views = images.shape[1:-3]
+    offsets = jax.random.randint(shared_key if config.shared_crop else crop_key, (*views, 2), 0, most + 1)
+    images = jax.vmap(crop, (1, 0), 1)(images, offsets) if views else crop(images, offsets)
   if config.flip:
     flip = jax.random.bernoulli(flip_key)
-    images = jnp.where(flip, images[:, :, ::-1], images)
+    images = jnp.where(flip, images[..., ::-1, :], images)
     actions = jnp.where(flip, action_spec.mirror(actions), actions)
   return images, actions
 
 
-def _jitter(images: UInt8[Array, 'T H W 3'], key: Array, config: AugmentConfig) -> UInt8[Array, 'T H W 3']:
+def _jitter(images: UInt8[Array, 'T *V H W 3'], key: Array, config: AugmentConfig) -> UInt8[Array, 'T *V H W 3']:
   """All four are linear in the colours: one 3x3 matrix, and contrast about each picture's mean grey."""
   draws = jax.random.uniform(key, (4,), minval=-1)
   brightness, contrast, saturation = 1 + draws[:3] * jnp.array([config.brightness, config.contrast, config.saturation])
   saturate = saturation * jnp.eye(3) + (1 - saturation) * _GREY
   colours = _turn(2 * jnp.pi * config.hue * draws[3]) @ saturate * brightness
-  pixels = jnp.einsum('thwc,dc->thwd', images.astype(jnp.float32), colours)
-  grey = (pixels @ _GREY).mean((1, 2))[:, None, None, None]
+  pixels = jnp.einsum('...c,dc->...d', images.astype(jnp.float32), colours)
+  grey = (pixels @ _GREY).mean((-2, -1))[..., None, None, None]
   return jnp.clip(jnp.round(grey + contrast * (pixels - grey)), 0, 255).astype(jnp.uint8)
 
 

@@ -18,6 +18,8 @@ class DataConfig:
       (and decodes) each frame once per epoch.
     padding_in_loss: count the zero actions of the frames padded in front of an episode.
     proprioception: add the robot's state to the batches.
+    views: the cameras of a step, by the names that the adapters give them ('image' is an adapter's main one); images
+      are then [B, T, V, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
     shuffle_episodes: how many episodes are in memory, still encoded, to have their windows shuffled together; in a
       mixture shared out by weight. As many again are read ahead.
     allow_clipping: accept datasets of which more than 1 % of an action's numbers lie beyond the ActionSpec's bounds.
@@ -31,6 +33,7 @@ class DataConfig:
   stride: int = 1
   padding_in_loss: bool = False
   proprioception: bool = False
+  views: tuple[str, ...] = ()
   shuffle_episodes: int = 512
   allow_clipping: bool = False
   cache_dir: str = ''
@@ -42,6 +45,8 @@ class DataConfig:
                        f'{self.threads}; expected at least 1, 1 and 0.')
     if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
       raise ValueError(f'DataConfig: image_size is {self.image_size}, expected (height, width) in pixels.')
+    if len(set(self.views)) < len(self.views):
+      raise ValueError(f'DataConfig: views are {self.views}, expected each camera once.')
     if not all(math.isfinite(w) and w > 0 for w in self.weights):
       raise ValueError(f'DataConfig: weights are {self.weights}, expected positive numbers; '
                        'leave a dataset out instead of giving it 0.')

@@ -29,6 +29,7 @@ class Episode:
   Attributes:
     number: its place in the split that was asked for, in TFDS's order.
     images: object [L] of encoded bytes, or uint8 [L, H, W, 3] where the dataset stores pixels; empty if not asked for.
+      With views object [L, V], of bytes or of uint8 [H, W, 3].
     embeddings: float32 [L, 512] of the instruction.
     actions: float32 [L, A] in the ActionSpec's units.
     instructions: str [L] (object).
@@ -43,6 +44,10 @@ class Episode:
 
   def __len__(self) -> int:
     return len(self.actions)
+
+  def image(self, step: int, view: int = 0) -> Any:
+    """One image as stored."""
+    return self.images[step, view] if self.images.ndim == 2 else self.images[step]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -62,6 +67,7 @@ class Dataset:
     split: in TFDS's split algebra.
     action_spec: which numbers of the adapter's actions are wanted, and in which order.
     images: whether to read images; statistics do without.
+    views: the cameras to read, by the adapter's names; none reads its main one.
     proprioception: whether to read the robot's state; None reads it where there is one.
 
   Raises:
@@ -70,8 +76,8 @@ class Dataset:
   """
 
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
-               proprioception: bool | None = False):
-    self.name, self.split, self._images = name, split, images
+               views: Sequence[str] = (), proprioception: bool | None = False):
+    self.name, self.split, self.views, self._images = name, split, tuple(views), images
     self._builder = catalog.open_builder(name)
     self.adapter = adapters.get(self._builder.name)
     self._spec = action_spec
@@ -86,7 +92,8 @@ class Dataset:
     if proprioception and self._proprioception is None:
       raise ValueError(f'{name}: proprioception was asked for, but the adapter {self.adapter.name!r} names no feature '
                        'for it. Name one there, or do without.')
-    self.image_feature = self._check_features()
+    self._cameras = [self.adapter.camera(view) for view in views or ['image']]
+    self._check_features()
     self._read = {path: f for path, f in self._leaves.items() if self._wanted(path, f)}
 
   @property
@@ -95,6 +102,16 @@ class Dataset:
     info = self._builder.info
     shards = [[epath.Path(i.filename).name, i.skip, i.take] for i in self._instructions]
     return hashlib.sha256(json.dumps([info.name, str(info.version), shards]).encode()).hexdigest()[:16]
+
+  @property
+  def image_features(self) -> list[Any]:
+    """The TFDS feature of each camera."""
+    return [self._leaves[camera] for camera in self._cameras]
+
+  @property
+  def image_feature(self) -> Any:
+    """That of the first."""
+    return self.image_features[0]
 
   @property
   def embedding_size(self) -> int:
@@ -124,33 +141,34 @@ class Dataset:
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     """The episodes of `chunks`, in this order."""
-    for chunk in _joined(chunks):
-      for number, steps in enumerate(self._steps(chunk), chunk.first):
+    for run in _runs(chunks):
+      for number, steps in self._steps(run):
         yield self._episode(number, steps)
 
   def sentences(self) -> Iterator[tuple[str, np.ndarray]]:
     """Each step's instruction and its embedding, float32 [512], in order; actions are not looked at."""
-    for chunk in self.chunks(self.num_episodes):
-      for steps in self._steps(chunk):
+    for run in _runs(self.chunks(self.num_episodes)):
+      for _, steps in self._steps(run):
         embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
         yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
 
   def no_steps(self) -> ValueError:
     return ValueError(f'{self.name}: no episode of split {self.split!r} has a step. Was it converted completely?')
 
-  def _steps(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
-    """The steps of each episode of a chunk, nested dicts of arrays [L, ...]."""
-    place, end = 0, chunk.skip + chunk.take
+  def _steps(self, run: list[Chunk]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and the steps, nested dicts of arrays [L, ...], of each episode of a run."""
+    numbers = {chunk.skip + i: chunk.first + i for chunk in run for i in range(chunk.take)}  # of the wanted records
+    file, place, end = run[0].file, 0, max(numbers) + 1
     try:
-      # Not a tf.data pipeline: setting one up took as long as reading 500 frames, and chunks may be small.
-      for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(chunk.file), end):
-        if place >= chunk.skip:
-          yield self._parse(record)
+      # Not a tf.data pipeline: setting one up took as long as reading 500 frames, and runs may be short.
+      for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(file), end):
+        if place in numbers:
+          yield numbers[place], self._parse(record)
         place += 1
     except (tf.errors.OpError, DecodeError) as error:
-      raise ValueError(self._unreadable(chunk, place, str(error))) from error
+      raise ValueError(self._unreadable(numbers, file, place, str(error))) from error
     if place < end:
-      raise ValueError(self._unreadable(chunk, place, 'the file ends before it'))
+      raise ValueError(self._unreadable(numbers, file, place, 'the file ends before it'))
 
   def _parse(self, record: bytes) -> dict[str, Any]:
     # TFDS's deserialize_example gives the same (tested) in three to eight times the time.
@@ -165,11 +183,21 @@ class Dataset:
       state = state.reshape(len(embeddings), self.proprioception_size)
     return Episode(
         number=number,
-        images=_at(steps, self.adapter.image) if self._images else np.empty(0, object),
+        images=self._stored_images(number, steps, len(embeddings)) if self._images else np.empty(0, object),
         embeddings=embeddings,
         actions=self._actions(number, steps),
         instructions=_text(_at(steps, self.adapter.instruction)),
         proprioception=state)
+
+  def _stored_images(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
+    found = [_at(steps, camera) for camera in self._cameras]
+    for camera, images in zip(self._cameras, found, strict=True):
+      if len(images) != length:
+        raise ValueError(f'{self.name}, episode {number} of {self.split!r}: {camera!r} has {len(images)} images for '
+                         f'{length} steps. Mend or drop the episode.')
+    if not self.views:
+      return found[0]
+    return np.stack([np.fromiter(images, object, length) for images in found], 1)
 
   def _actions(self, number: int, steps: dict[str, Any]) -> np.ndarray:
     where = f'{self.name}, episode {number} of {self.split!r}'
@@ -195,24 +223,25 @@ class Dataset:
     return actions
 
   def _wanted(self, path: str, feature: Any) -> bool:
-    """All small features, since an adapter's action may use any; of pictures and the like only the camera asked for."""
-    if path == self.adapter.image:
+    """All small features, since an adapter's action may use any; of pictures and the like the cameras asked for."""
+    if path in self._cameras:
       return self._images
     info = feature.get_serialized_info()
     single = isinstance(info, tfds.features.TensorInfo) and not info.sequence_rank and None not in feature.shape
     return single and len(feature.shape) < 3
 
-  def _check_features(self) -> Any:
-    """The image's feature, after a look whether all are there and of the right kind."""
+  def _check_features(self) -> None:
+    """Whether all are there and of the right kind."""
     if self._proprioception:
       self._feature(self._proprioception, 'numbers', lambda f: _kind(f) in 'biuf' and None not in f.shape)
     self._feature(self.adapter.instruction, 'text', lambda f: _kind(f) == 'O' and f.shape == ())
     self._feature(self.adapter.embedding, 'a vector', lambda f: _kind(f) == 'f' and len(f.shape) == 1)
-    return self._feature(self.adapter.image, 'a uint8 image [H, W, 3]', lambda f: (
-        f.np_dtype == np.uint8 and len(f.shape) == 3 and f.shape[2] == 3
-        and (isinstance(f, tfds.features.Image) or None not in f.shape)))
+    for camera in self._cameras:
+      self._feature(camera, 'a uint8 image [H, W, 3]', lambda f: (
+          f.np_dtype == np.uint8 and len(f.shape) == 3 and f.shape[2] == 3
+          and (isinstance(f, tfds.features.Image) or None not in f.shape)))
 
-  def _feature(self, path: str, expected: str, good: Callable[[Any], bool]) -> Any:
+  def _feature(self, path: str, expected: str, good: Callable[[Any], bool]) -> None:
     if path not in self._leaves:
       close = difflib.get_close_matches(path, self._leaves, 1, 0.3)
       raise ValueError(f'{self.name}: the adapter {self.adapter.name!r} expects the step feature {path!r}, the dataset '
@@ -222,24 +251,23 @@ class Dataset:
     if not good(feature):
       raise ValueError(f'{self.name}: {path!r} is {np.dtype(feature.np_dtype).name} {list(feature.shape)}, expected '
                        f'{expected}. Name another feature in the adapter {self.adapter.name!r}.')
-    return feature
 
-  def _unreadable(self, chunk: Chunk, place: int, why: str) -> str:
-    number = chunk.first + max(0, place - chunk.skip)
-    return (f'{self.name}: cannot read episode {number} of {self.split!r}: record {place} of {chunk.file}: {why}. '
+  def _unreadable(self, numbers: dict[int, int], file: str, place: int, why: str) -> str:
+    number = next(number for wanted, number in numbers.items() if wanted >= place)
+    return (f'{self.name}: cannot read episode {number} of {self.split!r}: record {place} of {file}: {why}. '
             'The file is missing, truncated or damaged: copy or convert it again.')
 
 
-def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
-  """The same episodes, where one chunk continues another as one: a file is then read once."""
-  joined: list[Chunk] = []
+def _runs(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+  """The same chunks, in lists of those that one pass over a file reads."""
+  runs: list[list[Chunk]] = []
   for chunk in chunks:
-    last = joined[-1] if joined else None
-    if last and (last.file, last.first + last.take, last.skip + last.take) == (chunk.file, chunk.first, chunk.skip):
-      joined[-1] = dataclasses.replace(last, take=last.take + chunk.take)
+    last = runs[-1][-1] if runs else None
+    if last and last.file == chunk.file and last.skip + last.take <= chunk.skip:
+      runs[-1].append(chunk)
     else:
-      joined.append(chunk)
-  return joined
+      runs.append([chunk])
+  return runs
 
 
 def _leaves(feature: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -18,8 +18,7 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
       without antialiasing, aspect kept and the rest black, numbers truncated to uint8: `tf.image.resize_with_pad` as
       in google-deepmind/open_x_embodiment's examples.
   """
-  encoded = isinstance(feature, tfds.features.Image)
-  decode: Decoder = (lambda stored: np.asarray(feature.decode_example(stored))) if encoded else (lambda stored: stored)
+  decode: Decoder = _decode if isinstance(feature, tfds.features.Image) else (lambda stored: stored)
   if size is None or tuple(size) == feature.shape[:2]:
     return decode
 
@@ -28,3 +27,9 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
     return tf.cast(tf.image.resize_with_pad(image, *size), tf.uint8)
 
   return lambda stored: np.asarray(resize(decode(stored)))
+
+
+def _decode(stored: bytes) -> np.ndarray:
+  # The call that TFDS's decode_example makes, which spends 30 us a picture around it. In an array, since TensorFlow
+  # throws and catches an exception for bytes: 22 us instead of 50 beside the decoding itself.
+  return np.asarray(tf.raw_ops.DecodeImage(contents=np.array(stored, object), channels=3))

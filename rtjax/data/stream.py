@@ -15,7 +15,7 @@ from rtjax.data.batches import Batches, Pending
 from rtjax.data.config import DataConfig
 from rtjax.data.episodes import Dataset
 from rtjax.data.mixture import Share, Shuffled, choose
-from rtjax.data.windows import Batch, WindowConfig, window_ends
+from rtjax.data.windows import Batch, Padding, WindowConfig, window_ends
 
 _UNDER_WAY = 2
 _MAX_READERS = 4
@@ -36,6 +36,7 @@ class TrainingStream:
     horizon: F, actions per frame.
     batch_size: B, windows of a batch of this process.
     seed: of the order.
+    padding: where windows that are longer than the episode so far are padded, 'front' or 'back'.
     process_index, process_count: which share is read.
 
   Raises:
@@ -44,8 +45,8 @@ class TrainingStream:
   """
 
   def __init__(self, datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int, horizon: int,
-               batch_size: int, seed: int, process_index: int = 0, process_count: int = 1):
-    cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss)
+               batch_size: int, seed: int, padding: Padding = 'front', process_index: int = 0, process_count: int = 1):
+    cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss, padding)
     share = Share(seed, process_index, process_count)
     opened = _open(datasets, config, config.split, action_spec)
     weights = config.mixture_weights(list(datasets), [d.adapter.weight for d in opened])
@@ -130,7 +131,7 @@ class TrainingStream:
 
 
 def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int,
-                       horizon: int, batch_size: int, process_index: int = 0,
+                       horizon: int, batch_size: int, padding: Padding = 'front', process_index: int = 0,
                        process_count: int = 1) -> Iterator[Batch]:
   """Every window of `config.validation_split` once, in order: dataset by dataset, episode by episode.
 
@@ -138,7 +139,7 @@ def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec:
   i * G to (i + 1) * G - 1, with G = batch_size * process_count. The last is filled up with zeros whose mask is False
   and whose episode is -1. Every process reads all episodes, and decodes the images of its own windows only.
   """
-  cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss)
+  cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss, padding)
   share = Share(0, process_index, process_count)
   opened = _open(datasets, config, config.validation_split, action_spec)
   batches = Batches(opened, config, cut, action_spec, batch_size)
@@ -165,4 +166,5 @@ def _in_order(opened: list[Dataset], batches: Batches, cut: WindowConfig, batch_
 def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: ActionSpec) -> list[Dataset]:
   if isinstance(datasets, str) or not datasets:
     raise ValueError(f'datasets is {datasets!r}, expected a list of folders or TFDS names.')
-  return [Dataset(name, split, action_spec, proprioception=config.proprioception) for name in datasets]
+  return [Dataset(name, split, action_spec, views=config.views, proprioception=config.proprioception)
+          for name in datasets]

@@ -63,7 +63,8 @@ def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
     FileNotFoundError: there is no such dataset.
     ValueError: the split is unknown or empty, or the instructions were embedded by another encoder than the policy's.
   """
-  dataset = Dataset(name, split, policy.config.action_spec)
+  dataset = Dataset(name, split, policy.config.action_spec, views=policy.views,
+                    proprioception=policy.config.proprioception_size > 0)
   theirs = dataset.adapter.embedding_id
   if policy.embedding_id and policy.embedding_id != theirs:
     raise ValueError(f'the policy was trained on instruction embeddings of {policy.embedding_id!r}, the dataset {name} '
@@ -85,20 +86,20 @@ def replay_all(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Repl
     images = _decode_all(dataset, episode, decode)
     if images[0].shape not in compiled:  # The first step with pictures of a size compiles, which is not to be timed.
       policy.reset(embedding=episode.embeddings[0])
-      policy.step(images[0])
+      policy.step(images[0], _state(episode, 0))
       compiled.add(images[0].shape)
     yield replay(policy, episode, images)
 
 
 def replay(policy: Policy, episode: Episode, images: list[np.ndarray]) -> Replay:
-  """Replays one episode; `images` are its L frames, uint8 [H, W, 3]."""
+  """Replays one episode; `images` are its L frames, uint8 [H, W, 3], or [V, H, W, 3] of several views."""
   spec: Any = policy.config.action_spec  # NumPy in, NumPy out
   outputs, seconds = [], []
   policy.reset(embedding=episode.embeddings[0])
-  for image, embedding in zip(images, episode.embeddings, strict=True):
+  for step, (image, embedding) in enumerate(zip(images, episode.embeddings, strict=True)):
     policy.set_instruction(embedding=embedding)
     start = time.perf_counter()
-    outputs.append(policy.step(image))
+    outputs.append(policy.step(image, _state(episode, step)))
     seconds.append(time.perf_counter() - start)
   shown = evenly_spaced(len(images), FILMSTRIP)
   return Replay(
@@ -130,16 +131,24 @@ def token_numbers(spec: ActionSpec) -> list[int | None]:
 
 
 def _decode_all(dataset: Dataset, episode: Episode, decode: Decoder) -> list[np.ndarray]:
-  images: Any = episode.images
+  def pictures(step: int) -> np.ndarray:
+    views = [decode(episode.image(step, view)) for view in range(max(1, len(dataset.views)))]
+    return np.stack(views) if len(views) > 1 else views[0]
+
   try:
-    return [decode(image) for image in images]
+    return [pictures(step) for step in range(len(episode))]
   except tf.errors.OpError as error:
     where = f'{dataset.name}, episode {episode.number}'
     raise ValueError(f'{where}: an image cannot be decoded: {error.message}') from error
 
 
+def _state(episode: Episode, step: int) -> np.ndarray | None:
+  return None if episode.proprioception is None else episode.proprioception[step]
+
+
 def _jpeg(image: np.ndarray) -> bytes:
-  picture = Image.fromarray(image)
+  """Of several views, side by side."""
+  picture = Image.fromarray(image if image.ndim == 3 else np.concatenate(image, 1))
   picture.thumbnail((_FRAME_PIXELS, _FRAME_PIXELS))
   file = io.BytesIO()
   picture.save(file, 'JPEG', quality=85)

@@ -1,4 +1,6 @@
 """Small layers that the image encoders and transformers share."""
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -58,11 +60,11 @@ def _swish_affine(x: Array, scale: Array, shift: Array) -> Array:
   return jax.nn.swish(_affine(x, scale, shift))
 
 
-def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[int, ...] | None = None) -> Array:
+def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[Any, ...] | None = None) -> Array:
   """Zeroes each element with probability `rate` and scales up the rest; without `rngs`, returns x.
 
   Args:
-    shape: of the mask, broadcast to x: `(B, 1, 1, 1)` drops whole images.
+    shape: of the mask, broadcast to x: `(B, 1, 1, 1)` drops whole images. B is no int where an export leaves it open.
   """
   if rngs is None or rate == 0:
     return x

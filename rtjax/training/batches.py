@@ -32,7 +32,7 @@ class Batches:
     self._config, self._data = config, data
     self._spec, self._process = config.model.action_spec, jax.process_index()
     self._place = sharding.batch_placer(mesh)
-    self._window = {'window': config.model.window, 'horizon': config.model.horizon,
+    self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
                     'process_index': self._process, 'process_count': jax.process_count()}
     if config.validate_every:
       self._validation().close()  # a missing split shows now, not at the first validation
@@ -93,7 +93,8 @@ class Batches:
   def _labels(self) -> dict[str, list[str]]:
     """Names of what the model's metrics are vectors of."""
     model = self._config.model
-    frames = [f't-{model.window - 1 - t}' for t in range(model.window)]
+    # Padded in front, a slot has the same age in every window; padded behind, only in full ones.
+    frames = [f't-{model.window - 1 - t}' if model.padding == 'front' else f'slot{t}' for t in range(model.window)]
     later = ['' if f == 0 else f'+{f}' for f in range(model.horizon)]
     return {'accuracy_per_token': [f'{name}{f}' for f in later for name in self._spec.token_names],
             'accuracy_per_step': frames, 'l1': list(self._spec.number_names)}

@@ -26,7 +26,8 @@ STRUCTURES: dict[str, tuple[Any, dict[str, Any]]] = {
     'jaco_play': (
         {'world_vector': (3,), 'terminate_episode': (3, np.int32)} | _GRIPPER,
         {'image': 'image', 'image_wrist': 'image', 'end_effector_cartesian_pos': (7,), 'joint_pos': (8,)}),
-    'berkeley_cable_routing': (_VECTORS | _FLOAT_END, {'image': 'image', 'top_image': 'image', 'robot_state': (7,)}),
+    'berkeley_cable_routing': (_VECTORS | _FLOAT_END, {
+        'image': 'image', 'top_image': 'image', 'wrist45_image': 'image', 'robot_state': (7,)}),
     'roboturk': (_VECTORS | _FLOAT_END | _GRIPPER, {'front_rgb': 'image'}),
     'nyu_door_opening_surprising_effectiveness': (_VECTORS | _FLOAT_END | _GRIPPER, {'image': 'image'}),
     'viola': (
@@ -36,7 +37,7 @@ STRUCTURES: dict[str, tuple[Any, dict[str, Any]]] = {
         _VECTORS | _FLOAT_END | {'gripper_closedness_action': ()},
         {'image': 'image', 'hand_image': 'image', 'robot_state': (15,)}),
     'toto': (_VECTORS | _FLOAT_END | {'open_gripper': bool}, {'image': 'image', 'state': (7,)}),
-    'bridge_dataset': ((7,), {'image_0': 'image', 'image_1': 'image', 'state': (7,)}),
+    'bridge_dataset': ((7,), {f'image_{i}': 'image' for i in range(4)} | {'state': (7,)}),
 }
 _FLAT = ('bridge_dataset',)
 

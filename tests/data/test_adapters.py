@@ -80,7 +80,8 @@ def test_maps_to_rt1(name, tmp_path):
   for part in ('base_displacement_vector', 'base_displacement_vertical_rotation'):
     np.testing.assert_array_equal(action[part], RT1_PARTS[part] * has_base)
 
-  assert adapters.feature(steps, adapter.image).shape == (2,)  # encoded
+  for camera in (adapter.image, *adapter.views.values()):
+    assert adapters.feature(steps, camera).shape == (2,)  # encoded
   assert adapters.feature(steps, adapter.embedding).shape == (2, 512)
   assert adapters.feature(steps, adapter.instruction)[0] == b'pick the red cube'
   if adapter.proprioception:
@@ -130,6 +131,15 @@ def test_names(monkeypatch):
   mine = dataclasses.replace(adapters.get('reach'), name='mine')
   adapters.register(mine)
   assert adapters.get('mine') is mine
+
+
+def test_cameras():
+  adapter = adapters.get('jaco_play')
+  assert adapter.camera('image') == 'observation/image' and adapter.camera('wrist') == 'observation/image_wrist'
+  with pytest.raises(ValueError, match=r"no view 'wrst', it has \['image', 'wrist'\].*Did you mean 'wrist'"):
+    adapter.camera('wrst')
+  with pytest.raises(ValueError, match="'mine': a view is called 'image'"):
+    dataclasses.replace(adapter, name='mine', views={'image': 'observation/image_wrist'})
 
 
 def test_feature_suggests_the_nearest():

@@ -123,6 +123,47 @@ def test_flip_refuses_proprioception():
     augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True), SPEC)
 
 
+def make_views(views=3):
+  """Equal pictures in all views of a step."""
+  batch = make_batch(size=8)
+  return batch | {'images': np.repeat(batch['images'][:, :, None], views, 2)}
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_each_view_has_its_own_crop(shared):
+  batch = make_views()
+  out = np.asarray(run(batch, jax.random.key(0), augment.AugmentConfig(shared_crop=shared))['images'])
+  newest = [offsets(batch['images'][:, -1, v], out[:, -1, v]) for v in range(3)]
+  for v in range(3):
+    assert offsets(batch['images'][1:, 0, v], out[1:, 0, v]) == newest[v][1:]  # frames share a view's offset
+    assert len(set(newest[v])) == 1 if shared else len(set(newest[v])) > 1
+  assert newest[0] != newest[1] != newest[2]
+
+
+def test_views_share_colours():
+  batch = make_views()
+  config = dataclasses.replace(OFF, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+  out = np.asarray(run(batch, jax.random.key(0), config)['images'])
+  alone = run(batch | {'images': batch['images'][:, :, 0]}, jax.random.key(0), config)['images']
+  assert (np.asarray(alone) != batch['images'][:, :, 0]).any()
+  for view in range(3):
+    np.testing.assert_array_equal(out[:, :, view], alone)
+  batch['images'][:, :, 1] = 0  # contrast is about each view's own grey
+  changed = np.asarray(run(batch, jax.random.key(0), config)['images'])
+  np.testing.assert_array_equal(changed[:, :, [0, 2]], out[:, :, [0, 2]])
+
+
+def test_flip_of_views():
+  config = dataclasses.replace(OFF, flip=True)
+  with pytest.raises(ValueError, match='flip is on, but a step has 3 views'):
+    augment.augment(make_views(), jax.random.key(0), config, SPEC)
+  one = make_views(1)
+  out = run(one, jax.random.key(1), config)
+  plain = run(one | {'images': one['images'][:, :, 0]}, jax.random.key(1), config)
+  np.testing.assert_array_equal(out['images'][:, :, 0], plain['images'])
+  assert (np.asarray(out['images']) != one['images']).any()
+
+
 def test_off_is_identity():
   batch = make_batch()
   out = run(batch, jax.random.key(0), OFF)

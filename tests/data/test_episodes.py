@@ -216,11 +216,31 @@ def test_a_dataset_without_adapter(tmp_path):
     open_tiny(folder)
 
 
-def test_reading_can_start_inside_a_file(tiny):
+def test_reading_can_start_inside_a_file(tiny, monkeypatch):
+  """And goes over a file once for chunks that lie one after another in it."""
+  opened = []
+  iterate = tf.compat.v1.io.tf_record_iterator
+  monkeypatch.setattr(tf.compat.v1.io, 'tf_record_iterator', lambda file: opened.append(file) or iterate(file))
   dataset = open_tiny(tiny)
   chunk = dataset.chunks(64)[1]
-  inside = Chunk(chunk.first + 1, chunk.file, 1, 1)
-  assert [len(e) for e in dataset.read([inside])] == [LENGTHS[chunk.first + 1]]
+  first, last = (Chunk(chunk.first + i, chunk.file, i, 1) for i in (0, chunk.take - 1))
+  for chunks, passes in (([last], 1), ([first, last], 1), ([last, first], 2), ([first, first], 2)):
+    opened.clear()
+    assert [(e.number, len(e)) for e in dataset.read(chunks)] == [(c.first, LENGTHS[c.first]) for c in chunks]
+    assert opened == passes * [chunk.file]
+
+
+def test_steps_without_an_image_are_named(tmp_path):
+  dataset = open_tiny(tiny_rlds.write_lengths(tmp_path, [2, 3]))
+  (file,) = dataset.files
+  records = list(tf.compat.v1.io.tf_record_iterator(file))
+  damaged = tf.train.Example.FromString(records[1])
+  del damaged.features.feature['steps/observation/image_0'].bytes_list.value[-1]
+  with tf.io.TFRecordWriter(file) as writer:
+    writer.write(records[0])
+    writer.write(damaged.SerializeToString())
+  with pytest.raises(ValueError, match="episode 1 of 'train': 'observation/image_0' has 2 images for 3 steps"):
+    read_all(dataset)
 
 
 def test_light_import_and_no_gpu():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,13 +54,13 @@ def all_windows(config=None, lengths=LENGTHS):
   return [(i, int(end)) for i, length in enumerate(lengths) for end in window_ends(length, config or WindowConfig(4))]
 
 
-def check_batch(batch, window, horizon, padding_in_loss=False):
+def check_batch(batch, window, horizon, padding_in_loss=False, padding='front'):
   """Every number of a batch of the tiny dataset, from the rule that made the dataset."""
   for row, (episode, end) in enumerate(windows_of(batch)):
     assert batch['instructions'][row] == f'task {episode}'
     for t in range(window):
-      step = end - window + 1 + t
-      real = step >= 0
+      step = end - window + 1 + t if padding == 'front' else max(0, end - window + 1) + t
+      real = 0 <= step <= end
       assert batch['frames'][row, t] == real
       np.testing.assert_array_equal(batch['images'][row, t], tiny_rlds.image(episode, step) if real else 0)
       np.testing.assert_array_equal(batch['embeddings'][row, t], tiny_rlds.embedding(episode, step) if real else 0)
@@ -84,6 +85,44 @@ def test_batches_hold_what_the_episodes_hold(tiny, window, horizon, config):
       'actions': ((8, window, horizon, 7), 'float32'), 'mask': ((8, window, horizon), 'bool'),
       'frames': ((8, window), 'bool'), 'instructions': ((8,), 'object'), 'episodes': ((8,), 'int64'),
       'steps': ((8,), 'int32')} | ({'proprioception': ((8, window, 2), 'float32')} if config.proprioception else {})
+
+
+def test_padding_behind(tiny):
+  """The same windows in the same order as with padding in front, and their frames in the first slots."""
+  config = DataConfig(proprioception=True)
+  with make(tiny, config, horizon=2, padding='back') as stream, make(tiny, config, horizon=2) as front:
+    for _ in range(4):
+      batch, other = next(stream), next(front)
+      check_batch(batch, 4, 2, padding='back')
+      assert windows_of(batch) == windows_of(other)
+      for row in np.flatnonzero(batch['steps'] >= 3):
+        np.testing.assert_array_equal(batch['actions'][row], other['actions'][row])
+  held_out = validation_batches([tiny], DataConfig(validation_split='train'), actions.ARM_7D, window=4, horizon=1,
+                                batch_size=8, padding='back')
+  for batch in held_out:
+    check_batch({k: v[batch['episodes'] >= 0] for k, v in batch.items()}, 4, 1, padding='back')
+  with pytest.raises(ValueError, match="padding is 'back'"):
+    make(tiny, DataConfig(padding_in_loss=True), padding='back')
+
+
+def test_memory_is_used_again_when_nobody_holds_it(tiny):
+  """What is held stays as it is, in a jax.Array too; what was let go comes back and shows nothing of its past."""
+  addresses, held = [], []
+  with make(tiny) as stream, make(tiny) as fresh:
+    for n in range(40):
+      batch, expected = next(stream), next(fresh)['images'].copy()
+      addresses.append(batch['images'].ctypes.data)
+      np.testing.assert_array_equal(batch['images'], expected)
+      if n % 4 == 0:
+        held.append((batch['images'][:, -1], expected[:, -1]))  # a view of it
+      elif n % 4 == 1:
+        held.append((jax.device_put(batch['images']), expected))
+      else:
+        batch['images'][:] = 255
+      del batch
+    for array, expected in held:
+      np.testing.assert_array_equal(array, expected)
+  assert len(held) < len(set(addresses)) < 40 - 8
 
 
 def test_an_epoch_is_every_window_once(tiny):

@@ -156,6 +156,19 @@ def test_failures_are_kept_apart_and_marked(tmp_path):
   assert adapters.get('tabletop_failures').weight == 0.1 * adapters.get('tabletop').weight
 
 
+def test_six_cameras(tmp_path):
+  recipe = demonstrations.Recipe(seed=3, image_size=(16, 16), multiview=True)
+  episode = demonstrations.Recorder(recipe).record(0)
+  demonstrations.chunk_file(tmp_path, 0).write_bytes(pickle.dumps([episode]))
+  builder = builders.Builder(raw=tmp_path, recipe=recipe, spans={'train': (0, 1)}, data_dir=tmp_path)
+  builder.download_and_prepare(download_dir=tmp_path)
+  (steps,) = rlds_episodes.read(builder.data_dir, 'train')
+  adapter = adapters.get('tabletop')
+  cameras = [adapter.camera(view) for view in ('image', *adapter.views)]
+  first = [adapters.feature(steps, camera)[0] for camera in cameras]
+  assert len(set(first)) == 6 and first == [episode['steps'][0]['observation'][c.split('/')[1]] for c in cameras]
+
+
 def test_outcome_in_words(tmp_path):
   episodes = [demonstrations.Recorder(RECIPE).record(0)]
   (episode,) = built(builders.Builder, tmp_path, episodes, outcome_in_words=True).as_dataset(split='train')

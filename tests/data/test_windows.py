@@ -2,17 +2,19 @@
 import numpy as np
 import pytest
 
-from rtjax.data.windows import WindowConfig, device_part, take, window_ends, window_targets
+from rtjax.data.windows import WindowConfig, device_part, take, window_ends, window_slots, window_targets
 
-CASES = [WindowConfig(length, stride, horizon, padding) for length in (1, 2, 6) for stride in (1, 3, 6, 7)
-         for horizon in (1, 4) for padding in (False, True)]
+CASES = [WindowConfig(length, stride, horizon, *padding) for length in (1, 2, 6) for stride in (1, 3, 6, 7)
+         for horizon in (1, 4) for padding in ((False, 'front'), (True, 'front'), (False, 'back'))]
 
 
 def brute_force(length: int, config: WindowConfig):
   """[(targets, mask)] of an episode's windows, None for what does not exist, from the last window to the first."""
   windows, end = [], length - 1
   while end >= 0:
-    steps = [s if s >= 0 else None for s in range(end - config.length + 1, end + 1)]
+    steps = [s for s in range(end - config.length + 1, end + 1) if s >= 0]
+    empty = [None] * (config.length - len(steps))
+    steps = empty + steps if config.padding == 'front' else steps + empty
     targets = [[s + f if s is not None and s + f < length else None for f in range(config.horizon)] for s in steps]
     mask = [[t is not None or (config.padding_in_loss and s is None) for t in row]
             for s, row in zip(steps, targets, strict=True)]
@@ -40,6 +42,21 @@ def test_stride_of_the_length_uses_each_step_once(length):
   assert steps[steps >= 0].tolist() == list(range(length))
 
 
+def test_slots():
+  front, back = WindowConfig(4), WindowConfig(4, padding='back')
+  assert window_slots(1, front) == (slice(2, 4), slice(0, 2))
+  assert window_slots(1, back) == (slice(0, 2), slice(0, 2))
+  for end in (3, 9):
+    assert window_slots(end, front) == window_slots(end, back) == (slice(0, 4), slice(end - 3, end + 1))
+
+
+def test_wrong_padding():
+  with pytest.raises(ValueError, match="padding is 'middle', expected 'front' or 'back'"):
+    WindowConfig(padding='middle')
+  with pytest.raises(ValueError, match="padding_in_loss is on and padding is 'back'"):
+    WindowConfig(padding_in_loss=True, padding='back')
+
+
 def test_take_fills_with_zeros():
   values = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
   np.testing.assert_array_equal(take(values, np.array([[-1, 2], [0, -3]])), [[[0, 0], [5, 6]], [[1, 2], [0, 0]]])
@@ -47,8 +64,8 @@ def test_take_fills_with_zeros():
 
 
 def test_device_part_leaves_host_arrays():
-  batch = {name: np.zeros(1) for name in ('images', 'mask', 'frames', 'actions', 'embeddings', 'instructions', 'steps')}
-  assert set(device_part(batch)) == {'images', 'mask', 'frames', 'actions', 'embeddings'}
+  numeric = {'images', 'mask', 'frames', 'actions', 'embeddings', 'proprioception'}
+  assert set(device_part({name: np.zeros(1) for name in numeric | {'instructions', 'episodes', 'steps'}})) == numeric
 
 
 @pytest.mark.parametrize('field', ['length', 'stride', 'horizon'])

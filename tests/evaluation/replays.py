@@ -37,20 +37,22 @@ def replay(recorded_tokens, predicted_tokens, confidence=0.5, number=0, instruct
 class FakePolicy:
   """Gives back the tokens of a list, one after the other, and remembers what it was shown since its last reset."""
 
-  def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = ''):
-    self.config = types.SimpleNamespace(action_spec=spec)
-    self.embedding_id = embedding_id
+  def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = '', views: tuple[str, ...] = (),
+               proprioception_size: int = 0):
+    self.config = types.SimpleNamespace(action_spec=spec, proprioception_size=proprioception_size)
+    self.embedding_id, self.views = embedding_id, views
     self._spec, self._tokens = spec, tokens
 
   def reset(self, *, embedding):
-    self.images, self.embeddings = [], []
+    self.images, self.embeddings, self.states = [], [], []
     self.set_instruction(embedding=embedding)
 
   def set_instruction(self, *, embedding):
     self._embedding = embedding
 
-  def step(self, image):
+  def step(self, image, proprioception=None):
     tokens = self._tokens[len(self.images)]
+    self.states.append(proprioception)
     self.images.append(image)
     self.embeddings.append(self._embedding)
     plan = self._spec.detokenize(tokens)[None]

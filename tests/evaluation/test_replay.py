@@ -66,6 +66,21 @@ def test_episodes_come_as_stored(tmp_path):
   assert count == 2
 
 
+def test_several_views_and_the_robots_state(tmp_path):
+  """A policy of two cameras that looks at the state gets both, step by step."""
+  folder = replays.bridge(tmp_path, lengths=(3,))
+  tokens = np.zeros((3, 7), np.int32)
+  policy = replays.FakePolicy(actions.ARM_7D, tokens, 'universal-sentence-encoder-large/5', ('image', 'image_1'), 7)
+  dataset = replay.open_dataset(policy, str(folder), 'val')
+  found, = replay.replay_all(policy, dataset, 1)
+  stored = list(next(iter(tfds.builder_from_directory(folder).as_dataset(split='val')))['steps'].as_numpy_iterator())
+  for step, recorded in enumerate(stored):
+    views = [recorded['observation'][name] for name in ('image_0', 'image_1')]
+    np.testing.assert_array_equal(policy.images[step], views)
+    np.testing.assert_allclose(policy.states[step], recorded['observation']['state'])
+  assert len(found.frames) == 3
+
+
 def test_right_counts_equal_tokens():
   found = replays.replay([[0, 1, 2], [1, 1, 1]], [[0, 2, 2], [1, 1, 0]])
   np.testing.assert_array_equal(found.right, [[True, False, True], [True, True, False]])
@@ -116,7 +131,7 @@ def test_broken_image_is_named():
 def source(stored: list[Episode], feature=None):
   """What replay_all uses of a Dataset."""
   return types.SimpleNamespace(
-      name='robots', image_feature=feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+      name='robots', views=(), image_feature=feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
       num_episodes=len(stored), chunks=lambda count: [], read=lambda chunks: iter(stored))
 
 

@@ -25,6 +25,7 @@ class TinyConfig:
   action_spec: actions.ActionSpec = SPEC
   window: int = 2
   horizon: int = 1
+  padding: str = 'back'
   width: int = 64
   batch_norm: bool = True
   dropout: float = 0.1
@@ -97,7 +98,7 @@ def batch(seed: int, size: int, config: Any = TinyConfig(), image: int = 8) -> d
 class Stream:
   """Batch number i of a process is a function of the seed, the process and i."""
 
-  def __init__(self, datasets, config, action_spec, *, window, horizon, batch_size, seed, process_index=0,
+  def __init__(self, datasets, config, action_spec, *, window, horizon, padding, batch_size, seed, process_index=0,
                process_count=1):
     self._make = lambda i: batch(seed + 1000 * i + process_index, batch_size,
                                  TinyConfig(action_spec=action_spec, window=window, horizon=horizon))
@@ -128,7 +129,8 @@ class SlowStream(Stream):
     return super().__next__()
 
 
-def validation_batches(datasets, config, action_spec, *, window, horizon, batch_size, process_index=0, process_count=1):
+def validation_batches(datasets, config, action_spec, *, window, horizon, padding, batch_size, process_index=0,
+                       process_count=1):
   made = TinyConfig(action_spec=action_spec, window=window, horizon=horizon)
   return (batch(10 ** 6 + 10 * i + process_index, batch_size, made) for i in range(2))
 

@@ -1,0 +1,50 @@
+"""Pictures brought to the size that a policy was trained with, in its pipeline's arithmetic."""
+from typing import Tuple
+
+import numpy as np
+
+
+def resize_with_pad(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+  """Resizes into `size` with the aspect kept, centred, the rest black: `tf.image.resize_with_pad`, cut to uint8.
+
+  Bilinear with half-pixel centres, without antialiasing, float32 throughout.
+
+  Args:
+    image: uint8 [H, W, 3].
+    size: (height, width).
+  """
+  if image.shape[:2] == tuple(size):
+    return image
+  source, target = np.asarray(image.shape[:2], np.float32), np.asarray(size, np.float32)
+  fitted = source / (source / target).max()
+  height, width = (int(n) for n in fitted)
+  top, left = (int(n) for n in (target - fitted) / 2)
+  padded = np.zeros((size[0], size[1], image.shape[2]), np.uint8)
+  padded[top:top + height, left:left + width] = _bilinear(image, height, width)
+  return padded
+
+
+def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  if image.shape[:2] == (height, width):
+    return image
+  top, bottom, down = _neighbours(image.shape[0], height)
+  left, right, across = _neighbours(image.shape[1], width)
+  across, down = across[:, None], down[:, None, None]
+
+  def row(rows: np.ndarray) -> np.ndarray:
+    lines = image[rows].astype(np.float32)
+    start = lines[:, left]
+    return start + (lines[:, right] - start) * across
+
+  upper = row(top)
+  return (upper + (row(bottom) - upper) * down).astype(np.uint8)
+
+
+def _neighbours(source: int, target: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each target pixel: the two source pixels around its centre, and the second one's share."""
+  scale = np.float32(source / target)
+  at = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+  below = np.floor(at)
+  first = np.clip(below, 0, source - 1).astype(np.int32)
+  second = np.clip(np.ceil(at), 0, source - 1).astype(np.int32)
+  return first, second, at - below

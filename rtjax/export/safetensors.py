@@ -1,0 +1,27 @@
+"""safetensors: policy.safetensors, the weights by rtjax's names; `rtjax.load_model` and `load_policy` read it.
+
+With int8, a matrix NAME is stored as NAME (int8) and NAME.scale (float32): the value is their product.
+"""
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from rtjax.export.quantize import quantized
+from rtjax.export.step import Step
+from rtjax.pretrained import safetensors
+
+
+def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
+  """Writes policy.safetensors; its metadata holds what policy.json holds."""
+  tensors: dict[str, np.ndarray] = {}
+  for name, value in (quantized(step) if int8 else step).weights.items():
+    tensors |= {name: value['int8'], f'{name}.scale': value['scale']} if isinstance(value, dict) else {name: value}
+  safetensors.write(folder / 'policy.safetensors', tensors, step.metadata)
+
+
+def load(folder: pathlib.Path, step: Step) -> Any:
+  """The step with the weights that were read back: (history, images, embeddings) -> outputs."""
+  read = Step(safetensors.load(folder), step.picture, step.image_size)
+  return jax.jit(lambda *inputs: read(read.weights, *inputs))

@@ -1,0 +1,93 @@
+"""Serves a policy to robots over a websocket: python -m rtjax.serve CHECKPOINT"""
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import os
+import pathlib
+import signal
+import socket
+from typing import Annotated
+
+import tyro
+
+from rtjax import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Serves a policy to robots over a websocket, in the protocol of openpi-client; docs/serving.md tells more.
+
+  http://HOST:PORT shows who is connected, /metrics counts for Prometheus, /healthz says OK. The environment variable
+  RTJAX_API_KEY holds the key that clients must show; without one, only this machine's programs are served.
+  """
+  checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
+  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights."""
+  host: str = '127.0.0.1'
+  """Address to listen at; 0.0.0.0 is every one of this machine, and needs a key."""
+  port: int = 8000
+  """Port to listen at; 0 takes a free one."""
+  max_clients: int = 8
+  """Clients served at once. Each has a place in the model's memory from the start."""
+  image_size: tuple[int, int] | None = None
+  """Height and width of the pictures that clients send; if left out, those of the training, else 256 320."""
+  encoder: str = ''
+  """What turns instructions into vectors: a folder or an .npz table, see rtjax/instructions.py. Not needed for policies
+  with the built-in encoder, nor for clients that send embeddings."""
+
+  def check(self, api_key: str) -> None:
+    if self.max_clients < 1:
+      raise ValueError(f'--max-clients is {self.max_clients}, it must be at least 1.')
+    if not 0 <= self.port < 65536:
+      raise ValueError(f'--port is {self.port}, expected 0 to 65535.')
+    if self.image_size and min(self.image_size) < 1:
+      raise ValueError(f'--image-size is {self.image_size}, both must be at least 1.')
+    if not api_key and not _loopback(self.host):
+      raise ValueError(f'--host {self.host} lets other machines in, which needs a key: set the environment variable '
+                       'RTJAX_API_KEY, or use an SSH tunnel to 127.0.0.1.')
+
+
+def _loopback(host: str) -> bool:
+  addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+  return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
+def main() -> None:
+  config = tyro.cli(Config, prog='python -m rtjax.serve')
+  api_key = os.environ.get('RTJAX_API_KEY', '')
+  config.check(api_key)
+  logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
+  logging.getLogger('rtjax.serve').setLevel(logging.INFO)
+  # Only now: --help should not wait for JAX.
+  import rtjax
+  from rtjax import instructions
+  from rtjax.serving import server
+
+  encoder = instructions.open_encoder(config.encoder) if config.encoder else None
+  policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
+  size = config.image_size or policies.image_size or (256, 320)
+  print(f'Compiling for pictures of {size[0]}x{size[1]} ...', flush=True)
+  server.warm_up(policies, size)
+  asyncio.run(serve(server.Server(policies, size, api_key, pathlib.Path(config.checkpoint).name), config))
+
+
+async def serve(server, config: Config) -> None:
+  stop = asyncio.Event()
+  loop = asyncio.get_running_loop()
+
+  def end() -> None:
+    stop.set()
+    for number in (signal.SIGINT, signal.SIGTERM):
+      loop.remove_signal_handler(number)  # the second one ends it at once
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    with contextlib.suppress(NotImplementedError):  # Windows
+      loop.add_signal_handler(number, end)
+  await server.run(config.host, config.port, stop, lambda port: print(
+      f'Serving at ws://{config.host}:{port}; its page is http://{config.host}:{port}', flush=True))
+  print('Stopped.')
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""Policies over a websocket, for robots that run no JAX; docs/serving.md tells how to use it."""

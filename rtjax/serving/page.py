@@ -1,0 +1,46 @@
+"""The live page: what it shows, as JSON, and the page itself (page.html), which asks for it every half second."""
+import io
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rtjax.evaluation.style import CSS
+from rtjax.serving.metrics import Metrics
+from rtjax.serving.sessions import Session, Sessions
+
+HTML = (pathlib.Path(__file__).parent / 'page.html').read_text().replace('/* STYLE */', CSS).encode()
+
+# Nothing from elsewhere, and nothing that another site frames.
+POLICY = ("default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+          "script-src 'unsafe-inline'; frame-ancestors 'none'")
+
+
+def state(metadata: dict[str, Any], sessions: Sessions, metrics: Metrics) -> dict[str, Any]:
+  """What the page shows now."""
+  batches = metrics.value('rtjax_batch_size_count')
+  return {
+      'metadata': metadata, 'clients': [_client(session) for session in sessions], 'latency_ms': metrics.latency(),
+      'requests': {outcome: int(metrics.value('rtjax_requests_total', outcome=outcome))
+                   for outcome in ('answered', 'refused', 'failed')},
+      'batch': metrics.value('rtjax_batch_size_sum') / batches if batches else None,
+      'memory': metrics.value('process_resident_memory_bytes'),
+      'uptime': time.time() - metrics.value('process_start_time_seconds')}
+
+
+def jpeg(image: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, 'JPEG', quality=85)
+  return buffer.getvalue()
+
+
+def _client(session: Session) -> dict[str, Any]:
+  task = session.task
+  return {
+      'slot': session.slot, 'peer': session.peer, 'task': task if isinstance(task, str) else None,
+      'embedded': isinstance(task, np.ndarray), 'connected': time.monotonic() - session.connected,
+      'episode': session.episodes, 'step': session.step, 'ms': 1000 * session.seconds,
+      'confidence': session.confidence,
+      'actions': np.stack(session.actions).round(5).tolist() if session.actions else []}

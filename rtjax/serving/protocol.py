@@ -1,0 +1,205 @@
+"""What travels between robot and server: openpi's wire format, read with distrust.
+
+    server, once         metadata
+    client, each step    an observation, whose keys are those of KEYS
+    server, each step    an answer; or a text message, which is an error, after which the connection goes on
+
+Everything but errors is msgpack in binary messages. An array is the map {b'__ndarray__': True, b'data': bytes,
+b'dtype': '<f4', b'shape': [..]}, a NumPy number {b'__npgeneric__': True, b'data': .., b'dtype': ..} (openpi-client,
+msgpack_numpy.py).
+"""
+import dataclasses
+import difflib
+import math
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from rtjax.policy import PolicyOutput
+
+MAX_MESSAGE = 16 * 2 ** 20
+"""Bytes of a client's message; a picture of 1920 x 1080 takes 6 MiB."""
+
+MAX_TEXT = 2000
+"""Characters of an instruction."""
+
+# What is known by each key; None is taken and ignored: openpi's robots send it, our policies do not look at it.
+KEYS: dict[str, str | None] = {
+    'image': 'image', 'observation/image': 'image', 'observation/exterior_image_1_left': 'image',
+    'instruction': 'instruction', 'prompt': 'instruction',
+    'embedding': 'embedding',
+    'proprioception': 'proprioception', 'observation/state': 'proprioception',
+    'reset': 'reset',
+    'observation/wrist_image': None, 'observation/wrist_image_left': None,
+    'observation/joint_position': None, 'observation/gripper_position': None}
+
+
+class ProtocolError(ValueError):
+  """A message that cannot be acted on; its text is meant for the client."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observation:
+  """One step's input.
+
+  Attributes:
+    image: uint8 [H, W, 3].
+    instruction, embedding: what to do, at most one of them; both None: as before.
+    proprioception: float32 [P], or None.
+    reset: whether an episode begins.
+  """
+  image: np.ndarray
+  instruction: str | None = None
+  embedding: np.ndarray | None = None
+  proprioception: np.ndarray | None = None
+  reset: bool = False
+
+
+def pack(value: Any) -> bytes:
+  return msgpack.packb(value, default=_encode)
+
+
+def unpack(message: bytes) -> Any:
+  """The value of a message. Arrays share its memory.
+
+  Raises:
+    ProtocolError: it is no msgpack, or holds an array whose parts do not fit each other.
+  """
+  try:
+    # Lengths are bounded because msgpack makes room for as many items as a header promises.
+    return msgpack.unpackb(message, object_hook=_decode, max_array_len=1024, max_map_len=64, max_ext_len=1024)
+  except ProtocolError:
+    raise
+  except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+    raise ProtocolError(f'the message is no msgpack map ({type(error).__name__}).') from None
+
+
+def observation(message: bytes | str, image_size: tuple[int, int], views: int = 1) -> Observation:
+  """Reads a client's message; its picture must have `image_size` (height, width), [V, H, W, 3] if there are views.
+
+  Raises:
+    ProtocolError: names the key, what came and what was expected.
+  """
+  if isinstance(message, str):
+    raise ProtocolError('the message is text, expected a binary message: a msgpack map.')
+  received = unpack(message)
+  if not isinstance(received, dict):
+    raise ProtocolError(f'the message holds a {type(received).__name__}, expected a map of {sorted(KEYS)}.')
+  fields: dict[str, Any] = {}
+  for key, value in received.items():
+    name = _known(key)
+    if name in fields:
+      raise ProtocolError(f'{key!r} gives {name} a second time.')
+    if name and value is not None:
+      fields[name] = _READERS[name](key, value)
+  if 'image' not in fields:
+    raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {_shown(sorted(received))}.")
+  if fields['image'].shape[:-3] != ((views,) if views > 1 else ()):
+    raise ProtocolError(f'image is {_kind(fields["image"])}, this policy sees {views} view(s): expected uint8 '
+                        + (f'[{views}, H, W, 3].' if views > 1 else '[H, W, 3].'))
+  if fields['image'].shape[-3:-1] != image_size:
+    have, want = ('{}x{}'.format(*size) for size in (fields['image'].shape[-3:], image_size))
+    raise ProtocolError(f'image is {have} (height x width), this server takes {want}: resize it before sending, as '
+                        f'rtjax-client does by itself, or start the server with --image-size {have.replace("x", " ")}.')
+  if 'instruction' in fields and 'embedding' in fields:
+    raise ProtocolError('give either instruction (prompt) or embedding, not both.')
+  return Observation(**fields)
+
+
+def answer(out: PolicyOutput, begins: bool, timing: dict[str, Any]) -> dict[str, Any]:
+  """What the client gets for a step.
+
+  `actions` alone is an array: openpi's ActionChunkBroker takes one row of every array at each step of a plan.
+  """
+  return {'actions': out.plan, 'action': {name: value.tolist() for name, value in out.action.items()},
+          'tokens': out.tokens.tolist(), 'confidence': out.confidence.tolist(),
+          'begins': begins, 'server_timing': timing}
+
+
+def _known(key: Any) -> str | None:
+  if key not in KEYS:
+    close = difflib.get_close_matches(str(key)[:80], KEYS, 1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ProtocolError(f'unknown key {_shown(key)}, expected {sorted(KEYS)}.{hint}')
+  return KEYS[key]
+
+
+def _image(key: str, value: Any) -> np.ndarray:
+  if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim not in (3, 4) or value.shape[-1] != 3:
+    raise ProtocolError(f'{key} is {_kind(value)}, expected uint8 [H, W, 3], 0 to 255.')
+  return value
+
+
+def _text(key: str, value: Any) -> str:
+  if not isinstance(value, str) or len(value) > MAX_TEXT:
+    raise ProtocolError(f'{key} is {_kind(value)}, expected a text of at most {MAX_TEXT} characters.')
+  return value
+
+
+def _vector(key: str, value: Any) -> np.ndarray:
+  if not isinstance(value, np.ndarray) or value.dtype.kind not in 'fiu' or value.ndim != 1:
+    raise ProtocolError(f'{key} is {_kind(value)}, expected a float32 vector.')
+  vector = value.astype(np.float32)
+  if not np.all(np.isfinite(vector)):
+    raise ProtocolError(f'{key} holds NaN or infinite numbers.')
+  return vector
+
+
+def _flag(key: str, value: Any) -> bool:
+  if not isinstance(value, (bool, np.bool_)):
+    raise ProtocolError(f'{key} is {_kind(value)}, expected true or false.')
+  return bool(value)
+
+
+_READERS = {'image': _image, 'instruction': _text, 'embedding': _vector, 'proprioception': _vector, 'reset': _flag}
+
+
+def _kind(value: Any) -> str:
+  if isinstance(value, np.ndarray):
+    return f'{value.dtype} {value.shape}'
+  return f'a {type(value).__name__}' + (f' of length {len(value)}' if isinstance(value, (str, bytes)) else '')
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+def _encode(value: Any) -> Any:
+  if isinstance(value, np.ndarray):
+    return {b'__ndarray__': True, b'data': value.tobytes(), b'dtype': value.dtype.str, b'shape': value.shape}
+  if isinstance(value, np.generic):
+    return {b'__npgeneric__': True, b'data': value.item(), b'dtype': value.dtype.str}
+  raise TypeError(f'{type(value).__name__} cannot be sent.')
+
+
+def _decode(value: dict[Any, Any]) -> Any:
+  if b'__ndarray__' in value:
+    return _array(value.get(b'data'), _dtype(value), value.get(b'shape'))
+  if b'__npgeneric__' in value:
+    return _dtype(value).type(value.get(b'data'))
+  return value
+
+
+def _dtype(value: dict[Any, Any]) -> np.dtype:
+  name = value.get(b'dtype')
+  # Numbers only: no objects, texts or structures, whose descriptions can be of any size.
+  if not isinstance(name, str) or len(name) > 8:
+    raise ProtocolError('the dtype of an array is no short text.')
+  try:
+    dtype = np.dtype(name)
+  except (TypeError, ValueError, SyntaxError):
+    dtype = np.dtype(object)
+  if dtype.kind not in 'biuf':
+    raise ProtocolError(f'an array has dtype {name!r}, expected numbers, such as |u1 or <f4.')
+  return dtype
+
+
+def _array(data: Any, dtype: np.dtype, shape: Any) -> np.ndarray:
+  if not isinstance(data, bytes) or not isinstance(shape, list) or len(shape) > 8 or not all(
+      type(n) is int and n >= 0 for n in shape):
+    raise ProtocolError('an array lacks its data (bytes) or its shape (at most 8 numbers).')
+  if math.prod(shape) * dtype.itemsize != len(data):
+    raise ProtocolError(f'an array of {dtype} {shape} comes with {len(data)} bytes.')
+  return np.ndarray(tuple(shape), dtype, data)

@@ -1,0 +1,118 @@
+"""The command line, from a checkpoint to a folder."""
+import importlib
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from tiny_rt1 import TINY
+
+import rtjax
+from rtjax import cli, models
+from rtjax.training import checkpoint, state
+from rtjax.training.config import TrainConfig
+from tests.evaluation import replays
+
+pytest.importorskip('safetensors')
+
+
+@pytest.fixture(scope='module')
+def run_folder(tmp_path_factory):
+  """A checkpoint as train.py leaves it."""
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  folder = tmp_path_factory.mktemp('run')
+  _, *trees = state.split(model)
+  saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
+  with checkpoint.Checkpoints(folder) as checkpoints:
+    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(), 'statistics': {},
+                             'embedding_id': 'universal-sentence-encoder-large/5', 'data': [], 'metrics': {}})
+  return folder
+
+
+@pytest.fixture
+def export(monkeypatch, capsys):
+  """Calls the command with some arguments; returns its exit code and what it printed."""
+  main = importlib.import_module('rtjax.export.__main__').main
+
+  def call(*arguments):
+    monkeypatch.setattr(sys, 'argv', ['export', *map(str, arguments)])
+    code = 0
+    try:
+      cli.run(main)
+    except SystemExit as stop:
+      code = stop.code
+    return code, capsys.readouterr()
+  return call
+
+
+def test_on_recorded_episodes(export, run_folder, tmp_path):
+  dataset = replays.bridge(tmp_path / 'data')
+  folder = tmp_path / 'deep' / 'out'
+  code, printed = export(run_folder, '--to', 'safetensors', '--output', folder, '--dataset', dataset, '--frames', 5)
+  assert code == 0, printed.err
+  assert f'compared on 5 frames of {dataset}, split val' in printed.out
+  assert 'tokens      35 of 35 as the model (100.00%)' in printed.out and printed.out.endswith(f'Done: {folder}\n')
+  size = sum(path.stat().st_size for path in folder.iterdir())
+  assert f'size        {size / 1e6:.1f} MB' in printed.out
+  facts = json.loads((folder / 'policy.json').read_text())
+  assert (facts['format'], facts['int8'], facts['picture']) == ('safetensors', False, [256, 320])
+  assert rtjax.load_model(folder).config == TINY
+  assert [path.name for path in folder.parent.iterdir()] == ['out']
+
+
+def test_noise_is_named_noise(export, run_folder, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  code, printed = export(run_folder, '--to', 'safetensors', '--int8', '--picture', 40, 32, '--frames', 3)
+  assert code == 0 and 'compared on 3 frames of seeded noise' in printed.out
+  assert (tmp_path / 'exports' / f'{run_folder.name}-safetensors-int8' / 'policy.safetensors').exists()
+
+
+def test_an_export_that_differs_is_not_kept(export, run_folder, tmp_path, monkeypatch):
+  from rtjax.export import safetensors
+  load = safetensors.load
+
+  def shifted(folder, step):
+    run = load(folder, step)
+    return lambda *inputs: (found := run(*inputs)) | {'logits': found['logits'] + 0.1}
+  monkeypatch.setattr(safetensors, 'load', shifted)
+  code, printed = export(run_folder, '--to', 'safetensors', '--output', tmp_path / 'out', '--frames', 2,
+                         '--picture', 40, 32)
+  assert code == 2 and 'does not agree with the model' in printed.err and 'Done' not in printed.out
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(('changed', 'message'), [
+    ({'--to': 'savedmodle'}, "expected one of savedmodel, stablehlo, onnx, safetensors. Did you mean 'savedmodel'?"),
+    ({'--frames': 0}, '--frames is 0, it must be at least 1'),
+    ({'checkpoint': 'nowhere'}, 'no model at nowhere'),
+    ({'checkpoint': __file__}, 'no model at'),
+    ({'--dataset': '/nowhere'}, "dataset '/nowhere': no such folder"),
+    ({'--output': __file__}, 'is there already'),
+    ({'--output': f'{__file__}/out'}, 'cannot be written'),
+])
+def test_mistakes_are_explained(export, run_folder, tmp_path, changed, message):
+  given = {'checkpoint': run_folder, '--to': 'safetensors', '--output': tmp_path / 'out'} | changed
+  place = given.pop('checkpoint')
+  code, printed = export(place, *(part for pair in given.items() for part in pair))
+  assert code == 2
+  assert printed.err.strip().splitlines()[-1].startswith('error: ') and message in printed.err
+  assert 'Done' not in printed.out
+
+
+def test_help_is_quick():
+  script = ('import runpy, sys\nsys.argv = ["export", "--help"]\n'
+            'try:\n  runpy.run_module("rtjax.export", run_name="__main__")\n'
+            'finally:\n  assert not {"tensorflow", "orbax", "onnx"} & set(sys.modules)')
+  shown = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout
+  assert all(word in shown for word in ('CHECKPOINT', '--to', '--int8', '--output', '--dataset', '--frames'))
+
+
+def test_released_pictures_are_the_default(run_folder):
+  from rtjax.export import run
+  policy, step = run.load(str(run_folder))
+  assert step.picture == (256, 320) and step.weights.keys() and policy.config.dtype == 'float32'
+  assert all(isinstance(value, np.ndarray) for value in step.weights.values())

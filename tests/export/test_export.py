@@ -1,0 +1,192 @@
+"""Exports of tiny networks, run back in their own runtimes."""
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_rt1 import TINY
+
+import rtjax
+from rtjax import models
+from rtjax.export import check
+from rtjax.export.step import Step
+from rtjax.models import parameters
+from rtjax.policy import Policy
+
+PICTURE = (40, 32)
+NETWORKS = {
+    'rt1': dataclasses.replace(TINY, horizon=2),
+    'rt1_x': dataclasses.replace(TINY, padding='front', feed_forward='swiglu', images_see_actions=False)}
+NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['tf2onnx', 'onnxruntime'],
+         'safetensors': ['safetensors']}
+
+
+@pytest.fixture(scope='module', params=NETWORKS)
+def network(request):
+  model = models.build(NETWORKS[request.param], rngs=nnx.Rngs(0))
+  return Policy(model), Step(model, PICTURE)
+
+
+def exported(format, step, folder, int8=False):
+  for package in NEEDS[format] + ['qwix']:
+    pytest.importorskip(package)
+  module = importlib.import_module(f'rtjax.export.{format}')
+  module.save(step, folder, int8)
+  return module.load(folder, step)
+
+
+@pytest.mark.parametrize('format', NEEDS)
+def test_equals_the_policy(network, format, tmp_path):
+  """Step by step, past a full window, with a new instruction for each episode."""
+  policy, step = network
+  shown = check.noise_frames(step, 15)
+  assert [len(episode.images) for episode in shown] == [10, 5]
+  found = check.compare(check.reference(policy, shown), exported(format, step, tmp_path), step, shown)
+  assert found.frames == 15 and found.equal == found.tokens == 15 * step.config.action_spec.num_tokens
+  assert found.difference < 1e-5 and found.agrees and found.seconds > 0
+
+
+@pytest.mark.parametrize('format', ['savedmodel', 'stablehlo', 'onnx'])
+def test_any_batch_size(format, tmp_path):
+  """Robots in one call do not see each other: each gets what it gets alone."""
+  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), PICTURE)
+  call = exported(format, step, tmp_path)
+  draw = np.random.default_rng(0)
+  images = draw.integers(0, 256, (3, *PICTURE, 3), dtype=np.uint8)
+  embeddings = draw.normal(size=(3, step.config.embedding_size)).astype(np.float32)
+  history = {name: np.repeat(leaf, 3, 0) for name, leaf in step.history.items()}
+  history = {name: np.asarray(leaf) for name, leaf in call(history, images[::-1], embeddings)['history'].items()}
+  together = call(history, images, embeddings)
+  for robot in range(3):
+    row = slice(robot, robot + 1)
+    alone = call({name: leaf[row] for name, leaf in history.items()}, images[row], embeddings[row])
+    for name in ('logits', 'action'):
+      np.testing.assert_allclose(np.asarray(together[name])[row], np.asarray(alone[name]), atol=1e-5)
+
+
+@pytest.mark.parametrize('format', NEEDS)
+def test_int8_is_near_and_smaller(format, tmp_path):
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  policy, step = Policy(model), Step(model, PICTURE)
+  shown = check.noise_frames(step, 10)
+  folders = [tmp_path / 'float32', tmp_path / 'int8']
+  for folder in folders:
+    folder.mkdir()
+  exported(format, step, folders[0])
+  found = check.compare(check.reference(policy, shown), exported(format, step, folders[1], int8=True), step, shown)
+  # Half the distance of the two best tokens of an untrained network is about as small.
+  assert 0 < found.difference < 0.1 and found.equal > 0.8 * found.tokens
+  assert check.size(folders[1]) < check.size(folders[0])
+
+
+def test_pictures_are_brought_to_the_size_of_training(tmp_path):
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  policy, step = Policy(model, image_size=(64, 64)), Step(model, PICTURE, (64, 64))
+  shown = check.noise_frames(step, 3)
+  found = check.compare(check.reference(policy, shown), exported('savedmodel', step, tmp_path), step, shown)
+  assert found.agrees
+
+
+def test_another_network_is_no_export_of_this_one(tmp_path):
+  """The comparison sees it."""
+  both = [models.build(TINY, rngs=nnx.Rngs(seed)) for seed in range(2)]
+  policy, step, other = Policy(both[0]), Step(both[0], PICTURE), Step(both[1], PICTURE)
+  shown = check.noise_frames(step, 3)
+  found = check.compare(check.reference(policy, shown), exported('stablehlo', other, tmp_path), step, shown)
+  assert not found.agrees and found.equal < found.tokens
+
+
+def test_the_released_policies_interface(tmp_path):
+  """As SavedModelPyTFEagerPolicy calls it, all observations in a TimeStep; and with less, and by signature."""
+  tf = pytest.importorskip('tensorflow')
+  from rtjax.export.savedmodel import TimeStep
+  config = dataclasses.replace(TINY, action_spec=rtjax.actions.RT1)
+  step = Step(models.build(config, rngs=nnx.Rngs(0)), PICTURE)
+  exported('savedmodel', step, tmp_path)
+  policy = tf.saved_model.load(str(tmp_path))
+  state = policy.get_initial_state(batch_size=2)
+  vectors = {name: tf.zeros((2, *shape)) for name, shape in [
+      ('base_pose_tool_reached', (7,)), ('gripper_closed', (1,)), ('gripper_closedness_commanded', (1,)),
+      ('height_to_bottom', (1,)), ('orientation_box', (2, 3)), ('orientation_start', (4,)),
+      ('robot_orientation_positions_box', (3, 3)), ('rotation_delta_to_go', (3,)), ('src_rotation', (4,)),
+      ('vector_to_go', (3,)), ('workspace_bounds', (3, 3))]}
+  observation = vectors | {
+      'image': tf.zeros((2, *PICTURE, 3), tf.uint8), 'natural_language_embedding': tf.ones((2, 512)),
+      'natural_language_instruction': tf.constant(['', ''])}
+  time_step = TimeStep(tf.ones(2, tf.int32), tf.zeros(2), tf.ones(2), observation)
+  made = policy.action(time_step, state)
+  assert {name: (value.dtype.name, tuple(value.shape)) for name, value in made.action.items()} == {
+      'terminate_episode': ('int32', (2, 3)), 'world_vector': ('float32', (2, 3)),
+      'rotation_delta': ('float32', (2, 3)), 'gripper_closedness_action': ('float32', (2, 1)),
+      'base_displacement_vertical_rotation': ('float32', (2, 1)), 'base_displacement_vector': ('float32', (2, 2))}
+  only_seen = {name: observation[name] for name in ('image', 'natural_language_embedding')}
+  again = policy.action(time_step._replace(observation=only_seen), state)
+  np.testing.assert_array_equal(again.info['logits'], made.info['logits'])
+  served = policy.signatures['action'](**only_seen, **{f'state_{name}': leaf for name, leaf in state.items()})
+  np.testing.assert_array_equal(served['info_tokens'], made.info['tokens'])
+  assert {name.removeprefix('action_') for name in served if name.startswith('action_')} == set(made.action)
+  assert policy.action(time_step, made.state).state['frames'].numpy().tolist() == [2, 2]
+  assert 'world_vector' in (tmp_path / 'policy_specs.pbtxt').read_text()
+
+
+def test_the_program_is_all_that_stablehlo_needs(tmp_path):
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  exported('stablehlo', Step(model, PICTURE), tmp_path)
+  code = (f'import sys, numpy as np\nfrom jax import export\n'
+          f'program = export.deserialize(bytearray(open({str(tmp_path / "policy.stablehlo")!r}, "rb").read()))\n'
+          f'history = dict(np.load({str(tmp_path / "history.npz")!r}))\n'
+          f'out = program.call(history, np.zeros((1, 40, 32, 3), np.uint8), np.ones((1, 512), np.float32))\n'
+          f'assert "rtjax" not in sys.modules and program.platforms == ("cpu", "cuda", "tpu")\n'
+          f'print(out["tokens"][0].tolist())')
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  policy = Policy(model)
+  policy.reset(embedding=np.ones(512, np.float32))
+  assert json.loads(done.stdout) == policy.step(np.zeros((40, 32, 3), np.uint8)).tokens.tolist()
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_safetensors_is_a_model(name, tmp_path):
+  safetensors = pytest.importorskip('safetensors.numpy')
+  model = models.build(NETWORKS[name], rngs=nnx.Rngs(0))
+  exported('safetensors', Step(model, PICTURE, (64, 64), 'some encoder'), tmp_path)
+  file = tmp_path / 'policy.safetensors'
+  named = parameters.named(model)
+  assert safetensors.load_file(file).keys() == named.keys()
+  for path in (tmp_path, file):
+    read = rtjax.load_model(path)
+    assert read.config == model.config
+    assert all(np.array_equal(value, named[key]) for key, value in parameters.named(read).items())
+  policy = rtjax.load_policy(tmp_path)
+  assert policy.embedding_id == 'some encoder' and policy.image_size == (64, 64)
+
+
+def test_safetensors_that_cannot_be_read(tmp_path):
+  safetensors = pytest.importorskip('safetensors.numpy')
+  file = tmp_path / 'some.safetensors'
+  file.write_bytes(b'nothing')
+  with pytest.raises(ValueError, match='cannot be read'):
+    rtjax.load_model(file)
+  safetensors.save_file({'x': np.zeros(1)}, file)
+  with pytest.raises(ValueError, match='no export of rtjax'):
+    rtjax.load_model(file)
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  from rtjax.pretrained import safetensors as reader
+  values = {key: np.asarray(value) for key, value in parameters.named(model).items()}
+  values.pop('transformer/output/bias')
+  reader.write(file, values, Step(model, PICTURE).metadata)
+  with pytest.raises(ValueError, match='missing: transformer/output/bias'):
+    rtjax.load_model(file)
+
+
+def test_what_has_no_tensorflow_op_is_named():
+  pytest.importorskip('tensorflow')
+  from rtjax.data.tf import tf
+  from rtjax.export import tf_ops
+  closed, _ = tf_ops.trace(jax.lax.cumsum, np.zeros((2, 3), np.float32))
+  with pytest.raises(NotImplementedError, match='cumsum'):
+    tf_ops.Translation(closed, None)([tf.zeros((2, 3))], 2)

@@ -1,0 +1,110 @@
+"""A served network gives what it gives in one's own process; and the command line, from a checkpoint to its end."""
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from rtjax_client import RemotePolicy
+from tiny_rt1 import TINY
+
+from rtjax import cli, models, serve
+from rtjax.policy import BatchPolicy, Policy
+from rtjax.serving.server import warm_up
+from rtjax.training import checkpoint, state
+from rtjax.training.config import TrainConfig
+from tests.serving.fakes import serving
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZE, ENCODER = (32, 40), 'hashed-ngrams/1'
+
+
+@pytest.fixture(scope='module')
+def model():
+  return models.build(TINY, rngs=nnx.Rngs(0))
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+
+
+def test_equals_a_policy_at_hand(model):
+  """Two robots in turn, one of which changes its mind: tokens, plan and confidence of five steps each."""
+  policies = BatchPolicy(model, 2, ENCODER)
+  warm_up(policies, SIZE)
+  with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as one, RemotePolicy(port=port) as two:
+    local = [Policy(model, ENCODER), Policy(model, ENCODER)]
+    for number, remote in enumerate((one, two)):
+      remote.reset(f'task {number}')
+      local[number].reset(f'task {number}')
+    for step in range(5):
+      if step == 3:
+        one.set_instruction('another')
+        local[0].set_instruction('another')
+      for number, remote in enumerate((one, two)):
+        image = pictures(5, number)[step]
+        got, expected = remote.step(image), local[number].step(image)
+        np.testing.assert_array_equal(got.tokens, expected.tokens)
+        np.testing.assert_array_equal(got.plan, expected.plan)
+        np.testing.assert_allclose(got.confidence, expected.confidence, rtol=1e-4)
+        assert got.action.keys() == expected.action.keys() and got.begins == (step == 0)
+
+
+def test_an_unknown_encoder_is_told(model):
+  policies = BatchPolicy(model, 1, 'universal-sentence-encoder-large/5')
+  warm_up(policies, SIZE)
+  with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as policy:
+    policy.reset('pick up the can')
+    with pytest.raises(RuntimeError, match=r'universal-sentence-encoder-large/5.*embedding='):
+      policy.step(pictures(1)[0])
+    policy.reset(embedding=np.zeros(512))
+    assert policy.step(pictures(1)[0]).begins
+
+
+def test_command_line(model, tmp_path):
+  """Starts from a checkpoint, shows its key to be needed, serves, and ends at SIGTERM."""
+  _, *trees = state.split(model)
+  saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(saved, {'config': TINY.to_dict(), 'train': TrainConfig().to_dict(), 'statistics': {},
+                             'embedding_id': ENCODER, 'data': [], 'metrics': {}})
+  command = [sys.executable, '-m', 'rtjax.serve', str(tmp_path), '--port', '0', '--max-clients', '2', '--image-size',
+             *map(str, SIZE)]
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'RTJAX_API_KEY': 'key'}) as process:
+    try:
+      assert process.stdout.readline() == 'Compiling for pictures of 32x40 ...\n'
+      address = process.stdout.readline().split()[-1]
+      assert urllib.request.urlopen(f'{address}/healthz', timeout=10).read() == b'OK\n'
+      with RemotePolicy(port=int(address.rsplit(':', 1)[1]), api_key='key') as policy:
+        assert policy.metadata['name'] == tmp_path.name and policy.metadata['embedding_id'] == ENCODER
+        policy.reset('go')
+        out, expected = policy.step(pictures(1)[0]), Policy(model, ENCODER)
+        expected.reset('go')
+        np.testing.assert_array_equal(out.tokens, expected.step(pictures(1)[0]).tokens)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+      assert process.stdout.read() == 'Stopped.\n'
+      errors = process.stderr.read()
+      assert 'Traceback' not in errors and 'client 0 left after 1 episodes' in errors
+    finally:
+      process.kill()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--max-clients', '0'], '--max-clients is 0'), (['--port', '70000'], '--port is 70000'),
+    (['--host', '0.0.0.0'], 'RTJAX_API_KEY'), (['--image-size', '0', '3'], '--image-size'),
+    (['--encoder', '/none'], 'instruction encoder'), ([], 'no model at')])
+def test_bad_arguments(arguments, words, monkeypatch, capsys):
+  monkeypatch.delenv('RTJAX_API_KEY', raising=False)
+  monkeypatch.setattr(sys, 'argv', ['serve', '/nowhere', *arguments])
+  with pytest.raises(SystemExit) as stop:
+    cli.run(serve.main)
+  error = capsys.readouterr().err
+  assert stop.value.code == 2 and error.startswith('error: ') and words in error
