@@ -107,6 +107,7 @@ def build(scene: Scene) -> mujoco.MjModel:
 _DEFAULTS = """
 <default class="object"><geom density="500" condim="6" friction="0.9 0.005 0.0006" solref="0.008 1"/></default>
 <default class="fixed"><geom contype="1" conaffinity="3" friction="0.8 0.005 0.0006" condim="3"/></default>
+<default class="wall"><geom type="plane" material="wall" contype="0" conaffinity="0"/></default>
 <default class="arm"><geom contype="2" conaffinity="0" rgba="0.90 0.90 0.91 1"/></default>
 <default class="arm_dark"><geom contype="2" conaffinity="0" rgba="0.22 0.24 0.27 1"/></default>
 <default class="hand"><geom contype="2" conaffinity="0" rgba="0.86 0.86 0.88 1"/></default>
@@ -131,9 +132,9 @@ _ROOM = f"""
 <body name="room">
   <geom class="fixed" name="table" type="box" size="0.55 0.75 0.02" pos="0.40 0 -0.02" material="table"/>
   <geom class="fixed" name="floor" type="plane" size="4 4 0.1" pos="0 0 -0.75" rgba="0.34 0.32 0.31 1"/>
-  <geom class="fixed" name="back_wall" type="box" size="0.02 3 2" pos="-0.9 0 1.0" material="wall"/>
-  <geom class="fixed" name="left_wall" type="box" size="3 0.02 2" pos="1 2.0 1.0" material="wall"/>
-  <geom class="fixed" name="right_wall" type="box" size="3 0.02 2" pos="1 -2.0 1.0" material="wall"/>
+  <geom class="wall" name="back_wall" size="3 2 0.1" pos="-0.88 0 1" xyaxes="0 1 0 0 0 1"/>
+  <geom class="wall" name="left_wall" size="3 2 0.1" pos="1 1.98 1" xyaxes="1 0 0 0 0 1"/>
+  <geom class="wall" name="right_wall" size="3 2 0.1" pos="1 -1.98 1" xyaxes="-1 0 0 0 0 1"/>
   {_camera('front', (1.07, 0.0, 0.66), (0.46, 0.0, 0.07), 34)}
   {_camera('left', (0.62, 0.85, 0.55), (0.48, 0.0, 0.04), 40)}
   {_camera('right', (0.62, -0.85, 0.55), (0.48, 0.0, 0.04), 40)}

@@ -1,5 +1,6 @@
 """A scene in motion: the physics of one episode, and what can be read from it."""
 import dataclasses
+import logging
 
 import mujoco
 import numpy as np
@@ -15,6 +16,10 @@ _SUBSTEPS = round(1 / CONTROL_HZ / TIMESTEP)
 _TIME = np.minimum(np.arange(1, _SUBSTEPS + 1) / (0.7 * _SUBSTEPS), 1)
 _PROFILE = _TIME * _TIME * (3 - 2 * _TIME)
 _SETTLE = 100
+
+
+# Without a handler MuJoCo writes a file MUJOCO_LOG.TXT wherever the program runs.
+mujoco.set_mju_user_warning(logging.getLogger('mujoco').warning)
 
 
 class PhysicsError(RuntimeError):
