@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from rtjax import envs
-from rtjax.data.instructions import hashed_ngrams
+from rtjax.instructions import hashed_ngrams
 from rtjax.envs.tabletop import splits
 
 CHUNK = 20

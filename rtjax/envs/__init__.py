@@ -2,6 +2,7 @@
 import difflib
 import functools
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,3 +49,16 @@ def make_vector(name: str, count: int, **settings: Any) -> 'gymnasium.vector.Vec
   # gymnasium 1.4 loses texts in shared memory.
   return AsyncVectorEnv([functools.partial(make, name, **settings)] * count, shared_memory=False, context='spawn',
                         autoreset_mode=AutoresetMode.DISABLED)
+
+
+def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> None:
+  """Warns if a policy was trained on another renderer's pictures than it is judged on.
+
+  Args:
+    statistics: the "statistics" of its checkpoint's metadata; datasets that no simulator made are ignored.
+    renderer_name: of the environment.
+  """
+  others = {found.get('renderer') for found in statistics.values()} - {None, renderer_name}
+  if others:
+    warnings.warn(f'the policy was trained on pictures by the renderer {sorted(others)}, the environment shows those of '
+                  f'{renderer_name!r}: success may be lower than it could be.', stacklevel=2)

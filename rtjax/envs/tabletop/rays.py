@@ -156,7 +156,7 @@ class _Texture:
     start = model.tex_adr[number]
     pixels = model.tex_data[start:start + height * width * 3].reshape(height, width, 3)
     self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # to linear light, the inverse of the square root at the end
-    self._repeat = model.mat_texrepeat[material] / 2  # OpenGL's uniform texture coordinates grow by 1 in 2 m
+    self._repeat = model.mat_texrepeat[material] / 2  # as OpenGL lays it: once in 2 m, from the middle
     self.geom = int(geom)
 
   def sample(self, data: mujoco.MjData, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -167,8 +167,8 @@ class _Texture:
     first = np.where(side == 0, local[:, 1], local[:, 0])
     second = np.where(side == 2, local[:, 1], local[:, 2])
     height, width = self._pixels.shape[:2]
-    row = (second * self._repeat[1] * height).astype(int) % height
-    column = (first * self._repeat[0] * width).astype(int) % width
+    row = ((0.5 - second * self._repeat[1]) * height).astype(int) % height
+    column = ((0.5 + first * self._repeat[0]) * width).astype(int) % width
     return self._pixels[row, column]
 
 
