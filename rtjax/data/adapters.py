@@ -194,6 +194,9 @@ ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
             views={f'image_{i}': f'observation/image_{i}' for i in (1, 2, 3)}, **_FLAT),
     # Fabricated by data/reach.
     Adapter('reach', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
+    # Recorded in the embedded simulator by data/tabletop; those that failed are a dataset of their own.
+    Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
+    Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', weight=0.1, **_FLAT),
     # Open X-Embodiment.
     Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
     Adapter('kuka', _rt1, weight=20),

@@ -27,9 +27,10 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   Read from the cache folder where the same files, adapter and ActionSpec were seen before.
 
   Returns:
-    {dataset as given: {'name', 'split', 'embedding_id', 'episodes', 'steps', 'action', 'proprioception'}}. 'action' has
-    'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the
-    share of the steps beyond the bounds. 'proprioception' has the same without names and clipped, or is None.
+    {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'episodes', 'steps', 'action', 'proprioception'}}.
+    'renderer' made the pictures of a simulator's dataset, else it is None. 'action' has 'names' [A] and, each [A] in the
+    ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
+    bounds. 'proprioception' has the same without names and clipped, or is None.
 
   Raises:
     ValueError: an action is NaN or infinite, or more than 1 % of a dimension is clipped and `config.allow_clipping` is
@@ -76,7 +77,7 @@ def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
     code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
-  parts = [1, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
+  parts = [2, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -92,7 +93,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
       'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,
-      'episodes': len(actions), 'steps': len(all_actions),
+      'renderer': dataset.renderer, 'episodes': len(actions), 'steps': len(all_actions),
       'action': {'names': list(spec.number_names), **_moments(all_actions), 'clipped': clipped},
       'proprioception': _moments(np.concatenate(states)) if states else None}
 

@@ -122,6 +122,11 @@ class Dataset:
     return math.prod(self._leaves[self._proprioception].shape) if self._proprioception else 0
 
   @property
+  def renderer(self) -> str | None:
+    """What made a simulated dataset's pictures, as its metadata says; None for others."""
+    return (self._builder.info.metadata or {}).get('renderer')
+
+  @property
   def files(self) -> list[str]:
     return sorted({i.filename for i in self._instructions})
 

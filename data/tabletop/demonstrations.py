@@ -1,0 +1,129 @@
+"""Demonstrations in the embedded simulator: experts at work, disturbed so that mistakes and recoveries are shown.
+
+What is executed is the expert's action with noise, at times a lasting push or a gripper that opens by itself; what is
+recorded is the action that the expert wanted. Each episode is determined by (seed, number) alone.
+"""
+import dataclasses
+import io
+import os
+import pathlib
+import pickle
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rtjax import envs
+from rtjax.instructions import hashed_ngrams
+from rtjax.envs.tabletop import splits
+
+CHUNK = 20
+"""Episodes per file of raw episodes, the unit of work that is lost when interrupted."""
+
+_NOISE = np.array([0.004] * 3 + [0.02] * 3 + [0.0])
+_PUSH_CHANCE, _PUSH_STEPS, _PUSH = 0.04, 3, 0.03
+_OPEN_CHANCE = 0.006
+_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What the episodes are like. Two equal ones give the same episodes.
+
+  Attributes:
+    seed: another one gives other episodes.
+    image_size: (height, width) of both cameras.
+    renderer: 'rays' or 'gl'.
+    disturbed: whether the experts are disturbed.
+    split: whose episodes are drawn; all but 'seen' are refused where something held out turns up.
+  """
+  seed: int = 0
+  image_size: tuple[int, int] = (96, 96)
+  renderer: str = 'rays'
+  disturbed: bool = True
+  split: str = 'seen'
+
+
+class Recorder:
+  """Records episodes; one per process."""
+
+  def __init__(self, recipe: Recipe):
+    self._recipe = recipe
+    self._env = envs.make('tabletop', split=recipe.split, image_size=recipe.image_size, renderer=recipe.renderer)
+
+  def record(self, number: int) -> dict[str, Any]:
+    """Episode `number`: {'steps': [...], 'episode_metadata': {...}}, pictures as JPEG bytes.
+
+    Raises:
+      ValueError: the episode holds something that is held out of training data.
+    """
+    draw = np.random.default_rng((self._recipe.seed, number))
+    env: Any = self._env.unwrapped
+    observation, _ = env.reset(seed=int(draw.integers(2 ** 31)))
+    start, scene = env.episode, env.episode.scene
+    splits.require_seen(start.task, start.instruction, tuple(p.item for p in scene.objects), scene.look)
+    expert, disturbance = env.expert(), Disturbance(draw)
+    embedding = hashed_ngrams(start.instruction)
+    steps: list[dict[str, Any]] = []
+    ended = False
+    while not ended:
+      action = expert(env.state)
+      seen = observation
+      executed = disturbance(action) if self._recipe.disturbed else action
+      observation, reward, terminated, truncated, info = env.step(executed)
+      ended = terminated or truncated
+      steps.append({
+          'observation': {'image': _jpeg(seen['image']), 'wrist_image': _jpeg(seen['wrist_image']),
+                          'state': seen['proprioception']},
+          'action': action, 'reward': np.float32(reward), 'discount': np.float32(1),
+          'language_instruction': start.instruction, 'language_embedding': embedding,
+          'is_first': not steps, 'is_last': ended, 'is_terminal': terminated})
+    return {'steps': steps, 'episode_metadata': {
+        'number': number, 'success': info['success'], 'skill': info['skill'], 'task': info['task'],
+        'split': self._recipe.split, 'renderer': self._recipe.renderer, 'objects': info['objects'],
+        'table': scene.look.table, 'wall': scene.look.wall, 'dropped': info['dropped']}}
+
+  def close(self) -> None:
+    self._env.close()
+
+
+class Disturbance:
+  """Changes what is executed: noise on every step, now and then a push that lasts, rarely a gripper that opens."""
+
+  def __init__(self, draw: np.random.Generator):
+    self._draw, self._push, self._left = draw, np.zeros(7), 0
+
+  def __call__(self, action: np.ndarray) -> np.ndarray:
+    self._left -= 1
+    if self._left < 0 and self._draw.random() < _PUSH_CHANCE:
+      self._left = int(self._draw.integers(1, _PUSH_STEPS + 1))
+      self._push = np.append(self._draw.uniform(-_PUSH, _PUSH, 3), np.zeros(4))
+    executed = action + _NOISE * self._draw.normal(size=7) + (self._push if self._left >= 0 else 0)
+    if self._draw.random() < _OPEN_CHANCE:
+      executed[6] = 1.0
+    limits = np.array([0.05] * 3 + [0.25] * 3)
+    return np.append(np.clip(executed[:6], -limits, limits), executed[6]).astype(np.float32)
+
+
+def chunk_file(folder: pathlib.Path, first: int) -> pathlib.Path:
+  return folder / f'episodes-{first:07d}.pickle'
+
+
+def write_chunk(recipe: Recipe, folder: str, first: int, end: int) -> int:
+  """Records episodes [first, end) into one file, which appears only when complete. Returns how many failed."""
+  recorder = Recorder(recipe)
+  try:
+    episodes = [recorder.record(number) for number in range(first, end)]
+  finally:
+    recorder.close()
+  path = chunk_file(pathlib.Path(folder), first)
+  partial = path.with_suffix('.partial')
+  partial.write_bytes(pickle.dumps(episodes))
+  os.replace(partial, path)
+  return sum(not episode['episode_metadata']['success'] for episode in episodes)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(picture).save(buffer, **_JPEG)
+  return buffer.getvalue()

@@ -1,0 +1,29 @@
+"""The scene through MuJoCo's own renderer, where OpenGL works (MUJOCO_GL=egl or osmesa without a screen)."""
+import mujoco
+import numpy as np
+
+
+class GL:
+  """Renders pictures of (height, width) pixels; every episode's model gets a context of its own."""
+
+  def __init__(self, image_size: tuple[int, int]):
+    self._size = image_size
+    self._renderer: mujoco.Renderer | None = None
+
+  def start(self, model: mujoco.MjModel) -> None:
+    self.close()
+    try:
+      self._renderer = mujoco.Renderer(model, *self._size)
+    except Exception as error:  # what MuJoCo and its GL bindings raise has no common class
+      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and install "
+                         "its libraries, or take the renderer 'rays', which needs neither.") from error
+
+  def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    assert self._renderer is not None, 'start comes first'
+    self._renderer.update_scene(data, camera)
+    return self._renderer.render()
+
+  def close(self) -> None:
+    if self._renderer is not None:
+      self._renderer.close()
+      self._renderer = None

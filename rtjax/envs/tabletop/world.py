@@ -1,0 +1,167 @@
+"""A scene in motion: the physics of one episode, and what can be read from it."""
+import dataclasses
+
+import mujoco
+import numpy as np
+
+from rtjax.envs.tabletop import arm
+from rtjax.envs.tabletop.scene import BOWL, CABINET, DRAWER_INSIDE, HANDLE, TIMESTEP, Scene, build
+
+CONTROL_HZ = 5
+TABLE, DRAWER = 'table', 'drawer'
+
+_SUBSTEPS = round(1 / CONTROL_HZ / TIMESTEP)
+# The share of the way that the arm is told to have gone: it arrives a little before the next picture.
+_TIME = np.minimum(np.arange(1, _SUBSTEPS + 1) / (0.7 * _SUBSTEPS), 1)
+_PROFILE = _TIME * _TIME * (3 - 2 * _TIME)
+_SETTLE = 100
+
+
+class PhysicsError(RuntimeError):
+  """The physics left the finite numbers, or MuJoCo warned that it was about to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+  """Position [3], m, rotation [3, 3], and speed (m/s) of a body."""
+  position: np.ndarray
+  rotation: np.ndarray
+  speed: float
+
+  @property
+  def tilt(self) -> float:
+    """Angle between the body's z axis and upright, radians, 0 to pi."""
+    return float(np.arccos(np.clip(self.rotation[2, 2], -1, 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What is so in the world at one moment.
+
+  Attributes:
+    position: the gripper's, [3], m.
+    rotation: the gripper's, [3, 3], relative to pointing straight down.
+    opening: 0 closed to 1 open.
+    poses: of the objects and the bowl, by name.
+    drawer: how far it is open, m.
+    touched: names of what the gripper or the arm touches (objects, 'bowl', 'drawer', 'table').
+    held: the object between both fingers, or None.
+    supports: for each object, the names of what it touches ('table', 'drawer', 'bowl', objects).
+  """
+  position: np.ndarray
+  rotation: np.ndarray
+  opening: float
+  poses: dict[str, Pose]
+  drawer: float
+  touched: frozenset[str]
+  held: str | None
+  supports: dict[str, frozenset[str]]
+
+  @property
+  def drawer_origin(self) -> np.ndarray:
+    """Middle of the drawer's front on the table, [3]."""
+    return np.array([CABINET[0], CABINET[1] - self.drawer, 0.0])
+
+  @property
+  def handle(self) -> np.ndarray:
+    return self.drawer_origin + HANDLE
+
+  def in_drawer(self, name: str) -> bool:
+    """Whether the object's middle is inside the drawer."""
+    place = self.poses[name].position - self.drawer_origin
+    return bool(np.all(place > DRAWER_INSIDE[0]) and np.all(place < DRAWER_INSIDE[1]))
+
+
+class World:
+  """The physics of a scene, settled at its start."""
+
+  def __init__(self, scene: Scene):
+    self.model = build(scene)
+    self.data = mujoco.MjData(self.model)
+    self._kinematics = arm.InverseKinematics(self.model)
+    self._joints = np.array([int(self.model.joint(name).qposadr[0]) for name in arm.JOINTS])
+    self._finger = int(self.model.joint('left_finger').qposadr[0])
+    self._drawer = int(self.model.joint('drawer').qposadr[0])
+    self._site = self.model.site('grip').id
+    self.names = tuple(p.item.name for p in scene.objects) + ((BOWL,) if scene.bowl is not None else ())
+    self._owners = self._geom_owners()
+    self._fingers = tuple(self.model.body(name).id for name in ('left_finger', 'right_finger'))
+    self._place(scene)
+
+  def step(self, position: np.ndarray, rotation: np.ndarray, is_open: bool) -> None:
+    """Moves the gripper towards a pose for one control step (1 / CONTROL_HZ seconds).
+
+    Raises:
+      PhysicsError: the simulation became unstable.
+    """
+    start = self.data.ctrl[:7].copy()
+    here = self.data.qpos[self._joints]
+    goal = self._kinematics.solve(here, position, rotation)
+    self.data.ctrl[7] = arm.OPENING if is_open else -0.02
+    for i in range(_SUBSTEPS):
+      self.data.ctrl[:7] = start + (goal - start) * _PROFILE[i]
+      mujoco.mj_step(self.model, self.data)
+    self._finish()
+
+  def state(self) -> State:
+    touched, both, supports = self._contacts()
+    poses = {}
+    for name in self.names:
+      body = self.data.body(name)
+      poses[name] = Pose(body.xpos.copy(), body.xmat.reshape(3, 3).copy(), float(np.linalg.norm(body.cvel[3:])))
+    return State(
+        position=self.data.site_xpos[self._site].copy(),
+        rotation=self.data.site_xmat[self._site].reshape(3, 3) @ arm.DOWN.T,
+        opening=float(np.clip(self.data.qpos[self._finger] / arm.OPENING, 0, 1)),
+        poses=poses, drawer=float(self.data.qpos[self._drawer]), touched=touched,
+        held=next((name for name in self.names if name in both), None), supports=supports)
+
+  def _place(self, scene: Scene) -> None:
+    self.data.qpos[self._drawer] = scene.drawer
+    angles = self._kinematics.solve(arm.HOME, np.array(scene.gripper), np.eye(3))
+    for _ in range(4):
+      angles = self._kinematics.solve(angles, np.array(scene.gripper), np.eye(3))
+    self.data.qpos[self._joints] = self.data.ctrl[:7] = angles
+    for finger in ('left_finger', 'right_finger'):
+      self.data.joint(finger).qpos = arm.OPENING
+    self.data.ctrl[7] = arm.OPENING
+    for _ in range(_SETTLE):
+      mujoco.mj_step(self.model, self.data)
+    self._finish()
+
+  def _finish(self) -> None:
+    mujoco.mj_forward(self.model, self.data)
+    unstable = any(self.data.warning[kind].number for kind in (
+        mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC))
+    if unstable or not np.isfinite(self.data.qpos).all():
+      raise PhysicsError('the simulation became unstable.')
+
+  def _geom_owners(self) -> list[str]:
+    """For each geom what it belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
+    owners = []
+    for geom in range(self.model.ngeom):
+      body = self.model.body(self.model.geom_bodyid[geom]).name
+      if body in self.names or body in (DRAWER, 'left_finger', 'right_finger'):
+        owners.append(body)
+      elif body == 'room':
+        owners.append(TABLE if self.model.geom(geom).name == TABLE else '')
+      elif body == 'cabinet':
+        owners.append('cabinet')
+      else:
+        owners.append('arm')
+    return owners
+
+  def _contacts(self) -> tuple[frozenset[str], set[str], dict[str, frozenset[str]]]:
+    robot = {'arm', 'left_finger', 'right_finger'}
+    by_finger: dict[str, set[str]] = {'left_finger': set(), 'right_finger': set(), 'arm': set()}
+    supports: dict[str, set[str]] = {name: set() for name in self.names}
+    for first, second in self.data.contact.geom[:self.data.ncon]:
+      one, other = self._owners[first], self._owners[second]
+      for a, b in ((one, other), (other, one)):
+        if a in robot and b not in robot:
+          by_finger[a].add(b)
+        elif a in supports and b not in robot:
+          supports[a].add(b)
+    touched = frozenset().union(*by_finger.values()) - {''}
+    return touched, by_finger['left_finger'] & by_finger['right_finger'], {
+        name: frozenset(found) for name, found in supports.items()}

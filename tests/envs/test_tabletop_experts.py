@@ -1,0 +1,81 @@
+"""The experts: they succeed, they have no memory, and they recover."""
+import numpy as np
+import pytest
+
+pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+
+from rtjax import envs
+from rtjax.envs.tabletop import tasks
+
+NOISE = np.array([0.004] * 3 + [0.02] * 3 + [0])
+
+
+class NoPictures:
+  """Experts need none."""
+
+  def start(self, model):
+    pass
+
+  def render(self, data, camera):
+    return np.zeros((8, 8, 3), np.uint8)
+
+  def close(self):
+    pass
+
+
+@pytest.fixture(scope='module')
+def env():
+  env = envs.make('tabletop', image_size=(8, 8))
+  env._renderer = NoPictures()
+  return env
+
+
+def succeeds(env, seed, skill, spoil=lambda step, action: action):
+  env.reset(seed=seed, options={'skill': skill})
+  expert = env.expert()
+  for step in range(env.max_steps):
+    *_, terminated, _, info = env.step(spoil(step, expert(env.state)))
+    if terminated:
+      break
+  return info['success']
+
+
+@pytest.mark.parametrize('skill', tasks.SKILLS)
+def test_succeeds_with_noise(env, skill):
+  draw = np.random.default_rng(0)
+  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * draw.normal(size=7)) for seed in range(10)]
+  assert sum(noisy) >= 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('skill', tasks.SKILLS)
+def test_succeeds_in_95_percent_of_200(env, skill):
+  draw = np.random.default_rng(0)
+  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * draw.normal(size=7)) for seed in range(200)]
+  assert np.mean(noisy) >= 0.95
+
+
+@pytest.mark.parametrize('skill', tasks.SKILLS)
+def test_recovers_from_a_push_and_a_gripper_that_opens(env, skill):
+  def spoil(step, action):
+    if 4 <= step < 7:
+      return np.array([0.03, -0.03, 0.04, 0, 0, 0.2, action[6]])
+    return np.append(action[:6], 1.0) if step == 11 else action
+
+  assert sum(succeeds(env, seed, skill, spoil) for seed in range(20, 26)) >= 5
+
+
+@pytest.mark.parametrize('skill', tasks.SKILLS)
+def test_has_no_memory_and_keeps_to_the_bounds(env, skill):
+  """The same state gives the same action, whatever the expert saw before; no action needs clipping."""
+  env.reset(seed=3, options={'skill': skill})
+  used, states, taken = env.expert(), [], []
+  for _ in range(12):
+    states.append(env.state)
+    taken.append(used(env.state))
+    env.step(taken[-1])
+  fresh = env.expert()
+  for index in reversed(range(len(states))):
+    np.testing.assert_array_equal(fresh(states[index]), taken[index])
+  assert not env.action_spec.clipped(np.array(taken)).any()
+  assert set(np.array(taken)[:, 6]) <= {0.0, 1.0}
