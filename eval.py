@@ -19,8 +19,8 @@ class Config:
   With --dataset it replays recorded episodes, which tells how well single actions are predicted.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights. With
-  --env also 'expert', the environment's script, and 'random'."""
+  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights.
+  With --env also 'expert', the environment's script, and 'random'."""
   env: str = ''
   """Environment to act in: tabletop."""
   dataset: str = ''
@@ -62,7 +62,8 @@ class Config:
     if self.dataset:
       unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder') if getattr(self, n)]
       if unused or len(self.split) > 1:
-        raise ValueError(f'--dataset replays one split and takes no {", ".join("--" + n for n in unused) or "second one"}.')
+        surplus = ', '.join(f'--{name}' for name in unused) or 'second one'
+        raise ValueError(f'--dataset replays one split and takes no {surplus}.')
 
   def folder(self) -> pathlib.Path:
     checkpoint, dataset = (pathlib.Path(p).resolve() for p in (self.checkpoint, self.dataset or self.env))

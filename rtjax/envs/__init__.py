@@ -67,8 +67,8 @@ def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> No
   """
   others = {found.get('renderer') for found in statistics.values()} - {None, renderer_name}
   if others:
-    warnings.warn(f'the policy was trained on pictures by the renderer {sorted(others)}, the environment shows those of '
-                  f'{renderer_name!r}: success may be lower than it could be.', stacklevel=2)
+    warnings.warn(f'the policy was trained on pictures by the renderer {sorted(others)}, the environment shows those '
+                  f'of {renderer_name!r}: success may be lower than it could be.', stacklevel=2)
 
 
 def _import(module: str, name: str) -> Any:

@@ -61,7 +61,8 @@ class PolicyActor:
   def __init__(self, name: str, identity: dict[str, Any], policy: Policy, environments: int, *, told: str | None = None,
                threshold: float = 0.0, encoder: InstructionEncoder | None = None):
     self.name, self.identity, self._told = name, identity, told
-    self._policy = BatchPolicy(policy.model, environments, policy.embedding_id, policy.image_size, encoder, policy.views)
+    self._policy = BatchPolicy(
+        policy.model, environments, policy.embedding_id, policy.image_size, encoder, policy.views)
     spec = policy.config.action_spec
     self._doubts = [Confidence(spec, threshold) for _ in range(environments)] if threshold else []
     self.spec = spec
@@ -160,7 +161,7 @@ def load(checkpoint: str, environments: int, threshold: float, encoder: Instruct
 
 def baseline(kind: str, checkpoint: str, environments: int, encoder: InstructionEncoder | None, told: str
              ) -> PolicyActor:
-  """'untrained': the checkpoint's network with its initial weights; 'blind': the policy, told the same in every episode."""
+  """'untrained': the network with its initial weights; 'blind': the policy, told the same in every episode."""
   policy = rtjax.load_policy(checkpoint)
   if kind == 'untrained':
     policy = Policy(models.build(policy.config, rngs=nnx.Rngs(0)), policy.embedding_id, policy.image_size,
@@ -194,8 +195,8 @@ def require_fit(policy: ActionSpec, env: ActionSpec, name: str) -> None:
     return [(f.name, f.size, f.kind, f.unit) for f in spec.fields]
 
   if fields(policy) != fields(env):
-    raise ValueError(f'the checkpoint acts with {_words(policy)}, the environment {name!r} takes {_words(env)}. Choose a '
-                     "checkpoint that was trained with the environment's ActionSpec.")
+    raise ValueError(f'the checkpoint acts with {_words(policy)}, the environment {name!r} takes {_words(env)}. Choose '
+                     "a checkpoint that was trained with the environment's ActionSpec.")
 
 
 def _words(spec: ActionSpec) -> str:

@@ -84,8 +84,8 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]
   theirs = {_key(record): record for record in second}
   pairs = [(record, theirs[_key(record)]) for record in first if _key(record) in theirs]
   if not pairs:
-    raise ValueError('the reports share no episode: none has the same split, skill and seed. Evaluate both under the same '
-                     'protocol.')
+    raise ValueError('the reports share no episode: none has the same split, skill and seed. Evaluate both under the '
+                     'same protocol.')
   return success.mcnemar([one['success'] for one, _ in pairs], [other['success'] for _, other in pairs])
 
 

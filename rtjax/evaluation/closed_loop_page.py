@@ -57,7 +57,8 @@ def _head(report: dict[str, Any]) -> str:
 
 def _tiles(summary: dict[str, Any]) -> str:
   success, gaps, latency = summary['success'], summary['gaps'], summary['latency_ms']
-  tiles = [('policy', percent(success['rate']), f'of all episodes succeed<br>95 % interval {between(success["interval"])}')]
+  tiles = [('policy', percent(success['rate']),
+            f'of all episodes succeed<br>95 % interval {between(success["interval"])}')]
   name = 'all unseen' if 'all unseen' in gaps else next((n for n in gaps if n.startswith('unseen')), None)
   if name:
     gap = gaps[name]
@@ -107,7 +108,8 @@ def _lengths(records: Sequence[Mapping[str, Any]], longest: int) -> str:
 {charts.plot(charts.bars(counts, axis), axis, len(counts), 'Successful episodes by length')}
 {charts.x_axis(ticks, 'steps')}
 </div>
-<figcaption>{count(len(steps), 'episode')}, in bins of {count(width, 'step')}; an episode ends after {longest}.</figcaption>
+<figcaption>{count(len(steps), 'episode')}, in bins of {count(width, 'step')}; an episode ends after {longest}.
+</figcaption>
 </figure>"""
 
 

@@ -39,8 +39,8 @@ def _policies(policies: Sequence[dict[str, Any]], comparisons: Sequence[dict[str
     gauges.append((success['rate'], *success['interval']))
   head = ('Policy', 'Success', '95 % interval', 'Episodes', 'First minus this, points', 'Only first / only this', 'p')
   return Table('Side by side', head, rows,
-               'The columns to the right compare the first policy with each other one on the episodes that both ran: same '
-               'split, skill and seed. p: McNemar’s exact test, two-sided.', gauges)
+               'The columns to the right compare the first policy with each other one on the episodes that both ran: '
+               'same split, skill and seed. p: McNemar’s exact test, two-sided.', gauges)
 
 
 def _test(test: dict[str, Any] | None) -> list[str]:
@@ -62,12 +62,16 @@ def _splits(summary: dict[str, Any]) -> Table:
   gauges = [(share['rate'], *share['interval']) for share in shares.values()]
   return Table('By split', ('Split', 'Success', '95 % interval', 'Episodes', 'Gap, points', '95 % interval'), rows,
                'Interval: Wilson’s. Gap: success on seen tasks minus success on this split, over the skills that both '
-               'have; its interval is Newcombe’s (1998, method 10). “All unseen” pools the skills that every unseen split '
-               'has.', gauges)
+               'have; its interval is Newcombe’s (1998, method 10). “All unseen” pools the skills that every unseen '
+               'split has.', gauges)
 
 
 def _share(share: dict[str, Any]) -> list[str]:
-  return [percent(share['rate']), between(share['interval']), f'{share["successes"]}/{share["episodes"]}']
+  return [percent(share['rate']), between(share['interval']), _of(share)]
+
+
+def _of(share: dict[str, Any] | None) -> str:
+  return f'{share["successes"]}/{share["episodes"]}' if share else _NO_INTERVAL
 
 
 def _gap(gap: dict[str, Any] | None) -> list[str]:
@@ -81,10 +85,10 @@ def _skills(summary: dict[str, Any]) -> Table:
   rows, shades = [], []
   for skill, share in summary['by_skill'].items():
     cells = [summary['by_split_and_skill'][split].get(skill) for split in splits]
-    rows.append([skill or 'any', *(f'{c["successes"]}/{c["episodes"]}' if c else _NO_INTERVAL for c in cells), *_share(share)])
-    shades.append([*(c['rate'] if c else None for c in cells), share['rate'], None, None])
-  return Table('By skill', ('Skill', *splits, 'All', '95 % interval', 'Episodes'), rows,
-               'Successes of episodes, and the success rate over all splits with Wilson’s interval. The darker, the more.',
+    rows.append([skill or 'any', *map(_of, cells), *_share(share)[:2]])
+    shades.append([*(c['rate'] if c else None for c in cells), share['rate'], None])
+  return Table('By skill', ('Skill', *splits, 'All', '95 % interval'), rows,
+               'Successes of episodes, and the success rate over all splits with Wilson’s interval.',
                shades=shades)
 
 
@@ -98,13 +102,15 @@ def _failures(policies: Sequence[dict[str, Any]]) -> Table:
 
 
 def _labels_note(summary: dict[str, Any]) -> str:
-  note = ('The first that is so: an error of policy or simulator; the gripper travelled less than 2 cm; another object was '
-          'taken or moved, and the right one was not; an object was lost from the closed gripper; the gripper closed, or '
-          'touched the object, and held nothing in the whole episode; none of these until the time was up.')
+  note = ('The first that is so. Physics, error: simulator or policy broke. No motion: the gripper travelled less than '
+          '2 cm. Wrong object: another one was taken or moved, and the right one was not. Dropped: an object was lost '
+          'from the closed gripper. Missed grasp: the gripper closed, or touched the object, and held nothing in the '
+          'whole episode. Timeout: none of these.')
   wrong = summary['wrong_objects']
   if wrong:
     total = sum(wrong.values())
-    note += (f' Of {count(total, "wrong object")}, ' + ', '.join(f'{n} {_LIKE[like]}' for like, n in wrong.items()) + '.')
+    note += f' Of {count(total, "wrong object")}, ' + ', '.join(
+        f'{n} {_LIKE[like]}' for like, n in wrong.items()) + '.'
   return note
 
 
@@ -116,8 +122,8 @@ def _deeds(summary: dict[str, Any]) -> Table:
   deeds = [deed for deed in failures.DEEDS if any(deed in row for row in summary['deeds'].values())]
   rows = [[skill or 'any', *_counts(row, deeds)] for skill, row in summary['deeds'].items()]
   return Table('What it did instead', ('Asked', *deeds), rows,
-               'Episodes by what was asked (rows) and what was done (columns): the first column that holds. Held: between '
-               'both fingers at any time; moved: touched, and at the end more than 3 cm from its place.',
+               'Episodes by what was asked (rows) and what was done (columns): the first column that holds. Held: '
+               'between both fingers at any time; moved: touched, and at the end more than 3 cm from its place.',
                shades=[_shades(row, deeds) for row in summary['deeds'].values()])
 
 
@@ -142,7 +148,7 @@ def _running(policies: Sequence[dict[str, Any]]) -> Table:
   head = ('Policy', 'Steps to success p10', 'p50', 'p90', 'Latency ms p50', 'p95', 'p99', 'Jerk m/s³', 'Confidence',
           'Interventions', 'Clipped')
   return Table('How it ran', head, rows,
-               'Steps: length of successful episodes. Latency: of one policy call, for as many environments as run at a '
-               'time, without compilation. Jerk: mean size of the second difference of the commanded velocity, median over '
-               'episodes. Interventions: steps in which the confidence was below the threshold and the robot was held. '
-               'Clipped: actions beyond the environment’s bounds.')
+               'Steps: length of successful episodes. Latency: of one policy call, for as many environments as run at '
+               'a time, without compilation. Jerk: mean size of the second difference of the commanded velocity, '
+               'median over episodes. Interventions: steps in which the confidence was below the threshold and the '
+               'robot was held. Clipped: actions beyond the environment’s bounds.')

@@ -14,7 +14,7 @@ DEEDS = ('as asked', 'held the target', 'moved the target', 'held another', 'mov
 _NO_MOTION = 0.02
 """A gripper that travelled less, m, did not move."""
 _MOVED = 0.03
-"""An object that ends up further from its place, m, was moved; so far they shift by themselves at most when they settle."""
+"""An object that ends up further from its place, m, was moved; less may be settling."""
 _WITHOUT_GRASP = ('knock', 'open_drawer', 'close_drawer')
 
 
@@ -59,7 +59,7 @@ def deed(facts: dict[str, Any], held: Set[str]) -> str:
 
 
 def likeness(name: str, target: str) -> str:
-  """What a wrong object shares with the right one: 'same kind', 'same colour' or 'neither'; names are colour and kind."""
+  """What two objects, each called by colour and kind, share: 'same kind', 'same colour' or 'neither'."""
   colour, _, kind = name.rpartition(' ')
   target_colour, _, target_kind = target.rpartition(' ')
   if kind == target_kind:

@@ -17,12 +17,12 @@ class Guarded(gymnasium.Env):
   `info` holds one key, 'facts': a list with the environment's own info in it, which vector environments leave whole.
 
   Args:
-    make: makes the environment of a split.
+    make: makes the environment, given `split`.
     split: the first one.
   """
 
-  def __init__(self, make: Callable[[str], gymnasium.Env], split: str):
-    self._make, self._split, self._env = make, split, make(split)
+  def __init__(self, make: Callable[..., gymnasium.Env], split: str):
+    self._make, self._split, self._env = make, split, make(split=split)
     self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
     self.entry: Entry | None = None
     self._idle, self._last = True, self.observation_space.sample()
@@ -67,7 +67,7 @@ class Guarded(gymnasium.Env):
   def _choose(self, split: str) -> None:
     if split != self._split:
       self._env.close()
-      self._env, self._split = self._make(split), split
+      self._env, self._split = self._make(split=split), split
 
   def _told(self, facts: dict[str, Any], problem: tuple[str, str] | None) -> tuple[dict[str, Any], bool]:
     if problem is not None:

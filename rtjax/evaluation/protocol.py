@@ -84,7 +84,8 @@ class Log:
     try:
       return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-      raise ValueError(f'{self.path} is damaged: {error}. Remove it, or choose another folder with --output.') from error
+      raise ValueError(f'{self.path} is damaged: {error}. Remove it, or choose another folder with --output.'
+                       ) from error
 
 
 def _entry(record: dict[str, Any]) -> Entry:
@@ -95,5 +96,5 @@ def _refuse_other(path: pathlib.Path, found: dict[str, Any], wanted: dict[str, A
   differing = [f'{key} {found.get(key)} there, {wanted.get(key)} now'
                for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
   if differing:
-    raise ValueError(f'{path} holds episodes of another evaluation ({"; ".join(differing)}). Choose another folder with '
-                     '--output, or remove it.')
+    raise ValueError(f'{path} holds episodes of another evaluation ({"; ".join(differing)}). Choose another folder '
+                     'with --output, or remove it.')

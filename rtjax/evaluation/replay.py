@@ -18,6 +18,7 @@ from rtjax.data.tf import tf
 from rtjax.evaluation.frames import FILMSTRIP, evenly_spaced, jpeg, thumbnail
 from rtjax.policy import Policy
 
+
 @dataclasses.dataclass(frozen=True)
 class Replay:
   """One episode of L steps: what was recorded, and what the policy predicted.

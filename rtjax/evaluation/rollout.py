@@ -17,7 +17,7 @@ from rtjax.evaluation.actors import Actor, Decision
 from rtjax.evaluation.guarded import Guarded
 from rtjax.evaluation.protocol import Entry, Log
 
-MakeEnv = Callable[[str], gymnasium.Env]
+MakeEnv = Callable[..., gymnasium.Env]
 
 
 @dataclasses.dataclass
@@ -40,7 +40,8 @@ def arena(make: MakeEnv, split: str, count: int) -> Iterator[gymnasium.vector.As
   from gymnasium.vector import AsyncVectorEnv, AutoresetMode
   guarded = functools.partial(Guarded, make, split)
   # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
-  vector = AsyncVectorEnv([guarded] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
+  vector = AsyncVectorEnv(
+      [guarded] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
   try:
     yield vector
   finally:
@@ -135,7 +136,8 @@ class Runner:
     actions = np.array(episode.actions, np.float32).reshape(-1, self._spec.size)
     return {
         **dataclasses.asdict(episode.entry),
-        'task': facts.get('task', ''), 'instruction': facts.get('instruction', ''), 'success': bool(facts.get('success')),
+        'task': facts.get('task', ''), 'instruction': facts.get('instruction', ''),
+        'success': bool(facts.get('success')),
         'failure': failures.label(facts, held, _closed(actions, self._spec)), 'message': facts.get('message', ''),
         'deed': failures.deed(facts, held), 'wrong_object': failures.wrong_object(facts, held),
         'steps': len(actions), 'seconds': round(time.perf_counter() - episode.started, 3),

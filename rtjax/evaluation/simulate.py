@@ -30,7 +30,7 @@ class World:
 
   Attributes:
     name, settings: what the report says of it.
-    make: makes it for a split; picklable.
+    make: makes it, given `split`; picklable.
     splits: those to judge in, with the skills of each.
     spec, control_hz, max_steps: its own.
   """
@@ -55,8 +55,8 @@ def open_world(name: str, splits: Sequence[str], skills: Sequence[str], settings
   """
   try:
     chosen = _chosen(envs.splits(name), splits, skills)
-    make = functools.partial(_make, name, dict(settings))
-    env: Any = make(next(iter(chosen)))
+    make = functools.partial(envs.make, name, **settings)
+    env: Any = make(split=next(iter(chosen)))
     try:
       env.reset(seed=0)
     finally:
@@ -89,7 +89,8 @@ class Evaluation:
 
   def protocol(self) -> dict[str, Any]:
     world = self.world
-    return {'env': world.name, 'settings': dict(world.settings), 'splits': {k: list(v) for k, v in world.splits.items()},
+    return {'env': world.name, 'settings': dict(world.settings),
+            'splits': {split: list(skills) for split, skills in world.splits.items()},
             'episodes_per_split': self.episodes, 'first_seed': FIRST_SEED, 'control_hz': world.control_hz,
             'max_steps': world.max_steps, 'threshold': self.threshold, 'environments': self.environments,
             'versions': versions()}
@@ -165,10 +166,6 @@ def _chosen(known: Mapping[str, Sequence[str]], splits: Sequence[str], skills: S
   return found
 
 
-def _make(name: str, settings: dict[str, Any], split: str) -> Any:
-  return envs.make(name, split=split, **settings)
-
-
 def _actor(evaluation: Evaluation, name: str) -> Actor:
   if name == 'expert':
     return actors.Expert()
@@ -182,7 +179,10 @@ def _actor(evaluation: Evaluation, name: str) -> Actor:
 def _baseline(evaluation: Evaluation, kind: str, checkpoint: str) -> Actor:
   if checkpoint in actors.SCRIPTED:
     raise ValueError(f'--baseline {kind} needs a checkpoint, {checkpoint!r} has no network.')
-  return actors.baseline(kind, checkpoint, evaluation.environments, _encoder(evaluation), _first_words(evaluation.world))
+  actor = actors.baseline(kind, checkpoint, evaluation.environments, _encoder(evaluation),
+                          _first_words(evaluation.world))
+  _check(evaluation, actor, checkpoint)
+  return actor
 
 
 def _check(evaluation: Evaluation, actor: actors.PolicyActor, checkpoint: str) -> None:
@@ -198,7 +198,7 @@ def _encoder(evaluation: Evaluation) -> instructions.InstructionEncoder | None:
 
 def _first_words(world: World) -> str:
   """The instruction of one fixed episode: what a blind policy is always told."""
-  env: Any = world.make(next(iter(world.splits)))
+  env: Any = world.make(split=next(iter(world.splits)))
   try:
     return env.reset(seed=FIRST_SEED - 1)[0]['instruction']
   finally:
@@ -211,9 +211,7 @@ def _run_all(evaluation: Evaluation, loaded: Sequence[Actor], folder: pathlib.Pa
   places = [folder, *(folder / _slug(index, actor) for index, actor in enumerate(loaded) if index)]
   # All logs are opened first: a folder of another evaluation is refused before anything runs.
   logs = [Log(place, evaluation.header(actor)) for place, actor in zip(places, loaded, strict=True)]
-  missing = sum(len(log.missing(wanted)) for log in logs)
-  count_at_once = min(evaluation.environments, max(missing, 1))
-  with rollout.arena(world.make, next(iter(world.splits)), evaluation.environments if missing else count_at_once) as vector:
+  with rollout.arena(world.make, next(iter(world.splits)), evaluation.environments) as vector:
     for place, actor, log in zip(places, loaded, logs, strict=True):
       runner = rollout.Runner(actor, vector, log, world.spec, world.control_hz, place / 'films')
       _run(runner, log, wanted, actor.name)

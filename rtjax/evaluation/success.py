@@ -50,5 +50,5 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:
 
 def _check(successes: int, episodes: int) -> None:
   if not 0 <= successes <= episodes or episodes < 1:
-    raise ValueError(f'{successes} successes in {episodes} episodes, expected at least one episode and no more successes '
-                     'than episodes.')
+    raise ValueError(f'{successes} successes in {episodes} episodes, expected at least one episode and no more '
+                     'successes than episodes.')
