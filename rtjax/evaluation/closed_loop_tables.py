@@ -13,7 +13,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
   """All tables, in the order of the page; the first policy is the one that the report is about."""
   policies = report['policies']
   summary = policies[0]['summary']
-  found = [_policies(policies, report['comparisons'])] if len(policies) > 1 else []
+  found = [_policies(policies, report['comparisons']), _policies_by_split(policies)] if len(policies) > 1 else []
   found += [_splits(summary), _skills(summary)]
   if summary['failures']:
     found += [_failures(policies), _deeds(summary)]
@@ -22,7 +22,8 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 def plus(points: float) -> str:
   """A difference of shares in percentage points."""
-  return f'{100 * points:+.1f}'.replace('-', '−')
+  rounded = f'{100 * points:+.1f}'.replace('-', '−')
+  return '0.0' if rounded[1:] == '0.0' else rounded
 
 
 def between(interval: Sequence[float]) -> str:
@@ -41,6 +42,15 @@ def _policies(policies: Sequence[dict[str, Any]], comparisons: Sequence[dict[str
   return Table('Side by side', head, rows,
                'The columns to the right compare the first policy with each other one on the episodes that both ran: '
                'same split, skill and seed. p: McNemar’s exact test, two-sided.', gauges)
+
+
+def _policies_by_split(policies: Sequence[dict[str, Any]]) -> Table:
+  splits = dict.fromkeys(split for policy in policies for split in policy['summary']['by_split'])
+  shares = [[policy['summary']['by_split'].get(split) for policy in policies] for split in splits]
+  rows = [[split, *(percent(share and share['rate']) for share in row)]
+          for split, row in zip(splits, shares, strict=True)]
+  return Table('Side by side, by split', ('Split', *(policy['name'] for policy in policies)), rows, 'Success.',
+               shades=[[share and share['rate'] for share in row] for row in shares])
 
 
 def _test(test: dict[str, Any] | None) -> list[str]:
@@ -81,15 +91,21 @@ def _gap(gap: dict[str, Any] | None) -> list[str]:
 
 
 def _skills(summary: dict[str, Any]) -> Table:
-  splits = list(summary['by_split'])
+  skills = summary['by_skill']
   rows, shades = [], []
-  for skill, share in summary['by_skill'].items():
-    cells = [summary['by_split_and_skill'][split].get(skill) for split in splits]
-    rows.append([skill or 'any', *map(_of, cells), *_share(share)[:2]])
-    shades.append([*(c['rate'] if c else None for c in cells), share['rate'], None])
-  return Table('By skill', ('Skill', *splits, 'All', '95 % interval'), rows,
-               'Successes of episodes, and the success rate over all splits with Wilson’s interval.',
-               shades=shades)
+  for split, shares in summary['by_split_and_skill'].items():
+    rows.append([split, *(_of(shares.get(skill)) for skill in skills)])
+    shades.append([shares[skill]['rate'] if skill in shares else None for skill in skills])
+  rows.append(['all', *(percent(share['rate']) for share in skills.values())])
+  shades.append([share['rate'] for share in skills.values()])
+  rows.append(['95 % interval', *(_short(share['interval']) for share in skills.values())])
+  shades.append([None] * len(skills))
+  return Table('By skill', ('Split', *(skill or 'any' for skill in skills)), rows,
+               'Successes of episodes, and the success rate over all splits with Wilson’s interval.', shades=shades)
+
+
+def _short(interval: Sequence[float]) -> str:
+  return f'{100 * interval[0]:.0f} to {100 * interval[1]:.0f}\N{NO-BREAK SPACE}%'
 
 
 def _failures(policies: Sequence[dict[str, Any]]) -> Table:

@@ -1,10 +1,12 @@
 """Judges policies in an environment, from names to written reports."""
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -208,7 +210,7 @@ def _first_words(world: World) -> str:
 def _run_all(evaluation: Evaluation, loaded: Sequence[Actor], folder: pathlib.Path) -> Iterator[dict[str, Any]]:
   """The first policy's episodes are logged in `folder`, those of others in folders inside."""
   wanted, world = evaluation.entries, evaluation.world
-  places = [folder, *(folder / _slug(index, actor) for index, actor in enumerate(loaded) if index)]
+  places = [folder, *(folder / _folder_name(actor) for actor in loaded[1:])]
   # All logs are opened first: a folder of another evaluation is refused before anything runs.
   logs = [Log(place, evaluation.header(actor)) for place, actor in zip(places, loaded, strict=True)]
   with rollout.arena(world.make, next(iter(world.splits)), evaluation.environments) as vector:
@@ -232,9 +234,11 @@ def _run(runner: rollout.Runner, log: Log, wanted: Sequence[Entry], name: str) -
       progress.update(bar, advance=1, success=f'{successes}/{finished} succeed')
 
 
-def _slug(index: int, actor: Actor) -> str:
-  parts = pathlib.Path(actor.name).parts[-2:]
-  return f'{index}-' + ''.join(c if c.isalnum() or c in '._-' else '_' for c in '-'.join(parts))
+def _folder_name(actor: Actor) -> str:
+  """The same for the same policy, whatever it is compared with."""
+  words = '-'.join(pathlib.Path(actor.name).parts[-2:])
+  identity = hashlib.sha256(json.dumps(actor.identity, sort_keys=True).encode()).hexdigest()
+  return re.sub(r'[^a-zA-Z0-9._-]+', '_', words) + f'-{identity[:6]}'
 
 
 def _without(record: Mapping[str, Any], name: str) -> dict[str, Any]:

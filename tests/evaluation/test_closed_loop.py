@@ -9,7 +9,7 @@ pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
 from rtjax.evaluation import closed_loop, simulate, success
 from rtjax.evaluation.closed_loop_page import choose, page
-from rtjax.evaluation.closed_loop_tables import tables
+from rtjax.evaluation.closed_loop_tables import plus, tables
 from rtjax.evaluation.frames import jpeg
 from rtjax.evaluation.tables import Table
 from tests.evaluation import toys
@@ -140,9 +140,27 @@ def test_choice_shows_kinds_in_turn():
 
 def test_side_by_side():
   worse = [r | {'success': False, 'failure': 'timeout'} for r in RECORDS]
-  table = tables(report(policy(), policy('worse', worse)))[0]
+  table, by_split, *_ = tables(report(policy(), policy('worse', worse)))
   assert table.rows[1][0] == 'worse' and table.rows[1][4:] == ['+50.0', '4 / 0', '0.1250']
   assert table.rows[0][4:] == ['–'] * 3
+  assert by_split.head == ('Split', 'mine', 'worse')
+  assert [row[0] for row in by_split.rows] == ['seen', 'unseen_objects', 'unseen_words', 'clutter']
+  assert [cell.replace('\N{NO-BREAK SPACE}', ' ') for cell in by_split.rows[0][1:]] == ['66.7 %', '0.0 %']
+
+
+def test_skills_by_split():
+  table = next(t for t in tables(report(policy())) if t.title == 'By skill')
+  assert table.head == ('Split', 'pick', 'open')
+  assert table.rows[:4] == [['seen', '2/2', '0/1'], ['unseen_objects', '1/2', '–'], ['unseen_words', '0/1', '1/1'],
+                            ['clutter', '0/1', '–']]
+  low, high = success.wilson(3, 6)
+  assert [r[1].replace('\N{NO-BREAK SPACE}', ' ') for r in table.rows[4:]] == [
+      '50.0 %', f'{100 * low:.0f} to {100 * high:.0f} %']
+
+
+@pytest.mark.parametrize(('points', 'shown'), [(0.0, '0.0'), (-0.0001, '0.0'), (0.123, '+12.3'), (-0.5, '−50.0')])
+def test_plus(points, shown):
+  assert plus(points) == shown
 
 
 def test_table_as_html_and_markdown():
@@ -162,7 +180,7 @@ def test_judge(tmp_path):
   assert [p['name'] for p in first['policies']] == ['random', 'expert']
   assert first['policies'][1]['summary']['success']['successes'] == 12
   assert json.loads((tmp_path / 'one' / 'report.json').read_text()) == json.loads(json.dumps(first))
-  log = tmp_path / 'one' / '1-expert' / 'episodes.jsonl'
+  log, = (tmp_path / 'one').glob('expert-*/episodes.jsonl')
   before = log.read_bytes()
   again = simulate.judge(evaluation, 'random', [], ['expert'], tmp_path / 'one', 4)
   assert log.read_bytes() == before and again['policies'] == first['policies']
