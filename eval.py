@@ -2,7 +2,7 @@
 import dataclasses
 import pathlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -20,7 +20,7 @@ class Config:
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
   """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights.
-  With --env also 'expert', the environment's script, and 'random'."""
+  With --env also 'expert', the environment's script, and 'random'. Or a log, .jsonl, of episodes that ran elsewhere."""
   env: str = ''
   """Environment to act in: tabletop."""
   dataset: str = ''
@@ -52,7 +52,9 @@ class Config:
   """--env: how many run at a time, a process each; 0 = one per core."""
 
   def check(self) -> None:
-    if bool(self.env) == bool(self.dataset):
+    if self.is_log() and (self.env or self.dataset):
+      raise ValueError('a log of episodes is reported as it is: leave out --env and --dataset.')
+    if bool(self.env) == bool(self.dataset) and not self.is_log():
       raise ValueError('give either --env, to act in a simulator, or --dataset, to replay recorded episodes.')
     for name in ('episodes', 'show', 'environments'):
       if getattr(self, name) < 0:
@@ -65,11 +67,15 @@ class Config:
         surplus = ', '.join(f'--{name}' for name in unused) or 'second one'
         raise ValueError(f'--dataset replays one split and takes no {surplus}.')
 
+  def is_log(self) -> bool:
+    return self.checkpoint.endswith('.jsonl')
+
   def folder(self) -> pathlib.Path:
     checkpoint, dataset = (pathlib.Path(p).resolve() for p in (self.checkpoint, self.dataset or self.env))
     if re.fullmatch(r'\d+\.\d+\.\d+', dataset.name):
       dataset = dataset.parent  # the version's folder tells less than the dataset's
-    name = '-'.join([checkpoint.name, dataset.name, *(self.split or (['val'] if self.dataset else []))])
+    what = [] if self.is_log() else [dataset.name]
+    name = '-'.join([checkpoint.name, *what, *(self.split or (['val'] if self.dataset else []))])
     return pathlib.Path(self.output or f'reports/{re.sub(r"[^a-zA-Z0-9._-]+", "_", name)}')
 
 
@@ -79,18 +85,30 @@ def main() -> None:
   from rtjax.evaluation.provenance import prepare
   folder = config.folder()
   prepare(folder)
-  (_simulate if config.env else _replay)(config, folder)
+  (_replay if config.dataset else _simulate if config.env else _report)(config, folder)
 
 
 def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation import simulate
-  from rtjax.evaluation.text import percent
 
   settings = {'image_size': config.image_size, 'renderer': config.renderer}
   world = simulate.open_world(config.env, config.split, config.skills, settings)
   evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
                                    config.threshold, config.encoder)
-  report = simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show)
+  _print(simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
+
+
+def _report(config: Config, folder: pathlib.Path) -> None:
+  from rtjax.evaluation import outside, simulate
+
+  report = outside.report([config.checkpoint, *config.compare])
+  simulate.write(folder, report, config.show)
+  _print(report, folder)
+
+
+def _print(report: dict[str, Any], folder: pathlib.Path) -> None:
+  from rtjax.evaluation.text import percent
+
   for policy in report['policies']:
     share = policy['summary']['success']
     low, high = map(percent, share['interval'])

@@ -186,6 +186,18 @@ def test_mistakes_with_an_environment(evaluate, tmp_path, arguments, message):
   assert code == 2 and message in printed.err and printed.err.count('\n') == 1
 
 
+def test_log_of_another_program(evaluate, tmp_path):
+  log = tmp_path / 'simpler.jsonl'
+  lines = [{'env': 'simpler', 'policy': 'mine', 'control_hz': 3, 'max_steps': 80},
+           {'split': 'seen', 'skill': 'pick', 'seed': 0, 'success': True, 'steps': 9}]
+  log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  code, printed = evaluate(log, '--output', tmp_path / 'out')
+  assert code == 0 and printed.out.startswith('mine: 1 of 1 episodes, 100.0')
+  assert (tmp_path / 'out' / 'report.html').exists()
+  code, printed = evaluate(log, '--env', 'tabletop', '--output', tmp_path / 'out')
+  assert code == 2 and 'leave out --env' in printed.err
+
+
 def test_checkpoint_that_does_not_fit_the_environment(evaluate, tmp_path):
   pytest.importorskip('mujoco', reason="needs the extra 'sim'")
   wheels = rtjax.ActionSpec((rtjax.ActionField('wheels', 2, -1.0, 1.0),))

@@ -83,7 +83,7 @@ def test_nothing_succeeded_nothing_timed():
 
 
 def report(*policies, **protocol):
-  settings = {'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3,
+  settings = {'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3, 'first_seed': 0,
               'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
   return {'created': '2026-01-01T00:00:00+00:00', 'machine': 'cpu', 'protocol': settings, 'policies': list(policies),
           'comparisons': [simulate._comparison(policies[0], p) for p in policies[1:]]}
@@ -107,7 +107,7 @@ def test_page(tmp_path):
   assert 'failed: wrong object, held another (blue cube)' in shown
   for r in RECORDS[:3]:
     assert (str(r['seed']) if r['success'] else f'({r["seed"]})') in shown
-  assert '"episodes_per_split": 3' in shown
+  assert '"episodes_per_split": 3' in shown and 'starts from its seed alone' in shown
   # The gap's figures: 2/3 seen of pick, 1/3 unseen.
   assert '+66.7' in shown
 
