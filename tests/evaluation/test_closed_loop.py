@@ -83,8 +83,8 @@ def test_nothing_succeeded_nothing_timed():
 
 
 def report(*policies, **protocol):
-  settings = {'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3, 'first_seed': 0,
-              'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
+  settings = {'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3,
+              'first_seed': 0, 'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
   return {'created': '2026-01-01T00:00:00+00:00', 'machine': 'cpu', 'protocol': settings, 'policies': list(policies),
           'comparisons': [simulate._comparison(policies[0], p) for p in policies[1:]]}
 

@@ -26,7 +26,8 @@ def test_report(tmp_path):
   assert other['failures'] == {'wrong object': 1, 'dropped': 1, 'timeout': 2}
   assert (mine['jerk'], other['jerk']['p50'], mine['steps']['p50']) == (None, 2.0, 10.5)
   assert found['comparisons'] == [{
-      'first': 'mine', 'second': 'other', 'episodes': 4, 'only_first': 2, 'only_second': 0, 'difference': 0.5, 'p': 0.5}]
+      'first': 'mine', 'second': 'other', 'episodes': 4, 'only_first': 2, 'only_second': 0, 'difference': 0.5,
+      'p': 0.5}]
   assert found['protocol']['splits'] == {'seen': ['pick']}
   simulate.write(tmp_path, found, 4)
   page = (tmp_path / 'report.html').read_text()
