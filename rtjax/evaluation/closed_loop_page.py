@@ -173,8 +173,9 @@ def _method(protocol: dict[str, Any]) -> str:
   how = f"""Every episode starts from its seed alone: the scene, the task and its words. The policy acts
 {number(protocol['control_hz'])} times a second of simulated time on its most likely tokens and is reset at the start of
 every episode; success is told from the state of the physics, never from pictures. An episode ends with success or
-after {protocol['max_steps']} steps. Seeds lie beyond all those that demonstrations are recorded with. Each skill of a split
-gets its turn, so that skills are equally many. Episodes in which the simulation or the policy broke count as failures."""
+after {protocol['max_steps']} steps. Seeds lie beyond all those that demonstrations are recorded with. Each skill of a
+split gets its turn, so that skills are equally many. Episodes in which the simulation or the policy broke count as
+failures."""
   if 'first_seed' not in protocol:
     how = f"""The episodes ran in another program, which logged what is shown here, at
 {number(protocol['control_hz'])} steps a second and for at most {protocol['max_steps']} steps."""

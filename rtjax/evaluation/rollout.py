@@ -43,6 +43,7 @@ def arena(make: MakeEnv, split: str, count: int) -> Iterator[gymnasium.vector.As
   vector = AsyncVectorEnv(
       [guarded] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
   try:
+    vector.reset()  # starts nothing; an environment that never was reset has no observation to stand in line with
     yield vector
   finally:
     vector.close(terminate=True)

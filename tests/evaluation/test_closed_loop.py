@@ -83,8 +83,9 @@ def test_nothing_succeeded_nothing_timed():
 
 
 def report(*policies, **protocol):
-  settings = {'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3,
-              'first_seed': 0, 'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
+  settings = {
+      'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3, 'first_seed': 0,
+      'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
   return {'created': '2026-01-01T00:00:00+00:00', 'machine': 'cpu', 'protocol': settings, 'policies': list(policies),
           'comparisons': [simulate._comparison(policies[0], p) for p in policies[1:]]}
 
@@ -189,6 +190,11 @@ def test_judge(tmp_path):
   more = simulate.judge(longer, 'expert', [], [str(tmp_path / 'one')], tmp_path / 'two', 0)
   assert more['comparisons'][0]['episodes'] == 20 and len(more['policies'][0]['episodes']) == 24
   assert (tmp_path / 'two' / 'report.md').read_text().startswith('# Closed-loop success in toy: expert')
+
+
+def test_fewer_episodes_than_environments(tmp_path):
+  found = simulate.judge(simulate.Evaluation(toys.world(('seen',)), 1, 3), 'expert', [], [], tmp_path, 0)
+  assert found['policies'][0]['summary']['success']['successes'] == 1
 
 
 def test_report_of_another_protocol(tmp_path):
