@@ -28,7 +28,7 @@ def page(report: dict[str, Any], films: pathlib.Path, show: int) -> str:
 
 def choose(records: Sequence[Mapping[str, Any]], show: int) -> list[Mapping[str, Any]]:
   """Successes and failures to show, half of each where there are as many, each kind of them in turn."""
-  good = _in_turn([r for r in records if r['success']], lambda r: (r['skill'], r['split']))
+  good = _in_turn([r for r in records if r['success']], lambda r: r['skill'])
   bad = _in_turn([r for r in records if not r['success']], lambda r: (r['failure'], r['skill']))
   failures = min(len(bad), max(show // 2, show - len(good)))
   return good[:show - failures] + bad[:failures]

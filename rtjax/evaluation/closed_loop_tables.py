@@ -49,8 +49,8 @@ def _policies_by_split(policies: Sequence[dict[str, Any]]) -> Table:
   shares = [[policy['summary']['by_split'].get(split) for policy in policies] for split in splits]
   rows = [[split, *(percent(share and share['rate']) for share in row)]
           for split, row in zip(splits, shares, strict=True)]
-  return Table('Side by side, by split', ('Split', *(policy['name'] for policy in policies)), rows, 'Success.',
-               shades=[[share and share['rate'] for share in row] for row in shares])
+  return Table('Side by side, by split', ('Split', *(policy['name'] for policy in policies)), rows,
+               'Success rates.', shades=[[share and share['rate'] for share in row] for row in shares])
 
 
 def _test(test: dict[str, Any] | None) -> list[str]:

@@ -23,8 +23,6 @@ from rtjax.evaluation.provenance import provenance
 from rtjax.evaluation.text import count, percent
 from rtjax.training import checkpoint as checkpoints
 
-BASELINES = ('untrained', 'blind')
-
 
 @dataclasses.dataclass(frozen=True)
 class World:
@@ -109,7 +107,7 @@ def judge(evaluation: Evaluation, checkpoint: str, baselines: Sequence[str], oth
 
   Args:
     checkpoint: a checkpoint, or one of `actors.SCRIPTED`.
-    baselines: of BASELINES.
+    baselines: of 'untrained' and 'blind', see `actors.baseline`.
     others: further checkpoints, or report.json files (or their folders), whose first policy is put beside.
 
   Raises:

@@ -84,8 +84,8 @@ def test_nothing_succeeded_nothing_timed():
 
 def report(*policies, **protocol):
   settings = {
-      'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3, 'first_seed': 0,
-      'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
+      'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3,
+      'first_seed': 0, 'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
   return {'created': '2026-01-01T00:00:00+00:00', 'machine': 'cpu', 'protocol': settings, 'policies': list(policies),
           'comparisons': [simulate._comparison(policies[0], p) for p in policies[1:]]}
 
@@ -134,7 +134,7 @@ def test_choice_shows_kinds_in_turn():
   chosen = choose(RECORDS, 4)
   assert [r['success'] for r in chosen] == [True, True, False, False]
   assert {r['failure'] for r in chosen[2:]} == {'timeout', 'wrong object'}
-  assert {(r['split'], r['skill']) for r in chosen[:2]} == {('seen', 'pick'), ('unseen_objects', 'pick')}
+  assert {(r['split'], r['skill']) for r in chosen[:2]} == {('seen', 'pick'), ('unseen_words', 'open')}
   assert len(choose(RECORDS, 100)) == len(RECORDS) and choose(RECORDS, 0) == []
   assert [r['success'] for r in choose(RECORDS[:3], 2)] == [True, False]
 
