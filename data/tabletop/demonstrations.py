@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from rtjax import envs
-from rtjax.instructions import hashed_ngrams
 from rtjax.envs.tabletop import splits
+from rtjax.envs.tabletop.scene import CAMERAS
+from rtjax.instructions import hashed_ngrams
 
 CHUNK = 20
 """Episodes per file of raw episodes, the unit of work that is lost when interrupted."""
@@ -34,14 +35,22 @@ class Recipe:
     seed: another one gives other episodes.
     image_size: (height, width) of both cameras.
     renderer: 'rays' or 'gl'.
-    disturbed: whether the experts are disturbed.
+    disturbance: how much the experts are disturbed: 0 not at all, at 1 nearly all recover, at 5 half fail.
+    multiview: whether to store all six of the simulator's cameras, not only front and wrist.
     split: whose episodes are drawn; all but 'seen' are refused where something held out turns up.
   """
   seed: int = 0
   image_size: tuple[int, int] = (96, 96)
   renderer: str = 'rays'
-  disturbed: bool = True
+  disturbance: float = 1.0
+  multiview: bool = False
   split: str = 'seen'
+
+  @property
+  def pictures(self) -> dict[str, int]:
+    """Each stored picture's name, and its camera's number in the simulator."""
+    names = ['image', *(f'{name}_image' for name in CAMERAS[1:])]
+    return {name: i for i, name in enumerate(names if self.multiview else names[:2])}
 
 
 class Recorder:
@@ -49,7 +58,8 @@ class Recorder:
 
   def __init__(self, recipe: Recipe):
     self._recipe = recipe
-    self._env = envs.make('tabletop', split=recipe.split, image_size=recipe.image_size, renderer=recipe.renderer)
+    self._env = envs.make('tabletop', split=recipe.split, image_size=recipe.image_size, renderer=recipe.renderer,
+                          multiview=recipe.multiview)
 
   def record(self, number: int) -> dict[str, Any]:
     """Episode `number`: {'steps': [...], 'episode_metadata': {...}}, pictures as JPEG bytes.
@@ -62,19 +72,17 @@ class Recorder:
     observation, _ = env.reset(seed=int(draw.integers(2 ** 31)))
     start, scene = env.episode, env.episode.scene
     splits.require_seen(start.task, start.instruction, tuple(p.item for p in scene.objects), scene.look)
-    expert, disturbance = env.expert(), Disturbance(draw)
+    expert, disturbance = env.expert(), Disturbance(draw, self._recipe.disturbance)
     embedding = hashed_ngrams(start.instruction)
     steps: list[dict[str, Any]] = []
     ended = False
     while not ended:
       action = expert(env.state)
       seen = observation
-      executed = disturbance(action) if self._recipe.disturbed else action
-      observation, reward, terminated, truncated, info = env.step(executed)
+      observation, reward, terminated, truncated, info = env.step(disturbance(action))
       ended = terminated or truncated
       steps.append({
-          'observation': {'image': _jpeg(seen['image']), 'wrist_image': _jpeg(seen['wrist_image']),
-                          'state': seen['proprioception']},
+          'observation': self._stored(seen),
           'action': action, 'reward': np.float32(reward), 'discount': np.float32(1),
           'language_instruction': start.instruction, 'language_embedding': embedding,
           'is_first': not steps, 'is_last': ended, 'is_terminal': terminated})
@@ -86,20 +94,27 @@ class Recorder:
   def close(self) -> None:
     self._env.close()
 
+  def _stored(self, observation: dict[str, Any]) -> dict[str, Any]:
+    views = observation['images'] if self._recipe.multiview else (observation['image'], observation['wrist_image'])
+    pictures = {name: _jpeg(views[number]) for name, number in self._recipe.pictures.items()}
+    return pictures | {'state': observation['proprioception']}
+
 
 class Disturbance:
   """Changes what is executed: noise on every step, now and then a push that lasts, rarely a gripper that opens."""
 
-  def __init__(self, draw: np.random.Generator):
-    self._draw, self._push, self._left = draw, np.zeros(7), 0
+  def __init__(self, draw: np.random.Generator, strength: float = 1.0):
+    self._draw, self._strength = draw, strength
+    self._push, self._left = np.zeros(7), 0
 
   def __call__(self, action: np.ndarray) -> np.ndarray:
     self._left -= 1
-    if self._left < 0 and self._draw.random() < _PUSH_CHANCE:
+    if self._left < 0 and self._draw.random() < _PUSH_CHANCE * self._strength:
       self._left = int(self._draw.integers(1, _PUSH_STEPS + 1))
       self._push = np.append(self._draw.uniform(-_PUSH, _PUSH, 3), np.zeros(4))
-    executed = action + _NOISE * self._draw.normal(size=7) + (self._push if self._left >= 0 else 0)
-    if self._draw.random() < _OPEN_CHANCE:
+    noise = self._strength * _NOISE * self._draw.normal(size=7)
+    executed = action + noise + (self._push if self._left >= 0 else 0)
+    if self._draw.random() < _OPEN_CHANCE * self._strength:
       executed[6] = 1.0
     limits = np.array([0.05] * 3 + [0.25] * 3)
     return np.append(np.clip(executed[:6], -limits, limits), executed[6]).astype(np.float32)
@@ -107,6 +122,10 @@ class Disturbance:
 
 def chunk_file(folder: pathlib.Path, first: int) -> pathlib.Path:
   return folder / f'episodes-{first:07d}.pickle'
+
+
+def read_chunk(folder: pathlib.Path, first: int) -> list[dict[str, Any]]:
+  return pickle.loads(chunk_file(folder, first).read_bytes())
 
 
 def write_chunk(recipe: Recipe, folder: str, first: int, end: int) -> int:

@@ -11,10 +11,8 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 
-for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):  # the work is parallel already
-  os.environ.setdefault(variable, '1')
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: the work is parallel already
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -41,6 +39,8 @@ def main(config: Config) -> None:
   if config.episodes < 1:
     raise SystemExit(f'--episodes is {config.episodes}, expected at least 1.')
   target = config.out / 'tabletop' / '1.0.0'
+  if not 0 <= config.recipe.disturbance < float('inf'):
+    raise SystemExit(f'--disturbance is {config.recipe.disturbance}, expected 0 or more.')
   if target.exists():
     raise SystemExit(f'{target} exists already: remove it, or write elsewhere with --out.')
   raw = _raw_folder(config)
@@ -48,9 +48,12 @@ def main(config: Config) -> None:
   spans = {'train': (0, train), 'val': (train, train + max(1, train // 10))}
   _record(config, raw, spans)
   counts = _write(config, raw, spans)
+  if 'tabletop' not in counts:
+    raise SystemExit('no episode succeeded: lower --disturbance.')
   shutil.rmtree(raw)
-  print(f'{counts["tabletop"]["train"]} episodes in train, {counts["tabletop"]["val"]} in val; failed and kept apart: '
-        f'{sum(counts.get("tabletop_failures", {}).values())}')
+  good, bad = counts['tabletop'], counts.get('tabletop_failures', {})
+  print(f'{good.get("train", 0)} episodes in train, {good.get("val", 0)} in val; failed and kept apart: '
+        f'{sum(bad.values())}')
   print(f'Train on it with: --data {target}')
 
 
@@ -61,8 +64,8 @@ def _raw_folder(config: Config) -> pathlib.Path:
   wanted = json.dumps(dataclasses.asdict(config.recipe) | {'episodes': config.episodes})
   note = folder / 'recipe.json'
   if note.exists() and note.read_text() != wanted:
-    raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere with '
-                     '--out.')
+    raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere '
+                     'with --out.')
   note.write_text(wanted)
   return folder
 
@@ -72,12 +75,11 @@ def _record(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]]
   chunks = [(first, min(first + demonstrations.CHUNK, end)) for start, end in spans.values()
             for first in range(start, end, demonstrations.CHUNK)]
   missing = [chunk for chunk in chunks if not demonstrations.chunk_file(raw, chunk[0]).exists()]
-  total, done = sum(end - first for first, end in chunks), sum(end - first for first, end in chunks if (
-      first, end) not in missing)
+  total = sum(end - first for first, end in chunks)
   workers = min(config.workers or _cores(), max(len(missing), 1))
   with rich.progress.Progress() as progress, concurrent.futures.ProcessPoolExecutor(
       workers, multiprocessing.get_context('spawn')) as pool:
-    bar = progress.add_task('episodes', total=total, completed=done)
+    bar = progress.add_task('episodes', total=total, completed=total - sum(end - first for first, end in missing))
     futures = {pool.submit(demonstrations.write_chunk, config.recipe, str(raw), *chunk): chunk for chunk in missing}
     try:
       for future in concurrent.futures.as_completed(futures):
@@ -93,12 +95,11 @@ def _write(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]])
   """Writes both datasets, failures first: the folder of `tabletop` says that all is done."""
   import tabletop_dataset_builder as builders  # TensorFlow takes seconds, and the workers do without
   counts = {}
-  failed = {name: span for name, span in spans.items() if _any_failed(raw, span)}
-  datasets: list[tuple[Callable[..., builders.Builder], dict[str, tuple[int, int]]]] = [(builders.Builder, spans)]
-  if failed:
-    datasets.insert(0, (builders.Failures, failed))
-  for cls, these in datasets:
-    builder = cls(raw=raw, recipe=config.recipe, spans=these, outcome_in_words=config.outcome_in_words,
+  for cls in (builders.Failures, builders.Builder):
+    found = {name: span for name, span in spans.items() if cls.success in _outcomes(raw, span)}
+    if not found:
+      continue
+    builder = cls(raw=raw, recipe=config.recipe, spans=found, outcome_in_words=config.outcome_in_words,
                   data_dir=config.out)
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
     with tempfile.TemporaryDirectory() as nothing:  # TFDS leaves a folder for downloads, of which there are none
@@ -107,10 +108,10 @@ def _write(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]])
   return counts
 
 
-def _any_failed(raw: pathlib.Path, span: tuple[int, int]) -> bool:
-  import pickle
-  return any(not episode['episode_metadata']['success'] for first in range(*span, demonstrations.CHUNK)
-             for episode in pickle.loads(demonstrations.chunk_file(raw, first).read_bytes()))
+def _outcomes(raw: pathlib.Path, span: tuple[int, int]) -> set[bool]:
+  """Whether there are successes, and failures, among some episodes: TFDS refuses to write an empty split."""
+  return {bool(episode['episode_metadata']['success']) for first in range(*span, demonstrations.CHUNK)
+          for episode in demonstrations.read_chunk(raw, first)}
 
 
 def _cores() -> int:

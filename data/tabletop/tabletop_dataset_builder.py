@@ -2,9 +2,9 @@
 
 They turn raw episodes (`demonstrations.write_chunk`) into RLDS. Steps are those of `reach`, with a second camera.
 """
+import importlib.metadata
 import io
 import pathlib
-import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +40,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     picture = tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg')
     step = tfds.features.FeaturesDict({
         'observation': {
-            'image': picture, 'wrist_image': picture,
+            **dict.fromkeys(self._recipe.pictures, picture),
             'state': numbers(shape=(7,), dtype=np.float32, doc='x y z (m), roll pitch yaw (rad), opening (1 open)'),
         },
         'action': numbers(shape=(7,), dtype=np.float32, doc='deltas of x y z (m), roll pitch yaw (rad), opening'),
@@ -53,7 +53,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'number': np.int64, 'success': np.bool_, 'skill': text(), 'task': text(), 'split': text(), 'renderer': text(),
         'objects': tfds.features.Sequence(text()), 'table': text(), 'wall': text(), 'dropped': np.bool_}
     return tfds.core.DatasetInfo(
-        builder=self, description=__doc__, metadata=tfds.core.MetadataDict(renderer=self._recipe.renderer),
+        builder=self, description=__doc__,
+        metadata=tfds.core.MetadataDict(renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco')),
         features=tfds.features.FeaturesDict({'steps': tfds.features.Dataset(step), 'episode_metadata': metadata}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
@@ -62,15 +63,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
     for start in range(first, end, demonstrations.CHUNK):
-      episodes = pickle.loads(demonstrations.chunk_file(self._raw, start).read_bytes())
-      for episode in episodes:
+      for episode in demonstrations.read_chunk(self._raw, start):
         metadata = episode['episode_metadata']
         if metadata['success'] == self.success:
           yield metadata['number'], {'steps': [self._step(s) for s in episode['steps']], 'episode_metadata': metadata}
 
   def _step(self, step: dict[str, Any]) -> dict[str, Any]:
     observation = step['observation'] | {
-        name: io.BytesIO(step['observation'][name]) for name in ('image', 'wrist_image')}
+        name: io.BytesIO(step['observation'][name]) for name in self._recipe.pictures}
     step = step | {'observation': observation}
     if self._outcome_in_words:
       words = f"{step['language_instruction']} and {'succeed' if self.success else 'fail'}"

@@ -188,6 +188,9 @@ def _toto(steps: Steps) -> Action:
 _FLAT: dict[str, Any] = {
     'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
 
+# Those beyond the wrist are there if `generate.py --multiview` wrote them.
+_TABLETOP_VIEWS = {view: f'observation/{view}_image' for view in ('wrist', 'left', 'right', 'top', 'shoulder')}
+
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
     # Bridge V2 in its authors' own RLDS layout.
     Adapter('bridge_dataset', flat_arm, image='observation/image_0', weight=50,
@@ -195,8 +198,8 @@ ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
     # Fabricated by data/reach.
     Adapter('reach', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
     # Recorded in the embedded simulator by data/tabletop; those that failed are a dataset of their own.
-    Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
-    Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', weight=0.1, **_FLAT),
+    Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, **_FLAT),
+    Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, weight=0.1, **_FLAT),
     # Open X-Embodiment.
     Adapter('fractal20220817_data', _rt1, proprioception='observation/base_pose_tool_reached', weight=150),
     Adapter('kuka', _rt1, weight=20),

@@ -28,8 +28,8 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
 
   Returns:
     {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'episodes', 'steps', 'action', 'proprioception'}}.
-    'renderer' made the pictures of a simulator's dataset, else it is None. 'action' has 'names' [A] and, each [A] in the
-    ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
+    'renderer' made the pictures of a simulator's dataset, else it is None. 'action' has 'names' [A] and, each [A] in
+    the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
     bounds. 'proprioception' has the same without names and clipped, or is None.
 
   Raises:

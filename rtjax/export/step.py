@@ -73,7 +73,10 @@ class Step:
 
 
 def dequantize(weight: Any) -> Any:
-  return weight['int8'].astype(jnp.float32) * weight['scale'] if isinstance(weight, dict) else jnp.asarray(weight)
+  if not isinstance(weight, dict):
+    return jnp.asarray(weight)
+  # NumPy would multiply here and now, and the exported program would hold the float32 product.
+  return jnp.asarray(weight['int8']).astype(jnp.float32) * weight['scale']
 
 
 def save_history(step: Step, folder: pathlib.Path) -> None:

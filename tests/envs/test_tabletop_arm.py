@@ -23,7 +23,8 @@ def by_denavit_hartenberg(angles):
   total = np.eye(4)
   for (a, d, alpha), q in zip(DH, angles, strict=True):
     c, s, ca, sa = np.cos(q), np.sin(q), np.cos(alpha), np.sin(alpha)
-    total = total @ np.array([[c, -s, 0, a], [s * ca, c * ca, -sa, -d * sa], [s * sa, c * sa, ca, d * ca], [0, 0, 0, 1]])
+    total = total @ np.array([
+        [c, -s, 0, a], [s * ca, c * ca, -sa, -d * sa], [s * sa, c * sa, ca, d * ca], [0, 0, 0, 1]])
   return total
 
 
@@ -61,7 +62,7 @@ def test_null_space_pull_brings_the_elbow_back(kinematics):
   angles = start
   for step in range(100):
     angles = kinematics.solve(angles, position + np.array([0, 0, 0.01 * (step % 2)]), rotation)
-  np.testing.assert_allclose(kinematics.pose(angles)[0], position + [0, 0, 0.01], atol=1e-3)
+  np.testing.assert_allclose(kinematics.pose(angles)[0], position + np.array([0, 0, 0.01]), atol=1e-3)
   assert np.linalg.norm(angles - arm.HOME) < 0.4 * np.linalg.norm(start - arm.HOME)
 
 

@@ -148,8 +148,8 @@ def test_broken_state_is_noticed(env):
   assert info['failure'] == 'physics'
 
 
-def test_times_out(env, monkeypatch):
-  monkeypatch.setattr('rtjax.envs.tabletop.env.MAX_STEPS', 3)
+def test_times_out(env):
+  env.max_steps = 3
   env.reset(seed=0, options={'skill': 'pick'})
   ends = [env.step(np.array([0, 0, 0, 0, 0, 0, 1], np.float32))[2:4] for _ in range(3)]
   assert ends == [(False, False), (False, False), (False, True)]

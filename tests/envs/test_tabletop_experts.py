@@ -10,24 +10,9 @@ from rtjax.envs.tabletop import tasks
 NOISE = np.array([0.004] * 3 + [0.02] * 3 + [0])
 
 
-class NoPictures:
-  """Experts need none."""
-
-  def start(self, model):
-    pass
-
-  def render(self, data, camera):
-    return np.zeros((8, 8, 3), np.uint8)
-
-  def close(self):
-    pass
-
-
 @pytest.fixture(scope='module')
 def env():
-  env = envs.make('tabletop', image_size=(8, 8))
-  env._renderer = NoPictures()
-  return env
+  return envs.make('tabletop', image_size=(8, 8), renderer='none')
 
 
 def succeeds(env, seed, skill, spoil=lambda step, action: action):

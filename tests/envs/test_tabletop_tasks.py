@@ -35,7 +35,8 @@ LYING = {'can': pose(z=0.024, tilt=1.57)}
 IN_BOWL = {'can': pose(z=0.045), 'bowl': pose(z=0), 'on': ('bowl',)}
 IN_DRAWER = {'can': pose(y=0.225 - 0.15 + 0.08, z=0.047), 'drawer': 0.15, 'on': ('drawer',)}
 PICK, KNOCK, UPRIGHT = Task('pick', CAN), Task('knock', CAN), Task('upright', CAN)
-NEAR, INTO_BOWL, INTO_DRAWER = Task('move_near', CAN, CUBE), Task('put_into', CAN, 'bowl'), Task('put_into', CAN, 'drawer')
+NEAR = Task('move_near', CAN, CUBE)
+INTO_BOWL, INTO_DRAWER = Task('put_into', CAN, 'bowl'), Task('put_into', CAN, 'drawer')
 
 
 @pytest.mark.parametrize('task, done, denied', [
@@ -47,7 +48,8 @@ NEAR, INTO_BOWL, INTO_DRAWER = Task('move_near', CAN, CUBE), Task('put_into', CA
     (Task('close_drawer'), {'drawer': 0.01}, [{'drawer': 0.02}]),
     (INTO_BOWL, IN_BOWL, [{'can': pose(x=0.58, z=0.045)}, {'touched': [CAN.name]}, {'can': pose(z=0.1)},
                           {'bowl': pose(z=0, tilt=1)}, {'on': ('bowl', 'table')}]),
-    (INTO_DRAWER, IN_DRAWER, [{'can': pose(y=0.0)}, {'touched': [CAN.name]}, {'drawer': 0.05}, {'can': pose(y=0.15, z=0.12)}]),
+    (INTO_DRAWER, IN_DRAWER, [{'can': pose(y=0.0)}, {'touched': [CAN.name]}, {'drawer': 0.05},
+                              {'can': pose(y=0.15, z=0.12)}]),
     (Task('take_out', CAN, 'bowl'), {'bowl': pose(x=0.62, z=0)},
      [IN_BOWL, {'on': ('bowl', 'table')}, {'on': ()}, {'touched': [CAN.name]}]),
     (Task('take_out', CAN, 'drawer'), {'drawer': 0.15}, [IN_DRAWER, {'on': ('drawer',)}, {'touched': [CAN.name]}]),
@@ -99,7 +101,8 @@ def test_fallen_and_overlapping_starts_are_rejected():
 def test_containers_hold_things_physically():
   """A ball dropped into the bowl, and into the open drawer, stays in; the drawer's contact is reported."""
   ball = Item('ball', 'red')
-  for place, drawer, container in (((0.5, -0.1, 0.06), 0.0, 'bowl'), ((0.5, 0.225 - DRAWER_TRAVEL + 0.08, 0.06), 0.146, 'drawer')):
+  for place, drawer, container in (((0.5, -0.1, 0.06), 0.0, 'bowl'),
+                                   ((0.5, 0.225 - DRAWER_TRAVEL + 0.08, 0.06), 0.146, 'drawer')):
     world = World(Scene((Placed(ball, place),), (0.5, -0.1), drawer, Look()))
     settled = world.state()
     assert tasks.inside(container, ball.name, settled)

@@ -22,16 +22,17 @@ _RANGES = ((-2.8973, 2.8973), (-1.7628, 1.7628), (-2.8973, 2.8973), (-3.0718, -0
 # Joint frame in its parent: position, and turn about x in quarter turns.
 _FRAMES = (((0, 0, 0.333), 0), ((0, 0, 0), -1), ((0, -0.316, 0), 1), ((0.0825, 0, 0), 1), ((-0.0825, 0.384, 0), -1),
            ((0, 0, 0), 1), ((0.088, 0, 0), 1))
-# Per link: capsules (from, to, radius, dark), and the link's mass.
-_LINKS = (
-    ([((0, 0, -0.17), (0, 0, -0.04), 0.058, False), ((0, -0.05, 0), (0, 0.05, 0), 0.060, True)], 3.0),
-    ([((0, -0.02, 0), (0, -0.17, 0), 0.055, False)], 3.0),
+_Point = tuple[float, float, float]
+# Per link: capsules (from, to, radius, dark), and the link's mass, kg.
+_LINKS: tuple[tuple[list[tuple[_Point, _Point, float, bool]], float], ...] = (
+    ([((0, 0, -0.17), (0, 0, -0.04), 0.058, False), ((0, -0.05, 0), (0, 0.05, 0), 0.060, True)], 0.9),
+    ([((0, -0.02, 0), (0, -0.17, 0), 0.055, False)], 0.9),
     ([((0, 0, -0.12), (0, 0, -0.05), 0.055, False), ((0.01, 0, 0), (0.0825, 0, 0), 0.045, False),
-      ((0.0825, -0.05, 0), (0.0825, 0.05, 0), 0.052, True)], 2.5),
-    ([((0, 0.02, 0), (-0.0825, 0.10, 0), 0.045, False), ((-0.0825, 0.10, 0), (-0.0825, 0.15, 0), 0.047, False)], 2.5),
-    ([((0, 0, -0.23), (0, 0, -0.06), 0.046, False), ((0, -0.045, 0), (0, 0.045, 0), 0.048, True)], 2.0),
-    ([((0, 0, 0), (0.088, 0, 0), 0.042, False), ((0.088, 0.0, 0), (0.088, 0.03, 0), 0.044, False)], 1.5),
-    ([((0, 0, 0.03), (0, 0, 0.068), 0.040, True)], 0.7),
+      ((0.0825, -0.05, 0), (0.0825, 0.05, 0), 0.052, True)], 0.75),
+    ([((0, 0.02, 0), (-0.0825, 0.10, 0), 0.045, False), ((-0.0825, 0.10, 0), (-0.0825, 0.15, 0), 0.047, False)], 0.75),
+    ([((0, 0, -0.23), (0, 0, -0.06), 0.046, False), ((0, -0.045, 0), (0, 0.045, 0), 0.048, True)], 0.6),
+    ([((0, 0, 0), (0.088, 0, 0), 0.042, False), ((0.088, 0.0, 0), (0.088, 0.03, 0), 0.044, False)], 0.45),
+    ([((0, 0, 0.03), (0, 0, 0.068), 0.040, True)], 0.21),
 )
 _KP = (3000, 3000, 2400, 2400, 2000, 2000, 1600)
 
@@ -42,9 +43,10 @@ def body_xml() -> str:
   for i, ((position, turn), (capsules, mass), (low, high)) in enumerate(zip(_FRAMES, _LINKS, _RANGES, strict=True)):
     geoms = ''.join(
         f'<geom class="{"arm_dark" if dark else "arm"}" type="capsule" size="{radius}" '
-        f'fromto="{" ".join(map(str, (*start, *stop)))}" mass="{0.3 * mass / len(capsules)}"/>'
+        f'fromto="{" ".join(map(str, (*start, *stop)))}" mass="{mass / len(capsules)}"/>'
         for start, stop, radius, dark in capsules)
-    xml += (f'<body name="link{i + 1}" pos="{" ".join(map(str, position))}" euler="{turn * np.pi / 2} 0 0" gravcomp="1">'
+    xml += (f'<body name="link{i + 1}" pos="{" ".join(map(str, position))}" gravcomp="1" '
+            f'euler="{turn * np.pi / 2} 0 0">'
             f'<joint name="{JOINTS[i]}" axis="0 0 1" range="{low} {high}" armature="0.4" damping="1"/>{geoms}')
     end += '</body>'
   base = ('<geom class="arm_dark" type="cylinder" size="0.085 0.02" pos="-0.02 0 0.02"/>'

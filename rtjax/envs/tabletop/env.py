@@ -8,13 +8,12 @@ import numpy as np
 from rtjax import actions
 from rtjax.envs.tabletop import experts, layout, splits, tasks
 from rtjax.envs.tabletop.arm import from_euler, to_euler
-from rtjax.envs.tabletop.render import Renderer, renderer
+from rtjax.envs.tabletop.render import make_renderer
 from rtjax.envs.tabletop.scene import CAMERAS
 from rtjax.envs.tabletop.world import CONTROL_HZ, PhysicsError, State, World
 
 HOLD_STEPS = 3
 """So many steps in a row a task has to be done before it counts."""
-MAX_STEPS = 80
 
 # The gripper stays in this box (lowest, highest corner), m: what the arm reaches, above the table.
 _WORKSPACE = np.array([[0.28, -0.36, 0.014], [0.72, 0.36, 0.45]])
@@ -27,16 +26,16 @@ class Tabletop(gymnasium.Env):
   """An arm at a table with objects, a bowl and a drawer, told what to do in words.
 
   Action: float32 [7], the ActionSpec 'arm7d': changes of the gripper's x y z (within 0.05 m) and of its roll pitch yaw
-  (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is applied
-  to where the gripper is. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN and infinity are
-  a ValueError.
+  (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is
+  applied to where the gripper is. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN and
+  infinity are a ValueError.
 
   Observation: `image` and `wrist_image` uint8 [H, W, 3]; `proprioception` float32 [7]: the gripper's x y z (m), roll
-  pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also `images`
-  uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
+  pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also
+  `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
 
   Reward is 1 when the task has been done for HOLD_STEPS steps in a row, which ends the episode (terminated), else 0.
-  After MAX_STEPS steps it is truncated.
+  After `max_steps` steps it is truncated.
 
   Info: `success`, `skill`, `task` (its key), `instruction`, `split`, `objects` (their names), and what the gripper did
   so far: `moved` (m travelled), `touched` (names), `grasped` (what it holds, or None), `dropped` (an object was lost
@@ -46,7 +45,7 @@ class Tabletop(gymnasium.Env):
   Args:
     split: one of `splits.SPLITS`.
     image_size: (height, width).
-    renderer: 'rays', which needs no graphics driver, or 'gl'.
+    renderer: 'rays', which needs no graphics driver, 'gl', or 'none' for black pictures.
     seed: of the first episode, if `reset` is not given one.
     wrist: whether to render `wrist_image`; without, the observation lacks it.
     multiview: whether to render `images`.
@@ -55,16 +54,16 @@ class Tabletop(gymnasium.Env):
   metadata = {'render_modes': ['rgb_array'], 'render_fps': CONTROL_HZ}  # noqa: RUF012  (gymnasium's own class attribute)
   action_spec = actions.ARM_7D
   control_hz = CONTROL_HZ
-  max_steps = MAX_STEPS
+  max_steps = 80
 
   def __init__(self, split: str = 'seen', image_size: tuple[int, int] = (256, 320), renderer: str = 'rays',
                seed: int | None = None, wrist: bool = True, multiview: bool = False):
     self.split, self._split = split, splits.get(split)
     if len(image_size) != 2 or min(image_size) < 8:
       raise ValueError(f'image_size is {image_size}, expected (height, width), each at least 8 pixels.')
-    self.image_size, self._wrist, self._multiview = tuple(image_size), wrist, multiview
+    self.image_size, self._wrist, self._multiview = (image_size[0], image_size[1]), wrist, multiview
     self.renderer_name = renderer
-    self._renderer: Renderer = _renderer(renderer, image_size)
+    self._renderer = make_renderer(renderer, self.image_size)
     self.render_mode = 'rgb_array'
     self._first_seed = seed
     self.action_space = gymnasium.spaces.Box(*_bounds(), dtype=np.float32)
@@ -90,7 +89,8 @@ class Tabletop(gymnasium.Env):
       raise RuntimeError(f'no usable start in {_TRIES} draws of the split {self.split!r}; choose another seed.')
     self._renderer.start(self._world.model)
     self._steps = self._held_for = self._clipped = 0
-    self._moved, self._touched, self._dropped = 0.0, set(), False
+    self._moved, self._dropped = 0.0, False
+    self._touched: set[str] = set()
     self._observation = self._observe()
     return self._observation, self._info()
 
@@ -111,7 +111,7 @@ class Tabletop(gymnasium.Env):
     self._held_for = self._held_for + 1 if done else 0
     terminated = self._held_for >= HOLD_STEPS
     self._observation = self._observe()
-    return (self._observation, float(terminated), terminated, not terminated and self._steps >= MAX_STEPS,
+    return (self._observation, float(terminated), terminated, not terminated and self._steps >= self.max_steps,
             self._info())
 
   def render(self) -> np.ndarray:
@@ -213,7 +213,3 @@ def _skill(options: dict[str, Any] | None, skills: tuple[str, ...]) -> str | Non
   if skill is not None and skill not in skills:
     raise ValueError(f'skill is {skill!r}, the split has {list(skills)}.')
   return skill
-
-
-def _renderer(name: str, image_size: tuple[int, int]) -> Renderer:
-  return renderer(name, image_size)

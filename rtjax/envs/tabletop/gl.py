@@ -15,8 +15,8 @@ class GL:
     try:
       self._renderer = mujoco.Renderer(model, *self._size)
     except Exception as error:  # what MuJoCo and its GL bindings raise has no common class
-      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and install "
-                         "its libraries, or take the renderer 'rays', which needs neither.") from error
+      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and "
+                         "install its libraries, or take the renderer 'rays', which needs neither.") from error
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     assert self._renderer is not None, 'start comes first'

@@ -37,15 +37,11 @@ def sample(split: Split, draw: np.random.Generator, skill: str | None = None) ->
   while True:
     chosen = skill or split.skills[draw.integers(len(split.skills))]
     possible = splits.tasks(chosen, split.held_out)
-    task = _balanced(possible, draw)
+    task = possible[draw.integers(len(possible))]
     scene = _scene(task, split, draw)
     if scene is not None:
       words = language.instructions(task, split.phrasings)
       return Episode(task, words[draw.integers(len(words))], scene)
-
-
-def _balanced(possible: tuple[Task, ...], draw: np.random.Generator) -> Task:
-  return possible[draw.integers(len(possible))]
 
 
 class _NoRoom(Exception):
@@ -93,8 +89,8 @@ def _scene(task: Task, split: Split, draw: np.random.Generator) -> Scene | None:
       objects.append(_standing(item, x, y, draw))
   except _NoRoom:
     return None
-  gripper = draw.uniform((0.38, -0.08, 0.19), (0.46, 0.08, 0.25))
-  return Scene(tuple(objects), bowl, drawer, _look(split, draw), tuple(map(float, gripper)))
+  x, y, z = map(float, draw.uniform((0.38, -0.08, 0.19), (0.46, 0.08, 0.25)))
+  return Scene(tuple(objects), bowl, drawer, _look(split, draw), (x, y, z))
 
 
 def _drawer(task: Task, draw: np.random.Generator) -> float:
@@ -149,7 +145,7 @@ def _contained(item: Item, bowl: tuple[float, float] | None, drawer: float, draw
 
 def _distractors(task: Task, split: Split, drawer: float, draw: np.random.Generator) -> list[Item]:
   low, high = split.distractors
-  count = int(draw.integers(low, min(high, 4 if drawer else high) + 1)) if low <= 4 or not drawer else 4
+  count = int(draw.integers(low, (min(high, 4) if drawer else high) + 1))  # the open drawer leaves room for four
   pool = [item for item in items(SEEN_KINDS) if item not in task.items]
   if split.lookalikes and task.target:
     pool = [item for item in pool if item.kind == task.target.kind or item.colour == task.target.colour]
@@ -161,11 +157,11 @@ def _look(split: Split, draw: np.random.Generator) -> Look:
   tables = textures.TABLES_SEEN if seen else textures.TABLES_UNSEEN
   walls = textures.WALLS_SEEN if seen else textures.WALLS_UNSEEN
   side = -1 if draw.random() < 0.5 else 1
-  light = ((draw.uniform(0.5, 0.9), side * draw.uniform(0.1, 0.5), draw.uniform(1.2, 1.5)) if seen else
-           (draw.uniform(0.3, 0.7), side * draw.uniform(0.7, 0.9), draw.uniform(0.7, 0.9)))
+  x, y, z = ((draw.uniform(0.5, 0.9), side * draw.uniform(0.1, 0.5), draw.uniform(1.2, 1.5)) if seen else
+             (draw.uniform(0.3, 0.7), side * draw.uniform(0.7, 0.9), draw.uniform(0.7, 0.9)))
   warmth = draw.uniform(-0.4, 0.4) if seen else side * draw.uniform(0.7, 1.0)
   brightness = draw.uniform(0.9, 1.1) if seen else draw.uniform(0.65, 0.8)
-  return Look(tables[draw.integers(len(tables))], walls[draw.integers(len(walls))], tuple(map(float, light)),
+  return Look(tables[draw.integers(len(tables))], walls[draw.integers(len(walls))], (float(x), float(y), float(z)),
               float(warmth), float(brightness))
 
 

@@ -8,6 +8,7 @@ import functools
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     'red': (0.78, 0.08, 0.09), 'orange': (0.95, 0.42, 0.05), 'yellow': (0.95, 0.80, 0.08), 'green': (0.10, 0.55, 0.16),
@@ -18,15 +19,11 @@ STEEL, CREAM, DARK, LEAF = (0.62, 0.64, 0.66), (0.90, 0.86, 0.74), (0.13, 0.12, 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """One primitive: `shape` 'box', 'cylinder', 'sphere', 'ellipsoid' or 'capsule', of the object's colour or its own.
-
-  `lay` turns it by 90 degrees about x, so that a cylinder's axis is along y.
-  """
+  """One primitive: `shape` 'box', 'cylinder', 'sphere', 'ellipsoid' or 'capsule', of the object's colour or its own."""
   shape: str
   size: tuple[float, ...]
   at: tuple[float, float, float] = (0.0, 0.0, 0.0)
   colour: tuple[float, float, float] | None = None
-  lay: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +68,19 @@ def _kinds() -> tuple[Kind, ...]:
                       Part(cylinder, (0.010, 0.013), (0, 0, 0.036)),
                       Part(cylinder, (0.0125, 0.006), (0, 0, 0.046), CREAM)), 0.052, 0.023, 0.0, 0.046, 0, True),
       Kind('mug', (Part(cylinder, (0.024, 0.027)), Part(cylinder, (0.020, 0.0005), (0, 0, 0.027), DARK),
-                   Part('capsule', (0.004, 0.008), (0.031, 0, 0.012), lay=False),
-                   Part(box, (0.006, 0.004, 0.003), (0.027, 0, 0.019)), Part(box, (0.006, 0.004, 0.003), (0.027, 0, 0.001)),
-                   ), 0.027, 0.036, 0.005, 0.048, 2),
+                   Part('capsule', (0.004, 0.008), (0.031, 0, 0.010)),
+                   Part(box, (0.006, 0.004, 0.003), (0.027, 0, 0.019)),
+                   Part(box, (0.006, 0.004, 0.003), (0.027, 0, 0.001))), 0.027, 0.036, 0.005, 0.048, 2),
       Kind('puck', (Part(cylinder, (0.026, 0.012)), Part(cylinder, (0.017, 0.0128), colour=CREAM)),
            0.0128, 0.026, 0.0, 0.052, 0),
       Kind('carton', (Part(box, (0.021, 0.021, 0.036), (0, 0, -0.009)), Part(box, (0.014, 0.021, 0.005), (0, 0, 0.032)),
                       Part(box, (0.004, 0.021, 0.005), (0, 0, 0.040), CREAM)), 0.045, 0.030, 0.012, 0.042, 4, True),
       Kind('candle', (Part(cylinder, (0.018, 0.036)), Part(cylinder, (0.0185, 0.004), (0, 0, -0.032), STEEL),
                       Part(cylinder, (0.002, 0.005), (0, 0, 0.040), DARK)), 0.036, 0.0185, 0.010, 0.036, 0, True),
-      Kind('sponge', (Part(box, (0.036, 0.024, 0.010)), Part(box, (0.036, 0.024, 0.004), (0, 0, 0.014), LEAF)),
-           0.010, 0.043, 0.004, 0.048, 2),
-      Kind('battery', (Part(cylinder, (0.020, 0.026), (0, 0, -0.012)), Part(cylinder, (0.020, 0.012), (0, 0, 0.026), DARK),
+      Kind('sponge', (Part(box, (0.036, 0.024, 0.010), (0, 0, 0.004)),
+                      Part(box, (0.036, 0.024, 0.004), (0, 0, -0.010), CREAM)), 0.014, 0.043, 0.002, 0.048, 2),
+      Kind('battery', (Part(cylinder, (0.020, 0.026), (0, 0, -0.012)),
+                       Part(cylinder, (0.020, 0.012), (0, 0, 0.026), DARK),
                        Part(cylinder, (0.008, 0.003), (0, 0, 0.041), STEEL)), 0.038, 0.020, 0.010, 0.040, 0, True),
       Kind('cross', (Part(box, (0.030, 0.010, 0.014)), Part(box, (0.010, 0.028, 0.014))), 0.014, 0.030, 0.0, 0.056, 4),
       # Held out: they are in no training data, not even as bystanders.
@@ -131,11 +129,10 @@ def body_xml(item: Item, position: np.ndarray, quaternion: np.ndarray) -> str:
 
 
 def _geom_xml(part: Part, colour: tuple[float, float, float]) -> str:
-  turn = ' euler="1.5707963 0 0"' if part.lay else ''
-  return (f'<geom class="object" type="{part.shape}" size="{numbers(part.size)}" pos="{numbers(part.at)}"{turn} '
+  return (f'<geom class="object" type="{part.shape}" size="{numbers(part.size)}" pos="{numbers(part.at)}" '
           f'rgba="{numbers(part.colour or colour)} 1"/>')
 
 
-def numbers(values: object) -> str:
+def numbers(values: ArrayLike) -> str:
   """Numbers as MJCF writes them."""
   return ' '.join(f'{float(v):.6g}' for v in np.ravel(values))

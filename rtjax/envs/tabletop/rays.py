@@ -2,7 +2,7 @@
 
 One call of `mj_multiRay` finds what each pixel sees, and its surface normal; further calls from points of the lamp find
 what lies in shadow. Colours, textures and light are the model's own, so that `gl.py` shows the same scene. Edges
-between geoms are sampled four times as densely as the rest.
+between geoms are sampled three times as densely as the rest.
 """
 from typing import NamedTuple
 
@@ -12,11 +12,10 @@ import numpy as np
 # Seen are the groups of ordinary geoms, not the sites and helpers of group 4.
 _GROUPS = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 _LAMP_RADIUS = 0.07
-# Where on the lamp shadow rays start, in units of its radius. Neighbouring pixels use different points, whose average
-# over 3x3 pixels is the soft shadow.
-_LAMP_POINTS = np.array([(-0.7, 0.1), (0.3, -0.6), (0.6, 0.5), (-0.2, 0.8), (0.0, 0.0), (-0.5, -0.6), (0.9, -0.1),
-                         (0.2, 0.3), (-0.4, 0.4)])
-_SUBPIXELS = np.array([(-0.375, 0.125), (-0.125, -0.375), (0.125, 0.375), (0.375, -0.125)])
+# Where on the lamp shadow rays start, in units of its radius. Every other pixel asks, neighbours from different points;
+# averaging over 3x3 pixels, twice, gives the soft shadow.
+_LAMP_POINTS = np.array([(0.0, 0.0), (-0.7, 0.3), (0.3, 0.7), (0.7, -0.3), (-0.3, -0.7)])
+_SUBPIXELS = np.array([(-0.33, 0.17), (0.17, -0.33)])  # a triangle with the pixel's middle, roughly
 _SKY = np.array([0.80, 0.83, 0.86], np.float32)
 
 
@@ -35,14 +34,17 @@ class Rays:
     self._height, self._width = image_size
     rows, columns = np.mgrid[:self._height, :self._width].astype(float)
     self._rows, self._columns = rows.ravel(), columns.ravel()
-    self._lamp_point = (self._rows % 3 * 3 + self._columns % 3).astype(int)
+    asks = (self._rows + self._columns) % 2 == 0
+    self._lamp_point = np.where(asks, (self._rows + 2 * self._columns) % len(_LAMP_POINTS), -1).astype(int)
 
   def start(self, model: mujoco.MjModel) -> None:
     """Takes the colours, textures and light of an episode's model."""
     self._model = model
+    self._room = model.body('room').id
+    self._table = model.geom('table').id
     colour = np.where((model.geom_matid >= 0)[:, None], 1.0, model.geom_rgba[:, :3] ** 2)
     self._albedo = np.concatenate([colour, [_SKY]]).astype(np.float32)  # the last for rays that hit nothing
-    self._textures = [_Texture(model, geom) for geom in np.flatnonzero(model.geom_matid >= 0)]
+    self._textures = [_Texture(model, int(geom)) for geom in np.flatnonzero(model.geom_matid >= 0)]
     shiny = np.full(model.ngeom + 1, 0.25, np.float32)
     shiny[:-1][model.geom_matid >= 0] = 0.03
     self._shiny = shiny
@@ -53,30 +55,40 @@ class Rays:
     """What `camera` sees: uint8 [H, W, 3]."""
     number = self._model.camera(camera).id
     hits = self._hits(data, number, self._rows, self._columns)
-    colour = self._shade(data, hits, self._blurred(hits.geom, self._visible(data, hits, self._lamp_point)))
+    seen = self._visible(data, hits, self._lamp_point)
+    for _ in range(2):
+      seen = self._blurred(hits.geom, seen)
+    colour = self._shade(data, hits, seen)
     edges = np.flatnonzero(self._edges(hits.geom))
     if len(edges):
-      colour[edges] = self._finer(data, number, edges)
+      finer = self._finer(data, number, edges, hits.geom[edges], seen[edges])
+      colour[edges] = (colour[edges] + finer) / (1 + len(_SUBPIXELS))
     return (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).reshape(self._height, self._width, 3)
 
   def close(self) -> None:
     """Nothing to give back."""
 
-  def _finer(self, data: mujoco.MjData, camera: int, pixels: np.ndarray) -> np.ndarray:
-    """The colour of some pixels from four rays each: float32 [R, 3]."""
+  def _finer(self, data: mujoco.MjData, camera: int, pixels: np.ndarray, geom: np.ndarray, seen: np.ndarray
+             ) -> np.ndarray:
+    """The sum of the colours that further rays find in some pixels: float32 [R, 3].
+
+    `geom` and `seen` [R] are those of the pixels' middles.
+    """
     count = len(_SUBPIXELS)
     rows, columns = ((at[pixels] + offset[:, None]).ravel()
                      for at, offset in zip((self._rows, self._columns), _SUBPIXELS.T, strict=True))
     hits = self._hits(data, camera, rows, columns)
-    seen = self._visible(data, hits, np.repeat(np.arange(count), len(pixels)))
-    return self._shade(data, hits, seen).reshape(count, len(pixels), 3).mean(0)
+    known = hits.geom == np.tile(geom, count)
+    asked = self._visible(data, hits, np.where(known, -1, np.repeat(np.arange(count), len(pixels))))
+    return self._shade(data, hits, np.where(known, np.tile(seen, count), asked)).reshape(count, len(pixels), 3).sum(0)
 
   def _hits(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> _Hits:
     origin = data.cam_xpos[camera]
     directions = self._directions(data, camera, rows, columns)
     geom, distance, normal = self._cast(data, origin, directions)
     geom = np.where(geom < 0, self._model.ngeom, geom)
-    return _Hits(geom, origin + directions * distance[:, None], normal, directions)
+    points = origin + directions * distance[:, None]
+    return _Hits(geom, *(part.astype(np.float32) for part in (points, normal, directions)))
 
   def _directions(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     scale = 2 * np.tan(np.radians(self._model.cam_fovy[camera]) / 2) / self._height
@@ -85,12 +97,14 @@ class Rays:
     upwards = ((self._height - 1) / 2 - rows) * scale
     return _unit(across[:, None] * right + upwards[:, None] * up - back)  # a matrix product would wake BLAS's threads
 
-  def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray
+  def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, exclude: int = -1
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The geom that each ray hits (-1: none), how many times its direction away, and the surface's normal."""
     count = len(directions)
     geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
-    mujoco.mj_multiRay(self._model, data, origin, np.ascontiguousarray(directions).ravel(), _GROUPS, True, -1, geom,
-                       distance, normal.reshape(-1), count, mujoco.mjMAXVAL)
+    flat = np.ascontiguousarray(directions, float).ravel()
+    mujoco.mj_multiRay(self._model, data, origin, flat, _GROUPS, True, exclude, geom, distance, normal.reshape(-1),
+                       count, mujoco.mjMAXVAL)
     return geom, distance, normal
 
   def _shade(self, data: mujoco.MjData, hits: _Hits, seen: np.ndarray) -> np.ndarray:
@@ -100,39 +114,45 @@ class Rays:
       where = np.flatnonzero(hits.geom == texture.geom)
       if len(where):
         colour[where] = texture.sample(data, hits.points[where], hits.normal[where])
-    to_lamp = _unit(data.light_xpos[0] - hits.points)
+    to_lamp = _unit(self._lamp(data) - hits.points)
     lit = np.maximum(_dot(hits.normal, to_lamp), 0) * seen
     gloss = np.maximum(_dot(hits.normal, _unit(to_lamp - hits.directions)), 0) ** 40 * seen * self._shiny[hits.geom]
-    upwards = 0.75 + 0.25 * hits.normal[:, 2].astype(np.float32)
+    upwards = 0.75 + 0.25 * hits.normal[:, 2]
     shaded = colour * (lit[:, None] * self._diffuse + upwards[:, None] * self._ambient) + gloss[:, None] * self._diffuse
     return np.where((hits.geom < self._model.ngeom)[:, None], shaded, colour)
 
   def _visible(self, data: mujoco.MjData, hits: _Hits, lamp_point: np.ndarray) -> np.ndarray:
-    """1 where a point sees its point of the lamp (`lamp_point` [R] numbers them), else 0: float32 [R]."""
-    seen = np.zeros(len(hits.geom), np.float32)
-    facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, data.light_xpos[0] - hits.points) > 0)
+    """1 where a point sees its point of the lamp (`lamp_point` [R] numbers them), else 0; -1 where it has none."""
+    seen = np.where(lamp_point < 0, np.float32(-1), np.float32(0))
+    facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, self._lamp(data) - hits.points) > 0)
+    # Nothing of the room stands between the lamp and what is on the table.
+    above = (hits.geom == self._table) | (hits.points[:, 2] > 0)
     for number, (x, y) in enumerate(_LAMP_POINTS):
-      ask = np.flatnonzero(facing & (lamp_point == number))
-      if not len(ask):
-        continue
-      origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
-      _, distance, _ = self._cast(data, origin, hits.points[ask] - origin)  # in units of the way: 1 is the point itself
-      seen[ask] = (distance > 0.997) | (distance < 0)
+      asks = facing & (lamp_point == number)
+      for where, exclude in ((asks & above, self._room), (asks & ~above, -1)):
+        ask = np.flatnonzero(where)
+        if len(ask):
+          origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
+          _, distance, _ = self._cast(data, origin, hits.points[ask] - origin, exclude)
+          seen[ask] = (distance > 0.997) | (distance < 0)  # in units of the way: 1 is the point itself
     return seen
 
   def _blurred(self, geom: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`seen` averaged over those of the 3x3 neighbours that show the same geom: float32 [H * W]."""
+    """`seen` averaged over those of the 3x3 neighbours that asked (not -1) and show the same geom: float32 [H * W]."""
     geom = np.pad(geom.reshape(self._height, self._width).astype(np.int32), 1, constant_values=-1)
-    seen = np.pad(seen.reshape(self._height, self._width), 1)
+    seen = np.pad(seen.reshape(self._height, self._width), 1, constant_values=-1)
     middle = geom[1:-1, 1:-1]
     total, count = np.zeros(middle.shape, np.float32), np.zeros(middle.shape, np.float32)
     for row in range(3):
       for column in range(3):
         there = np.s_[row:row + self._height, column:column + self._width]
-        same = geom[there] == middle
+        same = (geom[there] == middle) & (seen[there] >= 0)
         total += seen[there] * same
         count += same
-    return (total / count).ravel()
+    return (total / np.maximum(count, 1)).ravel()  # where nobody asked there is an edge, and finer rays will
+
+  def _lamp(self, data: mujoco.MjData) -> np.ndarray:
+    return data.light_xpos[0].astype(np.float32)
 
   def _edges(self, geom: np.ndarray) -> np.ndarray:
     """Which pixels have a neighbour that shows another geom, bool [H * W]."""
@@ -155,14 +175,14 @@ class _Texture:
     height, width = model.tex_height[number], model.tex_width[number]
     start = model.tex_adr[number]
     pixels = model.tex_data[start:start + height * width * 3].reshape(height, width, 3)
-    self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # to linear light, the inverse of the square root at the end
+    self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # linear light: the inverse of the square root at the end
     self._repeat = model.mat_texrepeat[material] / 2  # as OpenGL lays it: once in 2 m, from the middle
-    self.geom = int(geom)
+    self.geom = geom
 
   def sample(self, data: mujoco.MjData, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Linear colour float32 [R, 3] at points of the geom."""
-    rotation = data.geom_xmat[self.geom].reshape(3, 3)
-    local = (points - data.geom_xpos[self.geom]) @ rotation
+    rotation = data.geom_xmat[self.geom].reshape(3, 3).astype(np.float32)
+    local = (points - data.geom_xpos[self.geom].astype(np.float32)) @ rotation
     side = np.abs(normal @ rotation).argmax(-1)
     first = np.where(side == 0, local[:, 1], local[:, 0])
     second = np.where(side == 2, local[:, 1], local[:, 2])
@@ -173,8 +193,8 @@ class _Texture:
 
 
 def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Inner products of rows: float32 [R]."""
-  return np.einsum('ij,ij->i', one, other).astype(np.float32)
+  """Inner products of rows: [R]."""
+  return np.einsum('ij,ij->i', one, other)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -30,10 +30,27 @@ def _gl(image_size: tuple[int, int]) -> Renderer:
   return GL(image_size)
 
 
-RENDERERS: dict[str, Callable[[tuple[int, int]], Renderer]] = {'rays': _rays, 'gl': _gl}
+class NoPictures:
+  """Black pictures that cost nothing, for those who look at the state alone."""
+
+  def __init__(self, image_size: tuple[int, int]):
+    self._black = np.zeros((*image_size, 3), np.uint8)
+
+  def start(self, model: mujoco.MjModel) -> None:
+    pass
+
+  def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    return self._black
+
+  def close(self) -> None:
+    pass
 
 
-def renderer(name: str, image_size: tuple[int, int]) -> Renderer:
+RENDERERS: dict[str, Callable[[tuple[int, int]], Renderer]] = {
+    'rays': _rays, 'gl': _gl, 'none': NoPictures}
+
+
+def make_renderer(name: str, image_size: tuple[int, int]) -> Renderer:
   """The renderer called `name`: one of RENDERERS."""
   if name not in RENDERERS:
     close = difflib.get_close_matches(name, RENDERERS, 1)

@@ -1,7 +1,7 @@
 """A scene as a MuJoCo model: table, walls, cabinet with a drawer, bowl, objects, arm, cameras and light.
 
-Axes, in metres: x points from the arm's base over the table, y to its left, z up; the table's top is z = 0. The third-person
-camera looks back at the arm from beyond the table.
+Axes, in metres: x points from the arm's base over the table, y to its left, z up; the table's top is z = 0. The
+third-person camera looks back at the arm from beyond the table.
 """
 import dataclasses
 import math
@@ -25,6 +25,7 @@ HANDLE = np.array([0.0, -0.056, 0.045])
 """The handle's middle, from the drawer's origin: a bar along x."""
 BOWL_RADIUS, BOWL_HEIGHT = 0.074, 0.042
 BOWL = 'bowl'
+_TABLE_MIDDLE = np.array([0.5, 0.0, 0.0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +68,20 @@ def build(scene: Scene) -> mujoco.MjModel:
   bodies = ''.join(body_xml(p.item, np.array(p.position), np.array(p.quaternion)) for p in scene.objects)
   bowl = '' if scene.bowl is None else _bowl_xml(scene.bowl)
   look = scene.look
-  names = {'table': look.table, 'wall': look.wall}
-  images = {f'{use}.png': textures.texture(name) for use, name in names.items()}
   warm = np.array([1 + 0.12 * look.warmth, 1.0, 1 - 0.18 * look.warmth])
+  lamp = (f'<light name="lamp" pos="{numbers(look.light)}" dir="{numbers(_TABLE_MIDDLE - look.light)}" cutoff="80" '
+          f'exponent="0" diffuse="{numbers(0.75 * look.brightness * warm)}" specular="0.3 0.3 0.3"/>')
+  everywhere = numbers(0.38 * look.brightness * (2 - warm))
   xml = f"""
 <mujoco model="tabletop">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="8" iterations="30"/>
-  <visual><headlight ambient="{numbers(0.38 * look.brightness * (2 - warm))}" diffuse="0 0 0" specular="0 0 0"/><map znear="0.01"/><quality shadowsize="2048" offsamples="4"/>
-    <global offwidth="1280" offheight="1024"/></visual>
+  <visual>
+    <headlight ambient="{everywhere}" diffuse="0 0 0" specular="0 0 0"/>
+    <map znear="0.01"/>
+    <quality shadowsize="2048" offsamples="4"/>
+    <global offwidth="1280" offheight="1024"/>
+  </visual>
   <statistic extent="1.5" center="0.5 0 0.1"/>
   <default>{_DEFAULTS}</default>
   <asset>
@@ -85,8 +91,7 @@ def build(scene: Scene) -> mujoco.MjModel:
     <material name="wall" texture="wall" texrepeat="2 2" texuniform="true" specular="0"/>
   </asset>
   <worldbody>
-    <light name="lamp" pos="{numbers(look.light)}" dir="{numbers(np.array([0.5, 0, 0]) - look.light)}" cutoff="80" exponent="0"
-      diffuse="{numbers(0.75 * look.brightness * warm)}" specular="0.3 0.3 0.3"/>
+    {lamp}
     {_ROOM}{_CABINET}{arm.body_xml()}{bowl}{bodies}
   </worldbody>
   <contact><exclude body1="cabinet" body2="drawer"/><exclude body1="room" body2="drawer"/></contact>
@@ -94,19 +99,22 @@ def build(scene: Scene) -> mujoco.MjModel:
   <actuator>{arm.ACTUATORS_XML}</actuator>
 </mujoco>"""
   spec = mujoco.MjSpec.from_string(xml)
-  for use in names:
-    spec.texture(use).data = images[f'{use}.png'].tobytes()
+  for use, name in (('table', look.table), ('wall', look.wall)):
+    spec.texture(use).data = textures.texture(name).tobytes()
   return spec.compile()
 
 
 _DEFAULTS = """
 <default class="object"><geom density="500" condim="6" friction="0.9 0.005 0.0006" solref="0.008 1"/></default>
 <default class="fixed"><geom contype="1" conaffinity="3" friction="0.8 0.005 0.0006" condim="3"/></default>
+<default class="wall"><geom type="plane" material="wall" contype="0" conaffinity="0"/></default>
 <default class="arm"><geom contype="2" conaffinity="0" rgba="0.90 0.90 0.91 1"/></default>
 <default class="arm_dark"><geom contype="2" conaffinity="0" rgba="0.22 0.24 0.27 1"/></default>
 <default class="hand"><geom contype="2" conaffinity="0" rgba="0.86 0.86 0.88 1"/></default>
 <default class="hand_dark"><geom contype="2" conaffinity="0" rgba="0.30 0.31 0.34 1"/></default>
-<default class="finger"><geom contype="2" conaffinity="0" condim="4" friction="1.6 0.02 0.001" solref="0.008 1"/></default>
+<default class="finger">
+  <geom contype="2" conaffinity="0" condim="4" friction="1.6 0.02 0.001" solref="0.008 1"/>
+</default>
 <geom contype="1" conaffinity="3"/>"""
 
 
@@ -124,9 +132,9 @@ _ROOM = f"""
 <body name="room">
   <geom class="fixed" name="table" type="box" size="0.55 0.75 0.02" pos="0.40 0 -0.02" material="table"/>
   <geom class="fixed" name="floor" type="plane" size="4 4 0.1" pos="0 0 -0.75" rgba="0.34 0.32 0.31 1"/>
-  <geom class="fixed" name="back_wall" type="box" size="0.02 3 2" pos="-0.9 0 1.0" material="wall"/>
-  <geom class="fixed" name="left_wall" type="box" size="3 0.02 2" pos="1 2.0 1.0" material="wall"/>
-  <geom class="fixed" name="right_wall" type="box" size="3 0.02 2" pos="1 -2.0 1.0" material="wall"/>
+  <geom class="wall" name="back_wall" size="3 2 0.1" pos="-0.88 0 1" xyaxes="0 1 0 0 0 1"/>
+  <geom class="wall" name="left_wall" size="3 2 0.1" pos="1 1.98 1" xyaxes="1 0 0 0 0 1"/>
+  <geom class="wall" name="right_wall" size="3 2 0.1" pos="1 -1.98 1" xyaxes="-1 0 0 0 0 1"/>
   {_camera('front', (1.07, 0.0, 0.66), (0.46, 0.0, 0.07), 34)}
   {_camera('left', (0.62, 0.85, 0.55), (0.48, 0.0, 0.04), 40)}
   {_camera('right', (0.62, -0.85, 0.55), (0.48, 0.0, 0.04), 40)}
@@ -149,8 +157,8 @@ def _cabinet_xml() -> str:
             + box((0.003, 0.078, 0.025), (-0.089, 0.087, 0.033), inner)
             + box((0.092, 0.004, 0.025), (0, 0.163, 0.033), inner))
   x, y, z = HANDLE
-  drawer += (f'<geom class="fixed" name="handle" type="capsule" size="0.006" fromto="{x - 0.06} {y} {z} {x + 0.06} {y} {z}" '
-             f'rgba="{metal} 1"/>')
+  drawer += (f'<geom class="fixed" name="handle" type="capsule" size="0.006" rgba="{metal} 1" '
+             f'fromto="{x - 0.06} {y} {z} {x + 0.06} {y} {z}"/>')
   for side in (-0.06, 0.06):
     drawer += f'<geom class="fixed" type="capsule" size="0.005" fromto="{side} {y} {z} {side} 0 {z}" rgba="{metal} 1"/>'
   return (f'<body name="cabinet" pos="{numbers(CABINET)} 0">{shell}<body name="drawer">'

@@ -1,8 +1,8 @@
 """What is trained on and what is held out: combinations, objects, phrasings, clutter and backgrounds.
 
 A task is held out if one of its objects is of an unseen kind, or if its combination of skill, objects and colours falls
-into the fifth that a hash of its key picks. `require_seen` is the gate through which everything written as training data
-goes.
+into the fifth that a hash of its key picks. `require_seen` is the gate through which everything written as training
+data goes.
 """
 import dataclasses
 import difflib
@@ -83,8 +83,8 @@ def require_seen(task: Task, instruction: str, present: tuple[Item, ...], look: 
   """
   reason = held_out(task)
   if reason:
-    raise ValueError(f'the task {task.key!r} is held out of training data (unseen {reason}); write episodes of the split '
-                     "'seen' only.")
+    raise ValueError(f'the task {task.key!r} is held out of training data (unseen {reason}); write episodes of the '
+                     "split 'seen' only.")
   if instruction not in language.instructions(task):
     raise ValueError(f'the instruction {instruction!r} is held out of training data, or none of the task {task.key!r}.')
   strange = sorted(item.name for item in present if item.kind not in SEEN_KINDS)

@@ -1,5 +1,6 @@
 """A scene in motion: the physics of one episode, and what can be read from it."""
 import dataclasses
+import logging
 
 import mujoco
 import numpy as np
@@ -15,6 +16,10 @@ _SUBSTEPS = round(1 / CONTROL_HZ / TIMESTEP)
 _TIME = np.minimum(np.arange(1, _SUBSTEPS + 1) / (0.7 * _SUBSTEPS), 1)
 _PROFILE = _TIME * _TIME * (3 - 2 * _TIME)
 _SETTLE = 100
+
+
+# Without a handler MuJoCo writes a file MUJOCO_LOG.TXT wherever the program runs.
+mujoco.set_mju_user_warning(logging.getLogger('mujoco').warning)
 
 
 class PhysicsError(RuntimeError):
@@ -137,7 +142,7 @@ class World:
       raise PhysicsError('the simulation became unstable.')
 
   def _geom_owners(self) -> list[str]:
-    """For each geom what it belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
+    """What each geom belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
     owners = []
     for geom in range(self.model.ngeom):
       body = self.model.body(self.model.geom_bodyid[geom]).name

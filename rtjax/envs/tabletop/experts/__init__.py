@@ -1,7 +1,7 @@
 """Scripted experts: for each skill a function from the state to an action, without memory.
 
-What to do next is read off the state alone, so an expert goes on from wherever it is put: after a disturbance, a slip or a
-missed grasp it does the right thing again. Its motions are smooth: distances blend into heights instead of switching.
+What to do next is read off the state alone, so an expert goes on from wherever it is put: after a disturbance, a slip
+or a missed grasp it does the right thing again. Its motions are smooth: distances blend into heights.
 """
 import functools
 from collections.abc import Callable

@@ -1,0 +1,130 @@
+"""How fast the embedded simulator is, and how often its experts succeed.
+
+    python bench/tabletop.py                     # steps and pictures per second, alone and over processes
+    python bench/tabletop.py --experts 200       # success of each skill's expert over so many episodes, with noise
+
+Prints one JSON line. Steps are control steps (5 a simulated second) of experts at work, resets included. Milliseconds
+are medians over single pictures.
+"""
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any
+
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # the processes are the parallelism
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import mujoco
+import numpy as np
+
+from rtjax import envs
+from rtjax.envs.tabletop import splits
+
+# Of what is executed; the experts see where it led.
+_NOISE = np.array([0.004] * 3 + [0.02] * 3 + [0])
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description='Benchmark of the embedded simulator: one JSON line.')
+  parser.add_argument('--experts', type=int, default=0, metavar='EPISODES', help='measure success instead of speed')
+  parser.add_argument('--split', default='seen', choices=sorted(splits.SPLITS))
+  parser.add_argument('--renderer', default='rays', choices=('rays', 'gl'))
+  parser.add_argument('--processes', type=int, default=os.cpu_count() or 1)
+  parser.add_argument('--seconds', type=float, default=5, help='of each measurement')
+  options = parser.parse_args()
+  print(json.dumps(experts(options) if options.experts else speed(options)))
+
+
+def experts(options: argparse.Namespace) -> dict[str, Any]:
+  """Success of each skill, and the steps that a success took."""
+  skills = splits.get(options.split).skills
+  with concurrent.futures.ProcessPoolExecutor(options.processes, multiprocessing.get_context('spawn')) as pool:
+    found = list(pool.map(expert, skills, [options.split] * len(skills), [options.experts] * len(skills)))
+  return {'benchmark': 'tabletop_experts', 'split': options.split, 'episodes': options.experts,
+          'mujoco': mujoco.__version__,
+          'success': {skill: sum(steps > 0 for steps in f) for skill, f in zip(skills, found, strict=True)},
+          'steps': {skill: statistics.mean(s for s in f if s) for skill, f in zip(skills, found, strict=True)}}
+
+
+def expert(skill: str, split: str, episodes: int) -> list[int]:
+  """For each episode how many steps its success took, or 0."""
+  env: Any = envs.make('tabletop', split=split, image_size=(8, 8), renderer='none')
+  found = []
+  for number in range(episodes):
+    env.reset(seed=number, options={'skill': skill})
+    policy, draw = env.expert(), np.random.default_rng(number)
+    steps, ended = 0, False
+    while not ended:
+      *_, terminated, truncated, info = env.step(policy(env.state) + _NOISE * draw.normal(size=7))
+      steps, ended = steps + 1, terminated or truncated
+    found.append(steps if info['success'] else 0)
+  return found
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+  result: dict[str, Any] = {'benchmark': 'tabletop', 'renderer': options.renderer, 'cores': os.cpu_count(),
+                            'mujoco': mujoco.__version__, 'steps_per_second': {}, 'picture_ms': {}}
+  for name, settings in (('no pictures', {'image_size': (8, 8), 'renderer': 'none'}),
+                         ('96x96', {'image_size': (96, 96), 'renderer': options.renderer, 'wrist': False}),
+                         ('256x320', {'image_size': (256, 320), 'renderer': options.renderer, 'wrist': False})):
+    result['steps_per_second'][name] = round(steps_per_second(settings, options.seconds), 1)
+  for size in ((96, 96), (256, 256), (256, 320)):
+    result['picture_ms'][f'{size[0]}x{size[1]}'] = round(picture_ms(size, options), 1)
+  result['processes'] = options.processes
+  result['steps_per_second']['96x96, all processes'] = round(vector_steps_per_second(options), 1)
+  return result
+
+
+def steps_per_second(settings: dict[str, Any], seconds: float) -> float:
+  env: Any = envs.make('tabletop', seed=0, **settings)
+  env.reset()
+  policy, steps, start = env.expert(), 0, time.perf_counter()
+  while time.perf_counter() < start + seconds:
+    _, _, terminated, truncated, _ = env.step(policy(env.state))
+    steps += 1
+    if terminated or truncated:
+      env.reset()
+      policy = env.expert()
+  passed = time.perf_counter() - start
+  env.close()
+  return steps / passed
+
+
+def picture_ms(size: tuple[int, int], options: argparse.Namespace) -> float:
+  env: Any = envs.make('tabletop', image_size=size, renderer=options.renderer, wrist=False)
+  times = []
+  for seed in range(5):
+    env.reset(seed=seed)
+    for _ in range(10):
+      start = time.perf_counter()
+      env.picture('front')
+      times.append(time.perf_counter() - start)
+  env.close()
+  return statistics.median(times) * 1e3
+
+
+def vector_steps_per_second(options: argparse.Namespace) -> float:
+  """Of random actions: the experts are not in the processes."""
+  vector = envs.make_vector('tabletop', options.processes, image_size=(96, 96), renderer=options.renderer, wrist=False)
+  vector.reset(seed=list(range(options.processes)))
+  vector.action_space.seed(0)
+  steps, start = 0, time.perf_counter()
+  while time.perf_counter() < start + options.seconds:
+    _, _, terminated, truncated, _ = vector.step(vector.action_space.sample())
+    steps += options.processes
+    ended = terminated | truncated
+    if ended.any():
+      vector.reset(options={'reset_mask': ended})
+  passed = time.perf_counter() - start
+  vector.close()
+  return steps / passed
+
+
+if __name__ == '__main__':
+  main()
