@@ -197,10 +197,11 @@ def _encoder(evaluation: Evaluation) -> instructions.InstructionEncoder | None:
 
 
 def _first_words(world: World) -> str:
-  """The instruction of one fixed episode: what a blind policy is always told."""
-  env: Any = world.make(split=next(iter(world.splits)))
+  """The instruction of one fixed episode of the first skill: what a blind policy is always told."""
+  split, skills = next(iter(world.splits.items()))
+  env: Any = world.make(split=split)
   try:
-    return env.reset(seed=FIRST_SEED - 1)[0]['instruction']
+    return env.reset(seed=FIRST_SEED - 1, options={'skill': skills[0]} if skills else None)[0]['instruction']
   finally:
     env.close()
 
