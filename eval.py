@@ -1,8 +1,8 @@
-"""Judges a policy on recorded episodes: python eval.py CHECKPOINT --dataset FOLDER_OR_NAME"""
+"""Judges a policy: python eval.py CHECKPOINT --env tabletop, or --dataset FOLDER_OR_NAME for recorded episodes"""
 import dataclasses
 import pathlib
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,50 +11,121 @@ from rtjax import cli
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Replays recorded episodes through a policy, compares its actions with the recorded ones, and writes a report.
+  """Judges a policy, and writes a report: report.html to read (one file), report.json to compute with.
 
-  The report tells how well single actions are predicted: report.html to read (one file, with curves and pictures),
-  report.json to compute with.
+  With --env it acts in a simulator, and what counts is how often it succeeds; report.md has the tables once more. The
+  same command again goes on with the episodes that are missing.
+
+  With --dataset it replays recorded episodes, which tells how well single actions are predicted.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights."""
-  dataset: str
-  """Folder of an RLDS dataset, gs:// folder or TFDS name."""
-  split: str = 'val'
-  """Which episodes: a split of the dataset, or a part of one, such as 'train[90%:]'."""
+  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights.
+  With --env also 'expert', the environment's script, and 'random'. Or a log, .jsonl, of episodes that ran elsewhere."""
+  env: str = ''
+  """Environment to act in: tabletop."""
+  dataset: str = ''
+  """Folder of an RLDS dataset, gs:// folder or TFDS name to replay."""
+  split: tuple[str, ...] = ()
+  """--env: the splits to judge, none = all. --dataset: which episodes, a split or a part of one, such as 'train[90%:]';
+  none = val."""
   episodes: int = 0
-  """Replay so many, the first ones of the split; 0 = all."""
+  """--env: so many of each split, 0 = 100. --dataset: the first ones of the split, 0 = all."""
   show: int = 8
-  """How many episodes get curves and pictures on the page: the best, the median and the worst ones."""
+  """How many episodes get pictures on the page."""
   output: str = ''
-  """Folder to write the report into; empty = reports/CHECKPOINT-DATASET-SPLIT."""
+  """Folder to write the report into; empty = reports/CHECKPOINT-ENV_OR_DATASET-SPLIT."""
+  skills: tuple[str, ...] = ()
+  """--env: the skills to judge, none = all."""
+  compare: tuple[str, ...] = ()
+  """--env: other checkpoints, which run the same episodes, or reports of such, to put beside."""
+  baseline: tuple[Literal['untrained', 'blind'], ...] = ()
+  """--env: put beside the same network untrained, or the policy told the same in every episode."""
+  threshold: float = 0.0
+  """--env: hold the robot for a step where the policy's mean confidence is below; 0 = never."""
+  encoder: str = ''
+  """--env: instruction encoder, a folder or a table; empty = the built-in one."""
+  renderer: str = 'rays'
+  """--env: what makes the pictures: rays or gl."""
+  image_size: tuple[int, int] = (96, 96)
+  """--env: height and width of the pictures, those that the policy was trained on."""
+  environments: int = 0
+  """--env: how many run at a time, a process each; 0 = one per core."""
 
   def check(self) -> None:
-    for name in ('episodes', 'show'):
+    if self.is_log() and (self.env or self.dataset):
+      raise ValueError('a log of episodes is reported as it is: leave out --env and --dataset.')
+    if bool(self.env) == bool(self.dataset) and not self.is_log():
+      raise ValueError('give either --env, to act in a simulator, or --dataset, to replay recorded episodes.')
+    for name in ('episodes', 'show', 'environments'):
       if getattr(self, name) < 0:
         raise ValueError(f'--{name} is {getattr(self, name)}, it must be at least 0.')
+    if not 0 <= self.threshold <= 1:
+      raise ValueError(f'--threshold is {self.threshold}, it must be a probability, from 0 (never) to 1.')
+    if self.dataset:
+      unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder') if getattr(self, n)]
+      if unused or len(self.split) > 1:
+        surplus = ', '.join(f'--{name}' for name in unused) or 'second one'
+        raise ValueError(f'--dataset replays one split and takes no {surplus}.')
+
+  def is_log(self) -> bool:
+    return self.checkpoint.endswith('.jsonl')
 
   def folder(self) -> pathlib.Path:
-    checkpoint, dataset = (pathlib.Path(p).resolve() for p in (self.checkpoint, self.dataset))
+    checkpoint, dataset = (pathlib.Path(p).resolve() for p in (self.checkpoint, self.dataset or self.env))
     if re.fullmatch(r'\d+\.\d+\.\d+', dataset.name):
       dataset = dataset.parent  # the version's folder tells less than the dataset's
-    name = f'{checkpoint.name}-{dataset.name}-{self.split}'
+    what = [] if self.is_log() else [dataset.name]
+    name = '-'.join([checkpoint.name, *what, *(self.split or (['val'] if self.dataset else []))])
     return pathlib.Path(self.output or f'reports/{re.sub(r"[^a-zA-Z0-9._-]+", "_", name)}')
 
 
 def main() -> None:
   config = tyro.cli(Config)
   config.check()
+  from rtjax.evaluation.provenance import prepare
+  folder = config.folder()
+  prepare(folder)
+  (_replay if config.dataset else _simulate if config.env else _report)(config, folder)
+
+
+def _simulate(config: Config, folder: pathlib.Path) -> None:
+  from rtjax.evaluation import simulate
+
+  settings = {'image_size': config.image_size, 'renderer': config.renderer}
+  world = simulate.open_world(config.env, config.split, config.skills, settings)
+  evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
+                                   config.threshold, config.encoder)
+  _print(simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
+
+
+def _report(config: Config, folder: pathlib.Path) -> None:
+  from rtjax.evaluation import outside, simulate
+
+  report = outside.report([config.checkpoint, *config.compare])
+  simulate.write(folder, report, config.show)
+  _print(report, folder)
+
+
+def _print(report: dict[str, Any], folder: pathlib.Path) -> None:
+  from rtjax.evaluation.text import percent
+
+  for policy in report['policies']:
+    share = policy['summary']['success']
+    low, high = map(percent, share['interval'])
+    print(f'{policy["name"]}: {share["successes"]} of {share["episodes"]} episodes, {percent(share["rate"])} '
+          f'({low} to {high})')
+  print(f'Report: {folder / "report.html"}')
+
+
+def _replay(config: Config, folder: pathlib.Path) -> None:
   # Only now: these bring TensorFlow, and --help should not wait for it.
   from rich.progress import track
 
   import rtjax
   from rtjax.evaluation import replay, report
 
-  folder = config.folder()
-  report.prepare(folder)
   policy = rtjax.load_policy(config.checkpoint)
-  dataset = replay.open_dataset(policy, config.dataset, config.split)
+  dataset = replay.open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_episodes, dataset.num_episodes)
   replays = list(track(replay.replay_all(policy, dataset, episodes), 'Replaying', episodes))
   found = report.build(policy, config.checkpoint, dataset, replays)

@@ -30,12 +30,15 @@ def model():
 @pytest.fixture(scope='module')
 def run_folder(model, tmp_path_factory):
   """A checkpoint as train.py leaves it."""
-  folder = tmp_path_factory.mktemp('run')
+  return saved_run(model, tmp_path_factory.mktemp('run'), ENCODER)
+
+
+def saved_run(model, folder, encoder, statistics=()):
   _, *trees = state.split(model)
   saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
   with checkpoint.Checkpoints(folder) as checkpoints:
-    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(), 'statistics': {},
-                             'embedding_id': ENCODER, 'data': [], 'metrics': {}})
+    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(),
+                             'statistics': dict(statistics), 'embedding_id': encoder, 'data': [], 'metrics': {}})
   return folder
 
 
@@ -117,6 +120,90 @@ def test_actions_that_do_not_fit_the_dataset(evaluate, dataset, tmp_path, monkey
   monkeypatch.setattr('rtjax.policy.load_policy', lambda path: policy)
   code, printed = evaluate('some', '--dataset', dataset, '--output', tmp_path)
   assert code == 2 and "gives no ['wheels'], which the ActionSpec has" in printed.err
+
+
+@pytest.fixture(scope='module')
+def simulated(tmp_path_factory):
+  """A checkpoint that reads words, trained on pictures of another renderer."""
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  statistics = {'some': {'renderer': 'gl', 'episodes': 40}}
+  return saved_run(models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(1)), tmp_path_factory.mktemp('run'),
+                   'hashed-ngrams/1', statistics)
+
+
+SMALL = ('--env', 'tabletop', '--skills', 'open_drawer', 'pick', '--image-size', 16, 16, '--environments', 2)
+
+
+def test_success_in_the_tabletop(evaluate, simulated, tmp_path):
+  with pytest.warns(UserWarning, match="trained on pictures by the renderer .'gl'."):
+    code, printed = evaluate(simulated, *SMALL, '--split', 'seen', '--episodes', 2, '--baseline', 'untrained', 'blind',
+                             '--output', tmp_path)
+  assert code == 0 and f'Report: {tmp_path / "report.html"}' in printed.out
+  found = json.loads((tmp_path / 'report.json').read_text())
+  assert [p['name'] for p in found['policies']] == [str(simulated), 'untrained', 'blind']
+  mine, untrained, blind = (p['identity'] for p in found['policies'])
+  assert (mine['step'], mine['demonstrations']) == (0, 40)
+  assert mine['weights'] == blind['weights'] != untrained['weights']
+  assert blind['told'] and 'drawer' not in blind['told'] and untrained['told'] is None  # a sentence of 'pick'
+  for policy in found['policies']:
+    assert [(e['skill'], e['seed']) for e in policy['episodes']] == [('pick', 3000000000), ('open_drawer', 3000000001)]
+    assert policy['summary']['latency_ms']['p50'] > 0 and 0 < policy['summary']['confidence'] < 1
+    assert all(e['failure'] in (None, 'wrong object', 'missed grasp', 'no motion', 'timeout', 'dropped')
+               for e in policy['episodes'])
+  assert '| untrained |' in (tmp_path / 'report.md').read_text()
+
+
+def test_expert_does_as_in_one_process(evaluate, tmp_path):
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  code, printed = evaluate('expert', *SMALL, '--split', 'seen', 'unseen_objects', '--episodes', 2, '--output', tmp_path)
+  assert code == 0 and '4 of 4 episodes' in printed.out
+  for found in json.loads((tmp_path / 'report.json').read_text())['policies'][0]['episodes']:
+    env = rtjax.envs.make('tabletop', split=found['split'], image_size=(8, 8))
+    _, info = env.reset(seed=found['seed'], options={'skill': found['skill']})
+    expert, steps, ended = env.expert(), 0, False
+    while not ended:
+      *_, terminated, truncated, info = env.step(expert(env.state))
+      steps, ended = steps + 1, terminated or truncated
+    env.close()
+    assert (found['instruction'], found['task'], found['success'], found['steps']) == (
+        info['instruction'], info['task'], info['success'], steps)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('--env', 'tabeltop'), "unknown environment 'tabeltop', expected one of ['tabletop']. Did you mean 'tabletop'?"),
+    (('--env', 'tabletop', '--split', 'sen'), "Did you mean 'seen'?"),
+    (('--env', 'tabletop', '--skills', 'pik'), "unknown skill 'pik'"),
+    (('--env', 'tabletop', '--split', 'distractors_many', '--skills', 'knock'), "have none of the skills ['knock']"),
+    (('--env', 'tabletop', '--renderer', 'ray'), "Did you mean 'rays'?"),
+    (('--env', 'tabletop', '--threshold', '2'), '--threshold is 2.0'),
+    ((), 'give either --env'), (('--env', 'tabletop', '--dataset', 'x'), 'give either --env'),
+    (('--dataset', 'x', '--baseline', 'blind'), '--dataset replays one split and takes no --baseline'),
+    (('--dataset', 'x', '--split', 'a', 'b'), '--dataset replays one split'),
+])
+def test_mistakes_with_an_environment(evaluate, tmp_path, arguments, message):
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  code, printed = evaluate('expert', *arguments, '--output', tmp_path)
+  assert code == 2 and message in printed.err and printed.err.count('\n') == 1
+
+
+def test_log_of_another_program(evaluate, tmp_path):
+  log = tmp_path / 'simpler.jsonl'
+  lines = [{'env': 'simpler', 'policy': 'mine', 'control_hz': 3, 'max_steps': 80},
+           {'split': 'seen', 'skill': 'pick', 'seed': 0, 'success': True, 'steps': 9}]
+  log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  code, printed = evaluate(log, '--output', tmp_path / 'out')
+  assert code == 0 and printed.out.startswith('mine: 1 of 1 episodes, 100.0')
+  assert (tmp_path / 'out' / 'report.html').exists()
+  code, printed = evaluate(log, '--env', 'tabletop', '--output', tmp_path / 'out')
+  assert code == 2 and 'leave out --env' in printed.err
+
+
+def test_checkpoint_that_does_not_fit_the_environment(evaluate, tmp_path):
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  wheels = rtjax.ActionSpec((rtjax.ActionField('wheels', 2, -1.0, 1.0),))
+  folder = saved_run(models.build(replays.network(wheels), rngs=nnx.Rngs(0)), tmp_path / 'run', 'hashed-ngrams/1')
+  code, printed = evaluate(folder, *SMALL, '--output', tmp_path / 'out')
+  assert code == 2 and "acts with wheels [2], the environment 'tabletop' takes translation [3] m" in printed.err
 
 
 def test_unknown_flag_suggests_the_nearest(evaluate, run_folder, dataset):

@@ -3,6 +3,7 @@ import difflib
 import functools
 import importlib
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,17 +25,24 @@ def make(name: str, **settings: Any) -> 'gymnasium.Env':
     ValueError: there is no such environment, split or renderer.
     ImportError: the simulator is not installed.
   """
-  if name not in _ENVS:
-    close = difflib.get_close_matches(name, _ENVS, 1)
-    raise ValueError(f'unknown environment {name!r}, expected one of {names()}.'
-                     + (f' Did you mean {close[0]!r}?' if close else ''))
+  require_known('environment', name, names())
   module, cls = _ENVS[name]
-  try:
-    return getattr(importlib.import_module(module), cls)(**settings)
-  except ModuleNotFoundError as error:
-    if error.name not in ('mujoco', 'gymnasium'):
-      raise
-    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[sim]'.") from error
+  return getattr(_import(module, name), cls)(**settings)
+
+
+def splits(name: str) -> dict[str, tuple[str, ...]]:
+  """The splits of an environment, and the skills of each. Raises as `make`."""
+  require_known('environment', name, names())
+  found = _import(_ENVS[name][0].rpartition('.')[0] + '.splits', name).SPLITS
+  return {split: settings.skills for split, settings in found.items()}
+
+
+def require_known(what: str, name: str, known: Sequence[str]) -> None:
+  """Raises ValueError unless `name` is one of `known`, and tells the nearest one."""
+  if name not in known:
+    close = difflib.get_close_matches(name, known, 1)
+    raise ValueError(f'unknown {what} {name!r}, expected one of {list(known)}.'
+                     + (f' Did you mean {close[0]!r}?' if close else ''))
 
 
 def make_vector(name: str, count: int, **settings: Any) -> 'gymnasium.vector.VectorEnv':
@@ -43,8 +51,7 @@ def make_vector(name: str, count: int, **settings: Any) -> 'gymnasium.vector.Vec
   `reset(seed=[...])` takes one seed per environment. An episode that ended stays so until
   `reset(options={'reset_mask': bool [count]})` starts the masked ones anew.
   """
-  if name not in _ENVS:
-    make(name)  # raises
+  require_known('environment', name, names())
   from gymnasium.vector import AsyncVectorEnv, AutoresetMode
   # gymnasium 1.4 loses texts in shared memory.
   return AsyncVectorEnv([functools.partial(make, name, **settings)] * count, shared_memory=False, context='spawn',
@@ -62,3 +69,12 @@ def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> No
   if others:
     warnings.warn(f'the policy was trained on pictures by the renderer {sorted(others)}, the environment shows those '
                   f'of {renderer_name!r}: success may be lower than it could be.', stacklevel=2)
+
+
+def _import(module: str, name: str) -> Any:
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name not in ('mujoco', 'gymnasium'):
+      raise
+    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[sim]'.") from error

@@ -6,7 +6,7 @@ from typing import Any
 from rtjax.actions import ActionSpec
 from rtjax.evaluation import charts, episodes
 from rtjax.evaluation.replay import Replay
-from rtjax.evaluation.style import CSS
+from rtjax.evaluation.style import document
 from rtjax.evaluation.text import breakable, count, number, percent
 
 
@@ -15,19 +15,7 @@ def page(report: dict[str, Any], replays: Sequence[Replay], spec: ActionSpec, sh
   title = f'{percent(report["accuracy"]["policy"])} of action tokens right on {report["dataset"]["name"]}'
   body = (_head(report), _tiles(report), _facts(report), _dimensions(report['dimensions']), _overview(report),
           episodes.section(report['by_episode'], replays, spec, show), _method(report['model']['config']['horizon']))
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-{''.join(body)}
-</body>
-</html>
-"""
+  return document(title, ''.join(body))
 
 
 def _head(report: dict[str, Any]) -> str:

@@ -4,24 +4,19 @@ The robot's past is the recorded one at every step, so this measures how well si
 the policy would reach the goal.
 """
 import dataclasses
-import io
 import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rtjax.actions import ActionSpec
 from rtjax.data.episodes import Dataset, Episode
 from rtjax.data.images import Decoder, decoder
 from rtjax.data.tf import tf
+from rtjax.evaluation.frames import FILMSTRIP, evenly_spaced, jpeg, thumbnail
 from rtjax.policy import Policy
-
-# A filmstrip as wide as a page shows this many frames of this many pixels (twice what it takes, for fine screens).
-FILMSTRIP = 10
-_FRAME_PIXELS = 192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +106,7 @@ def replay(policy: Policy, episode: Episode, images: list[np.ndarray]) -> Replay
       predicted_tokens=np.stack([output.tokens for output in outputs]),
       confidence=np.stack([output.confidence for output in outputs]),
       seconds=np.array(seconds),
-      frames=tuple((step, _jpeg(images[step])) for step in shown))
-
-
-def evenly_spaced(length: int, most: int) -> list[int]:
-  """The middle steps of at most `most` equal parts of an episode."""
-  parts = min(length, most)
-  return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
+      frames=tuple((step, jpeg(thumbnail(images[step]))) for step in shown))
 
 
 def token_numbers(spec: ActionSpec) -> list[int | None]:
@@ -144,12 +133,3 @@ def _decode_all(dataset: Dataset, episode: Episode, decode: Decoder) -> list[np.
 
 def _state(episode: Episode, step: int) -> np.ndarray | None:
   return None if episode.proprioception is None else episode.proprioception[step]
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  """Of several views, side by side."""
-  picture = Image.fromarray(image if image.ndim == 3 else np.concatenate(image, 1))
-  picture.thumbnail((_FRAME_PIXELS, _FRAME_PIXELS))
-  file = io.BytesIO()
-  picture.save(file, 'JPEG', quality=85)
-  return file.getvalue()

@@ -1,25 +1,19 @@
 """Writes what a replay found: report.json for programs, and report.html for people, a page that needs nothing else."""
-import datetime
 import json
-import os
 import pathlib
-import platform
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from flax import nnx
 
-import rtjax
 from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.data.episodes import Dataset
 from rtjax.evaluation.metrics import summarize
 from rtjax.evaluation.page import page
+from rtjax.evaluation.provenance import provenance, step_of
 from rtjax.evaluation.replay import Replay
 from rtjax.policy import Policy
-from rtjax.training import checkpoint as checkpoints
 from rtjax.training.state import count
 
 FORMAT = 1
@@ -38,13 +32,10 @@ def build(policy: Policy, checkpoint: str, dataset: Dataset, replays: Sequence[R
   if not replays:
     raise ValueError(f'{dataset.name}: the episodes of split {dataset.split!r} that were asked for have no steps.')
   config = policy.config
-  device = jax.devices()[0]
   return {
       'format': FORMAT,
-      'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-      'rtjax': rtjax.__version__,
-      'machine': f'{device.device_kind} ({os.cpu_count()} cores, {platform.machine()})',
-      'checkpoint': {'path': checkpoint, 'step': _step(checkpoint)},
+      **provenance(),
+      'checkpoint': {'path': checkpoint, 'step': step_of(checkpoint)},
       'model': {'parameters': count(nnx.state(models.abstract(config), nnx.Param)), 'config': config.to_dict()},
       'dataset': {'path': dataset.name, 'name': dataset.adapter.name, 'split': dataset.split,
                   'episodes_in_split': dataset.num_episodes},
@@ -58,23 +49,3 @@ def write(folder: pathlib.Path, report: dict[str, Any], replays: Sequence[Replay
   html = folder / 'report.html'
   html.write_text(page(report, replays, spec, show), encoding='utf-8')
   return html
-
-
-def prepare(folder: pathlib.Path) -> None:
-  """Makes the folder, so that one that cannot be written is known before the long part.
-
-  Raises:
-    ValueError: it cannot be made, or not be written to.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise ValueError(f'the output folder {folder} cannot be written: {error.strerror}. '
-                     'Choose another with --output.') from error
-
-
-def _step(checkpoint: str) -> int | None:
-  """The training step of a checkpoint of rtjax; released weights do not tell."""
-  return checkpoints.read_metadata(checkpoint)['step'] if checkpoints.is_checkpoint(checkpoint) else None

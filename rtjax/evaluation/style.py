@@ -2,6 +2,7 @@
 
 Blue against grey and the orange of the baseline are told apart with any colour vision (Okabe and Ito 2008).
 """
+import html
 
 CSS = """
 :root {
@@ -70,6 +71,9 @@ td.gauge { width: 26%; min-width: 6rem; }
   top: -3px; bottom: -3px; width: 3px; margin-left: -1.5px;
   background: var(--baseline); outline: 1px solid var(--paper);
 }
+.gauge s {
+  position: absolute; top: 50%; height: 2px; margin-top: -1px; background: var(--ink); outline: 1px solid var(--paper);
+}
 
 .plots {
   display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; font-size: .75rem; line-height: 1.2;
@@ -115,6 +119,12 @@ small { font-size: inherit; }
 .film { grid-column: -2; display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 2px; }
 .film figure { margin: 0; text-align: center; color: var(--quiet); }
 .film img { display: block; width: 100%; height: auto; margin-bottom: .15rem; }
+.strip img { display: block; width: 100%; height: auto; }
+.strip div { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); text-align: center; }
+.strip, details { font: .75rem/1.4 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
+.strip, summary { color: var(--quiet); }
+details { margin: .8rem 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 @media (max-width: 40rem) {
   body { padding: 1.5rem 1rem 3rem; }
@@ -139,4 +149,21 @@ small { font-size: inherit; }
   .episode { margin: .6rem 0 1rem; }
   .episode .plots { --height: .85cm; row-gap: .1cm; }
 }
+"""
+
+
+def document(title: str, body: str) -> str:
+  """A whole HTML file that needs nothing else."""
+  return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
 """

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from rtjax import models
-from rtjax.evaluation import charts, episodes, report
+from rtjax.evaluation import charts, episodes, provenance, report
 from rtjax.evaluation.page import page
 from rtjax.evaluation.replay import open_dataset
 from rtjax.policy import Policy
@@ -181,6 +181,6 @@ def test_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'taken').write_text('')
   for folder in (tmp_path / 'taken', tmp_path / 'taken/inside'):
     with pytest.raises(ValueError, match=r'output folder .*taken.* cannot be written.*--output'):
-      report.prepare(folder)
-  report.prepare(tmp_path / 'a/b')
+      provenance.prepare(folder)
+  provenance.prepare(tmp_path / 'a/b')
   assert list((tmp_path / 'a/b').iterdir()) == []
