@@ -175,7 +175,9 @@ def _units(field: ActionField, beyond: np.ndarray, options: Options) -> str:
   fit = [unit for unit, factor in units.items() if factor < units[chosen] and usual * factor / units[chosen] <= 1]
   words = {'mm': 'millimetres', 'cm': 'centimetres', 'deg': 'degrees'}
   guess = f'Are these {" or ".join(words[unit] for unit in fit)} ({flag} {fit[-1]})? ' if fit else ''
-  return f'{guess}Or places instead of changes (--poses)?' if flag else 'Expected numbers within them.'
+  if options.poses or not flag:
+    return guess or 'Expected numbers within them.'
+  return f'{guess}Or places instead of changes (--poses)?'
 
 
 def _gripper(part: np.ndarray) -> Iterable[_Found]:

@@ -62,6 +62,7 @@ def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, repor
 
   Raises:
     OSError: it cannot be written; the disk may be full.
+    ValueError: a log has changed since it was checked.
   """
   path = folder(options)
   for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
@@ -71,7 +72,9 @@ def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, repor
     # TFDS leaves a folder for downloads, of which there are none, and says that it downloads.
     with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(download_dir=nothing)
-  except (tf.errors.OpError, OSError) as error:
+  except (tf.errors.OpError, OSError, RuntimeError) as error:
+    if isinstance(error, RuntimeError) and not isinstance(error.__cause__, tf.errors.OpError):
+      raise
     raise OSError(f'{path} cannot be written: {error}. Is the disk full? Nothing was left there.') from error
   return path
 
