@@ -53,6 +53,8 @@ CASES = {
         r'millimetres \(--translation-unit mm\)'),
     'degrees': (changed(action=ACTION * np.array([1] * 3 + [300] * 3 + [1])), 'error', 'rotation far too large',
                 r'degrees \(--rotation-unit deg\)'),
+    'normalised': (changed(action=np.sign(ACTION) * np.array([1] * 3 + [0] * 3 + [1])), 'error',
+                   'translation far too large', "a controller's -1 to 1"),
     'a slip': (changed(action=FEW_BEYOND), 'warning', 'translation out of bounds', r'translation\[0\] reaches 0.07'),
     'gripper in numbers of its own': (changed(action=ACTION * np.array([1] * 6 + [255])), 'error', 'gripper range',
                                       '0 to 255.*--gripper-range'),

@@ -159,7 +159,8 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
   found = (f'{number} reaches {part[worst]:.3g}, the bounds are {low[worst[1]]:.3g} and {high[worst[1]]:.3g} '
            f'{field.unit}')
   if (beyond > _FAR).mean(0).max() > _SHARE:
-    yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}'
+    yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}' + (
+        " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '')
   elif (beyond > 1 + 1e-6).any():
     share = (beyond > 1 + 1e-6).mean(0).max()
     yield 'warning', f'{field.name} out of bounds', (
