@@ -162,7 +162,7 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
     yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}' + (
         " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '')
   elif (beyond > 1 + 1e-6).any():
-    share = (beyond > 1 + 1e-6).mean(0).max()
+    share = (beyond[:, worst[1]] > 1 + 1e-6).mean()
     yield 'warning', f'{field.name} out of bounds', (
         f'{found}: {share:.1%} of the steps would be clipped. Above 1 % in all, train.py refuses the dataset.')
 
