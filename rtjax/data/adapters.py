@@ -21,10 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from rtjax.actions import ActionSpec
+
 Steps = Mapping[str, Any]
 """One episode: nested dicts of arrays [L, ...] under their TFDS names; images may be encoded (object array [L])."""
 
 Action = dict[str, np.ndarray]
+
+STANDARD = 'rtjax/1'
+"""The layout that rtjax.data.convert writes. The number rises when a reader has to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +230,29 @@ def register(adapter: Adapter) -> None:
   ADAPTERS[adapter.name] = adapter
 
 
-def get(name: str) -> Adapter:
-  """The adapter for the dataset whose TFDS name is `name`."""
+def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
+  """What the metadata of a dataset in the standard layout says, so that `get` needs no adapter for its name.
+
+  The layout is the one that data/README.md lists; `action` holds the spec's fields, one after the other.
+  """
+  return {'layout': STANDARD, 'action_fields': {f.name: f.size for f in spec.fields}, 'embedding_id': embedding_id}
+
+
+def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
+  sizes = metadata['action_fields']
+
+  def fields(steps: Steps) -> Action:
+    parts = np.split(feature(steps, 'action'), np.cumsum(list(sizes.values()))[:-1], -1)
+    return dict(zip(sizes, parts, strict=True))
+
+  action = flat_arm if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1} else fields
+  return Adapter(name, action, embedding_id=metadata['embedding_id'], **_FLAT)
+
+
+def get(name: str, metadata: Mapping[str, Any] | None = None) -> Adapter:
+  """The adapter for the dataset whose TFDS name is `name`; without one, what its `metadata` says of its layout."""
+  if name not in ADAPTERS and metadata and metadata.get('layout') == STANDARD:
+    return _standard(name, metadata)
   if name not in ADAPTERS:
     close = difflib.get_close_matches(name, ADAPTERS, 1)
     raise ValueError(f'no adapter for the dataset {name!r}, there are {sorted(ADAPTERS)}.'

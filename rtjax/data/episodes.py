@@ -79,7 +79,7 @@ class Dataset:
                views: Sequence[str] = (), proprioception: bool | None = False):
     self.name, self.split, self.views, self._images = name, split, tuple(views), images
     self._builder = catalog.open_builder(name)
-    self.adapter = adapters.get(self._builder.name)
+    self.adapter = adapters.get(self._builder.name, self._builder.info.metadata)
     self._spec = action_spec
     self._instructions = catalog.file_instructions(name, self._builder, split)
     self.num_episodes = sum(i.take for i in self._instructions)

@@ -1,0 +1,45 @@
+"""python -m rtjax.data.convert LOGS --name my_robot"""
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from rtjax import cli, instructions
+from rtjax.data.convert.options import Options
+
+
+def main() -> None:
+  options = tyro.cli(Options, prog='python -m rtjax.data.convert')
+  # Only now: --help should not wait for TensorFlow.
+  try:
+    from rtjax.data.convert import logs, validate, write
+    from rtjax.data.tf import tfds
+  except ModuleNotFoundError as error:
+    raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
+  tfds.disable_progress_bar()  # there is one already
+  console = Console(stderr=True)
+  spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
+  if not options.check:
+    write.folder(options)  # known before the work
+  found = logs.find(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
+  with Progress(console=console, transient=True) as progress:
+    report = validate.check(progress.track(found, description='Checking'), options, spec)
+  print(f'{len(found)} episodes: {report.summary()}')
+  if report.findings:
+    Console().print(report.table())
+  print(f'{report.count("error")} errors, {report.count("warning")} warnings')
+  if report.count('error'):
+    print('Nothing was written: mend the logs or the options, or move the episodes away.')
+    raise SystemExit(1)
+  if options.check:
+    print('Nothing stands in the way: the same command without --check writes the dataset.')
+    return
+  parts = write.splits(found, options.val_share)
+  with Progress(console=console, transient=True) as progress:
+    task = progress.add_task('Writing', total=len(found))
+    path = write.write(parts, options, spec, report, encoder, lambda: progress.advance(task))
+  print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
+  print(f'Train on it with: --data {path}')
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,194 @@
+"""One log as an episode: entries looked up, units converted, poses turned into actions."""
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence, Sized
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from rtjax.actions import ActionSpec
+from rtjax.data.convert.logs import Entry, Log, Problem, missing
+from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
+from rtjax.data.convert.pictures import Pictures, pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+  """One episode of L steps.
+
+  Attributes:
+    name: the log's.
+    pictures: L of them, encoded or uint8 [L, H, W, 3].
+    actions: float32 [L, A], in the ActionSpec's units; finite.
+    instructions: L texts.
+    state: float32 [L, S], or None.
+    rewards: float32 [L], or None.
+    times: float64 [L], or None.
+  """
+  name: str
+  pictures: Pictures
+  actions: np.ndarray
+  instructions: Sequence[str]
+  state: np.ndarray | None
+  rewards: np.ndarray | None
+  times: np.ndarray | None
+
+  def __len__(self) -> int:
+    return len(self.actions)
+
+
+def read(log: Log, options: Options, spec: ActionSpec) -> Episode:
+  """The episode of a log.
+
+  Raises:
+    Problem: an entry is missing, unreadable, of a wrong type or length, or not finite.
+  """
+  images = pictures(_entry(log, options.image, '--image'))
+  texts = _texts(log, options)
+  numbers = {option: _numbers(log, getattr(options, option), f'--{option}')
+             for option in (('poses', 'gripper') if options.poses else ('action',))}
+  others = {option: _optional(log, options, option) for option in ('state', 'reward', 'time')}
+  _same_length({'image': images, **numbers, **others, 'instruction': texts if isinstance(texts, list) else None})
+  if options.poses:
+    actions = from_poses(numbers['poses'], numbers['gripper'], options)
+  else:
+    actions = _in_units(numbers['action'], options, spec)
+  length = len(actions)  # one less than recorded, if made from poses
+  state, rewards, times = (None if part is None else part[:length] for part in others.values())
+  return Episode(
+      name=log.name, pictures=images[:length], actions=actions.astype(np.float32),
+      instructions=[texts] * length if isinstance(texts, str) else texts[:length],
+      state=None if state is None else state.astype(np.float32),
+      rewards=None if rewards is None else rewards[:, 0].astype(np.float32),
+      times=None if times is None else times[:, 0])
+
+
+def _same_length(parts: Mapping[str, Sized | None]) -> None:
+  lengths = {option: len(part) for option, part in parts.items() if part is not None}
+  if len(set(lengths.values())) > 1:
+    raise Problem('lengths differ', 'steps: ' + ', '.join(f'{n} of --{option}' for option, n in lengths.items())
+                  + '. Expected one of each for every step: a last picture without an action has to go.')
+
+
+def from_poses(poses: np.ndarray, gripper: np.ndarray, options: Options) -> np.ndarray:
+  """Poses to arm7d's actions: [L, 6 or 7] and [L, 1] to [L - 1, 7].
+
+  The translation is the difference of positions. The rotation is what, applied after this orientation about the axes
+  of the base frame, gives the next one; roll, pitch and yaw turn about the fixed x, y and z, in this order.
+  """
+  if poses.shape[1] not in (6, 7) or gripper.shape[1] != 1:
+    raise Problem('wrong numbers', f'--poses has {poses.shape[1]} numbers and --gripper {gripper.shape[1]}, expected 6 '
+                  '(x y z, roll pitch yaw) or 7 (x y z, quaternion x y z w), and 1. Take parts with [a:b].')
+  if poses.shape[1] == 7:
+    lengths = np.linalg.norm(poses[:, 3:], axis=1)
+    if np.any(np.abs(lengths - 1) > 0.01):
+      raise Problem('wrong numbers', f'--poses: a quaternion has length {lengths[np.argmax(np.abs(lengths - 1))]:.3g}, '
+                    'expected 1. With seven numbers, the last four are a quaternion x y z w.')
+    rotations = Rotation.from_quat(poses[:, 3:])
+  else:
+    rotations = Rotation.from_euler('xyz', poses[:, 3:] * ROTATION_UNITS[options.rotation_unit])
+  translation = np.diff(poses[:, :3], axis=0) * TRANSLATION_UNITS[options.translation_unit]
+  rotation = (rotations[1:] * rotations[:-1].inv()).as_euler('xyz')
+  return np.concatenate([translation, rotation, _opening(gripper[1:], options)], 1)
+
+
+def _in_units(numbers: np.ndarray, options: Options, spec: ActionSpec) -> np.ndarray:
+  """Recorded actions in the ActionSpec's units."""
+  if numbers.shape[1] != spec.size:
+    raise Problem('wrong numbers', f'--action has {numbers.shape[1]} numbers, the ActionSpec {options.action_spec!r} '
+                  f'{spec.size}: {", ".join(spec.number_names)}. Take a part ({options.action}[7:14]), join several '
+                  '(motion,gripper), or give another --action-spec.')
+  scale = {'m': TRANSLATION_UNITS[options.translation_unit], 'rad': ROTATION_UNITS[options.rotation_unit]}
+  numbers = numbers * [scale.get(unit, 1.0) for unit in spec.number_units]
+  is_gripper = [name == 'gripper' for name in spec.number_names]
+  return np.where(is_gripper, _opening(numbers, options), numbers)
+
+
+def _opening(gripper: np.ndarray, options: Options) -> np.ndarray:
+  closed, opened = options.gripper_range
+  return (gripper - closed) / (opened - closed)
+
+
+def _entry(log: Log, name: str, flag: str) -> Entry:
+  try:
+    return log.read(name)
+  except KeyError:
+    raise missing(log, name, flag) from None
+
+
+def _optional(log: Log, options: Options, option: str) -> np.ndarray | None:
+  """None where there is no entry of the default name; another name has to be there."""
+  key = getattr(options, option)
+  try:
+    return _numbers(log, key, f'--{option}')
+  except Problem as problem:
+    if problem.kind == 'missing entry' and key == type(options).__dataclass_fields__[option].default:
+      return None
+    raise
+
+
+def _numbers(log: Log, key: str, flag: str) -> np.ndarray:
+  """float64 [L, N]: the entries that `key` names, one after the other."""
+  parts = [_part(log, part.strip(), flag) for part in key.split(',')]
+  if len({len(part) for part in parts}) > 1:
+    raise Problem('lengths differ', f'{flag} {key}: {[len(part) for part in parts]} steps. Expected as many of each.')
+  return np.concatenate(parts, 1)
+
+
+def _part(log: Log, key: str, flag: str) -> np.ndarray:
+  match = re.fullmatch(r'(.*?)\[(-?\d*)(:?)(-?\d*)\]', key)
+  # A column may itself be called action[0].
+  name, part = (match[1], match) if match and key not in log.names() else (key, None)
+  entry = _entry(log, name, flag)
+  if isinstance(entry, list) or entry.dtype.kind not in 'biufUS' or entry.ndim not in (1, 2):
+    found = 'pictures' if isinstance(entry, list) else f'{entry.dtype} {list(entry.shape)}'
+    raise Problem('wrong numbers', f'{flag} {name} is {found}, expected numbers [L] or [L, N].')
+  values = _floats(entry.reshape(len(entry), -1), f'{flag} {name}')
+  if part is None:
+    return values
+  first, last = (int(number) if number else None for number in (part[2], part[4]))
+  if not part[3] and first is not None:
+    first, last = first, first + 1 or None
+  if not values[:, first:last].shape[1]:
+    raise Problem('wrong numbers', f'{flag} {key}: {name} has {values.shape[1]} numbers, none of them there.')
+  return values[:, first:last]
+
+
+def _floats(entry: np.ndarray, what: str) -> np.ndarray:
+  """float64, after a look whether all are finite numbers."""
+  try:
+    values = entry.astype(np.float64)
+  except ValueError:
+    values = np.vectorize(_float, otypes=[np.float64])(entry)
+  bad = np.argwhere(~np.isfinite(values))
+  if len(bad):
+    step, number = bad[0]
+    raise Problem('not finite', f'{what} is {str(entry[step, number])!r} at step {step}, number {number}'
+                  + (f', and at {len(bad) - 1} other places' if len(bad) > 1 else '')
+                  + '. Expected finite numbers: mend or leave out the episode.')
+  return values
+
+
+def _float(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return np.nan
+
+
+def _texts(log: Log, options: Options) -> str | list[str]:
+  """One text, or one for each step."""
+  if options.task:
+    return options.task
+  try:
+    entry = _entry(log, options.instruction, '--instruction')
+  except Problem as problem:
+    raise Problem(problem.kind, f'{problem} Or give the task of all episodes with --task.') from None
+  texts = entry if isinstance(entry, list) else entry.tolist()
+  values = texts if isinstance(texts, list) else [texts]
+  if not all(isinstance(value, str | bytes) for value in values):
+    raise Problem('wrong instruction', f'--instruction {options.instruction} is {np.asarray(entry).dtype}, expected '
+                  'text: one, or one per step.')
+  words = [value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in values]
+  return words if isinstance(texts, list) and len(words) != 1 else words[0]
+

@@ -1,0 +1,243 @@
+"""Robot logs as they lie on disk: one `Log` for each episode, whose entries are read by name.
+
+    LOGS/*.npz                 an episode each; its arrays are the entries
+    LOGS/*.hdf5, *.h5          an episode each, or a group for each inside; datasets by path (obs/front), attributes
+                               with @ (@task)
+    LOGS/*/steps.csv           a folder for each episode: columns, folders of pictures, and texts (instruction.txt)
+
+Reading one entry opens the file and closes it again. Nothing that a file holds is run.
+"""
+import csv
+import dataclasses
+import difflib
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+Entry = np.ndarray | list[bytes]
+"""Numbers or texts [...], or encoded pictures, one per step."""
+
+_HDF5 = ('.h5', '.hdf5')
+_PICTURES = ('.jpg', '.jpeg', '.png')
+_TABLE = 'steps.csv'
+_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error)
+
+
+class Problem(ValueError):
+  """What is wrong with an episode.
+
+  Attributes:
+    kind: in two or three words; problems of one kind are counted together.
+  """
+
+  def __init__(self, kind: str, text: str):
+    super().__init__(text)
+    self.kind = kind
+
+
+class Log(Protocol):
+  """One episode. `read` raises KeyError where there is no such entry, and a `Problem` where it cannot be read."""
+
+  @property
+  def name(self) -> str: ...
+  def names(self) -> list[str]: ...
+  def read(self, name: str) -> Entry: ...
+
+
+def find(path: pathlib.Path, wanted: str) -> list[Log]:
+  """The episodes of a file or folder, in the natural order of their names (2 before 10).
+
+  Args:
+    path: see the module's docstring.
+    wanted: an entry that every episode has; it tells which groups of an HDF5 file are episodes.
+
+  Raises:
+    FileNotFoundError: there is no such path.
+    ValueError: it holds no episode, or episodes of several layouts.
+  """
+  if not path.exists():
+    raise FileNotFoundError(f'LOGS is {path}: no such file or folder.')
+  inside = [path] if path.is_file() or (path / _TABLE).is_file() else sorted(path.iterdir(), key=_natural)
+  npz: list[Log] = [NpzLog(p.stem, p) for p in inside if p.suffix == '.npz']
+  files = [p for p in inside if p.suffix in _HDF5]
+  folders: list[Log] = [FolderLog(p.name, p) for p in inside if p.is_dir() and ((p / _TABLE).is_file() or _cameras(p))]
+  hdf5 = [log for p in files for log in _hdf5_logs(p, wanted, f'{p.stem}/' if len(files) > 1 else '')]
+  found = [logs for logs in (npz, hdf5, folders) if logs]
+  if len(found) != 1:
+    seen = ', '.join(p.name for p in inside[:5]) or 'nothing'
+    what = 'holds no episode' if not found else 'holds episodes of several layouts'
+    raise ValueError(f'LOGS is {path}: it {what} ({seen}{", ..." if len(inside) > 5 else ""}). Expected .npz files, '
+                     f'HDF5 files ({", ".join(_HDF5)}), or folders with pictures and a {_TABLE}.')
+  return found[0]
+
+
+def missing(log: Log, name: str, flag: str) -> Problem:
+  """What to say of an entry that is not there."""
+  try:
+    known = log.names()
+  except Problem as problem:
+    return problem
+  leaf = name.rsplit('/', 1)[-1].lower()
+  same_leaf = [k for k in known if leaf in k.rsplit('/', 1)[-1].lower()]
+  close = difflib.get_close_matches(name, known, 1, 0.5) or same_leaf
+  shown = ', '.join(known[:20]) + (f' and {len(known) - 20} more' if len(known) > 20 else '')
+  return Problem('missing entry', f'there is no {name!r}, but {shown or "nothing"}.'
+                 + (f' Did you mean {close[0]!r}?' if close else '') + f' Name it with {flag}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class NpzLog:
+  """A file of `np.savez`."""
+  name: str
+  path: pathlib.Path
+
+  def names(self) -> list[str]:
+    return self._use(lambda file: sorted(file.files))
+
+  def read(self, name: str) -> Entry:
+    return self._use(lambda file: file[name])
+
+  def _use(self, wanted: Any) -> Any:
+    try:
+      with np.load(self.path, allow_pickle=False) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+          raise ValueError('a single array, not an archive of arrays')
+        return wanted(file)
+    except _DAMAGE as error:
+      raise _unreadable(self.path, error) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Hdf5Log:
+  """A file, or the group of a file ('' is the whole file)."""
+  name: str
+  path: pathlib.Path
+  group: str = ''
+
+  def names(self) -> list[str]:
+    found: list[str] = []
+    with self._open() as file:
+      group = file[self.group or '/']
+      group.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+      return found + [f'@{name}' for name in group.attrs]
+
+  def read(self, name: str) -> Entry:
+    with self._open() as file:
+      group = file[self.group or '/']
+      if name.startswith('@'):
+        return np.asarray(group.attrs[name[1:]])
+      item = group[name]
+      if not isinstance(item, h5py.Dataset):
+        raise KeyError(name)
+      try:
+        return _array(item)
+      except _DAMAGE as error:
+        raise _unreadable(self.path, error) from error
+
+  def _open(self) -> h5py.File:
+    try:
+      return h5py.File(self.path)
+    except _DAMAGE as error:
+      raise _unreadable(self.path, error) from error
+
+
+def _array(dataset: h5py.Dataset) -> Entry:
+  if h5py.check_string_dtype(dataset.dtype):
+    value = dataset[()]
+    return np.asarray([_text(v) for v in value] if dataset.shape else _text(value))
+  if h5py.check_vlen_dtype(dataset.dtype):  # encoded pictures of different lengths
+    return [row.tobytes() for row in dataset[()]]
+  return dataset[()]
+
+
+def _text(value: Any) -> str:
+  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)
+
+
+def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
+  """The file itself, or the groups beside one another of which one has the entry `wanted`."""
+  try:
+    with h5py.File(path) as file:
+      level = ['/']
+      while level:
+        parents = {group.rsplit('/', 1)[0] for group in level if wanted in file[group]}
+        if parents == {''} and level == ['/']:
+          break
+        if parents:
+          groups = sorted((g for g in level if g.rsplit('/', 1)[0] in parents), key=_natural)
+          return [Hdf5Log(prefix + group.rsplit('/', 1)[-1], path, group) for group in groups]
+        level = [f'{group.rstrip("/")}/{name}' for group in level for name, item in file[group].items()
+                 if isinstance(item, h5py.Group)]
+  except _DAMAGE:
+    pass  # `Hdf5Log` says so when it is read.
+  return [Hdf5Log(path.stem, path)]
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderLog:
+  """A folder with steps.csv, a row for each step, and pictures: beside it (then called 'images'), or in folders."""
+  name: str
+  path: pathlib.Path
+
+  def names(self) -> list[str]:
+    return list(self._columns()) + sorted(_cameras(self.path)) + sorted(p.stem for p in self.path.glob('*.txt'))
+
+  def read(self, name: str) -> Entry:
+    cameras = _cameras(self.path)
+    try:
+      if name in cameras:
+        return [p.read_bytes() for p in _pictures(cameras[name])]
+      if (self.path / f'{name}.txt').is_file():
+        return np.asarray((self.path / f'{name}.txt').read_text('utf-8').strip())
+    except _DAMAGE as error:
+      raise _unreadable(self.path, error) from error
+    columns = self._columns()
+    if name in columns:
+      return np.asarray(columns[name])
+    # `action` stands for action_0, action_1, ... and for action_x, action_y, ...
+    parts = [values for column, values in columns.items() if re.match(re.escape(name) + r'[_.\[/]', column)]
+    if not parts:
+      raise KeyError(name)
+    return np.stack([np.asarray(part) for part in parts], -1)
+
+  def _columns(self) -> dict[str, list[str]]:
+    file = self.path / _TABLE
+    if not file.is_file():
+      raise Problem('missing entry', f'{self.path.name} has pictures, but no {_TABLE}.')
+    try:
+      with file.open(newline='', encoding='utf-8-sig') as stream:
+        header, *rows = [row for row in csv.reader(stream) if row]
+    except _DAMAGE as error:
+      raise _unreadable(file, error) from error
+    for number, row in enumerate(rows, 1):
+      if len(row) != len(header):
+        raise Problem('unreadable', f'{_TABLE}, step {number - 1}: {len(row)} cells under a header of {len(header)}. '
+                      'Was it cut off, or is there a comma inside a cell without quotes?')
+    return {name.strip(): [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def _cameras(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The folders of pictures of an episode's folder, by name."""
+  inside = {p.name: p for p in folder.iterdir() if p.is_dir() and _pictures(p)}
+  return inside if 'images' in inside or not _pictures(folder) else {'images': folder, **inside}
+
+
+def _pictures(folder: pathlib.Path) -> Sequence[pathlib.Path]:
+  return sorted((p for p in folder.iterdir() if p.suffix.lower() in _PICTURES), key=_natural)
+
+
+def _natural(path: Any) -> list[Any]:
+  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', str(path))]
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> Problem:
+  if isinstance(error, Problem):
+    return error
+  return Problem('unreadable', f'{path.name} cannot be read: {error}. Is it truncated, or of another format? Copy or '
+                 'record it again.')

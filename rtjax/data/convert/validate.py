@@ -1,0 +1,241 @@
+"""What is wrong with episodes: errors, which stop a conversion, and warnings."""
+import collections
+import concurrent.futures
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from rich.table import Table
+
+from rtjax.actions import ActionField, ActionSpec
+from rtjax.data.convert import episode as episodes
+from rtjax.data.convert.episode import Episode
+from rtjax.data.convert.logs import Log, Problem
+from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
+from rtjax.data.convert.pictures import size
+
+# So many times the bounds is no fast robot, but another unit; in more than this share of the steps it is no slip.
+_FAR, _SHARE = 5, 0.01
+# Pictures that are the same one after another, while the robot moves: more than the delay of a slow camera.
+_STUCK = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing that is wrong with one episode, or with all of them together ('').
+
+  Attributes:
+    level: 'error' or 'warning'.
+    kind: in two or three words.
+    episode: its name.
+    text: what is there, what was expected, what to do.
+  """
+  level: Literal['error', 'warning']
+  kind: str
+  episode: str
+  text: str
+
+
+@dataclasses.dataclass
+class Report:
+  """What was found.
+
+  Attributes:
+    findings: in the order of the episodes.
+    lengths: steps of each readable episode.
+    picture: (height, width) of the first picture; None if there is none.
+    state: numbers of a state; None where there is none.
+    period: the middle of the time between two steps, in the logs' unit; None if not recorded.
+  """
+  findings: list[Finding] = dataclasses.field(default_factory=list)
+  lengths: dict[str, int] = dataclasses.field(default_factory=dict)
+  picture: tuple[int, int] | None = None
+  state: int | None = None
+  period: float | None = None
+
+  def count(self, level: str) -> int:
+    return sum(finding.level == level for finding in self.findings)
+
+  def summary(self) -> str:
+    steps = sum(self.lengths.values())
+    parts = [f'{len(self.lengths)} readable episodes', f'{steps} steps']
+    if self.picture:
+      parts.append(f'pictures {self.picture[0]}x{self.picture[1]}')
+    if self.state:
+      parts.append(f'state of {self.state} numbers')
+    if self.period:
+      parts.append(f'a step each {self.period:.3g}')
+    return ', '.join(parts)
+
+  def table(self) -> Table:
+    """A row for each kind of finding, with the first one as its example; errors first."""
+    table = Table('', 'what', 'episodes', 'for example')
+    grouped = collections.defaultdict(list)
+    for finding in self.findings:
+      grouped[finding.level, finding.kind].append(finding)
+    for (level, kind), found in sorted(grouped.items(), key=lambda item: item[0][0]):
+      names = list(dict.fromkeys(finding.episode for finding in found))
+      where = 'all' if names == [''] else f'{len(names)}: ' + ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+      colour = 'red' if level == 'error' else 'yellow'
+      table.add_row(f'[{colour}]{level}[/]', kind, _plain(where), _plain(found[0].text))
+    return table
+
+
+def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
+  """Reads every episode, decodes every picture, and says all that is wrong."""
+  report = Report()
+  low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
+  periods: list[float] = []
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    for log in logs:
+      try:
+        episode = episodes.read(log, options, spec)
+        sizes = list(pool.map(size, episode.pictures))
+      except Problem as problem:
+        report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
+        continue
+      report.lengths[log.name] = len(episode)
+      report.findings += [*_sizes(episode, sizes, report), *_one(episode, options, spec)]
+      if len(episode):
+        low, high = np.minimum(low, episode.actions.min(0)), np.maximum(high, episode.actions.max(0))
+      if episode.times is not None and len(episode) > 1:
+        periods.append(float(np.median(np.diff(episode.times))))
+  report.period = float(np.median(periods)) if periods else None
+  report.findings += _together(low, high, spec) if report.lengths else []
+  return report
+
+
+def _sizes(episode: Episode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
+  """Compares pictures and state with the first episode's, which `report` then holds."""
+  report.picture = report.picture or next(iter(sizes), None)
+  other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.picture]
+  if other and report.picture:
+    yield Finding('error', 'picture sizes', episode.name, f'picture {other[0]} is {sizes[other[0]]} (height, width), '
+                  f'the first of all {report.picture}. Expected one size: resize them.')
+  state = None if episode.state is None else episode.state.shape[1]
+  if len(report.lengths) == 1:
+    report.state = state
+  elif state != report.state:
+    yield Finding('error', 'state sizes', episode.name, f'the state has {state or "no"} numbers, in the first episode '
+                  f'{report.state or "none"}. Expected as many everywhere.')
+
+
+def _one(episode: Episode, options: Options, spec: ActionSpec) -> Iterable[Finding]:
+  """What is wrong with one episode."""
+  def finding(level: Literal['error', 'warning'], kind: str, text: str) -> Finding:
+    return Finding(level, kind, episode.name, text)
+
+  if len(episode) < 2:
+    yield finding('error', 'too short', f'steps with an action: {len(episode)}, expected at least 2.')
+    return
+  empty = [i for i, text in enumerate(episode.instructions) if not text.strip()]
+  if empty:
+    yield finding('error', 'empty instruction', f'at step {empty[0]}. Give one, or --task for all episodes.')
+  for field, part in spec.unpack(episode.actions).items():
+    for level, kind, text in _bounds(spec.fields[spec.names.index(field)], np.asarray(part), options):
+      yield finding(level, kind, text)
+  for level, kind, text in (*_stuck(episode, spec), *_times(episode.times)):
+    yield finding(level, kind, text)
+
+
+_Found = tuple[Literal['error', 'warning'], str, str]
+
+
+def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[_Found]:
+  """One field's numbers [L, size] against its bounds."""
+  if field.kind == 'classes':
+    if not np.all((part == 0) | (part == 1)) or np.any(part.sum(1) != 1):
+      yield 'error', 'wrong classes', f'{field.name} is not one-hot: expected a single 1 among {field.size} numbers.'
+    return
+  if field.name == 'gripper':
+    yield from _gripper(part)
+    return
+  low, high = np.asarray(field.low), np.asarray(field.high)
+  beyond = np.abs(part - (low + high) / 2) / ((high - low) / 2)  # 1 at the bounds
+  worst = np.unravel_index(np.argmax(beyond), beyond.shape)
+  number = field.name if field.size == 1 else f'{field.name}[{worst[1]}]'
+  found = (f'{number} reaches {part[worst]:.3g}, the bounds are {low[worst[1]]:.3g} and {high[worst[1]]:.3g} '
+           f'{field.unit}')
+  if (beyond > _FAR).mean(0).max() > _SHARE:
+    yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}' + (
+        " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '')
+  elif (beyond > 1 + 1e-6).any():
+    share = (beyond[:, worst[1]] > 1 + 1e-6).mean()
+    yield 'warning', f'{field.name} out of bounds', (
+        f'{found}: {share:.1%} of the steps would be clipped. Above 1 % in all, train.py refuses the dataset.')
+
+
+def _units(field: ActionField, beyond: np.ndarray, options: Options) -> str:
+  """Which other unit would make the numbers fit."""
+  flag, units, chosen = {
+      'm': ('--translation-unit', TRANSLATION_UNITS, options.translation_unit),
+      'rad': ('--rotation-unit', ROTATION_UNITS, options.rotation_unit)}.get(field.unit, ('', {}, ''))
+  usual = np.quantile(beyond, 0.99)
+  fit = [unit for unit, factor in units.items() if factor < units[chosen] and usual * factor / units[chosen] <= 1]
+  words = {'mm': 'millimetres', 'cm': 'centimetres', 'deg': 'degrees'}
+  guess = f'Are these {" or ".join(words[unit] for unit in fit)} ({flag} {fit[-1]})? ' if fit else ''
+  if options.poses or not flag:
+    return guess or 'Expected numbers within them.'
+  return f'{guess}Or places instead of changes (--poses)?'
+
+
+def _gripper(part: np.ndarray) -> Iterable[_Found]:
+  least, most = part.min(), part.max()
+  if least < -0.02 or most > 1.02:
+    yield 'error', 'gripper range', (f'the gripper is {least:.3g} to {most:.3g}, expected 0 (closed) to 1 (open). Say '
+                                     'what the logs hold with --gripper-range CLOSED OPEN.')
+  elif least == most:
+    yield 'warning', 'gripper still', f'the gripper is {least:.3g} in every step.'
+
+
+def _stuck(episode: Episode, spec: ActionSpec) -> Iterable[_Found]:
+  """Pictures that repeat while the robot is told to move."""
+  pairs = [np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+           for a, b in zip(episode.pictures[:-1], episode.pictures[1:], strict=True)]
+  if all(pairs):
+    yield 'error', 'camera stuck', f'all {len(episode)} pictures are the same.'
+    return
+  motion = [unit != '' for unit in spec.number_units]
+  moving = np.abs(episode.actions[:-1, motion]).max(1, initial=0) > 1e-6
+  run, longest, end = 0, 0, 0
+  for step, repeats in enumerate(np.logical_and(pairs, moving)):
+    run = run + 1 if repeats else 0
+    if run > longest:
+      longest, end = run, step + 1
+  if longest + 1 >= _STUCK:
+    yield 'warning', 'pictures repeat', (f'pictures {end - longest} to {end} are the same while the robot moves. Was '
+                                         'the camera slower than the log?')
+
+
+def _times(times: np.ndarray | None) -> Iterable[_Found]:
+  if times is None:
+    return
+  gaps = np.diff(times)
+  usual = float(np.median(gaps))
+  worst = int(np.argmax(np.abs(gaps - usual)))
+  if gaps.min() <= 0:
+    step = int(gaps.argmin())
+    yield 'error', 'time stands still', (f'--time goes from {times[step]:.6g} to {times[step + 1]:.6g} at step '
+                                         f'{step + 1}. Expected growing numbers: are steps out of order?')
+  elif not math.isclose(gaps[worst], usual, rel_tol=0.5):
+    yield 'warning', 'uneven steps', (f'between steps {worst} and {worst + 1} passed {gaps[worst]:.3g}, usually '
+                                      f'{usual:.3g}. Were steps dropped? A policy learns one rate.')
+
+
+def _together(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
+  """What only all episodes together show."""
+  still = [name for name, a, b in zip(spec.number_names, low, high, strict=True) if a == b]
+  if still:
+    yield Finding('warning', 'constant number', '', f'{", ".join(still)} never changes in any episode. Is it recorded?')
+  if 'gripper' in spec.names:
+    at = spec.number_names.index('gripper')
+    if low[at] < high[at] and (high[at] < 0.5 or low[at] > 0.5) and low[at] >= -0.02:
+      yield Finding('warning', 'gripper range', '', f'the gripper is {low[at]:.3g} to {high[at]:.3g} in all episodes, '
+                    f'expected near 0 (closed) and near 1 (open). Is it a width? --gripper-range {low[at]:.3g} '
+                    f'{high[at]:.3g}')
+
+
+def _plain(text: str) -> str:
+  return text.replace('[', r'\[')  # not rich's markup

@@ -1,0 +1,137 @@
+"""Episodes to a dataset as TFDS writes it: in one piece or not at all."""
+import concurrent.futures
+import contextlib
+import hashlib
+import io
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rtjax.actions import ActionSpec
+from rtjax.data import adapters
+from rtjax.data.convert import episode as episodes
+from rtjax.data.convert.logs import Log, Problem
+from rtjax.data.convert.options import Options
+from rtjax.data.convert.pictures import stored
+from rtjax.data.convert.validate import Report
+from rtjax.data.tf import tf, tfds
+from rtjax.instructions import InstructionEncoder
+
+VERSION = '1.0.0'
+
+
+def folder(options: Options) -> pathlib.Path:
+  """Where the dataset goes.
+
+  Raises:
+    ValueError: there is one already, or the name is none that a dataset can have.
+  """
+  path = options.out.expanduser() / options.dataset_name() / VERSION
+  if path.exists():
+    raise ValueError(f'{path} exists already: remove it, or choose another --name or --out.')
+  return path
+
+
+def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
+  """The episodes of train and val. A name's hash decides, so that adding episodes moves none from one to the other.
+
+  Of two or more episodes at least one is in each, if `val_share` is above 0.
+  """
+  def place(log: Log) -> float:
+    return int.from_bytes(hashlib.blake2b(log.name.encode(), digest_size=8).digest(), 'little') / 2**64
+
+  ordered = sorted(logs, key=place)
+  held_out = sum(place(log) < val_share for log in logs)
+  if val_share and len(logs) > 1:
+    held_out = min(max(held_out, 1), len(logs) - 1)
+  chosen = {log.name for log in ordered[:held_out]} if len(logs) > 1 else set()
+  parts = {'train': [log for log in logs if log.name not in chosen], 'val': [log for log in logs if log.name in chosen]}
+  return {name: part for name, part in parts.items() if part}
+
+
+def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report, encoder: InstructionEncoder,
+          done: Callable[[], object]) -> pathlib.Path:
+  """Writes a dataset and returns its folder; `done` is called after each episode.
+
+  TFDS writes into a folder beside it, which takes the dataset's name when all is there and is removed after an error.
+  One that was left by a process that was killed is removed now.
+
+  Raises:
+    OSError: it cannot be written; the disk may be full.
+    ValueError: a log has changed since it was checked.
+  """
+  path = folder(options)
+  for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
+    shutil.rmtree(left_over)
+  builder = _Builder(parts, options, spec, report, encoder, done)
+  try:
+    # TFDS leaves a folder for downloads, of which there are none, and says that it downloads.
+    with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(download_dir=nothing)
+  except (tf.errors.OpError, OSError, RuntimeError) as error:
+    if isinstance(error, RuntimeError) and not isinstance(error.__cause__, tf.errors.OpError):
+      raise
+    raise OSError(f'{path} cannot be written: {error}. Is the disk full? Nothing was left there.') from error
+  return path
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+  VERSION = tfds.core.Version(VERSION)
+
+  def __init__(self, parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report,
+               encoder: InstructionEncoder, done: Callable[[], object]):
+    self.name = options.dataset_name()
+    self._parts, self._options, self._spec, self._report = parts, options, spec, report
+    self._encoder, self._done = encoder, done
+    super().__init__(data_dir=options.out.expanduser())
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    numbers, picture = tfds.features.Tensor, (*(self._report.picture or (None, None)), 3)
+    observation = {'image': tfds.features.Image(shape=picture, encoding_format=self._options.picture_format)}
+    if self._report.state:
+      observation['state'] = numbers(shape=(self._report.state,), dtype=np.float32)
+    step = tfds.features.FeaturesDict({
+        'observation': observation,
+        'action': numbers(shape=(self._spec.size,), dtype=np.float32, doc=', '.join(self._spec.number_names)),
+        'language_instruction': tfds.features.Text(),
+        'language_embedding': numbers(shape=(self._encoder.size,), dtype=np.float32, doc=self._encoder.id),
+        'reward': np.float32, 'discount': np.float32,
+        'is_first': np.bool_, 'is_last': np.bool_, 'is_terminal': np.bool_,
+    })
+    return tfds.core.DatasetInfo(
+        builder=self, description='Robot logs, converted by rtjax.data.convert.',
+        features=tfds.features.FeaturesDict({
+            'steps': tfds.features.Dataset(step), 'episode_metadata': {'file_path': tfds.features.Text()}}),
+        metadata=tfds.core.MetadataDict(adapters.standard_metadata(self._spec, self._encoder.id)))
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
+    del dl_manager
+    return {name: self._generate_examples(part) for name, part in self._parts.items()}
+
+  def _generate_examples(self, logs: list[Log]) -> Iterator[tuple[str, Any]]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      for log in logs:
+        try:
+          yield log.name, {'steps': self._steps(log, pool), 'episode_metadata': {'file_path': log.name}}
+        except Problem as problem:  # The check found none: the log has changed since.
+          raise ValueError(f'{log.name}: {problem}') from problem
+        self._done()
+
+  def _steps(self, log: Log, pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
+    episode = episodes.read(log, self._options, self._spec)
+    form, bgr = self._options.picture_format, self._options.bgr
+    images = pool.map(lambda picture: stored(picture, form, bgr), episode.pictures)
+    texts = list(dict.fromkeys(episode.instructions))
+    vectors = dict(zip(texts, self._encoder(texts), strict=True))
+    last = len(episode) - 1
+    return [{
+        'observation': {'image': image} | ({} if episode.state is None else {'state': episode.state[t]}),
+        'action': episode.actions[t],
+        'language_instruction': episode.instructions[t], 'language_embedding': vectors[episode.instructions[t]],
+        'reward': float(t == last) if episode.rewards is None else episode.rewards[t], 'discount': 1.0,
+        'is_first': t == 0, 'is_last': t == last, 'is_terminal': t == last,
+    } for t, image in enumerate(images)]
