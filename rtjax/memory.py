@@ -11,7 +11,8 @@ def keep() -> None:
   """Under Linux, keeps freed memory in the process for whoever asks next. Call it first: threads must not have begun.
 
   By default the C library returns large blocks to the kernel, which hands them out again page by page, each zeroed. XLA
-  on a CPU frees all it used after each step: 750,000 page faults in RT-1's training step (bench/RESULTS.md). The price is that the process stays as large as it ever was.
+  on a CPU frees all it used after each step: 750,000 page faults in RT-1's training step (bench/RESULTS.md). The price
+  is that the process stays as large as it ever was.
   """
   if sys.platform == 'linux':
     with contextlib.suppress(AttributeError):  # a C library without mallopt, such as musl
