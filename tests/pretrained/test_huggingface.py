@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rtjax
-from rtjax.models import T5, SigLIP, ViT, abstract, parameters
+from rtjax.models import T5, SigLIP, ViT, parameters
 from rtjax.pretrained import huggingface
 
 safetensors_numpy = pytest.importorskip('safetensors.numpy')
@@ -54,16 +54,12 @@ def test_full_size(shared, name):
   """Every tensor of a real checkpoint has its place, and every variable its tensor; no memory is needed."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
   shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
+  copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
   config = {'model_type': KINDS[manifest['cls']], **manifest['config']}
-  config, names, ignored = huggingface.plan(config, shapes, name)
-  variables = parameters.shapes(abstract(config))
+  _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)
   assert sum(int(np.prod(shape)) for shape in variables.values()) == manifest['total_params']
-  assert not ignored and set(names) == set(shapes)
-  copies = manifest['tied_copies_that_may_also_be_present']
-  more = shapes | {copy: shapes['shared.weight'] for copy in copies}
-  _, _, ignored = huggingface.plan({'model_type': KINDS[manifest['cls']], **manifest['config']}, more, name, tied=True)
-  assert set(copies) <= set(ignored)
+  assert set(names) == set(shapes) and set(ignored) == set(copies)
 
 
 @pytest.mark.parametrize('case, kind', [
