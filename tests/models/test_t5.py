@@ -236,7 +236,7 @@ def test_configuration_survives_json():
 
 @pytest.mark.parametrize('change, message', [
     ({'heads': 0}, 'heads is 0'), ({'buckets': 7}, 'buckets is 7'), ({'max_distance': 4}, 'max_distance is 4'),
-    ({'activation': 'relu'}, "activation is 'relu'"), ({'dropout': -0.1}, 'dropout is -0.1')])
+    ({'dropout': -0.1}, 'dropout is -0.1')])
 def test_bad_configurations(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(TINY, **change)
