@@ -157,12 +157,15 @@ class ViT(nnx.Module):
   def prepare(self, images: Array | np.ndarray) -> Float[Array, 'B h w 3']:
     """Pictures as a camera gives them, [B, H, W, 3] in 0..255, to pixels in -1..1 of the network's size.
 
-    The aspect is not kept. Antialiased and rounded as Pillow does it, with which the published weights are used.
+    The aspect is not kept. Resized as Pillow does it, with which the published weights are used: antialiased, first
+    across, then down, rounded each time.
     """
-    size = (images.shape[0], *self.config.image_size, 3)
+    height, width = self.config.image_size
     resized = jnp.asarray(images, jnp.float32)
-    if size != images.shape:
-      resized = jnp.clip(jnp.round(jax.image.resize(resized, size, self.config.interpolation)), 0, 255)
+    for size in ((resized.shape[1], width), (height, width)):
+      if resized.shape[1:3] != size:
+        shape = (resized.shape[0], *size, 3)
+        resized = jnp.clip(jnp.floor(jax.image.resize(resized, shape, self.config.interpolation) + 0.5), 0, 255)
     return resized / 127.5 - 1
 
   def __call__(self, pixels: Float[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:

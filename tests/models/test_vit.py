@@ -62,8 +62,8 @@ def test_prepare_resizes_as_pillow(shared, tiny, interpolation, name):
   for i in range(3):  # two larger pictures, one smaller
     ours = np.asarray(tiny.prepare(golden[f'image_{i}'][None]))[0]
     difference = np.abs(ours - golden[f'{name}_{i}'].transpose(1, 2, 0)) * 127.5
-    # Pillow rounds to whole numbers between its two passes, with weights of 8 bits.
-    assert difference.max() < 1.01 and difference.mean() < 0.1, (i, difference.max(), difference.mean())
+    # Pillow's weights are whole numbers, so that a half may go the other way.
+    assert difference.max() < 1.01 and difference.mean() < 0.01, (i, difference.max(), difference.mean())
 
 
 def test_what_is_left_over_of_a_picture_is_cut(tiny):
@@ -84,7 +84,7 @@ def test_rematerialisation_changes_nothing(tiny):
   def gradients(model):
     def loss(model):
       return jnp.mean(jnp.square(model(picture(), nnx.Rngs(dropout=7))))
-    return nnx.value_and_grad(loss)(model)
+    return nnx.jit(nnx.value_and_grad(loss))(model)
   (value, grads), (value_again, grads_again) = gradients(tiny), gradients(other)
   np.testing.assert_allclose(value, value_again, rtol=1e-6)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), nnx.to_pure_dict(grads),
