@@ -95,9 +95,12 @@ def test_answers(plain):
 
 
 def test_nothing_that_is_doubtful_is_asked():
-  level = view(('red cube', 0.50, -0.02), ('blue cube', 0.52, 0.00))
-  assert not asked(level, 'is_left') and not asked(level, 'is_in_front') and not asked(level, 'outermost')
+  level = view(('red cube', 0.50, -0.10), ('blue cube', 0.52, 0.00))
+  assert asked(level, 'is_left') and not asked(level, 'is_in_front')
   assert not asked(level, 'colour')  # which cube?
+  in_line = view(('red cube', 0.44, 0.00), ('blue cube', 0.58, 0.02))
+  assert asked(in_line, 'is_in_front') and not asked(in_line, 'is_left')
+  assert {q.split()[-1] for q in asked(in_line, 'outermost')} == {'camera?'}
   with_bowl = view(('red cube', 0.60, -0.15), bowl=(0.5, 0.0))
   assert not {f'How many {c} objects are there?' for c in ('blue', 'green', 'white', 'black')} & set(
       asked(with_bowl, 'count_colour'))
