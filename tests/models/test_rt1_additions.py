@@ -33,9 +33,10 @@ def built(config):
   return build(config, rngs=nnx.Rngs(0))
 
 
-def gradients(config, batch):
-  """{variable: gradient} of the training loss."""
-  graphdef, params, stats, constants = state.split(built(config))
+@pytest.fixture(scope='module')
+def gradients():
+  """{variable: largest gradient} of the training loss with all additions."""
+  graphdef, params, stats, constants = state.split(built(ALL))
 
   @jax.jit
   def gradient(params, batch):
@@ -43,7 +44,7 @@ def gradients(config, batch):
       terms = state.merge(graphdef, params, stats, constants).loss(batch, train=True)
       return terms.total / terms.weight
     return jax.grad(loss)(params)
-  return {name: np.abs(leaf).max() for name, leaf in state.named(gradient(params, batch)).items()}
+  return {name: np.abs(leaf).max() for name, leaf in state.named(gradient(params, batch_of(ALL))).items()}
 
 
 def test_off_by_default():
@@ -67,8 +68,8 @@ def test_a_batch_with_waypoints_changes_nothing_where_they_do_not_count():
 @pytest.mark.parametrize('part', ['tokenizer/queried/query/kernel', 'tokenizer/queried/coordinates/kernel',
                                   'waypoint/linear/kernel', 'tokenizer/encoder/blocks/0/conv',
                                   'tokenizer/encoder/blocks/1/film/mult/kernel', 'tokenizer/film/add/kernel'])
-def test_the_gradient_reaches(part):
-  assert gradients(ALL, batch_of(ALL))[part] > 1e-7
+def test_the_gradient_reaches(gradients, part):
+  assert gradients[part] > 1e-7
 
 
 def test_dense_block_is_a_convolution_with_norm_film_and_residual():
