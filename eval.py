@@ -22,7 +22,7 @@ class Config:
   """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights.
   With --env also 'expert', the environment's script, and 'random'. Or a log, .jsonl, of episodes that ran elsewhere."""
   env: str = ''
-  """Environment to act in: tabletop."""
+  """Environment to act in: tabletop, or metaworld/TASK, such as metaworld/reach-v3."""
   dataset: str = ''
   """Folder of an RLDS dataset, gs:// folder or TFDS name to replay."""
   split: tuple[str, ...] = ()
@@ -32,6 +32,8 @@ class Config:
   """--env: so many of each split, 0 = 100. --dataset: the first ones of the split, 0 = all."""
   show: int = 8
   """How many episodes get pictures on the page."""
+  videos: int = 0
+  """--env: how many of these move as well; each makes the page up to half a megabyte heavier."""
   output: str = ''
   """Folder to write the report into; empty = reports/CHECKPOINT-ENV_OR_DATASET-SPLIT."""
   skills: tuple[str, ...] = ()
@@ -44,8 +46,8 @@ class Config:
   """--env: hold the robot for a step where the policy's mean confidence is below; 0 = never."""
   encoder: str = ''
   """--env: instruction encoder, a folder or a table; empty = the built-in one."""
-  renderer: str = 'rays'
-  """--env: what makes the pictures: rays or gl."""
+  renderer: str = ''
+  """--env: what makes the pictures: rays or gl; empty = rays in the tabletop, gl in Meta-World."""
   image_size: tuple[int, int] | None = None
   """--env: height and width of the pictures; none = those of the data that the policy was trained on, or 96 96."""
   environments: int = 0
@@ -56,13 +58,13 @@ class Config:
       raise ValueError('a log of episodes is reported as it is: leave out --env and --dataset.')
     if bool(self.env) == bool(self.dataset) and not self.is_log():
       raise ValueError('give either --env, to act in a simulator, or --dataset, to replay recorded episodes.')
-    for name in ('episodes', 'show', 'environments'):
+    for name in ('episodes', 'show', 'videos', 'environments'):
       if getattr(self, name) < 0:
         raise ValueError(f'--{name} is {getattr(self, name)}, it must be at least 0.')
     if not 0 <= self.threshold <= 1:
       raise ValueError(f'--threshold is {self.threshold}, it must be a probability, from 0 (never) to 1.')
     if self.dataset:
-      unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder') if getattr(self, n)]
+      unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder', 'videos') if getattr(self, n)]
       if unused or len(self.split) > 1:
         surplus = ', '.join(f'--{name}' for name in unused) or 'second one'
         raise ValueError(f'--dataset replays one split and takes no {surplus}.')
@@ -74,7 +76,7 @@ class Config:
     checkpoint, dataset = (pathlib.Path(p).resolve() for p in (self.checkpoint, self.dataset or self.env))
     if re.fullmatch(r'\d+\.\d+\.\d+', dataset.name):
       dataset = dataset.parent  # the version's folder tells less than the dataset's
-    what = [] if self.is_log() else [dataset.name]
+    what = [] if self.is_log() else [self.env or dataset.name]
     name = '-'.join([checkpoint.name, *what, *(self.split or (['val'] if self.dataset else []))])
     return pathlib.Path(self.output or f'reports/{re.sub(r"[^a-zA-Z0-9._-]+", "_", name)}')
 
@@ -91,11 +93,11 @@ def main() -> None:
 def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation import simulate
 
-  settings = {'image_size': config.image_size or simulate.picture_size(config.checkpoint) or (96, 96),
-              'renderer': config.renderer}
+  size = config.image_size or simulate.picture_size(config.checkpoint) or (96, 96)
+  settings = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
   world = simulate.open_world(config.env, config.split, config.skills, settings)
   evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
-                                   config.threshold, config.encoder)
+                                   config.threshold, config.encoder, config.videos)
   _print(simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
 
 

@@ -8,6 +8,7 @@ are medians over single pictures.
 """
 import argparse
 import concurrent.futures
+import functools
 import json
 import multiprocessing
 import os
@@ -111,7 +112,8 @@ def picture_ms(size: tuple[int, int], options: argparse.Namespace) -> float:
 
 def vector_steps_per_second(options: argparse.Namespace) -> float:
   """Of random actions: the experts are not in the processes."""
-  vector = envs.make_vector('tabletop', options.processes, image_size=(96, 96), renderer=options.renderer, wrist=False)
+  make = functools.partial(envs.make, 'tabletop', image_size=(96, 96), renderer=options.renderer, wrist=False)
+  vector = envs.make_vector(make, options.processes)
   vector.reset(seed=list(range(options.processes)))
   vector.action_space.seed(0)
   steps, start = 0, time.perf_counter()

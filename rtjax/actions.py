@@ -355,7 +355,14 @@ POSE_7D = ActionSpec((
     classes('gripper', 2),
 ))
 
-SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D}
+# Meta-World's four numbers as it takes and records them (its sawyer_xyz_env.py): changes of where the gripper is to be,
+# and the effort of its fingers (-1 opens, 1 closes). Its arm faces y.
+METAWORLD = ActionSpec((
+    ActionField('translation', 3, -1.0, 1.0, unit='cm', frame='base', mirror=(-1, 1, 1)),
+    ActionField('gripper_effort', 1, -1.0, 1.0),
+))
+
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD}
 
 
 def get(name: str) -> ActionSpec:

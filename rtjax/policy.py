@@ -6,9 +6,10 @@ own time. What is remembered, and how it moves on with a frame, is the model's (
     policy = rtjax.load_policy(path)               one robot
     policies = rtjax.load_policy(path, robots=8)   eight at once: each its own history and instruction, one call
 """
+import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -64,10 +65,13 @@ class BatchPolicy:
     self._encoder = encoder
     self._graphdef, self._variables = nnx.split(model)
     self._blank = _blank(self._graphdef, self._variables)
-    # One slot more than robots: calls for fewer of them are filled up with it.
-    self._histories = jax.tree.map(lambda leaf: jnp.repeat(leaf, robots + 1, 0), self._blank)
+    self._histories = self._all_blank()  # None after a failure, until a slot is reset
     self._embeddings = np.zeros((robots + 1, self.config.embedding_size), np.float32)
     self._ready = np.zeros(robots, bool)
+
+  def in_episode(self, slot: int) -> bool:
+    """Whether a slot was `reset` and its history is intact, so that `step` may go on."""
+    return bool(self._ready[self._checked(slot)])
 
   def history(self, slot: int) -> Any:
     """What a slot remembers, with a leading axis of 1, for tests and tools."""
@@ -76,7 +80,9 @@ class BatchPolicy:
   def reset(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
     """Forgets all frames of a slot and sets what to do: an instruction, or its embedding (float32 [512])."""
     self._set(slot, instruction, embedding)
-    self._histories = _write(self._histories, jnp.array([slot]), self._blank)
+    with self._all_lost_on_failure():
+      whole = self._all_blank() if self._histories is None else self._histories
+      self._histories = _write(whole, jnp.array([slot]), self._blank)
     self._ready[slot] = True
 
   def set_instruction(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
@@ -94,6 +100,8 @@ class BatchPolicy:
 
     Raises:
       ValueError: a slot was not `reset`, or is named twice; the pictures or the states are not what the network takes.
+      RuntimeError: the device failed, for want of memory say. All slots have lost their histories and need `reset`;
+        then the policy goes on.
     """
     images = np.asarray(images)
     rows = np.array([self._checked(slot) for slot in (range(self.robots) if slots is None else slots)], int)
@@ -109,9 +117,26 @@ class BatchPolicy:
     missing = _call_size(len(rows), self.robots) - len(rows)
     padded = np.concatenate([rows, np.full(missing, self.robots)])
     images, states = jax.tree.map(lambda array: _filled_up(array, missing), (images, states))
-    self._histories, logits = _step(self._graphdef, self.image_size, self._variables, self._histories, padded,
-                                    images, self._embeddings[padded], states)
-    return [self._output(row) for row in np.asarray(logits)[:len(rows)]]
+    with self._all_lost_on_failure():
+      self._histories, found = _step(self._graphdef, self.image_size, self._variables, self._histories, padded,
+                                     images, self._embeddings[padded], states)
+      logits = np.asarray(found)  # in here: what fails on the device is known only now
+    return [self._output(row) for row in logits[:len(rows)]]
+
+  def _all_blank(self) -> Any:
+    # One slot more than robots: calls for fewer of them are filled up with it.
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, self.robots + 1, 0), self._blank)
+
+  @contextlib.contextmanager
+  def _all_lost_on_failure(self) -> Iterator[None]:
+    """For calls that are given the histories to overwrite: one that dies on the device leaves none of them behind."""
+    try:
+      yield
+    except jax.errors.JaxRuntimeError as error:
+      self._ready[:] = False
+      self._histories = None
+      raise RuntimeError(f'the device failed in the policy: {error}. All histories are lost: call reset for every slot '
+                         'before its next step.') from error
 
   def _check_pictures(self, images: np.ndarray, count: int) -> None:
     views = self.config.views

@@ -190,7 +190,7 @@ def test_expert_does_as_in_one_process(evaluate, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (('--env', 'tabeltop'), "unknown environment 'tabeltop', expected one of ['tabletop']. Did you mean 'tabletop'?"),
+    (('--env', 'tabeltop'), "unknown environment 'tabeltop', expected one of ['metaworld', 'tabletop']. Did you mean"),
     (('--env', 'tabletop', '--split', 'sen'), "Did you mean 'seen'?"),
     (('--env', 'tabletop', '--skills', 'pik'), "unknown skill 'pik'"),
     (('--env', 'tabletop', '--split', 'distractors_many', '--skills', 'knock'), "have none of the skills ['knock']"),

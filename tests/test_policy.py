@@ -9,6 +9,7 @@ from flax import nnx
 from tiny_rt1 import TINY
 
 from rtjax import instructions
+from rtjax import policy as policy_module
 from rtjax.models import MultiviewConfig, build
 from rtjax.policy import BatchPolicy, Policy
 
@@ -169,6 +170,32 @@ def test_bad_slots(model):
   with pytest.raises(ValueError, match='robots is 0'):
     BatchPolicy(model, 0)
   assert policies.step(frames(0), []) == []
+
+
+@pytest.mark.parametrize('call', ['_step', '_write'])
+def test_a_failure_of_the_device_is_survived(model, monkeypatch, call):
+  """It overwrites the histories and dies: one clear error, then all slots begin anew as if nothing had been."""
+  policies, images = BatchPolicy(model, 2), frames(3)
+  for slot in range(2):
+    policies.reset(slot, embedding=embedding(slot))
+  first = policies.step(images[:2])
+  run = getattr(policy_module, call)
+
+  def dies(*arguments):
+    run(*arguments)
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+  monkeypatch.setattr(policy_module, call, dies)
+  with pytest.raises(RuntimeError, match=r'RESOURCE_EXHAUSTED.*call reset for every slot'):
+    policies.step(images[:2]) if call == '_step' else policies.reset(0, embedding=embedding())
+  monkeypatch.undo()
+  assert not policies.in_episode(0) and not policies.in_episode(1)
+  policies.reset(1, embedding=embedding(1))
+  with pytest.raises(ValueError, match='slot 0 has no episode'):
+    policies.step(images[:2])
+  policies.reset(0, embedding=embedding(0))
+  for again, expected in zip(policies.step(images[:2]), first, strict=True):
+    np.testing.assert_array_equal(again.logits, expected.logits)
 
 
 def test_a_policy_of_several_views_and_the_robots_state():

@@ -1,20 +1,21 @@
 """Environments to judge policies in: gymnasium environments, found by name."""
 import difflib
-import functools
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   import gymnasium
 
-# Imported at first use: a simulator is an extra.
-_ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop')}
+# Name: module, class, extra. Imported at first use: a simulator is an extra.
+_ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
+         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld')}
+_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
 
 
 def names() -> list[str]:
-  """The environments there are."""
+  """The environments there are; 'metaworld' has one for each of its tasks, such as 'metaworld/reach-v3'."""
   return sorted(_ENVS)
 
 
@@ -22,19 +23,16 @@ def make(name: str, **settings: Any) -> 'gymnasium.Env':
   """The environment called `name`: `make('tabletop', split='seen', image_size=(96, 96), renderer='rays', seed=0)`.
 
   Raises:
-    ValueError: there is no such environment, split or renderer.
+    ValueError: there is no such environment, task, split or renderer.
     ImportError: the simulator is not installed.
   """
-  require_known('environment', name, names())
-  module, cls = _ENVS[name]
-  return getattr(_import(module, name), cls)(**settings)
+  task = name.partition('/')[2]
+  return _class(name)(**({'task': task} if task else {}), **settings)
 
 
 def splits(name: str) -> dict[str, tuple[str, ...]]:
-  """The splits of an environment, and the skills of each. Raises as `make`."""
-  require_known('environment', name, names())
-  found = _import(_ENVS[name][0].rpartition('.')[0] + '.splits', name).SPLITS
-  return {split: settings.skills for split, settings in found.items()}
+  """The splits of an environment, and the skills of each; none where the seed alone decides. Raises as `make`."""
+  return dict(_class(name).skills)
 
 
 def require_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -45,17 +43,16 @@ def require_known(what: str, name: str, known: Sequence[str]) -> None:
                      + (f' Did you mean {close[0]!r}?' if close else ''))
 
 
-def make_vector(name: str, count: int, **settings: Any) -> 'gymnasium.vector.VectorEnv':
-  """`count` environments in as many processes; the settings are those of `make`.
+def make_vector(make_one: 'Callable[[], gymnasium.Env]', count: int) -> 'gymnasium.vector.AsyncVectorEnv':
+  """`count` environments in as many processes; `make_one` must be picklable, such as `functools.partial(make, name)`.
 
   `reset(seed=[...])` takes one seed per environment. An episode that ended stays so until
   `reset(options={'reset_mask': bool [count]})` starts the masked ones anew.
   """
-  require_known('environment', name, names())
   from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-  # gymnasium 1.4 loses texts in shared memory.
-  return AsyncVectorEnv([functools.partial(make, name, **settings)] * count, shared_memory=False, context='spawn',
-                        autoreset_mode=AutoresetMode.DISABLED)
+  # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
+  return AsyncVectorEnv(
+      [make_one] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
 
 
 def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> None:
@@ -71,10 +68,14 @@ def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> No
                   f'of {renderer_name!r}: success may be lower than it could be.', stacklevel=2)
 
 
-def _import(module: str, name: str) -> Any:
+def _class(name: str) -> Any:
+  """The class of an environment."""
+  family, _, task = name.partition('/')
+  require_known('environment', name if task and family != 'metaworld' else family, names())
+  module, cls, extra = _ENVS[family]
   try:
-    return importlib.import_module(module)
+    return getattr(importlib.import_module(module), cls)
   except ModuleNotFoundError as error:
-    if error.name not in ('mujoco', 'gymnasium'):
+    if error.name not in _SIMULATORS:
       raise
-    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[sim]'.") from error
+    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[{extra}]'.") from error

@@ -89,6 +89,34 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]
   return success.mcnemar([one['success'] for one, _ in pairs], [other['success'] for _, other in pairs])
 
 
+def side_by_side(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """What several policies of a report have to say together.
+
+  Returns:
+    'comparisons': of the first with each other one, see `compare`, and their names; 'curve', see `curve`.
+
+  Raises:
+    ValueError: two share no episode.
+  """
+  first, *others = policies
+  return {'comparisons': [{'first': first['name'], 'second': other['name'],
+                           **compare(first['episodes'], other['episodes'])} for other in others],
+          'curve': curve(policies)}
+
+
+def curve(policies: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+  """Success over demonstrations, or over training steps where all had equally many, if several policies tell.
+
+  Returns:
+    'over': 'demonstrations' or 'step', what is `at` in the 'points', each a share and its policy's 'name', in order.
+  """
+  known = [p for p in policies if p['identity'].get('step') is not None]
+  over = 'demonstrations' if len({p['identity'].get('demonstrations') for p in known} - {None}) > 1 else 'step'
+  points = sorted(({'at': p['identity'][over], 'name': p['name'], **p['summary']['success']} for p in known
+                   if p['identity'].get(over) is not None), key=lambda point: point['at'])
+  return {'over': over, 'points': points} if len({point['at'] for point in points}) > 1 else None
+
+
 def quantiles(values: Sequence[float], percents: Sequence[int]) -> dict[str, float] | None:
   if not values:
     return None

@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 
 from rtjax.evaluation import charts
-from rtjax.evaluation.closed_loop_tables import between, plus, tables
+from rtjax.evaluation.closed_loop_tables import OVER, between, plus, seeds, tables
 from rtjax.evaluation.style import document
 from rtjax.evaluation.text import count, number, percent
 
 _BINS = 16  # of the histogram of lengths
 
 
-def page(report: dict[str, Any], films: pathlib.Path, show: int) -> str:
-  """The whole HTML file; `show` episodes of the first policy get their filmstrips, from the folder `films`."""
+def page(report: dict[str, Any], films: pathlib.Path, show: int, videos: int = 0) -> str:
+  """The whole HTML file; `show` episodes of the first policy get their filmstrips, from the folder `films`.
+
+  `videos` of these have their video below.
+  """
   policy = report['policies'][0]
   title = f'{percent(policy["summary"]["success"]["rate"])} success in {report["protocol"]["env"]}'
   body = (_head(report), _tiles(policy['summary']), _facts(report), *(table.html() for table in tables(report)),
-          _lengths(policy['episodes'], report['protocol']['max_steps']), _curve(report['policies']),
-          _films(policy['episodes'], films, show), _method(report['protocol']), _protocol(report))
+          _curve(report['curve']), _lengths(policy['episodes'], report['protocol']['max_steps']),
+          _films(policy['episodes'], films, show, videos), _method(report['protocol']), _protocol(report))
   return document(title, ''.join(body))
 
 
@@ -113,43 +116,38 @@ def _lengths(records: Sequence[Mapping[str, Any]], longest: int) -> str:
 </figure>"""
 
 
-def _curve(policies: Sequence[dict[str, Any]]) -> str:
-  """Success over demonstrations, or over training steps where all had equally many, if several policies tell."""
-  known = [p for p in policies if p['identity'].get('step') is not None]
-  by = 'demonstrations' if len({p['identity'].get('demonstrations') for p in known} - {None}) > 1 else 'step'
-  found = sorted((p['identity'][by], p['summary']['success']) for p in known if p['identity'].get(by) is not None)
-  if len({x for x, _ in found}) < 2:
+def _curve(curve: dict[str, Any] | None) -> str:
+  if curve is None:
     return ''
-  most = found[-1][0]
-  places = [(100 * x / most, share['rate']) for x, share in found]
-  whiskers = ''.join(charts.polyline([(100 * x / most, bound) for bound in share['interval']], charts.PERCENT, 'policy')
-                     for x, share in found)
+  points, words = curve['points'], OVER[curve['over']]
+  xs = [100 * point['at'] / points[-1]['at'] for point in points]
+  places = [(x, point['rate']) for x, point in zip(xs, points, strict=True)]
+  whiskers = ''.join(charts.polyline([(x, bound) for bound in point['interval']], charts.PERCENT, 'policy')
+                     for x, point in zip(xs, points, strict=True))
   marks = whiskers + charts.polyline(places, charts.PERCENT, 'policy') + charts.points(places, charts.PERCENT)
-  words = {'step': 'training steps', 'demonstrations': 'demonstrations trained on'}[by]
-  ticks = [(100 * x / most, f'{x:,}') for x, _ in found]
+  ticks = [(x, f'{point["at"]:,}') for x, point in zip(xs, points, strict=True)]
   return f"""
-<h2>Success over {words}</h2>
 <figure>
 <div class="plots">
 {charts.plot(marks, charts.PERCENT, 100, f'Success over {words}')}
 {charts.x_axis(ticks, words)}
 </div>
-<figcaption>All checkpoints on the same episodes, with Wilson’s 95 % interval.</figcaption>
 </figure>"""
 
 
-def _films(records: Sequence[Mapping[str, Any]], films: pathlib.Path, show: int) -> str:
+def _films(records: Sequence[Mapping[str, Any]], films: pathlib.Path, show: int, videos: int) -> str:
   chosen = [record for record in choose(records, show) if _film(record, films).exists()]
   if not chosen:
     return ''
+  moving = choose([record for record in chosen if _film(record, films, 'webp').exists()], videos)
   return f"""
 <h2>Episodes</h2>
 <p>{count(len(chosen), 'episode')} of {len(records)}: the first successes of each skill, and the first failures of each
 kind. The policy’s pictures at the steps below them, from left to right.</p>
-{''.join(_episode(record, films) for record in chosen)}"""
+{''.join(_episode(record, films, record in moving) for record in chosen)}"""
 
 
-def _episode(record: Mapping[str, Any], films: pathlib.Path) -> str:
+def _episode(record: Mapping[str, Any], films: pathlib.Path, moves: bool) -> str:
   picture = base64.b64encode(_film(record, films).read_bytes()).decode()
   steps = ''.join(f'<span>{step}</span>' for step in record['film'])
   outcome = 'success' if record['success'] else f'failed: {record["failure"]}, {record["deed"]}'
@@ -161,12 +159,19 @@ def _episode(record: Mapping[str, Any], films: pathlib.Path) -> str:
 <h3>{html.escape(record['instruction'] or 'no instruction')}</h3>
 <div class="facts">{html.escape(' · '.join(filter(None, facts)))}</div>
 <div class="strip" style="width:{10 * len(record['film'])}%"><img alt="filmstrip of the episode"
-src="data:image/jpeg;base64,{picture}"><div>{steps}</div></div>
+src="data:image/jpeg;base64,{picture}"><div>{steps}</div></div>{_video(record, films) if moves else ''}
 </section>"""
 
 
-def _film(record: Mapping[str, Any], films: pathlib.Path) -> pathlib.Path:
-  return films / f'{record["split"]}-{record["skill"] or "any"}-{record["seed"]}.jpg'
+def _video(record: Mapping[str, Any], films: pathlib.Path) -> str:
+  data = base64.b64encode(_film(record, films, 'webp').read_bytes()).decode()
+  return f"""
+<details open class="video"><summary>Video</summary><img alt="video of the episode"
+src="data:image/webp;base64,{data}"></details>"""
+
+
+def _film(record: Mapping[str, Any], films: pathlib.Path, kind: str = 'jpg') -> pathlib.Path:
+  return films / f'{record["split"]}-{record["skill"] or "any"}-{record["seed"]}.{kind}'
 
 
 def _method(protocol: dict[str, Any]) -> str:
@@ -188,15 +193,11 @@ step."""
 
 
 def _protocol(report: dict[str, Any]) -> str:
-  rows = ''.join(f'<dt>{html.escape(split)}</dt><dd>{_seeds(report["policies"][0]["episodes"], split)}</dd>'
+  rows = ''.join(f'<dt>{html.escape(split)}</dt><dd>{seeds(report, split)}</dd>'
                  for split in report['protocol']['splits'])
-  text = json.dumps({k: v for k, v in report['protocol'].items()}, indent=1)
+  text = json.dumps(report['protocol'], indent=1)
   return f"""
 <h2>Protocol</h2>
 <details><summary>Settings</summary><pre>{html.escape(text)}</pre></details>
 <details><summary>Every seed, by split; failures in brackets</summary><dl>{rows}</dl></details>"""
 
-
-def _seeds(records: Sequence[Mapping[str, Any]], split: str) -> str:
-  return ' '.join(str(record['seed']) if record['success'] else f'({record["seed"]})'
-                  for record in records if record['split'] == split)

@@ -7,6 +7,7 @@ from rtjax.evaluation.tables import Table
 from rtjax.evaluation.text import count, number, percent
 
 _NO_INTERVAL = '–'
+OVER = {'step': 'training steps', 'demonstrations': 'demonstrations trained on'}
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
@@ -17,7 +18,14 @@ def tables(report: dict[str, Any]) -> list[Table]:
   found += [_splits(summary), _skills(summary)]
   if summary['failures']:
     found += [_failures(policies), _deeds(summary)]
-  return [*found, _running(policies)]
+  found.append(_running(policies))
+  return [*found, _curve(report['curve'])] if report['curve'] else found
+
+
+def seeds(report: dict[str, Any], split: str) -> str:
+  """Every seed of a split, those that the first policy failed in brackets."""
+  return ' '.join(str(record['seed']) if record['success'] else f'({record["seed"]})'
+                  for record in report['policies'][0]['episodes'] if record['split'] == split)
 
 
 def plus(points: float) -> str:
@@ -168,3 +176,12 @@ def _running(policies: Sequence[dict[str, Any]]) -> Table:
                'a time, without compilation. Jerk: mean size of the second difference of the commanded velocity, '
                'median over episodes. Interventions: steps in which the confidence was below the threshold and the '
                'robot was held. Clipped: actions beyond the environment’s bounds.')
+
+
+def _curve(curve: dict[str, Any]) -> Table:
+  """Last, for the page draws it below."""
+  words = OVER[curve['over']]
+  rows = [[f'{point["at"]:,}', *_share(point), point['name']] for point in curve['points']]
+  return Table(f'Success over {words}', (words.capitalize(), 'Success', '95 % interval', 'Episodes', 'Policy'), rows,
+               'All checkpoints on the same episodes, with Wilson’s 95 % interval.',
+               [(point['rate'], *point['interval']) for point in curve['points']])

@@ -8,6 +8,8 @@ from PIL import Image
 # A filmstrip as wide as a page shows this many frames of this many pixels (twice what it takes, for fine screens).
 FILMSTRIP = 10
 FRAME_PIXELS = 192
+# Of a video; 80 frames of 192 pixels take 0.1 to 0.5 MB.
+VIDEO = 80
 
 
 def evenly_spaced(length: int, most: int) -> list[int]:
@@ -26,6 +28,15 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 def jpeg(image: np.ndarray) -> bytes:
   file = io.BytesIO()
   Image.fromarray(image).save(file, 'JPEG', quality=85)
+  return file.getvalue()
+
+
+def video(thumbnails: Sequence[np.ndarray], frames_per_second: float) -> bytes:
+  """Thumbnails one after the other, at most VIDEO of them, in the time that all take: an animated WebP, for ever."""
+  shown = [Image.fromarray(thumbnails[i]) for i in evenly_spaced(len(thumbnails), VIDEO)]
+  milliseconds = round(1000 * len(thumbnails) / frames_per_second / len(shown))
+  file = io.BytesIO()
+  shown[0].save(file, 'WEBP', save_all=True, append_images=shown[1:], duration=milliseconds, loop=0, quality=60)
   return file.getvalue()
 
 

@@ -39,8 +39,7 @@ def report(logs: Sequence[str]) -> dict[str, Any]:
   policies = [_policy(*found) for found in read]
   return {
       'format': FORMAT, **provenance(), 'protocol': _protocol(header, policies[0]['episodes']), 'policies': policies,
-      'comparisons': [{'first': policies[0]['name'], 'second': other['name'],
-                       **closed_loop.compare(policies[0]['episodes'], other['episodes'])} for other in policies[1:]]}
+      **closed_loop.side_by_side(policies)}
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

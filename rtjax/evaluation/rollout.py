@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rtjax import envs
 from rtjax.actions import ActionSpec
 from rtjax.evaluation import failures, frames
 from rtjax.evaluation.actors import Actor, Decision
@@ -37,11 +38,7 @@ class _Episode:
 @contextmanager
 def arena(make: MakeEnv, split: str, count: int) -> Iterator[gymnasium.vector.AsyncVectorEnv]:
   """`count` guarded environments in as many processes; `make` must be picklable."""
-  from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-  guarded = functools.partial(Guarded, make, split)
-  # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
-  vector = AsyncVectorEnv(
-      [guarded] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
+  vector = envs.make_vector(functools.partial(Guarded, make, split), count)
   try:
     vector.reset()  # starts nothing; an environment that never was reset has no observation to stand in line with
     yield vector
@@ -59,12 +56,13 @@ class Runner:
     spec: the environment's.
     control_hz: its control steps per second.
     films: folder for filmstrips, one JPEG an episode.
+    videos: whether to write an animated WebP beside each.
   """
 
   def __init__(self, actor: Actor, vector: gymnasium.vector.AsyncVectorEnv, log: Log, spec: ActionSpec,
-               control_hz: float, films: pathlib.Path):
+               control_hz: float, films: pathlib.Path, videos: bool = False):
     self._actor, self._vector, self._log, self._spec, self._hz = actor, vector, log, spec, control_hz
-    self._films = films
+    self._films, self._videos = films, videos
     self._films.mkdir(parents=True, exist_ok=True)
     self._running: list[_Episode | None] = [None] * vector.num_envs
 
@@ -128,6 +126,8 @@ class Runner:
     if shown:
       film = frames.film([episode.thumbnails[step] for step in shown])
       (self._films / f'{episode.entry.name}.jpg').write_bytes(film)
+      if self._videos:
+        (self._films / f'{episode.entry.name}.webp').write_bytes(frames.video(episode.thumbnails, self._hz))
     found = self._record(episode) | {'film': shown}
     self._log.add(found)
     return found
@@ -156,15 +156,15 @@ def jerk(actions: np.ndarray, spec: ActionSpec, control_hz: float) -> float | No
   """How much the commanded motion trembles, m/s^3: the mean size of the second difference of the commanded velocity.
 
   Args:
-    actions: float32 [L, A]; the numbers in metres are changes of position, one per control step.
+    actions: float32 [L, A]; the numbers in metres (or centimetres) are changes of position, one per control step.
 
   Returns:
     None for fewer than three steps, or where no number is in metres.
   """
-  metres = [i for i, unit in enumerate(spec.number_units) if unit == 'm']
-  if len(actions) < 3 or not metres or not np.isfinite(actions).all():
+  metres = np.array([{'m': 1.0, 'cm': 0.01}.get(unit, 0.0) for unit in spec.number_units])
+  if len(actions) < 3 or not metres.any() or not np.isfinite(actions).all():
     return None
-  return float(np.linalg.norm(np.diff(actions[:, metres] * control_hz, 2, 0), axis=-1).mean() * control_hz ** 2)
+  return float(np.linalg.norm(np.diff(actions * metres * control_hz, 2, 0), axis=-1).mean() * control_hz ** 2)
 
 
 def _closed(actions: np.ndarray, spec: ActionSpec) -> bool:

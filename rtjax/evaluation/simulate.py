@@ -17,7 +17,7 @@ from rtjax.actions import ActionSpec
 from rtjax.evaluation import actors, closed_loop, rollout
 from rtjax.evaluation.actors import Actor
 from rtjax.evaluation.closed_loop_page import page
-from rtjax.evaluation.closed_loop_tables import tables
+from rtjax.evaluation.closed_loop_tables import seeds, tables
 from rtjax.evaluation.protocol import FIRST_SEED, FORMAT, Entry, Log, entries
 from rtjax.evaluation.provenance import provenance
 from rtjax.evaluation.text import count, percent
@@ -48,7 +48,7 @@ def open_world(name: str, splits: Sequence[str], skills: Sequence[str], settings
 
   Args:
     splits, skills: those to judge; none = all.
-    settings: of `rtjax.envs.make`, such as image_size and renderer.
+    settings: of `rtjax.envs.make`, such as image_size and renderer; without one, the environment's own is recorded.
 
   Raises:
     ValueError: there is no such environment, split, skill or renderer, or it does not run here.
@@ -61,6 +61,7 @@ def open_world(name: str, splits: Sequence[str], skills: Sequence[str], settings
       env.reset(seed=0)
     finally:
       env.close()
+    settings = {**settings, 'renderer': env.renderer_name}
   except (ImportError, RuntimeError) as error:
     raise ValueError(str(error)) from error
   return World(name, settings, make, chosen, env.action_spec, env.control_hz, env.max_steps)
@@ -92,12 +93,14 @@ class Evaluation:
     environments: at a time.
     threshold: below this mean confidence the robot is held; 0 = never.
     encoder: for instructions; see `rtjax.instructions.open_encoder`; empty = the built-in one.
+    videos: how many episodes move on the page; if any, all are filmed, since only their ends tell which to show.
   """
   world: World
   episodes: int
   environments: int
   threshold: float = 0.0
   encoder: str = ''
+  videos: int = 0
 
   @property
   def entries(self) -> list[Entry]:
@@ -136,16 +139,16 @@ def judge(evaluation: Evaluation, checkpoint: str, baselines: Sequence[str], oth
   policies += [found | {'name': name} for name, found in earlier.items()]
   report = {
       'format': FORMAT, **provenance(), 'protocol': evaluation.protocol(), 'policies': policies,
-      'comparisons': [_comparison(policies[0], other) for other in policies[1:]]}
-  write(folder, report, show)
+      **closed_loop.side_by_side(policies)}
+  write(folder, report, show, evaluation.videos)
   return report
 
 
-def write(folder: pathlib.Path, report: dict[str, Any], show: int) -> None:
+def write(folder: pathlib.Path, report: dict[str, Any], show: int, videos: int = 0) -> None:
   """Writes the report as JSON for programs, Markdown, and one HTML file that needs nothing else."""
   (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
   (folder / 'report.md').write_text(markdown(report), encoding='utf-8')
-  (folder / 'report.html').write_text(page(report, folder / 'films', show), encoding='utf-8')
+  (folder / 'report.html').write_text(page(report, folder / 'films', show, videos), encoding='utf-8')
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -154,12 +157,14 @@ def markdown(report: dict[str, Any]) -> str:
           f'{percent(success["rate"])} of {count(success["episodes"], "episode")}, {report["created"]}, '
           f'{report["machine"]}.\n')
   protocol = f'## Protocol\n\n```json\n{json.dumps(report["protocol"], indent=1)}\n```\n'
+  protocol += '\nEvery seed, by split; failures in brackets:\n\n' + ''.join(
+      f'- {split}: {seeds(report, split)}\n' for split in report['protocol']['splits'])
   return '\n'.join([head, *(table.markdown() for table in tables(report)), protocol])
 
 
 def versions() -> dict[str, str]:
   """Of what decides the outcome of an episode."""
-  names = ('rtjax', 'mujoco', 'gymnasium', 'jax', 'flax', 'numpy')
+  names = ('rtjax', 'mujoco', 'metaworld', 'gymnasium', 'jax', 'flax', 'numpy')
   found = {}
   for name in names:
     try:
@@ -230,7 +235,8 @@ def _run_all(evaluation: Evaluation, loaded: Sequence[Actor], folder: pathlib.Pa
   logs = [Log(place, evaluation.header(actor)) for place, actor in zip(places, loaded, strict=True)]
   with rollout.arena(world.make, next(iter(world.splits)), evaluation.environments) as vector:
     for place, actor, log in zip(places, loaded, logs, strict=True):
-      runner = rollout.Runner(actor, vector, log, world.spec, world.control_hz, place / 'films')
+      runner = rollout.Runner(actor, vector, log, world.spec, world.control_hz, place / 'films',
+                              evaluation.videos > 0)
       _run(runner, log, wanted, actor.name)
       records = log.records(wanted)
       yield {'name': actor.name, 'identity': actor.identity, 'summary': closed_loop.summarize(records),
@@ -258,11 +264,6 @@ def _folder_name(actor: Actor) -> str:
 
 def _without(record: Mapping[str, Any], name: str) -> dict[str, Any]:
   return {key: value for key, value in record.items() if key != name}
-
-
-def _comparison(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-  return {'first': first['name'], 'second': second['name'],
-          **closed_loop.compare(first['episodes'], second['episodes'])}
 
 
 def _report_file(name: str) -> pathlib.Path | None:

@@ -124,6 +124,7 @@ small { font-size: inherit; }
 .strip, details { font: .75rem/1.4 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
 .strip, summary { color: var(--quiet); }
 details { margin: .8rem 0; }
+.video img { display: block; height: 12rem; margin-top: .3rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 @media (max-width: 40rem) {
@@ -145,6 +146,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   h2, h3, .key, .facts { break-after: avoid; }
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .pair { break-inside: avoid; }
+  .video { display: none; }
   .plots { --height: 3cm; font-size: 6pt; }
   .episode { margin: .6rem 0 1rem; }
   .episode .plots { --height: .85cm; row-gap: .1cm; }

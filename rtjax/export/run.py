@@ -4,6 +4,7 @@ import importlib
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 import rtjax
 from rtjax import models
@@ -24,7 +25,8 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
   Args: as in __main__.py.
 
   Raises:
-    ValueError: the folder holds something or cannot be written, or a float32 export does not agree with the model.
+    ValueError: the folder holds something or cannot be written, the format cannot express the network, or a float32
+      export does not agree with the model.
     FileNotFoundError: no checkpoint, or no dataset.
   """
   try:
@@ -40,7 +42,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as scratch:
       written = pathlib.Path(scratch) / 'export'
       written.mkdir()
-      format.save(step, written, int8)
+      _save(format, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
           {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
       found = check.compare(check.reference(policy, shown), format.load(written, step), step, shown)
@@ -64,6 +66,15 @@ def load(checkpoint: str, picture: tuple[int, int] | None = None) -> tuple[Polic
   model = models.from_values(dataclasses.replace(loaded.config, dtype='float32'), parameters.named(loaded.model))
   policy = Policy(model, loaded.embedding_id, loaded.image_size)
   return policy, Step(model, picture or policy.image_size or _RELEASED_PICTURE, policy.image_size, policy.embedding_id)
+
+
+def _save(format: Any, step: Step, folder: pathlib.Path, int8: bool) -> None:
+  try:
+    format.save(step, folder, int8)
+  except NotImplementedError as error:
+    name = format.__name__.rpartition('.')[2]
+    raise ValueError(f'--to {name} cannot express this network: {error} Take stablehlo or safetensors, which hold any '
+                     'RT-1, or serve it.') from error
 
 
 def _refuse(folder: pathlib.Path) -> None:

@@ -130,6 +130,9 @@ class Batcher:
   def _prepare(self, request: _Request) -> None:
     """Brings the session's slot to what the observation asks for."""
     session, observation = request.session, request.observation
+    if not request.begins and not self._policies.in_episode(session.slot):
+      session.started = False
+      raise RuntimeError('the history of this episode was lost when a step of other clients failed.')
     task = observation.embedding if observation.instruction is None else observation.instruction
     if task is None:
       task = session.task

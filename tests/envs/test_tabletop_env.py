@@ -1,4 +1,5 @@
 """The tabletop as an environment: the gymnasium contract, determinism, what it says about an episode."""
+import functools
 import hashlib
 import subprocess
 import sys
@@ -229,7 +230,7 @@ def test_same_renderer_does_not():
 
 
 def test_vector():
-  vector = envs.make_vector('tabletop', 2, **SMALL)
+  vector = envs.make_vector(functools.partial(envs.make, 'tabletop', **SMALL), 2)
   try:
     observation, info = vector.reset(seed=[7, 8])
     for index, seed in enumerate((7, 8)):

@@ -87,7 +87,7 @@ def report(*policies, **protocol):
       'env': 'toy', 'settings': {'size': [8, 8]}, 'splits': {'seen': ['pick']}, 'episodes_per_split': 3,
       'first_seed': 0, 'control_hz': 5, 'max_steps': 80, 'threshold': 0.0, 'versions': {'mujoco': '3'}} | protocol
   return {'created': '2026-01-01T00:00:00+00:00', 'machine': 'cpu', 'protocol': settings, 'policies': list(policies),
-          'comparisons': [simulate._comparison(policies[0], p) for p in policies[1:]]}
+          **closed_loop.side_by_side(policies)}
 
 
 def policy(name='mine', records=RECORDS, **identity):
@@ -113,6 +113,23 @@ def test_page(tmp_path):
   assert '+66.7' in shown
 
 
+def test_videos(tmp_path):
+  for r in RECORDS:
+    for kind, content in (('jpg', b'film'), ('webp', b'video')):
+      (tmp_path / f'{r["split"]}-{r["skill"]}-{r["seed"]}.{kind}').write_bytes(content)
+  (tmp_path / 'seen-pick-0.webp').unlink()  # from before videos were asked for
+  text = page(report(policy()), tmp_path, 6, 2)
+  assert text.count('src="data:image/jpeg') == 6 and text.count('src="data:image/webp') == 2
+  moving = [block for block in text.split('<section')[1:] if 'image/webp' in block]
+  assert ['failed: ' in block for block in moving] == [False, True] and 'seed 0' not in moving[0]
+  assert 'image/webp' not in page(report(policy()), tmp_path, 6)
+
+
+def test_markdown_lists_every_seed():
+  lines = simulate.markdown(report(policy(), splits={'seen': ['pick', 'open'], 'clutter': ['pick']})).splitlines()
+  assert lines[-2:] == ['- seen: 0 1 (2)', '- clutter: (0)']
+
+
 def test_page_without_success_film_or_show(tmp_path):
   text = page(report(policy(records=[record(milliseconds=[])])), tmp_path, 8)
   assert 'class="episode"' not in text and 'Length of successful' not in text
@@ -123,6 +140,8 @@ def test_curve_over_checkpoints(tmp_path):
   steps = [policy('late', step=200, demonstrations=500), policy('early', RECORDS[3:], step=100, demonstrations=500)]
   text = page(report(*steps), tmp_path, 0)
   assert 'Success over training steps' in text and re.findall(r'>(100|200)</span>', text) == ['100', '200']
+  table = next(t for t in tables(report(*steps)) if t.title == 'Success over training steps')
+  assert [(row[0], row[3], row[4]) for row in table.rows] == [('100', '2/5', 'early'), ('200', '4/8', 'late')]
   # At half and at all of the width, 2/5 and 4/8 of the height.
   assert 'points="50,60 100,50"' in text
   sizes = [policy(f'{n}', step=100, demonstrations=n) for n in (50, 500)]

@@ -1,4 +1,5 @@
 """Closed loop in a toy environment: what is run, logged, resumed and counted."""
+import io
 import json
 import os
 import pathlib
@@ -13,10 +14,10 @@ import pytest
 pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
 from flax import nnx
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from rtjax import actions, models
-from rtjax.evaluation import actors, rollout
+from rtjax.evaluation import actors, frames, rollout
 from rtjax.evaluation.protocol import FIRST_SEED, Entry, Log, entries
 from rtjax.instructions import HASHED_NGRAMS
 from rtjax.policy import BatchPolicy, Policy
@@ -88,6 +89,25 @@ def test_log_is_json_lines_and_films_show_the_steps(expert):
       assert picture.shape == (8, 12 * record['steps'], 3)
       means = picture.reshape(8, -1, 12, 3).mean((0, 2, 3))
       np.testing.assert_allclose(means, 10 * np.arange(record['steps']), atol=2)
+
+
+def test_videos_play_all_steps_in_their_time(vector, tmp_path):
+  log = Log(tmp_path, {})
+  wanted = [ENTRIES[4], ENTRIES[toys.RAISES], ENTRIES[toys.BREAKS_AT_START]]
+  list(rollout.Runner(actors.Expert(), vector, log, WORLD.spec, 5, tmp_path / 'films', videos=True).run(wanted))
+  films = {path.stem for path in (tmp_path / 'films').glob('*.webp')}
+  assert films == {entry.name for entry in wanted[:2]}
+  with Image.open(tmp_path / 'films' / f'{wanted[0].name}.webp') as video:
+    shown = [(np.asarray(frame.convert('RGB'), int).mean(), frame.info['duration'])
+             for frame in ImageSequence.Iterator(video)]
+  np.testing.assert_allclose([mean for mean, _ in shown], 10 * np.arange(5), atol=3)
+  assert {milliseconds for _, milliseconds in shown} == {200}
+
+
+def test_a_long_video_is_thinned_out():
+  with Image.open(io.BytesIO(frames.video([np.full((8, 8, 3), i // 2, np.uint8) for i in range(400)], 80))) as video:
+    assert video.n_frames <= frames.VIDEO
+    assert sum(frame.copy().info['duration'] for frame in ImageSequence.Iterator(video)) == pytest.approx(5000, rel=0.05)
 
 
 def test_finished_episodes_are_not_run_again(expert, vector):
@@ -245,6 +265,8 @@ def test_jerk():
   expected = np.mean([abs(velocity[t + 1] - 2 * velocity[t] + velocity[t - 1]) for t in range(1, 19)]) * 5 ** 3
   assert rollout.jerk(moves, spec, 5) == pytest.approx(expected, rel=1e-4)
   assert rollout.jerk(moves[:2], spec, 5) is None
+  centimetres = actions.METAWORLD
+  assert rollout.jerk(100 * moves[:, [0, 1, 2, 6]], centimetres, 5) == pytest.approx(expected, rel=1e-4)
   assert rollout.jerk(np.zeros((5, 2)), actions.ActionSpec((actions.ActionField('joints', 2),)), 5) is None
 
 

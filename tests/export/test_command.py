@@ -22,9 +22,11 @@ pytest.importorskip('safetensors')
 
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
+  return saved_run(tmp_path_factory.mktemp('run'), models.build(TINY, rngs=nnx.Rngs(0)))
+
+
+def saved_run(folder, model):
   """A checkpoint as train.py leaves it."""
-  model = models.build(TINY, rngs=nnx.Rngs(0))
-  folder = tmp_path_factory.mktemp('run')
   _, *trees = state.split(model)
   saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
   with checkpoint.Checkpoints(folder) as checkpoints:
@@ -83,6 +85,28 @@ def test_an_export_that_differs_is_not_kept(export, run_folder, tmp_path, monkey
                          '--picture', 40, 32)
   assert code == 2 and 'does not agree with the model' in printed.err and 'Done' not in printed.out
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_no_format_takes(export, tmp_path):
+  config = models.MultiviewConfig(
+      views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
+  run = saved_run(tmp_path / 'run', models.build(config, rngs=nnx.Rngs(0)))
+  for to in ('onnx', 'savedmodel', 'stablehlo', 'safetensors'):
+    code, printed = export(run, '--to', to, '--output', tmp_path / 'out')
+    assert code == 2 and 'is a RT1Multiview: exports are for RT-1' in printed.err, printed.err
+    assert printed.err.startswith('error: ') and printed.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('to', ['onnx', 'savedmodel'])
+def test_a_format_that_lacks_an_operation(export, run_folder, tmp_path, monkeypatch, to):
+  tf_ops = pytest.importorskip('rtjax.export.tf_ops', reason="needs the extra 'export'")
+  pytest.importorskip('onnxruntime', reason="needs the extra 'export'")
+  monkeypatch.delitem(tf_ops._OPS, 'dot_general')
+  code, printed = export(run_folder, '--to', to, '--output', tmp_path / 'out', '--picture', 40, 32, '--frames', 1)
+  assert code == 2
+  message = printed.err.strip().splitlines()[-1]
+  assert message.startswith(f'error: --to {to} cannot express this network: the network uses the JAX primitive ')
+  assert 'Traceback' not in printed.err and not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(('changed', 'message'), [

@@ -31,6 +31,9 @@ class CountingPolicies:
     self.set_instruction(slot, instruction, embedding=embedding)
     self.frames[slot] = 0
 
+  def in_episode(self, slot):
+    return self.frames[slot] >= 0
+
   def set_instruction(self, slot, instruction=None, *, embedding=None):
     self.threads.add(threading.current_thread().name)
     if embedding is not None and embedding.shape != (512,):

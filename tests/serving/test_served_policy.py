@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import jax
@@ -11,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from rtjax_client import RemotePolicy
+from rtjax_client import RemoteError, RemotePolicy
 from tiny_rt1 import TINY
 
 from rtjax import cli, models, serve
+from rtjax import policy as policy_module
 from rtjax.policy import BatchPolicy, Policy
 from rtjax.serving.server import warm_up
 from rtjax.training import checkpoint, state
@@ -54,6 +56,34 @@ def test_equals_a_policy_at_hand(model):
         np.testing.assert_array_equal(got.plan, expected.plan)
         np.testing.assert_allclose(got.confidence, expected.confidence, rtol=1e-4)
         assert got.action.keys() == expected.action.keys() and got.begins == (step == 0)
+
+
+def test_goes_on_after_a_failure_of_the_device(model, monkeypatch):
+  """Every client is told once that its episode is over, also one that had no part in the step; then all begin anew."""
+  policies = BatchPolicy(model, 2, ENCODER)
+  warm_up(policies, SIZE)
+  image, run = pictures(1)[0], policy_module._step
+
+  def dies(*arguments):
+    run(*arguments)
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+  with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as one, RemotePolicy(port=port) as two:
+    first = [robot.reset('go') or robot.step(image) for robot in (one, two)]
+    monkeypatch.setattr(policy_module, '_step', dies)
+    with pytest.raises(RemoteError, match='The episode is over'):
+      one.step(image)
+    with pytest.raises(urllib.error.HTTPError, match='503'):
+      urllib.request.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=10)
+    monkeypatch.undo()
+    with pytest.raises(RemoteError, match='The episode is over'):
+      two.step(image)
+    for robot, expected in zip((one, two), first, strict=True):
+      out = robot.step(image)
+      assert out.begins
+      np.testing.assert_array_equal(out.plan, expected.plan)
+    assert urllib.request.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=10).read() == b'OK\n'
+    assert not one.step(image).begins and not two.step(image).begins
 
 
 def test_an_unknown_encoder_is_told(model):

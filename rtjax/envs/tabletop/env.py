@@ -55,6 +55,7 @@ class Tabletop(gymnasium.Env):
   action_spec = actions.ARM_7D
   control_hz = CONTROL_HZ
   max_steps = 80
+  skills = {name: split.skills for name, split in splits.SPLITS.items()}  # noqa: RUF012  (nobody changes it)
 
   def __init__(self, split: str = 'seen', image_size: tuple[int, int] = (256, 320), renderer: str = 'rays',
                seed: int | None = None, wrist: bool = True, multiview: bool = False):

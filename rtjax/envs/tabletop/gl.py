@@ -16,7 +16,7 @@ class GL:
       self._renderer = mujoco.Renderer(model, *self._size)
     except Exception as error:  # what MuJoCo and its GL bindings raise has no common class
       raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and "
-                         "install its libraries, or take the renderer 'rays', which needs neither.") from error
+                         "install its libraries. The tabletop's renderer 'rays' needs neither.") from error
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     assert self._renderer is not None, 'start comes first'

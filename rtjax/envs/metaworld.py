@@ -1,0 +1,123 @@
+"""Meta-World (Yu et al. 2019; farama.org's 3.1) as an environment of rtjax: 50 tasks of a Sawyer arm.
+
+    python eval.py CHECKPOINT --env metaworld/reach-v3
+
+Its extra pins MuJoCo 3.3.0, which the tabletop does not run on: it needs a virtual environment of its own.
+"""
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import metaworld
+import numpy as np
+from metaworld.policies import ENV_POLICY_MAP
+
+from rtjax import actions
+from rtjax.envs import require_known
+from rtjax.envs.tabletop.gl import GL
+from rtjax.envs.tabletop.render import NoPictures
+
+TASKS: tuple[str, ...] = tuple(metaworld.ALL_V3_ENVIRONMENTS)
+
+# Meta-World draws the starts of a task in benchmarks of so many.
+_STARTS = 50
+_CAMERA = 'corner4'
+
+
+class MetaWorld(gymnasium.Env):
+  """One task of Meta-World, in pictures and words.
+
+  Action: float32 [4], the ActionSpec 'metaworld', numbers as Meta-World takes them: changes of where the gripper is to
+  be (1 is a centimetre), and its effort (-1 opens, 1 closes). What lies beyond the bounds is clipped and counted in
+  `info['clipped']`; NaN and infinity are a ValueError.
+
+  Observation: `image` uint8 [H, W, 3], the camera 'corner4' turned upright; `proprioception` float32 [4], the hand's
+  x y z (m) and opening (1 open); `instruction`, the words of the task's name.
+
+  An episode is one of Meta-World's own starts: seed s is the start s % 50 of `metaworld.MT1(task, seed=s // 50)`. It
+  ends with success as Meta-World tells it, at once (its own measure too: success at any step), or after 500 steps.
+
+  Info: `success`, `instruction`, `moved` (m that the hand travelled), `clipped` (actions).
+
+  Args:
+    task: one of TASKS.
+    split: 'seen'; Meta-World has no other for a single task in pictures.
+    image_size: (height, width).
+    renderer: 'gl', or 'none' for black pictures. The tabletop's rays cannot show Meta-World's meshes.
+  """
+
+  metadata = {'render_modes': ['rgb_array'], 'render_fps': 80}  # noqa: RUF012  (gymnasium's own class attribute)
+  skills = {'seen': ()}  # noqa: RUF012  (nobody changes it)
+  action_spec = actions.METAWORLD
+  control_hz = 80
+  max_steps = 500
+
+  def __init__(self, task: str = '', split: str = 'seen', image_size: tuple[int, int] = (256, 320),
+               renderer: str = 'gl'):
+    require_known('task of Meta-World', task, TASKS)
+    require_known('split', split, list(self.skills))
+    if renderer not in ('gl', 'none'):
+      raise ValueError(f"renderer is {renderer!r}, Meta-World has 'gl' and 'none'.")
+    self.task, self.split, self.renderer_name, self.render_mode = task, split, renderer, 'rgb_array'
+    self._env: Any = metaworld.ALL_V3_ENVIRONMENTS[task]()
+    self._renderer: Any = (GL if renderer == 'gl' else NoPictures)(image_size)
+    self._renderer.start(self._env.model)
+    self._words = task.rpartition('-v')[0].replace('-', ' ')
+    self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+    self.observation_space = gymnasium.spaces.Dict({
+        'image': gymnasium.spaces.Box(0, 255, (*image_size, 3), np.uint8),
+        'proprioception': gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32),
+        'instruction': gymnasium.spaces.Text(64)})
+
+  def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None
+            ) -> tuple[dict[str, Any], dict[str, Any]]:
+    super().reset(seed=seed)
+    if seed is None:
+      seed = int(self.np_random.integers(2 ** 31))
+    self._env.set_task(_starts(self.task, seed // _STARTS)[seed % _STARTS])
+    self.state = self._env.reset()[0]
+    self._moved, self._clipped, self._success = 0.0, 0, False
+    return self._observe(), self._info()
+
+  def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    action = np.asarray(action, np.float32)
+    if action.shape != (4,) or not np.isfinite(action).all():
+      raise ValueError(f'action is {action}, expected 4 finite numbers: x y z and the effort of the gripper.')
+    self._clipped += bool(self.action_spec.clipped(action).any())
+    before = self.state
+    self.state, reward, _, truncated, info = self._env.step(np.clip(action, -1, 1))
+    self._moved += float(np.linalg.norm(self.state[:3] - before[:3]))
+    self._success = bool(info['success'])
+    return self._observe(), float(reward), self._success, truncated and not self._success, self._info()
+
+  def expert(self) -> Callable[[np.ndarray], np.ndarray]:
+    """Meta-World's scripted policy: a function from `state`, its observation of 39 numbers, to an action."""
+    policy = ENV_POLICY_MAP[self.task]()
+
+    def act(state: np.ndarray) -> np.ndarray:
+      with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it warns of its own gains
+        return np.clip(policy.get_action(state), -1, 1)
+    return act
+
+  def render(self) -> np.ndarray:
+    """The policy's picture, uint8 [H, W, 3]."""
+    # The camera is mounted upside down.
+    return np.ascontiguousarray(self._renderer.render(self._env.data, _CAMERA)[::-1, ::-1])
+
+  def close(self) -> None:
+    self._renderer.close()
+    self._env.close()
+
+  def _observe(self) -> dict[str, Any]:
+    return {'image': self.render(), 'proprioception': self.state[:4].astype(np.float32), 'instruction': self._words}
+
+  def _info(self) -> dict[str, Any]:
+    return {'success': self._success, 'instruction': self._words, 'moved': self._moved, 'clipped': self._clipped}
+
+
+@functools.lru_cache(8)
+def _starts(task: str, number: int) -> Any:
+  return metaworld.MT1(task, seed=number).train_tasks

@@ -1,0 +1,25 @@
+"""Environments by name."""
+import importlib.util
+
+import pytest
+
+from rtjax import envs
+
+
+@pytest.mark.parametrize(('name', 'near'), [('tabeltop', 'tabletop'), ('metawrold', 'metaworld')])
+def test_unknown(name, near):
+  for call in (envs.make, envs.splits):
+    with pytest.raises(ValueError, match=f"unknown environment '{name}', .* Did you mean '{near}'"):
+      call(name)
+
+
+def test_the_tabletop_has_no_tasks():
+  with pytest.raises(ValueError, match="unknown environment 'tabletop/pick'"):
+    envs.make('tabletop/pick')
+
+
+@pytest.mark.skipif(importlib.util.find_spec('metaworld') is not None, reason='Meta-World is installed')
+def test_a_missing_simulator_names_its_extra():
+  pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
+  with pytest.raises(ImportError, match=r"'metaworld/reach-v3' needs metaworld: pip install 'rtjax\[metaworld\]'"):
+    envs.make('metaworld/reach-v3')
