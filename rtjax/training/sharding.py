@@ -56,7 +56,8 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """How one array of a TrainState is split; what does not divide evenly is not."""
   axes: list[str | None] = [None] * len(shape)
-  for dimension, axis in enumerate(rule(path)):
+  # Adafactor keeps a row and a column in place of a matrix, under the matrix's path.
+  for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
     if axis and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
       axes[dimension] = axis
   if mesh.shape['fsdp'] > 1 and np.prod(shape) >= SMALLEST_SHARDED:

@@ -1,0 +1,66 @@
+"""What a vision-language model reads beside pictures: prompts of robots, and pictures with texts."""
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from rtjax.instructions import Prompts
+from rtjax.training.config import TrainConfig
+
+Batch = dict[str, Any]
+
+
+class Texts:
+  """The texts of one run.
+
+  Args:
+    config: the run.
+    data: rtjax.data, or anything with its functions.
+    tokenizer: the vocabulary.
+
+  Attributes:
+    stream: of pictures with texts to train on; None where there are none.
+
+  Raises:
+    ValueError, FileNotFoundError: if a source cannot be read as the configuration says.
+  """
+
+  def __init__(self, config: TrainConfig, data: Any, tokenizer: Any):
+    model, processes = config.model, jax.process_count()
+    self._config, self._data, encoder = config, data, Prompts(tokenizer, model.prompt_length)
+    self._encode = functools.cache(lambda text: encoder([text])[0])
+    self._process = {'process_index': jax.process_index(), 'process_count': processes}
+    self.stream = None
+    if config.image_text:
+      shapes = data.Shapes(model.vision.image_size, model.prompt_length, model.answer_length)
+      self._sources = config.image_text, config.image_text_pipeline, tokenizer, shapes
+      size = config.image_text_batch_size if config.data else config.batch_size
+      self.stream = data.ImageTextStream(*self._sources, batch_size=size // processes, seed=config.seed,
+                                         **self._process)
+
+  def next(self) -> Batch:
+    """The next training batch: `text_images`, `text_prompts`, `text_targets`, `text_kinds`."""
+    return _device_part(next(self.stream))
+
+  def validation(self) -> Iterator[Batch]:
+    """The held-out pairs, in order."""
+    c = self._config
+    size = (c.image_text_batch_size if c.data else c.batch_size) // c.micro_batches // jax.process_count()
+    batches = self._data.image_text_validation(*self._sources, batch_size=size, **self._process)
+    try:
+      for batch in batches:
+        part = _device_part(batch)
+        yield part | {'text_weights': (part['text_targets'] != 0).astype(np.float32)}
+    finally:
+      batches.close()
+
+  def prompts(self, batch: Batch) -> np.ndarray:
+    """The prompts of a batch of windows, float32 [B, L]; of rows without a window, padding."""
+    blank = np.zeros(self._config.model.prompt_length, np.float32)
+    return np.stack([self._encode(text) if text else blank for text in batch['instructions']])
+
+
+def _device_part(batch: Batch) -> Batch:
+  return {f'text_{name}': batch[name] for name in ('images', 'prompts', 'targets', 'kinds')}
