@@ -12,12 +12,19 @@ from rtjax.models.rt1_multiview import MultiviewConfig as MultiviewConfig
 from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
 from rtjax.models.rt2 import RT2 as RT2
 from rtjax.models.rt2 import RT2Config as RT2Config
+from rtjax.models.siglip import SigLIP as SigLIP
+from rtjax.models.siglip import SigLIPConfig as SigLIPConfig
+from rtjax.models.t5 import T5 as T5
+from rtjax.models.t5 import T5Config as T5Config
+from rtjax.models.vit import ViT as ViT
+from rtjax.models.vit import ViTConfig as ViTConfig
 
 Config = Any  # the configuration of a network, such as RT1Config
-Model = Any  # a network: an nnx.Module with `config`, `loss` and `loss_scale`, such as RT1
+Model = Any  # a network: an nnx.Module with `config`, and `loss` and `loss_scale` if it is trained, such as RT1
 
 _MODELS: dict[str, tuple[Any, Any]] = {
     'rt1': (RT1Config, RT1), 'rt1_multiview': (MultiviewConfig, RT1Multiview), 'rt2': (RT2Config, RT2)}
+_MODELS |= {'siglip': (SigLIPConfig, SigLIP), 'vit': (ViTConfig, ViT), 't5': (T5Config, T5)}  # parts of others
 
 
 def config_from_dict(config: dict[str, Any]) -> Config:
@@ -51,6 +58,6 @@ def from_values(config: Config, values: Mapping[str, Any]) -> Model:
 
 def _class_of(config: Config) -> Any:
   for config_class, model_class in _MODELS.values():
-    if isinstance(config, config_class):
+    if type(config) is config_class:
       return model_class
   raise ValueError(f'no model takes a configuration of type {type(config).__name__}.')

@@ -1,4 +1,4 @@
-"""Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing)."""
+"""Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing); bicubic with PyTorch's."""
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -39,3 +39,19 @@ def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
   top, left = (int(n) for n in (target - fitted) / 2)
   padding = ((0, 0), (top, size[0] - height - top), (left, size[1] - width - left), (0, 0))
   return jnp.pad(resize_bilinear(images, (height, width)), padding)
+
+
+def cubic_weights(source: int, target: int) -> Float[np.ndarray, 'target source']:
+  """The matrix that resizes one axis as PyTorch's bicubic `interpolate`: no antialiasing, a = -0.75, edges repeated.
+
+  Published vision transformers resize their position embeddings so.
+  """
+  a = -0.75
+  at = (np.arange(target) + 0.5) * source / target - 0.5
+  places = np.floor(at)[:, None] + np.arange(-1, 3)  # [target, 4]
+  d = np.abs(at[:, None] - places)
+  near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((d - 5) * d + 8) * d * a - 4 * a
+  weights = np.zeros((target, source))
+  columns = np.clip(places, 0, source - 1).astype(int)
+  np.add.at(weights, (np.arange(target)[:, None], columns), np.where(d <= 1, near, far))
+  return weights.astype(np.float32)

@@ -4,6 +4,7 @@ import pathlib
 
 from rtjax.models import Model
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
+from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
 
 
 def load_model(path: str | os.PathLike) -> Model:

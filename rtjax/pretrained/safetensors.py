@@ -36,7 +36,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ValueError: it cannot be read, or rtjax did not write it.
   """
-  with _open(path) as file:
+  with open_file(path) as file:
     stored = (file.metadata() or {}).get(_KEY)
   if stored is None:
     raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}.')
@@ -51,14 +51,19 @@ def load(path: str | os.PathLike) -> models.Model:
   """
   metadata = read_metadata(path)
   config = models.config_from_dict(metadata['config'])
-  with _open(path) as file:
+  with open_file(path) as file:
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
   values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
             for name, value in tensors.items() if not name.endswith(_SCALE)}
   return vocabulary.attach(models.from_values(config, values), metadata)
 
 
-def _open(path: str | os.PathLike) -> Any:
+def open_file(path: str | os.PathLike) -> Any:
+  """A file, or the only one in a folder, opened by the package safetensors: see its `safe_open`.
+
+  Raises:
+    FileNotFoundError, ValueError: it is not there, or cannot be read.
+  """
   try:
     import safetensors
   except ModuleNotFoundError as error:
