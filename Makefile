@@ -18,6 +18,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@# It asks for numpy<2 and runs with newer ones; a test lets it drive the server.
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2
+	@# It asks for the full TensorFlow and runs with tensorflow-cpu. There are no wheels for Windows.
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'"
 	@touch $@
 
 # One worker per core; each file's tests stay in one worker, where they share what they compiled.

@@ -60,6 +60,51 @@ class DataConfig:
     return [w / sum(weights) for w in weights]
 
   def num_threads(self) -> int:
-    if self.threads:
-      return self.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return self.threads or _cores()
+
+
+@dataclasses.dataclass(frozen=True)
+class KindWeights:
+  """The share of each kind of task among pictures with texts; only their ratios count, and 0 leaves a kind out."""
+  caption: float = 1.0
+  vqa: float = 1.0
+  match: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTextConfig:
+  """How pictures with texts are read, except which.
+
+  Attributes:
+    split: what to train on: in TFDS's split algebra, or the beginning of the files' names.
+    validation_split: what to validate on.
+    kinds: the share of each kind of task.
+    weights: the share of each source in the kinds that it has, one number per source; empty: all the same.
+    shuffle_pictures: how many pictures are in memory, still encoded, to have their texts shuffled together; shared out
+      by weight. As many again are read ahead.
+    threads: threads that decode pictures; 0 means one per available core.
+  """
+  split: str = 'train'
+  validation_split: str = 'val'
+  kinds: KindWeights = KindWeights()
+  weights: tuple[float, ...] = ()
+  shuffle_pictures: int = 2048
+  threads: int = 0
+
+  def __post_init__(self) -> None:
+    if self.shuffle_pictures < 1 or self.threads < 0:
+      raise ValueError(f'ImageTextConfig: shuffle_pictures is {self.shuffle_pictures}, threads {self.threads}; '
+                       'expected at least 1 and 0.')
+    kinds = dataclasses.astuple(self.kinds)
+    if not all(math.isfinite(w) and w >= 0 for w in kinds) or not any(kinds):
+      raise ValueError(f'ImageTextConfig: kinds are {self.kinds}, expected numbers of 0 or more, one of them positive.')
+    if not all(math.isfinite(w) and w > 0 for w in self.weights):
+      raise ValueError(f'ImageTextConfig: weights are {self.weights}, expected positive numbers; '
+                       'leave a source out instead of giving it 0.')
+
+  def num_threads(self) -> int:
+    return self.threads or _cores()
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

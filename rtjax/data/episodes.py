@@ -6,19 +6,15 @@ on it. Whoever converts logs whose last action is a dummy should leave that step
 """
 import dataclasses
 import difflib
-import hashlib
-import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
-from google.protobuf.message import DecodeError
 
 from rtjax.actions import ActionSpec
-from rtjax.data import adapters, catalog
+from rtjax.data import adapters
+from rtjax.data.records import Chunk, Records
 from rtjax.data.tf import rlds, tf, tfds
 
 
@@ -50,16 +46,7 @@ class Episode:
     return self.images[step, view] if self.images.ndim == 2 else self.images[step]
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Chunk:
-  """A run of `take` episodes inside one file, after `skip` others; `first` is the number of its first episode."""
-  first: int
-  file: str
-  skip: int
-  take: int
-
-
-class Dataset:
+class Dataset(Records):
   """The episodes of one split of a dataset, as `adapters` maps them.
 
   Args:
@@ -77,12 +64,10 @@ class Dataset:
 
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
                views: Sequence[str] = (), proprioception: bool | None = False):
-    self.name, self.split, self.views, self._images = name, split, tuple(views), images
-    self._builder = catalog.open_builder(name)
+    super().__init__(name, split)
+    self.views, self._images = tuple(views), images
     self.adapter = adapters.get(self._builder.name, self._builder.info.metadata)
     self._spec = action_spec
-    self._instructions = catalog.file_instructions(name, self._builder, split)
-    self.num_episodes = sum(i.take for i in self._instructions)
     features = self._builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or rlds.STEPS not in features:
       raise ValueError(f'{name}: not an RLDS dataset, its features have no {rlds.STEPS!r}: {features}.')
@@ -95,13 +80,6 @@ class Dataset:
     self._cameras = [self.adapter.camera(view) for view in views or ['image']]
     self._check_features()
     self._read = {path: f for path, f in self._leaves.items() if self._wanted(path, f)}
-
-  @property
-  def identity(self) -> str:
-    """Changes when other episodes, or the same in another order, are read; the folder may move."""
-    info = self._builder.info
-    shards = [[epath.Path(i.filename).name, i.skip, i.take] for i in self._instructions]
-    return hashlib.sha256(json.dumps([info.name, str(info.version), shards]).encode()).hexdigest()[:16]
 
   @property
   def image_features(self) -> list[Any]:
@@ -126,53 +104,25 @@ class Dataset:
     """What made a simulated dataset's pictures, as its metadata says; None for others."""
     return (self._builder.info.metadata or {}).get('renderer')
 
-  @property
-  def files(self) -> list[str]:
-    return sorted({i.filename for i in self._instructions})
-
-  def chunks(self, episodes: int) -> list[Chunk]:
-    """The split cut into runs of at most `episodes` episodes, none across two files."""
-    chunks, number = [], 0
-    for i in self._instructions:
-      for skip in range(0, i.take, episodes):
-        chunks.append(Chunk(number + skip, i.filename, i.skip + skip, min(episodes, i.take - skip)))
-      number += i.take
-    return chunks
-
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     """The episodes of `chunks`, in this order."""
-    for run in _runs(chunks):
-      for number, steps in self._steps(run):
-        yield self._episode(number, steps)
+    for number, record in self.records(chunks):
+      yield self._episode(number, self._parse(record))
 
   def sentences(self) -> Iterator[tuple[str, np.ndarray]]:
     """Each step's instruction and its embedding, float32 [512], in order; actions are not looked at."""
-    for run in _runs(self.chunks(self.num_episodes)):
-      for _, steps in self._steps(run):
-        embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
-        yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
+    for _, record in self.records(self.chunks(self.num_episodes)):
+      steps = self._parse(record)
+      embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
+      yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
 
   def no_steps(self) -> ValueError:
     return ValueError(f'{self.name}: no episode of split {self.split!r} has a step. Was it converted completely?')
 
-  def _steps(self, run: list[Chunk]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number and the steps, nested dicts of arrays [L, ...], of each episode of a run."""
-    numbers = {chunk.skip + i: chunk.first + i for chunk in run for i in range(chunk.take)}  # of the wanted records
-    file, place, end = run[0].file, 0, max(numbers) + 1
-    try:
-      # Not a tf.data pipeline: setting one up took as long as reading 500 frames, and runs may be short.
-      for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(file), end):
-        if place in numbers:
-          yield numbers[place], self._parse(record)
-        place += 1
-    except (tf.errors.OpError, DecodeError) as error:
-      raise ValueError(self._unreadable(numbers, file, place, str(error))) from error
-    if place < end:
-      raise ValueError(self._unreadable(numbers, file, place, 'the file ends before it'))
-
-  def _parse(self, record: bytes) -> dict[str, Any]:
+  def _parse(self, record: tf.train.Example) -> dict[str, Any]:
+    """The steps of an episode: nested dicts of arrays [L, ...]."""
     # TFDS's deserialize_example gives the same (tested) in three to eight times the time.
-    stored = tf.train.Example.FromString(record).features.feature
+    stored = record.features.feature
     return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._read.items()})
 
   def _episode(self, number: int, steps: dict[str, Any]) -> Episode:
@@ -251,23 +201,6 @@ class Dataset:
     if not good(feature):
       raise ValueError(f'{self.name}: {path!r} is {np.dtype(feature.np_dtype).name} {list(feature.shape)}, expected '
                        f'{expected}. Name another feature in the adapter {self.adapter.name!r}.')
-
-  def _unreadable(self, numbers: dict[int, int], file: str, place: int, why: str) -> str:
-    number = next(number for wanted, number in numbers.items() if wanted >= place)
-    return (f'{self.name}: cannot read episode {number} of {self.split!r}: record {place} of {file}: {why}. '
-            'The file is missing, truncated or damaged: copy or convert it again.')
-
-
-def _runs(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-  """The same chunks, in lists of those that one pass over a file reads."""
-  runs: list[list[Chunk]] = []
-  for chunk in chunks:
-    last = runs[-1][-1] if runs else None
-    if last and last.file == chunk.file and last.skip + last.take <= chunk.skip:
-      runs[-1].append(chunk)
-    else:
-      runs.append([chunk])
-  return runs
 
 
 def _leaves(feature: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from rtjax.data.tf import tf, tfds
 Decoder = Callable[[Any], np.ndarray]
 
 
-def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
+def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False) -> Decoder:
   """A function from a stored image (bytes, or uint8 [h, w, 3]) to uint8 [H, W, 3]; threads may share it.
 
   Args:
@@ -17,6 +17,7 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
     size: (height, width) to resize to, or None to leave the image as it is. Bilinear with half-pixel centres and
       without antialiasing, aspect kept and the rest black, numbers truncated to uint8: `tf.image.resize_with_pad` as
       in google-deepmind/open_x_embodiment's examples.
+    antialias: average over what is made smaller; for photographs, which are several times as large.
   """
   decode: Decoder = _decode if isinstance(feature, tfds.features.Image) else (lambda stored: stored)
   if size is None or tuple(size) == feature.shape[:2]:
@@ -24,9 +25,13 @@ def decoder(feature: Any, size: tuple[int, int] | None) -> Decoder:
 
   @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
   def resize(image: Any) -> Any:
-    return tf.cast(tf.image.resize_with_pad(image, *size), tf.uint8)
+    return tf.cast(tf.image.resize_with_pad(image, *size, antialias=antialias), tf.uint8)
 
-  return lambda stored: np.asarray(resize(decode(stored)))
+  def brought_to_size(stored: Any) -> np.ndarray:
+    image = decode(stored)
+    return image if image.shape[:2] == tuple(size) else np.asarray(resize(image))
+
+  return brought_to_size
 
 
 def _decode(stored: bytes) -> np.ndarray:

@@ -21,47 +21,36 @@ _UNDER_WAY = 2
 _MAX_READERS = 4
 
 
-class TrainingStream:
-  """Endless shuffled batches of this process's share of a mixture of datasets.
+class Stream:
+  """Endless shuffled batches out of several datasets, each drawn by its weight; what is in them is `batches`' affair.
 
-  The order is a function of seed, process_count and the config; each process has its own part of every dataset, dealt
-  anew each epoch, and epochs of different datasets and processes need not end together. Close it when done, or use it
-  in a `with` block.
+  Close it when done, or use it in a `with` block. Errors of background threads are raised by `next`, which closes the
+  stream.
 
   Args:
-    datasets: folders, gs:// folders or TFDS names.
-    config: the pipeline's settings.
-    action_spec: what an action is.
-    window: T, frames of a window.
-    horizon: F, actions per frame.
-    batch_size: B, windows of a batch of this process.
-    seed: of the order.
-    padding: where windows that are longer than the episode so far are padded, 'front' or 'back'.
-    process_index, process_count: which share is read.
-
-  Raises:
-    FileNotFoundError, ValueError: a dataset cannot be read as asked; the message says what to do. Errors of background
-      threads are raised by `next`, which closes the stream.
+    datasets: as `mixture.Shuffled` takes them.
+    weights: the share of each, summing to 1.
+    shuffle: how many episodes all have in memory together, shared out by weight.
+    cut: how windows are cut from an episode.
+    share: this process's part.
+    batches: makes a batch of windows.
+    batch_size: windows of a batch.
+    setup: what the order depends on besides: a position means nothing without it.
   """
 
-  def __init__(self, datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int, horizon: int,
-               batch_size: int, seed: int, padding: Padding = 'front', process_index: int = 0, process_count: int = 1):
-    cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss, padding)
-    share = Share(seed, process_index, process_count)
-    opened = _open(datasets, config, config.split, action_spec)
-    weights = config.mixture_weights(list(datasets), [d.adapter.weight for d in opened])
-    self._batches = Batches(opened, config, cut, action_spec, batch_size)
-    self._readers = concurrent.futures.ThreadPoolExecutor(min(len(opened), _MAX_READERS), 'rtjax-read')
+  def __init__(self, datasets: Sequence[Any], weights: Sequence[float], shuffle: int, cut: WindowConfig, share: Share,
+               batches: Any, batch_size: int, setup: dict[str, Any]):
+    self._batches = batches
+    self._readers = concurrent.futures.ThreadPoolExecutor(min(len(datasets), _MAX_READERS), 'rtjax-read')
     self._closed = threading.Event()
-    episodes = [max(1, round(config.shuffle_episodes * weight)) for weight in weights]
+    episodes = [max(1, round(shuffle * weight)) for weight in weights]
     self._windows = [Shuffled(dataset, number, share, episodes[number], cut, self._readers, self._closed)
-                     for number, dataset in enumerate(opened)]
+                     for number, dataset in enumerate(datasets)]
     self._share, self._weights, self._batch_size, self._draws = share, weights, batch_size, 0
     self._under_way: collections.deque[tuple[Pending, dict[str, Any]]] = collections.deque()
-    # What the order depends on: a position means nothing without it.
-    self._setup = {
-        'seed': seed, 'process_index': process_index, 'process_count': process_count, 'window_stride': config.stride,
-        'shuffle_episodes': config.shuffle_episodes, 'weights': weights, 'datasets': [d.identity for d in opened]}
+    self._setup = setup | {
+        'seed': share.seed, 'process_index': share.index, 'process_count': share.count, 'shuffle_episodes': shuffle,
+        'weights': list(weights), 'datasets': [d.identity for d in datasets]}
     self._state = self._position()
 
   def __iter__(self) -> Iterator[Batch]:
@@ -70,7 +59,7 @@ class TrainingStream:
   def __next__(self) -> Batch:
     """The next batch; rtjax.data describes its arrays."""
     if self._closed.is_set():
-      raise ValueError('this TrainingStream is closed, by close() or by an error before; make a new one and restore '
+      raise ValueError('this stream is closed, by close() or by an error before; make a new one and restore '
                        'its state.')
     try:
       while len(self._under_way) < _UNDER_WAY:
@@ -112,7 +101,7 @@ class TrainingStream:
     self._readers.shutdown(cancel_futures=True)
     self._batches.close()
 
-  def __enter__(self) -> 'TrainingStream':
+  def __enter__(self) -> 'Stream':
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -130,6 +119,40 @@ class TrainingStream:
     return {'setup': self._setup, 'draws': self._draws, 'positions': [list(w.position) for w in self._windows]}
 
 
+class TrainingStream(Stream):
+  """Endless shuffled batches of this process's share of a mixture of datasets.
+
+  The order is a function of seed, process_count and the config; each process has its own part of every dataset, dealt
+  anew each epoch, and epochs of different datasets and processes need not end together. Close it when done, or use it
+  in a `with` block.
+
+  Args:
+    datasets: folders, gs:// folders or TFDS names.
+    config: the pipeline's settings.
+    action_spec: what an action is.
+    window: T, frames of a window.
+    horizon: F, actions per frame.
+    batch_size: B, windows of a batch of this process.
+    seed: of the order.
+    padding: where windows that are longer than the episode so far are padded, 'front' or 'back'.
+    process_index, process_count: which share is read.
+
+  Raises:
+    FileNotFoundError, ValueError: a dataset cannot be read as asked; the message says what to do. Errors of background
+      threads are raised by `next`, which closes the stream.
+  """
+
+  def __init__(self, datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int, horizon: int,
+               batch_size: int, seed: int, padding: Padding = 'front', process_index: int = 0, process_count: int = 1):
+    cut = WindowConfig(window, config.stride, horizon, config.padding_in_loss, padding)
+    share = Share(seed, process_index, process_count)
+    opened = _open(datasets, config, config.split, action_spec)
+    weights = config.mixture_weights(list(datasets), [d.adapter.weight for d in opened])
+    super().__init__(opened, weights, config.shuffle_episodes, cut, share,
+                     Batches(opened, config, cut, action_spec, batch_size), batch_size,
+                     {'window_stride': config.stride})
+
+
 def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int,
                        horizon: int, batch_size: int, padding: Padding = 'front', process_index: int = 0,
                        process_count: int = 1) -> Iterator[Batch]:
@@ -143,11 +166,11 @@ def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec:
   share = Share(0, process_index, process_count)
   opened = _open(datasets, config, config.validation_split, action_spec)
   batches = Batches(opened, config, cut, action_spec, batch_size)
-  return _in_order(opened, batches, cut, batch_size, share)
+  return in_order(opened, batches, cut, batch_size, share)
 
 
-def _in_order(opened: list[Dataset], batches: Batches, cut: WindowConfig, batch_size: int,
-              share: Share) -> Iterator[Batch]:
+def in_order(opened: Sequence[Any], batches: Any, cut: WindowConfig, batch_size: int, share: Share) -> Iterator[Batch]:
+  """Every window once, dataset by dataset; `batches` is closed at the end."""
   windows = ((number, episode, int(end)) for number, dataset in enumerate(opened)
              for episode in dataset.read(dataset.chunks(dataset.num_episodes))
              for end in window_ends(len(episode), cut))

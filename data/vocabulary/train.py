@@ -1,0 +1,72 @@
+"""Makes the package's vocabulary of the project's own text: python data/vocabulary/train.py
+
+The text: every instruction of the tabletop, prompts, and the guides in docs. Byte fallback leaves no text that cannot
+be written, every integer of 0 to 255 is a token, and texts are kept as they are (no folding of case or Unicode, whose
+table alone would be 240 KB).
+"""
+import dataclasses
+import io
+import itertools
+import pathlib
+import string
+import sys
+from collections.abc import Iterator
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import sentencepiece
+import tyro
+
+from rtjax import prompts
+from rtjax.envs.tabletop import language, splits, tasks
+from rtjax.tokenizer import Tokenizer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a space in front: '1 128' is two tokens
+_EVERY = 7  # of the many instructions that differ in their objects alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Trains the vocabulary."""
+  out: pathlib.Path = ROOT / 'rtjax/vocabulary.model'
+  """The file to write."""
+  size: int = 1536
+  """Tokens, of which 515 are bytes, integers and marks."""
+
+
+def corpus() -> Iterator[str]:
+  yield from itertools.islice(_instructions(), None, None, _EVERY)
+  for path in sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md')]):
+    yield from filter(None, path.read_text().splitlines())
+
+
+def train(texts: Iterator[str], size: int) -> bytes:
+  """A SentencePiece model of `size` tokens, numbered as T5's: padding 0, end 1, unknown 2."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=texts, model_writer=model, vocab_size=size, model_type='unigram', byte_fallback=True,
+      pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_name='identity', user_defined_symbols=_INTEGERS,
+      required_chars=string.digits + string.ascii_letters + string.punctuation, character_coverage=1.0,
+      split_digits=True, num_threads=1, minloglevel=2)
+  return model.getvalue()
+
+
+def _instructions() -> Iterator[str]:
+  for skill in tasks.SKILLS:
+    for reason in ('', 'instruction', 'object'):
+      for task in splits.tasks(skill, reason):
+        for seen in (True, False):
+          yield from language.instructions(task, seen)
+          yield from (prompts.prompt('robot', text) for text in language.instructions(task, seen))
+
+
+def main(config: Config) -> None:
+  model = train(corpus(), config.size)
+  config.out.write_bytes(model)
+  tokenizer = Tokenizer(model)
+  print(f'{config.out}: {tokenizer.size} tokens, {len(model)} bytes, id {tokenizer.id}')
+
+
+if __name__ == '__main__':
+  main(tyro.cli(Config))
