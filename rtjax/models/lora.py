@@ -38,7 +38,7 @@ class LoraConfig:
       raise ValueError(f'lora.targets is {self.targets!r}, which is no pattern: {error}.') from error
 
 
-class _Adapter:
+class _Adapter(nnx.Module):
   """What the adapted layers have in common.
 
   Attributes:

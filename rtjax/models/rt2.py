@@ -93,8 +93,8 @@ class RT2Config:
   padding: ClassVar[Literal['back', 'front']] = 'front'
   # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
   partitions: ClassVar[dict[str, str]] = {
-      'decoder': r'^(text/decoder/|text/head|queries$|heads)',
-      'lora': r'(lora_a|lora_b|^queries|^heads|^heads_bias)$'}
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads)',
+      'lora': r'/lora_[ab]$|^queries|^heads'}
 
   def __post_init__(self) -> None:
     for part in ('vision', 'text'):

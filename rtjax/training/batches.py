@@ -36,7 +36,7 @@ class Batches:
       raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ... '
                        '(for RT-2 also pictures with texts, --image-text FOLDER_OR_NAME ...)')
     self._config, self._data = config, data
-    self._texts = Texts(config, data, tokenizer) if tokenizer else None
+    self._texts = Texts(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
     self._place = sharding.batch_placer(mesh)
     self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
@@ -92,7 +92,8 @@ class Batches:
 
   def validate(self, judge: Callable[[Batch], LossTerms], loss_scale: float) -> metrics.Row:
     """Averages over the held-out split, or as much of it as the configuration says."""
-    losses, sums = [], {}
+    losses: list[float] = []
+    sums: dict[str, Any] = {}
     for weight, part in zip(self._weights(), self._validation(), strict=True):
       total: dict[str, Any] = {}
       with contextlib.closing(part) as batches:
@@ -128,8 +129,8 @@ class Batches:
     # Padded in front, a slot has the same age in every window; padded behind, only in full ones.
     frames = [f't-{model.window - 1 - t}' if model.padding == 'front' else f'slot{t}' for t in range(model.window)]
     later = ['' if f == 0 else f'+{f}' for f in range(model.horizon)]
-    return {'answers': list(KINDS), 'accuracy_per_token': [f'{name}{f}' for f in later for name in self._spec.token_names],
-            'accuracy_per_step': frames, 'l1': list(self._spec.number_names)}
+    return {'accuracy_per_token': [f'{name}{f}' for f in later for name in self._spec.token_names],
+            'accuracy_per_step': frames, 'l1': list(self._spec.number_names), 'answers': list(KINDS)}
 
 
 def _mapped(function: Callable[[Any], Any], batches: Any) -> Iterator[Any]:

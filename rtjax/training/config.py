@@ -28,7 +28,8 @@ class TrainConfig:
     output: the run's folder. If it holds checkpoints of this run, training resumes.
     init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
       efficientnetb3_notop.h5 for the image encoder alone.
-    vision_from, text_from: Hugging Face folders of a vision transformer and a T5, to start those parts of RT-2 from.
+    vision_from: Hugging Face folder of a ViT or SigLIP, to start the vision part of RT-2 from.
+    text_from: Hugging Face folder of a T5, to start the text part of RT-2 from.
     vocabulary: of RT-2: a SentencePiece file, or a folder with a spiece.model; empty = that of `init_from` or of
       `text_from`, or else the package's own.
     image_text: pictures with texts to train RT-2 on, alone or beside `data`: folders of JSONL or tar shards, folders or

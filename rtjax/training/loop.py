@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     if restored := checkpoints.restore(target):
       state, metadata = restored
       batches.restore(metadata['data'])
-      known = {name: metadata[name] for name in ('vocabulary', 'origin') if name in metadata}
+      known: dict[str, Any] = {name: metadata[name] for name in ('vocabulary', 'origin') if name in metadata}
     else:
       state = _first_state(config, optimizer, target, mesh, batches)
       known = {'vocabulary': vocabulary.stored(tokenizer), 'origin': origin.describe(config)} if tokenizer else {}
@@ -104,7 +104,8 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
 
 
 def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, checkpoints: Checkpoints,
-         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, known: dict[str, Any]) -> Outcome:
+         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState,
+         known: dict[str, Any]) -> Outcome:
   start = step = int(state.step)
   layout = jax.tree.map(lambda leaf: leaf.sharding, state)
   replicated = NamedSharding(mesh, PartitionSpec())

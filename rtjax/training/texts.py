@@ -1,4 +1,5 @@
 """What a vision-language model reads beside pictures: prompts of robots, and pictures with texts."""
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,6 @@ class Texts:
 
   Args:
     config: the run.
-    data: rtjax.data, or anything with its functions.
     tokenizer: the vocabulary.
 
   Attributes:
@@ -27,18 +27,21 @@ class Texts:
     ValueError, FileNotFoundError: if a source cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, data: Any, tokenizer: Any):
-    model, processes = config.model, jax.process_count()
-    self._config, self._data, encoder = config, data, Prompts(tokenizer, model.prompt_length)
+  def __init__(self, config: TrainConfig, tokenizer: Any):
+    model: Any = config.model
+    processes = jax.process_count()
+    self._config, encoder = config, Prompts(tokenizer, model.prompt_length)
+    self._blank = np.zeros(model.prompt_length, np.float32)
     self._encode = functools.cache(lambda text: encoder([text])[0])
     self._process = {'process_index': jax.process_index(), 'process_count': processes}
-    self.stream = None
+    self.stream: Any = None
     if config.image_text:
-      shapes = data.Shapes(model.vision.image_size, model.prompt_length, model.answer_length)
+      from rtjax.data import image_text  # brings TensorFlow
+      shapes = image_text.Shapes(model.vision.image_size, model.prompt_length, model.answer_length)
       self._sources = config.image_text, config.image_text_pipeline, tokenizer, shapes
       size = config.image_text_batch_size if config.data else config.batch_size
-      self.stream = data.ImageTextStream(*self._sources, batch_size=size // processes, seed=config.seed,
-                                         **self._process)
+      self.stream = image_text.ImageTextStream(*self._sources, batch_size=size // processes, seed=config.seed,
+                                               **self._process)
 
   def next(self) -> Batch:
     """The next training batch: `text_images`, `text_prompts`, `text_targets`, `text_kinds`."""
@@ -46,20 +49,18 @@ class Texts:
 
   def validation(self) -> Iterator[Batch]:
     """The held-out pairs, in order."""
+    from rtjax.data import image_text
     c = self._config
     size = (c.image_text_batch_size if c.data else c.batch_size) // c.micro_batches // jax.process_count()
-    batches = self._data.image_text_validation(*self._sources, batch_size=size, **self._process)
-    try:
+    batches: Any = image_text.validation_batches(*self._sources, batch_size=size, **self._process)
+    with contextlib.closing(batches):
       for batch in batches:
         part = _device_part(batch)
         yield part | {'text_weights': (part['text_targets'] != 0).astype(np.float32)}
-    finally:
-      batches.close()
 
   def prompts(self, batch: Batch) -> np.ndarray:
     """The prompts of a batch of windows, float32 [B, L]; of rows without a window, padding."""
-    blank = np.zeros(self._config.model.prompt_length, np.float32)
-    return np.stack([self._encode(text) if text else blank for text in batch['instructions']])
+    return np.stack([self._encode(text) if text else self._blank for text in batch['instructions']])
 
 
 def _device_part(batch: Batch) -> Batch:
