@@ -36,10 +36,12 @@ class Plan(NamedTuple):
 
   Attributes:
     config: the network's.
+    variables: its variables' shapes.
     names: where each tensor goes.
     ignored: tensors that the network has no use for, and why.
   """
   config: Config
+  variables: Shapes
   names: Names
   ignored: dict[str, str]
 
@@ -79,14 +81,13 @@ def read(folder: str | os.PathLike) -> Weights:
   described = _read_config(folder)
   files = _find_tensors(folder)
   shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()}
-  plan_ = plan(described, shapes, str(folder), tied=_tied(described, files))
-  ours = parameters.shapes(abstract(plan_.config))
+  config, variables, names, ignored = plan(described, shapes, str(folder), tied=_tied(described, files))
   values: dict[str, jax.Array] = {}
-  for theirs, places in plan_.names.items():
+  for theirs, places in names.items():
     # One by one, so that no more than one tensor is there twice.
     parts = np.split(files[theirs].get_tensor(theirs), len(places))
-    values |= {place: _convert(part, place, ours[place]) for place, part in zip(places, parts, strict=True)}
-  return Weights(plan_.config, values, plan_.ignored)
+    values |= {place: _convert(part, place, variables[place]) for place, part in zip(places, parts, strict=True)}
+  return Weights(config, values, ignored)
 
 
 def plan(config: Mapping[str, Any], shapes: Shapes, what: str, *, tied: bool = False) -> Plan:
@@ -109,7 +110,7 @@ def plan(config: Mapping[str, Any], shapes: Shapes, what: str, *, tied: bool = F
   given = {name: wanted[name] if name in wanted and _bare(shape) == _bare(wanted[name]) else shape
            for name, shape in shapes.items() if name not in ignored}
   parameters.check(wanted, given, f'the tensors of {what}')
-  return Plan(ours, names, ignored)
+  return Plan(ours, variables, names, ignored)
 
 
 def _family(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Shapes, bool], tuple[Config, Names, dict]]:

@@ -39,7 +39,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   with open_file(path) as file:
     stored = (file.metadata() or {}).get(_KEY)
   if stored is None:
-    raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}.')
+    raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
+                     'Hugging Face are read by rtjax.pretrained.load_huggingface.')
   return json.loads(stored)
 
 

@@ -25,6 +25,12 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r'attention/(query|key|value)/kernel$', PartitionSpec(None, 'tensor', None)),  # [D, heads, head_size]
     (r'attention/(query|key|value)/bias$', PartitionSpec('tensor', None)),
     (r'attention/out/kernel$', PartitionSpec('tensor', None, None)),  # [heads, head_size, D]
+    (r'mlp/(hidden|gate)/kernel$', PartitionSpec(None, 'tensor')),  # [D, inside]
+    (r'mlp/hidden/bias$', PartitionSpec('tensor')),
+    (r'mlp/out/kernel$', PartitionSpec('tensor', None)),
+    (r'relative_bias$', PartitionSpec(None, 'tensor')),  # [buckets, heads]
+    (r'token_embedding/embedding$', PartitionSpec('tensor', None)),  # [V, D]
+    (r'token_head/kernel$', PartitionSpec(None, 'tensor')),  # [D, V]
     (r'transformer/output/kernel$', PartitionSpec(None, 'tensor')),  # [D, V]
     (r'(film|tokenizer)/.*(add|mult)/kernel$', PartitionSpec(None, 'tensor')),  # [512, C]
 )

@@ -36,9 +36,12 @@ def test_table(path, shape, layout, expected):
   assert sharding.spec(path, shape, mesh(*layout)) == expected
 
 
-def test_every_rule_names_a_parameter_of_rt1():
+def test_every_rule_names_a_parameter():
   encoder = EfficientNetConfig(stages=(Stage(3, 1, 16, 6, 1),), depth=1.0)
-  names = models.parameters.shapes(models.abstract(models.RT1Config(encoder=encoder, layers=1)))
+  configs = models.RT1Config(encoder=encoder, layers=1), models.ViTConfig(layers=1), models.T5Config(encoder_layers=1)
+  names = {}
+  for config in configs:
+    names |= models.parameters.shapes(models.abstract(config))
   everywhere = {name: sharding.spec(name, shape, mesh(1, 1, 2)) for name, shape in names.items()}
   for pattern, spec in sharding.RULES:
     matched = [name for name in names if sharding.rule(name) == spec and re.search(pattern, name)]

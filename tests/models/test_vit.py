@@ -1,0 +1,125 @@
+"""ViT against the reference, and its properties."""
+import dataclasses
+
+import golden_huggingface
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_huggingface import close, pixels, run
+
+from rtjax import models
+from rtjax.models import ViTConfig
+
+TINY = ViTConfig(image_size=(12, 8), patch=4, width=16, layers=2, heads=2, mlp_width=24, dropout=0.2)
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  return models.build(TINY, rngs=nnx.Rngs(0))
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (12, 8)) -> jax.Array:
+  return jax.random.uniform(jax.random.key(seed), (2, *size, 3), minval=-1)
+
+
+def hidden_states(model, x):
+  """The residual stream before each layer and after the last, and what comes out."""
+  states = [model.embed(x)]
+  for layer in model.layers:
+    states.append(layer(states[-1]))
+  return states, model(x)
+
+
+@pytest.mark.parametrize('case', ['vit_in21k', 'vit_classifier'])
+def test_golden(shared, case):
+  model, golden = golden_huggingface.load(shared, case)
+  states, tokens = run(model, hidden_states, pixels(golden))
+  assert len(states) == model.config.layers + 1
+  for i, state in enumerate(states):
+    close(state, golden[f'hidden_{i}'], err_msg=f'hidden_{i}')
+  close(tokens, golden['last_hidden_state'])
+  if case == 'vit_in21k':
+    close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'])
+  else:
+    close(run(model, lambda m, x: m.classify(m(x)), pixels(golden)), golden['logits'])
+  close(run(model, lambda m, x: m.patches(x), pixels(golden)), golden['last_hidden_state'][:, 1:])
+  close(run(model, lambda m, x: m(x), pixels(golden, 'interp_pixel_values')), golden['interp_last_hidden_state'])
+  np.testing.assert_allclose(model.prepare(golden['image_uint8']), pixels(golden), atol=1e-6)  # of that size already
+
+
+def test_epsilon_is_the_published_one(shared):
+  """A mistake here would stay below what the outputs show."""
+  assert golden_huggingface.load(shared, 'vit_in21k')[0].norm.epsilon == 1e-12
+
+
+@pytest.mark.parametrize('interpolation, name', [('linear', 'vit_bilinear'), ('cubic', 'siglip_bicubic')])
+def test_prepare_resizes_as_pillow(shared, tiny, interpolation, name):
+  golden = np.load(shared / 'parity/vlm/preprocess.npz')
+  tiny = models.build(dataclasses.replace(TINY, image_size=(32, 32), interpolation=interpolation), rngs=nnx.Rngs(0))
+  for i in range(3):  # two larger pictures, one smaller
+    ours = np.asarray(tiny.prepare(golden[f'image_{i}'][None]))[0]
+    difference = np.abs(ours - golden[f'{name}_{i}'].transpose(1, 2, 0)) * 127.5
+    # Pillow rounds to whole numbers between its two passes, with weights of 8 bits.
+    assert difference.max() < 1.01 and difference.mean() < 0.1, (i, difference.max(), difference.mean())
+
+
+def test_what_is_left_over_of_a_picture_is_cut(tiny):
+  x = picture(size=(15, 11))
+  np.testing.assert_array_equal(tiny(x), tiny(x[:, :12, :8]))
+
+
+def test_positions_interpolate_linear_ramps(tiny):
+  """Away from the edges, a cubic leaves a ramp a ramp."""
+  ramp = jnp.broadcast_to(jnp.arange(8.0)[:, None, None], (8, 8, 16)).reshape(64, 16)
+  model = models.build(dataclasses.replace(TINY, image_size=(32, 32), class_token=False), rngs=nnx.Rngs(0))
+  model.positions[...] = ramp
+  rows = np.asarray(model._positions((16, 4))).reshape(16, 4, 16)
+  np.testing.assert_allclose(rows[4:12, :, :], np.broadcast_to((np.arange(4, 12) * 0.5 - 0.25)[:, None, None],
+                                                               (8, 4, 16)), atol=1e-5)
+
+
+def test_rematerialisation_changes_nothing(tiny):
+  other = models.from_values(dataclasses.replace(TINY, remat=True), models.parameters.named(tiny))
+
+  def gradients(model):
+    def loss(model):
+      return jnp.sum(jnp.square(model(picture(), nnx.Rngs(dropout=7))))
+    return nnx.value_and_grad(loss)(model)
+  (value, grads), (value_again, grads_again) = gradients(tiny), gradients(other)
+  np.testing.assert_allclose(value, value_again, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), nnx.to_pure_dict(grads),
+               nnx.to_pure_dict(grads_again))
+
+
+def test_dropout_needs_random_numbers(tiny):
+  one, two = tiny(picture(), nnx.Rngs(dropout=1)), tiny(picture(), nnx.Rngs(dropout=2))
+  assert np.abs(one - two).max() > 0.1
+  np.testing.assert_array_equal(tiny(picture()), tiny(picture()))
+
+
+def test_bfloat16_stays_near(tiny):
+  other = models.from_values(dataclasses.replace(TINY, dtype='bfloat16'), models.parameters.named(tiny))
+  assert all(v.dtype == jnp.float32 for v in models.parameters.named(other).values())
+  tokens = other(picture())
+  assert tokens.dtype == jnp.bfloat16
+  np.testing.assert_allclose(tokens.astype(jnp.float32), tiny(picture()), atol=0.05)
+
+
+def test_configuration_survives_json(tiny):
+  assert models.config_from_dict(TINY.to_dict() | {'image_size': [12, 8]}) == TINY
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'heads': 3}, r'width 16 does not divide into 3 heads'), ({'patch': 9}, r'image_size is \(12, 8\)'),
+    ({'layers': 0}, 'layers is 0'), ({'activation': 'relu'}, "activation is 'relu'"), ({'dropout': 1.0}, 'dropout is'),
+    ({'class_token': False, 'classes': 3}, 'class_token is False')])
+def test_bad_configurations(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(TINY, **change)
+
+
+def test_a_picture_smaller_than_a_patch(tiny):
+  with pytest.raises(ValueError, match=r'smaller than one patch of 4 x 4'):
+    tiny(picture(size=(3, 8)))

@@ -1,0 +1,173 @@
+"""The reader of published checkpoints: full-size names and shapes, kinds of files, and what does not fit.
+
+That what it reads computes the right thing is tested in tests/models."""
+import json
+import shutil
+import warnings
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import rtjax
+from rtjax.models import T5, SigLIP, ViT, parameters
+from rtjax.pretrained import huggingface
+
+safetensors_numpy = pytest.importorskip('safetensors.numpy')
+
+KINDS = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
+         'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
+MANIFESTS = ['mt5-large', 'mt5-xl', 'siglip-so400m-patch14-224-vision', 'siglip-so400m-patch14-384-vision',
+             't5-v1_1-large', 't5-v1_1-xl', 't5-v1_1-xxl', 'ul2', 'vit-huge-patch14-224-in21k', 'vit-large-patch16-224']
+
+
+@pytest.fixture
+def copy(shared, tmp_path):
+  """Copies a case's folder, with changes to its tensors and configuration."""
+  def change(case, tensors=lambda t: t, config=lambda c: c, save=True):
+    source, folder = shared / 'parity/vlm' / case, tmp_path / case
+    folder.mkdir()
+    described = config(json.loads((source / 'config.json').read_text()))
+    (folder / 'config.json').write_text(json.dumps(described))
+    changed = tensors(safetensors_numpy.load_file(source / 'model.safetensors'))
+    if save:
+      safetensors_numpy.save_file(changed, folder / 'model.safetensors')
+    return folder if save else (folder, changed)
+  return change
+
+
+def values(model):
+  return {name: np.asarray(value) for name, value in parameters.named(model).items()}
+
+
+def assert_equal(one, other):
+  assert one.config == other.config
+  one, other = values(one), values(other)
+  assert one.keys() == other.keys()
+  for name in one:
+    np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize('name', MANIFESTS)
+def test_full_size(shared, name):
+  """Every tensor of a real checkpoint has its place, and every variable its tensor; no memory is needed."""
+  manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
+  shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
+  copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
+  config = {'model_type': KINDS[manifest['cls']], **manifest['config']}
+  _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
+  assert sorted(place for places in names.values() for place in places) == sorted(variables)
+  assert sum(int(np.prod(shape)) for shape in variables.values()) == manifest['total_params']
+  assert set(names) == set(shapes) and set(ignored) == set(copies)
+
+
+@pytest.mark.parametrize('case, kind', [
+    ('vit_in21k', ViT), ('vit_classifier', ViT), ('siglip_head', SigLIP), ('siglip_nohead', SigLIP), ('t5_v11', T5),
+    ('t5_ul2', T5)])
+def test_kinds(shared, case, kind):
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')  # nothing is ignored
+    model = rtjax.pretrained.load_huggingface(shared / 'parity/vlm' / case)
+  assert type(model) is kind
+  assert all(value.dtype == jnp.float32 for value in parameters.named(model).values())
+
+
+def test_redundant_embeddings_are_reported(shared):
+  with pytest.warns(UserWarning, match=r'2 tensors were ignored. a copy of shared.weight: .*decoder.embed_tokens'):
+    rtjax.pretrained.load_huggingface(shared / 'parity/vlm/mt5')
+
+
+def test_a_whole_siglip(shared, copy):
+  """Its text tower and its temperature are reported; the vision tower is the same."""
+  folder = copy(
+      'siglip_head', lambda t: t | {'text_model.final_layer_norm.weight': np.ones(3, np.float32),
+                                    'logit_scale': np.ones(1, np.float32), 'logit_bias': np.ones(1, np.float32)},
+      lambda c: {'model_type': 'siglip', 'vision_config': {k: v for k, v in c.items() if k != 'num_channels'}})
+  with pytest.warns(UserWarning, match=r"3 tensors were ignored. a whole SigLIP's.*text_model.final_layer_norm.weight"):
+    model = rtjax.pretrained.load_huggingface(folder)
+  assert_equal(model, rtjax.pretrained.load_huggingface(shared / 'parity/vlm/siglip_head'))
+
+
+def test_shards(shared, copy):
+  folder, tensors = copy('t5_v11', save=False)
+  names, shards = sorted(tensors), ('model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors')
+  for i, shard in enumerate(shards):
+    safetensors_numpy.save_file({name: tensors[name] for name in names[i::2]}, folder / shard)
+  index = {'metadata': {}, 'weight_map': {name: shards[i % 2] for i, name in enumerate(names)}}
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
+  assert_equal(rtjax.pretrained.load_huggingface(folder),
+               rtjax.pretrained.load_huggingface(shared / 'parity/vlm/t5_v11'))
+  (folder / shards[1]).unlink()
+  with pytest.raises(FileNotFoundError, match=shards[1]):
+    rtjax.pretrained.load_huggingface(folder)
+
+
+@pytest.mark.parametrize('dtype', [ml_dtypes.bfloat16, np.float16])
+def test_half_precision(shared, copy, dtype):
+  folder = copy('vit_in21k', lambda t: {name: value.astype(dtype) for name, value in t.items()})
+  half = values(rtjax.pretrained.load_huggingface(folder))
+  for name, value in values(rtjax.pretrained.load_huggingface(shared / 'parity/vlm/vit_in21k')).items():
+    np.testing.assert_array_equal(half[name], value.astype(dtype).astype(np.float32), err_msg=name)
+
+
+def test_the_file_tells_whether_the_head_is_tied(copy, tmp_path):
+  def load(case, **changes):
+    shutil.rmtree(tmp_path / case, ignore_errors=True)
+    return rtjax.pretrained.load_huggingface(copy(case, **changes))
+  # transformers 5 writes this over a head of its own.
+  assert not load('t5_v11', config=lambda c: c | {'tie_word_embeddings': True}).config.tied
+  with pytest.warns(UserWarning, match='a copy of shared.weight: lm_head.weight'):
+    assert load('t5_ul2', tensors=lambda t: t | {'lm_head.weight': t['shared.weight'].copy()}).config.tied
+  assert not load('t5_ul2', tensors=lambda t: t | {'lm_head.weight': 2 * t['shared.weight']}).config.tied
+  with pytest.raises(ValueError, match=r'missing: lm_head.weight \(211, 48\)'):
+    load('t5_v11', tensors=lambda t: {name: value for name, value in t.items() if name != 'lm_head.weight'})
+
+
+@pytest.mark.parametrize('case, change, message', [
+    ('vit_in21k', lambda t: {k: v for k, v in t.items() if k != 'pooler.dense.bias'},
+     r'in 1 variables:\n  missing: pooler.dense.bias \(48,\)'),
+    ('vit_classifier', lambda t: t | {'vit.extra': np.ones(2, np.float32)}, r'unknown: vit.extra \(2,\)'),
+    ('vit_in21k', lambda t: t | {'embeddings.patch_embeddings.projection.weight': np.ones((48, 3, 4, 16), np.float32)},
+     r'shape \(48, 3, 4, 16\), expected \(48, 3, 8, 8\): embeddings.patch_embeddings.projection.weight'),
+    ('siglip_head', lambda t: t | {'vision_model.head.attention.in_proj_weight': np.ones((143, 48), np.float32)},
+     r'shape \(143, 48\), expected \(144, 48\): vision_model.head.attention.in_proj_weight'),
+    ('t5_v11', lambda t: t | {'decoder.block.1.layer.1.EncDecAttention.o.weight': np.ones((60, 48), np.float32)},
+     r'shape \(60, 48\), expected \(48, 60\): decoder.block.1.layer.1.EncDecAttention.o.weight'),
+    ('t5_ul2', lambda t: t | {'encoder.block.2.layer.0.layer_norm.weight': np.ones(36, np.float32)},
+     'unknown: encoder.block.2.layer.0.layer_norm.weight')])
+def test_tensors_that_do_not_fit(copy, case, change, message):
+  with pytest.raises(ValueError, match=message):
+    rtjax.pretrained.load_huggingface(copy(case, change))
+
+
+@pytest.mark.parametrize('case, change, message', [
+    ('vit_in21k', {'model_type': 'vits'}, "model_type 'vits', expected one of .* Did you mean 'vit'"),
+    ('t5_v11', {'model_type': 'umt5'}, "Did you mean 'mt5'"),
+    ('t5_v11', {'model_type': 'paligemma'}, "'paligemma' is not supported"),
+    ('t5_v11', {'model_type': 't5gemma2'}, "'t5gemma2' is not supported"),
+    ('t5_v11', {'feed_forward_proj': 'relu'}, 'T5 1.0'),
+    ('t5_v11', {'layer_norm_epsilon': 1e-5}, 'layer_norm_epsilon 1e-05'),
+    ('vit_in21k', {'hidden_act': 'relu'}, "hidden_act 'relu'"),
+    ('vit_in21k', {'qkv_bias': False}, 'qkv_bias False'),
+    ('siglip_head', {'num_channels': 4}, 'num_channels 4')])
+def test_architectures_it_does_not_know(copy, case, change, message):
+  with pytest.raises(ValueError, match=message):
+    rtjax.pretrained.load_huggingface(copy(case, config=lambda c: c | change))
+
+
+def test_folders_without_a_model(tmp_path):
+  with pytest.raises(FileNotFoundError, match='there is no such folder'):
+    rtjax.pretrained.load_huggingface(tmp_path / 'nothing')
+  (tmp_path / 'config.json').write_text('{"model_type": "vit"}')
+  with pytest.raises(FileNotFoundError, match=r'no model.safetensors and no model.safetensors.index.json'):
+    rtjax.pretrained.load_huggingface(tmp_path)
+  (tmp_path / 'pytorch_model.bin').write_bytes(b'')
+  with pytest.raises(FileNotFoundError, match=r'Convert it once(.|\n)*torch.load'):
+    rtjax.pretrained.load_huggingface(tmp_path)
+  (tmp_path / 'model.safetensors').write_bytes(b'half a fi')
+  with pytest.raises(ValueError, match='cannot be read'):
+    rtjax.pretrained.load_huggingface(tmp_path)
+  (tmp_path / 'config.json').write_text('{')
+  with pytest.raises(ValueError, match='is no JSON'):
+    rtjax.pretrained.load_huggingface(tmp_path)
