@@ -273,4 +273,5 @@ class Progress:
 
 def _numbers(row: Row) -> list[str]:
   parts = [f'loss {row["loss"]:.4f}'] if 'loss' in row else []
-  return parts + ([f'tokens right {row["accuracy"]:.1%}'] if 'accuracy' in row else [])
+  shown = {'accuracy': 'tokens', 'text_accuracy': 'words', 'answers/vqa': 'answers'}
+  return parts + [f'{what} right {row[name]:.1%}' for name, what in shown.items() if name in row]

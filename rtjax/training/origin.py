@@ -1,9 +1,10 @@
 """What a run of a vision-language model starts from: its vocabulary, its parts, and the run before it."""
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from rtjax import vocabulary
-from rtjax.models import Model, parameters
+from rtjax.models import Model, T5Config, parameters
 from rtjax.training import checkpoint, initialize
 from rtjax.training.config import TrainConfig
 
@@ -26,6 +27,9 @@ def open_vocabulary(config: TrainConfig) -> 'Tokenizer':
   if not config.vocabulary and theirs:
     return theirs
   path = config.vocabulary or config.text_from
+  if config.text_from and not config.vocabulary and not (pathlib.Path(path).expanduser() / 'spiece.model').is_file():
+    raise FileNotFoundError(f'--text-from {path} holds no spiece.model, without which its embeddings mean nothing. '
+                            'Name its vocabulary with --vocabulary.')
   found = Tokenizer.load(path) if path else Tokenizer()
   if theirs and theirs.id != found.id:
     raise ValueError(f'--init-from {config.init_from} was trained on the vocabulary {theirs.id!r}, --vocabulary is '
@@ -63,8 +67,12 @@ def fill_part(model: Model, part: str, folder: str | os.PathLike) -> str:
   Raises:
     FileNotFoundError, ValueError: as `load_huggingface`; or nothing at all fits.
   """
-  from rtjax.pretrained.huggingface import load_huggingface
-  theirs = {f'{part}/{name}': value for name, value in parameters.named(load_huggingface(folder)).items()}
+  from rtjax.pretrained import huggingface
+  config, values, ignored = huggingface.read(folder)
+  if isinstance(config, T5Config) != (part == 'text'):
+    raise ValueError(f'--{part}-from {folder}: it holds a {type(config).__name__.removesuffix("Config")}, expected '
+                     f'{"a T5" if part == "text" else "a ViT or SigLIP"}.')
+  theirs = {f'{part}/{name}': value for name, value in values.items()}
   ours = parameters.named(model)
   fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
   if not fitting:
@@ -72,4 +80,5 @@ def fill_part(model: Model, part: str, folder: str | os.PathLike) -> str:
                      f'network. Give model.{part} the sizes of its config.json.')
   parameters.assign(model, ours | fitting)
   part_of_ours = {name: value for name, value in ours.items() if name.startswith(f'{part}/')}
-  return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting)
+  unused = f'\n  of no use here: {", ".join(sorted(ignored))}' if ignored else ''
+  return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting) + unused

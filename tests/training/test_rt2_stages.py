@@ -20,15 +20,15 @@ from rtjax import models
 from rtjax.data.augment import AugmentConfig
 from rtjax.models.lora import LoraConfig
 from rtjax.tokenizer import Tokenizer
-from rtjax.training import checkpoint, cotrain, loop, optimizer, sharding, state
+from rtjax.training import checkpoint, cotrain, loop, optimizer, origin, sharding, state
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 from rtjax.training.step import train_step
 
 COLOURS = ('red', 'green', 'blue', 'yellow')
 MODEL = dataclasses.replace(
-    tiny_rt2.TINY, action_spec=tiny.SPEC, action_ids=(), prompt_length=20, answer_length=4,
-    text=dataclasses.replace(tiny_rt2.TINY.text, vocab_size=1536))
+    tiny_rt2.TINY, action_spec=tiny.SPEC, action_ids=(), prompt_length=20, answer_length=6,
+    text=dataclasses.replace(tiny_rt2.TINY.text, vocab_size=1536, encoder_layers=1, decoder_layers=1))
 
 
 @pytest.fixture(scope='module')
@@ -192,21 +192,18 @@ def one_step(model, batch, weight, micro_batches=1):
   return jax.tree.map(lambda a, b: a - b, first.params, after.params), outputs
 
 
-@pytest.mark.parametrize('model', [tiny_rt2.TINY, tiny_rt2.TEXT], ids=['heads', 'text'])
-def test_the_losses_weigh_what_the_configuration_says(model):
+@pytest.mark.parametrize('model, micro_batches', [(tiny_rt2.TINY, 1), (tiny_rt2.TEXT, 2)], ids=['heads', 'text'])
+def test_the_losses_weigh_what_the_configuration_says(model, micro_batches):
   """The gradient of a batch of both is that of the actions plus 0.1 times that of the texts, however it is cut up."""
   robots, texts = tiny_rt2.robot_batch(model, 4), tiny_rt2.text_batch(model, 8)
   robots['mask'][0] = False  # one that does not count
   del texts['text_weights']
   actions, action_row = one_step(model, robots, 0.1)
   language, text_row = one_step(model, texts, 0.1)
-  for micro_batches in (1, 2):
-    both, row = one_step(model, robots | texts, 0.1, micro_batches)
-    np.testing.assert_allclose(row['loss'], action_row['loss'] + 0.1 * text_row['loss'], rtol=1e-5)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-6), both,
-                 jax.tree.map(lambda a, t: a + 0.1 * t, actions, language))
-  alone, _ = one_step(model, robots | texts, 0.0)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-6), alone, actions)
+  both, row = one_step(model, robots | texts, 0.1, micro_batches)
+  np.testing.assert_allclose(row['loss'], action_row['loss'] + 0.1 * text_row['loss'], rtol=1e-5)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-6), both,
+               jax.tree.map(lambda a, t: a + 0.1 * t, actions, language))
 
 
 def test_label_smoothing_is_for_training_alone():
@@ -243,3 +240,31 @@ def test_adafactor_keeps_rows_and_columns():
     params = jax.tree.map(jnp.add, params, updates)
   last = sum(jnp.sum((p - t) ** 2) for p, t in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True))
   assert last < 0.3 * first
+
+
+def test_parts_from_hugging_face(shared):
+  """Each variable of the folder is there afterwards, the others as they were; what is new and left out is told."""
+  from rtjax.pretrained import huggingface
+  folders = {part: shared / 'parity/vlm' / case for part, case in (('vision', 'vit_classifier'), ('text', 't5_v11'))}
+  if not all(folder.is_dir() for folder in folders.values()):
+    pytest.skip('no published checkpoints in the folder of reference data')
+  held = {part: huggingface.read(folder) for part, folder in folders.items()}
+  # A network without the classifier, and of one layer more in the decoder.
+  text = dataclasses.replace(held['text'].config, decoder_layers=held['text'].config.decoder_layers + 1)
+  vision = dataclasses.replace(held['vision'].config, classes=0, pooler=False)
+  model = models.build(dataclasses.replace(MODEL, vision=vision, text=text), rngs=nnx.Rngs(0))
+  before = models.parameters.named(model)
+  reports = [origin.fill_part(model, part, folder) for part, folder in folders.items()]
+  after = models.parameters.named(model)
+  theirs = {f'{part}/{name}': value for part, found in held.items() for name, value in found.values.items()}
+  for name, value in after.items():
+    np.testing.assert_array_equal(value, theirs.get(name, before[name]), err_msg=name)
+  new = f'decoder/layers/{text.decoder_layers - 1}'
+  assert 'new: 14 variables' in reports[1] and f'text/{new}/attention/query/kernel' in reports[1]
+  assert 'left out: 2 variables' in reports[0] and 'vision/classifier/kernel' in reports[0]
+  with pytest.raises(ValueError, match='it holds a ViT, expected a T5'):
+    origin.fill_part(model, 'text', folders['vision'])
+  with pytest.raises(ValueError, match=r'none of its .* variables fits the text part'):
+    origin.fill_part(models.build(MODEL, rngs=nnx.Rngs(0)), 'text', folders['text'])
+  with pytest.raises(FileNotFoundError, match=r'holds no spiece\.model'):
+    origin.open_vocabulary(TrainConfig(model=MODEL, output='nowhere', text_from=str(folders['text'])))
