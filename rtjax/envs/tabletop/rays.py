@@ -65,6 +65,11 @@ class Rays:
       colour[edges] = (colour[edges] + finer) / (1 + len(_SUBPIXELS))
     return (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).reshape(self._height, self._width, 3)
 
+  def geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    """The geom that the middle of each pixel shows, int [H, W]; the model's number of geoms where there is none."""
+    hits = self._hits(data, self._model.camera(camera).id, self._rows, self._columns)
+    return hits.geom.reshape(self._height, self._width)
+
   def close(self) -> None:
     """Nothing to give back."""
 

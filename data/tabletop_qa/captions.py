@@ -1,0 +1,101 @@
+"""Captions of a view, and captions that are wrong about it.
+
+A caption states one or two facts in one of several wordings. A wrong one is worded alike and not so: another colour,
+another kind, the other side, something else in the gripper, the drawer the other way.
+"""
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from questions import article, left_of
+from scenes import GRIPPER, Thing, View
+
+from rtjax.envs.tabletop.objects import COLOURS, KINDS
+from rtjax.envs.tabletop.scene import BOWL
+from rtjax.envs.tabletop.world import DRAWER, TABLE
+
+_INSIDE = {BOWL: 'in the bowl', DRAWER: 'in the open drawer'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+  """A statement about a view in its wordings, and the same statement made wrong."""
+  true: tuple[str, ...]
+  wrong: tuple[str, ...]
+
+
+def captions(view: View, draw: np.random.Generator) -> Iterator[str]:
+  """True captions, in random order, each of another fact."""
+  for fact in _shuffled(view, draw):
+    yield str(draw.choice(fact.true))
+
+
+def matches(view: View, draw: np.random.Generator) -> tuple[str, str] | None:
+  """A true caption and a wrong one, of different facts where there are several; None where there is none."""
+  facts = _shuffled(view, draw)
+  return (str(draw.choice(facts[0].true)), str(draw.choice(facts[-1].wrong))) if facts else None
+
+
+def _shuffled(view: View, draw: np.random.Generator) -> list[Fact]:
+  facts = list(_facts(view, draw))
+  return [facts[i] for i in draw.permutation(len(facts))]
+
+
+def _facts(view: View, draw: np.random.Generator) -> Iterator[Fact]:
+  yield from _all(view, draw)
+  for thing in view.objects:
+    swapped = article(_absent(view, thing, draw))
+    name = article(thing.name)
+    if thing.where == GRIPPER:
+      yield Fact(_holding(name), _holding(swapped))
+    elif thing.where == TABLE:
+      yield Fact((f'{name} on the table', f'there is {name} on the table'), (f'{swapped} on the table',))
+      if thing.pose:
+        yield Fact(*(tuple(words.format(thing=name, how='standing' if upright else 'lying')
+                           for words in ('{thing} {how} on the table', '{thing} is {how} on the table'))
+                     for upright in (thing.pose == 'upright', thing.pose != 'upright')))
+    elif thing.where:
+      where = _INSIDE[thing.where]
+      yield Fact((f'{name} {where}', f'there is {name} {where}'), (f'{swapped} {where}', f'there is {swapped} {where}'))
+    for other in view.things:
+      left = left_of(thing, other) if other is not thing else None
+      if left is not None:
+        yield Fact(*(tuple(words.format(name, article(other.name), 'left' if is_left else 'right')
+                           for words in ('{} to the {2} of {1}', '{} is to the {2} of {1}'))
+                     for is_left in (left, not left)))
+  if view.held == '':
+    yield Fact(('the robot holds nothing', 'an empty gripper'), _holding(article(_any(view, draw).name)) if view.objects
+               else ('the robot holds a red cube',))
+  if view.drawer:
+    yield Fact(*((f'the drawer is {how}', f'{article(how)} drawer') for how in (
+        view.drawer, 'closed' if view.drawer == 'open' else 'open')))
+
+
+def _all(view: View, draw: np.random.Generator) -> Iterator[Fact]:
+  """All objects in one list, which is complete."""
+  if view.doubtful or not 1 < len(view.objects) <= 5:
+    return
+  order = [view.objects[i] for i in draw.permutation(len(view.objects))]
+  names = [article(thing.name) for thing in order]
+  place = int(draw.integers(len(order)))
+  swapped = [*names[:place], article(_absent(view, order[place], draw)), *names[place + 1:]]
+  yield Fact((_listed(names), f'a table with {_listed(names)}', f'there are {_listed(names)}'),
+             (_listed(swapped), f'a table with {_listed(swapped)}', f'there are {_listed(swapped)}'))
+
+
+def _holding(name: str) -> tuple[str, ...]:
+  return f'the robot holds {name}', f'{name} in the gripper', f'a robot arm lifts {name}'
+
+
+def _absent(view: View, thing: Thing, draw: np.random.Generator) -> str:
+  """The thing in another colour, or another kind in its colour: none that is there, nor like one that is."""
+  names = [f'{colour} {thing.kind}' for colour in COLOURS] + [f'{thing.colour} {kind}' for kind in KINDS]
+  return str(draw.choice([name for name in names if name not in view.present]))
+
+
+def _any(view: View, draw: np.random.Generator) -> Thing:
+  return view.objects[int(draw.integers(len(view.objects)))]
+
+
+def _listed(names: list[str]) -> str:
+  return ', '.join(names[:-1]) + ' and ' + names[-1]

@@ -1,0 +1,90 @@
+"""Pictures with their questions, in chunks: what a process writes at a time, and over which answers are balanced."""
+import collections
+import io
+import itertools
+import os
+import pathlib
+import pickle
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import captions
+import numpy as np
+import questions
+from PIL import Image
+from scenes import Camera, Recipe, View
+
+CHUNK = 50
+"""Pictures per file of raw ones, the unit of work that is lost when interrupted."""
+
+_QUESTIONS = 5  # about a picture, at most, of different types
+_CAPTIONS = 2
+_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as data/tabletop's
+
+
+class Asker:
+  """Chooses what is asked, so that of each type all answers are about as frequent."""
+
+  def __init__(self) -> None:
+    self._given: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+
+  def __call__(self, view: View, draw: np.random.Generator) -> Iterator[dict[str, str]]:
+    """The pairs about a view: {'kind', 'type', 'question', 'answer'}; a caption has no question."""
+    chosen = (_pair('vqa', name, *asked) for name in draw.permutation(list(questions.TYPES))
+              if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
+    yield from itertools.islice(chosen, _QUESTIONS)
+    for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
+      yield _pair('caption', 'caption', '', text)
+    for text, answer in zip(captions.matches(view, draw) or (), ('yes', 'no'), strict=False):
+      yield _pair('match', 'match', text, answer)
+
+  def _choose(self, name: str, fair: list[questions.Asked], draw: np.random.Generator) -> questions.Asked | None:
+    """A question whose answer was given least; none if even that one was given more often than others on average."""
+    given = self._given[name]
+    order = [fair[i] for i in draw.permutation(len(fair))]
+    best = min(order, key=lambda asked: given[asked[1]], default=None)
+    if best is None:
+      return None
+    others = [*given.values(), *[0] * (2 - len(given))]
+    if given[best[1]] > statistics.mean(others) + 0.5:
+      return None
+    given[best[1]] += 1
+    return best
+
+
+def _pair(kind: str, name: str, question: str, answer: str) -> dict[str, str]:
+  return {'kind': kind, 'type': name, 'question': question, 'answer': answer}
+
+
+def examples(recipe: Recipe, first: int, end: int) -> Iterator[dict[str, Any]]:
+  """Pictures [first, end): {'number', 'image' (JPEG), 'objects', 'pairs'}; a chunk's depend on no others."""
+  camera, ask = Camera(recipe), Asker()
+  try:
+    for number in range(first, end):
+      picture, view, draw = camera.take(number)
+      yield {'number': number, 'image': _jpeg(picture), 'objects': sorted(view.present), 'pairs': list(ask(view, draw))}
+  finally:
+    camera.close()
+
+
+def chunk_file(folder: pathlib.Path, first: int) -> pathlib.Path:
+  return folder / f'pictures-{first:07d}.pickle'
+
+
+def read_chunk(folder: pathlib.Path, first: int) -> list[dict[str, Any]]:
+  return pickle.loads(chunk_file(folder, first).read_bytes())
+
+
+def write_chunk(recipe: Recipe, folder: str, first: int, end: int) -> None:
+  """Writes pictures [first, end) into one file, which appears only when complete."""
+  path = chunk_file(pathlib.Path(folder), first)
+  partial = path.with_suffix('.partial')
+  partial.write_bytes(pickle.dumps(list(examples(recipe, first, end))))
+  os.replace(partial, path)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(picture).save(buffer, **_JPEG)
+  return buffer.getvalue()
