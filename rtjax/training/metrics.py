@@ -103,8 +103,8 @@ class Meter:
 
 def add(sums: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
   """Adds {name: (sum, count)} to what was added up before; an empty dict is nothing yet."""
-  return {name: jax.tree.map(np.add, sums[name], pair) if name in sums else jax.tree.map(np.asarray, pair)
-          for name, pair in more.items()}
+  return sums | {name: jax.tree.map(np.add, sums[name], pair) if name in sums else jax.tree.map(np.asarray, pair)
+                 for name, pair in more.items()}
 
 
 def averages(sums: dict[str, Any], labels: Mapping[str, Sequence[str]] | None = None) -> Row:
