@@ -61,7 +61,7 @@ def _facts(view: View, draw: np.random.Generator) -> Iterator[Fact]:
       left = left_of(thing, other) if other is not thing else None
       if left is not None:
         yield Fact(*(tuple(words.format(name, article(other.name), 'left' if is_left else 'right')
-                           for words in ('{} to the {2} of {1}', '{} is to the {2} of {1}'))
+                           for words in ('{0} to the {2} of {1}', '{0} is to the {2} of {1}'))
                      for is_left in (left, not left)))
   if view.held == '':
     yield Fact(('the robot holds nothing', 'an empty gripper'), _holding(article(_any(view, draw).name)) if view.objects

@@ -31,7 +31,7 @@ class Asker:
 
   def __call__(self, view: View, draw: np.random.Generator) -> Iterator[dict[str, str]]:
     """The pairs about a view: {'kind', 'type', 'question', 'answer'}; a caption has no question."""
-    chosen = (_pair('vqa', name, *asked) for name in draw.permutation(list(questions.TYPES))
+    chosen = (_pair('vqa', name, *asked) for name in _shuffled(list(questions.TYPES), draw)
               if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
     yield from itertools.islice(chosen, _QUESTIONS)
     for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
@@ -42,8 +42,7 @@ class Asker:
   def _choose(self, name: str, fair: list[questions.Asked], draw: np.random.Generator) -> questions.Asked | None:
     """A question whose answer was given least; none if even that one was given more often than others on average."""
     given = self._given[name]
-    order = [fair[i] for i in draw.permutation(len(fair))]
-    best = min(order, key=lambda asked: given[asked[1]], default=None)
+    best = min(_shuffled(fair, draw), key=lambda asked: given[asked[1]], default=None)
     if best is None:
       return None
     others = [*given.values(), *[0] * (2 - len(given))]
@@ -51,6 +50,10 @@ class Asker:
       return None
     given[best[1]] += 1
     return best
+
+
+def _shuffled(items: list[Any], draw: np.random.Generator) -> list[Any]:
+  return [items[i] for i in draw.permutation(len(items))]
 
 
 def _pair(kind: str, name: str, question: str, answer: str) -> dict[str, str]:

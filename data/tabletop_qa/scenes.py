@@ -135,7 +135,7 @@ class Camera:
     for name, (seen, alone) in pixels.items():
       count = int(seen.sum())
       kind, colour = (BOWL, '') if name == BOWL else (name.split()[1], name.split()[0])
-      if alone and count >= max(_CLEAR * alone, _CLEAR_PIXELS * seen.size):
+      if alone and not _at_edge(seen) and count >= max(_CLEAR * alone, _CLEAR_PIXELS * seen.size):
         things.append(_thing(name, kind, colour, seen, state))
       elif count <= _HIDDEN * alone:
         hidden.append(name)
@@ -159,6 +159,11 @@ class Camera:
       found[name] = shown == body, int((owner[self._rays.geoms(world.data, camera)] == body).sum())
     model.geom_group[:] = groups
     return found
+
+
+def _at_edge(seen: np.ndarray) -> bool:
+  """Whether the picture's edge cuts a thing off."""
+  return bool(seen[[0, -1]].any() or seen[:, [0, -1]].any())
 
 
 def _episode(draw: np.random.Generator) -> layout.Episode:

@@ -1,8 +1,8 @@
 """Makes the package's vocabulary of the project's own text: python data/vocabulary/train.py
 
-The text: every instruction of the tabletop, prompts, and the guides in docs. Byte fallback leaves no text that cannot
-be written, every integer of 0 to 255 is a token, and texts are kept as they are (no folding of case or Unicode, whose
-table alone would be 240 KB).
+The text: instructions of the tabletop, questions, answers and captions of data/tabletop_qa, and the guides in docs.
+Byte fallback leaves no text that cannot be written, every integer of 0 to 255 is a token, and texts are kept as they
+are (no folding of case or Unicode, whose table alone would be 240 KB).
 """
 import dataclasses
 import io
@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterator
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'tabletop_qa'))
 
+import examples
 import sentencepiece
 import tyro
+from scenes import Recipe
 
 from rtjax import prompts
 from rtjax.envs.tabletop import language, splits, tasks
@@ -24,6 +27,7 @@ from rtjax.tokenizer import Tokenizer
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a space in front: '1 128' is two tokens
 _EVERY = 7  # of the many instructions that differ in their objects alone
+_PICTURES = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Config:
 
 def corpus() -> Iterator[str]:
   yield from itertools.islice(_instructions(), None, None, _EVERY)
+  for picture in examples.examples(Recipe(renderer='none'), 0, _PICTURES):
+    for pair in picture['pairs']:
+      yield prompts.prompt(pair['kind'], pair['question'])
+      yield pair['answer']
   for path in sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md')]):
     yield from filter(None, path.read_text().splitlines())
 

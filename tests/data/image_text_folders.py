@@ -43,11 +43,10 @@ def write_tar(file: pathlib.Path, members: dict[str, bytes]) -> None:
 
 
 def write_tfds(folder: pathlib.Path, name: str, features: dict[str, Any], examples: list[dict[str, Any]],
-               split: str = 'train', shards: int = 1, **metadata: Any) -> str:
+               split: str = 'train', shards: int = 1) -> str:
   builder = tfds.dataset_builders.store_as_tfds_dataset(
       name, '1.0.0', tfds.features.FeaturesDict(features), {split: list(enumerate(examples))}, data_dir=folder,
-      disable_shuffling=True, metadata=tfds.core.MetadataDict(metadata) if metadata else None,
-      download_config=tfds.download.DownloadConfig(num_shards=shards))
+      disable_shuffling=True, download_config=tfds.download.DownloadConfig(num_shards=shards))
   return str(builder.data_dir)
 
 
@@ -70,5 +69,6 @@ TABLETOP = {'image': tfds.features.Image(shape=(*SIZE, 3)), 'pairs': tfds.featur
 
 def coco(number: int, *captions: str) -> dict[str, Any]:
   return {'image': pixels(number), 'image/filename': f'{number}.jpg', 'image/id': number,
-          'objects': [{'id': 1, 'area': 2, 'bbox': tfds.features.BBox(0, 0, 1, 1), 'label': 'cat', 'is_crowd': False}],
+          'objects': [{'id': 1, 'area': 2, 'bbox': tfds.features.BBox(0.0, 0.0, 1.0, 1.0), 'label': 'cat',
+                       'is_crowd': False}],
           'captions': [{'text': text, 'id': i} for i, text in enumerate(captions)]}

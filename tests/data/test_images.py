@@ -18,3 +18,19 @@ def test_pixels_are_those_of_tfds(encoding, channels):
   decoded = images.decoder(feature, None)(stored)
   assert decoded.dtype == np.uint8
   np.testing.assert_array_equal(decoded, feature.decode_example(stored))
+
+
+def test_antialias_averages_what_is_made_smaller():
+  """Stripes one pixel wide, to a third: their mean, and not whichever the sampling hits."""
+  stripes = np.zeros((24, 24, 3), np.uint8)
+  stripes[:, ::2] = 255
+  feature = tfds.features.Image(shape=(24, 24, 3))
+  stored = np.asarray(tf.io.encode_png(stripes)).item()
+  sharp, smooth = (images.decoder(feature, (8, 8), antialias)(stored) for antialias in (False, True))
+  assert np.abs(smooth[:, 1:-1].astype(int) - 127).max() < 20 < np.ptp(sharp)
+
+
+def test_a_picture_of_the_size_asked_for_is_left_as_it_is():
+  picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+  stored = np.asarray(tf.io.encode_png(picture)).item()
+  np.testing.assert_array_equal(images.decoder(tfds.features.Image(), (8, 8))(stored), picture)

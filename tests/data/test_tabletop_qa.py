@@ -117,6 +117,12 @@ def test_what_is_hidden_is_not_asked_about():
     assert 'Is there a puck?' not in every and 'How many blue objects are there?' not in every
 
 
+def test_what_the_edge_cuts_off_is_not_clearly_seen():
+  cut = view(('red cube', 0.60, -0.15), ('blue can', 0.70, -0.19))
+  assert [t.name for t in cut.things] == ['red cube'] and cut.doubtful == (('can', 'blue'),)
+  assert 'What colour is the can?' not in asked(cut, 'colour') and not asked(cut, 'outermost')
+
+
 def test_bowl_and_drawer():
   seen = view(('red ball', 0.5, 0.0), ('blue can', 0.60, -0.18), bowl=(0.5, 0.0), drawer=0.14)
   assert asked(seen, 'where')['Where is the red ball?'] == 'in the bowl'
