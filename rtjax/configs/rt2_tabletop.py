@@ -19,7 +19,7 @@ config = TrainConfig(
     steps=8000, batch_size=48, image_text_batch_size=16, log_every=50, validate_every=1000, validation_batches=20,
     save_every=500,
     model=RT2Config(
-        prompt_length=32, answer_length=24,
+        prompt_length=48, answer_length=40,
         vision=ViTConfig(image_size=(96, 96), patch=12, width=128, layers=4, heads=4, mlp_width=256, class_token=False,
                          epsilon=1e-6),
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=3, decoder_layers=2,
