@@ -76,6 +76,8 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   sharding.connect_processes(config.distributed)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.batch_size, config.micro_batches, mesh)
+  if config.data and config.image_text:
+    sharding.check_batch(config.image_text_batch_size, config.micro_batches, mesh, 'image_text_batch_size')
   tokenizer = None
   if isinstance(config.model, RT2Config):
     tokenizer = origin.open_vocabulary(config)

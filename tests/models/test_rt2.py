@@ -42,6 +42,16 @@ def test_shapes_and_order_of_a_batch(config):
     np.testing.assert_allclose(alone[0], logits[row], rtol=1e-4, atol=1e-4)
 
 
+@BOTH
+def test_bfloat16_is_near(config):
+  batch = tiny_rt2.robot_batch(config, 4)
+  model = built(config)
+  coarse = models.from_values(dataclasses.replace(config, dtype='bfloat16'), models.parameters.named(model))
+  found, expected = (m(batch['images'], batch['embeddings'])[..., 0, :] for m in (coarse, model))
+  np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+  assert found.dtype == jnp.float32 and np.abs(found - expected).max() > 0
+
+
 def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
   model = built(tiny_rt2.TINY)
   seen, targets = context(model), tiny_rt2.prompts(3, 5, 7)

@@ -268,3 +268,23 @@ def test_parts_from_hugging_face(shared):
     origin.fill_part(models.build(MODEL, rngs=nnx.Rngs(0)), 'text', folders['text'])
   with pytest.raises(FileNotFoundError, match=r'holds no spiece\.model'):
     origin.open_vocabulary(TrainConfig(model=MODEL, output='nowhere', text_from=str(folders['text'])))
+
+
+def test_computing_layers_again_changes_no_gradient():
+  """With dropout on, whose masks have to be the same the second time."""
+  text = dataclasses.replace(tiny_rt2.TINY.text, dropout=0.2)
+  base = dataclasses.replace(tiny_rt2.TINY, text=text)
+  batch = {name: jnp.asarray(array) for name, array in
+           (tiny_rt2.robot_batch(base, 4) | tiny_rt2.text_batch(base, 4)).items()}
+
+  def gradient(**changes):
+    graphdef, params, stats, constants = built(dataclasses.replace(base, **changes))
+
+    def loss(params):
+      terms = state.merge(graphdef, params, stats, constants).loss(batch, train=True, rngs=nnx.Rngs(0))
+      return terms.total / terms.weight
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+  (plain, expected), (again, found) = gradient(), gradient(remat=True)
+  np.testing.assert_allclose(again, plain, rtol=1e-6)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
