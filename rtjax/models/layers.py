@@ -70,3 +70,12 @@ def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[Any, ...]
     return x
   keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, shape or x.shape)
   return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def _run(layer: nnx.Module, *inputs: Any) -> Any:
+  return layer(*inputs)  # type: ignore[operator]
+
+
+# `run_again(layer, *inputs)` is layer(*inputs), computed again in the backward pass in place of keeping what is inside.
+# As a tree: in graph mode, parameters that lie outside of what is differentiated are refused.
+run_again: Any = nnx.remat(_run, graph=False)

@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rtjax.models.attention import Attention
-from rtjax.models.layers import dropout
+from rtjax.models.layers import dropout, run_again
 
 EPSILON = 1e-6  # of the norms
 PAD = 0  # also begins a text
@@ -74,8 +74,6 @@ class T5Config:
     if self.max_distance <= self.buckets // 2:
       raise ValueError(f'T5Config.max_distance is {self.max_distance}, it must be above half of the {self.buckets} '
                        'buckets, such as 128.')
-    if self.activation not in _ACTIVATIONS:
-      raise ValueError(f'T5Config.activation is {self.activation!r}, known are {sorted(_ACTIVATIONS)}.')
     if not 0 <= self.dropout < 1:
       raise ValueError(f'T5Config.dropout is {self.dropout}, expected 0 (none) to below 1.')
 
@@ -182,10 +180,6 @@ class Layer(nnx.Module):
     return cache, x + self.mlp(self.mlp_norm(x))
 
 
-def _run(layer: Layer, *inputs: Any) -> Array:
-  return layer(*inputs)
-
-
 class Stack(nnx.Module):
   """The encoder, or the decoder: layers, the table of position biases that they share, and a norm at the end."""
 
@@ -209,9 +203,9 @@ class Stack(nnx.Module):
     rate = self.config.dropout
     x = dropout(x, rate, rngs)
     bias = self.position_bias(x.shape[1])
-    run = nnx.remat(_run) if self.config.remat else _run
     for layer in self.layers:
-      x = run(layer, x, bias, mask, memory, memory_mask, rngs)
+      inputs = x, bias, mask, memory, memory_mask, rngs
+      x = run_again(layer, *inputs) if self.config.remat else layer(*inputs)
     return dropout(self.norm(x), rate, rngs)
 
   def step(self, cache: Cache, x: Float[Array, 'B 1 D']) -> tuple[Cache, Float[Array, 'B 1 D']]:

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from rtjax.models.attention import Attention
-from rtjax.models.layers import dropout
+from rtjax.models.layers import dropout, run_again
 from rtjax.models.resize import cubic_weights
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -71,9 +72,6 @@ class ViTConfig:
       raise ValueError(f'{kind}.image_size is {self.image_size}, not even one patch of {self.patch}.')
     if self.width % self.heads:
       raise ValueError(f'{kind}.width {self.width} does not divide into {self.heads} heads.')
-    for name, known in (('activation', sorted(_ACTIVATIONS)), ('interpolation', ['linear', 'cubic'])):
-      if getattr(self, name) not in known:
-        raise ValueError(f'{kind}.{name} is {getattr(self, name)!r}, known are {known}.')
     if not self.class_token and (self.classes or (self.pooler and kind == 'ViTConfig')):
       raise ValueError(f'{kind}.class_token is False, but pooler or classes ask for what reads it.')
     if not 0 <= self.dropout < 1:
@@ -135,10 +133,6 @@ class Layer(nnx.Module):
     return x + dropout(self.mlp(self.mlp_norm(x)), self.dropout, rngs)
 
 
-def _run(layer: Layer, x: Array, rngs: nnx.Rngs | None) -> Array:
-  return layer(x, rngs)
-
-
 class ViT(nnx.Module):
   """See the module's docstring. All methods are plain traceable code; `rngs` (stream `dropout`) turns dropout on."""
 
@@ -160,15 +154,18 @@ class ViT(nnx.Module):
   def make_pooler(self, rngs: nnx.Rngs) -> Any:
     return nnx.Linear(self.config.width, self.config.width, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
 
-  def prepare(self, images: Array) -> Float[Array, 'B h w 3']:
+  def prepare(self, images: Array | np.ndarray) -> Float[Array, 'B h w 3']:
     """Pictures as a camera gives them, [B, H, W, 3] in 0..255, to pixels in -1..1 of the network's size.
 
-    The aspect is not kept. Antialiased and rounded as Pillow does it, with which the published weights are used.
+    The aspect is not kept. Resized as Pillow does it, with which the published weights are used: antialiased, first
+    across, then down, rounded each time.
     """
-    size = (images.shape[0], *self.config.image_size, 3)
-    resized = images.astype(jnp.float32)
-    if size != images.shape:
-      resized = jnp.clip(jnp.round(jax.image.resize(resized, size, self.config.interpolation)), 0, 255)
+    height, width = self.config.image_size
+    resized = jnp.asarray(images, jnp.float32)
+    for size in ((resized.shape[1], width), (height, width)):
+      if resized.shape[1:3] != size:
+        shape = (resized.shape[0], *size, 3)
+        resized = jnp.clip(jnp.floor(jax.image.resize(resized, shape, self.config.interpolation) + 0.5), 0, 255)
     return resized / 127.5 - 1
 
   def __call__(self, pixels: Float[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
@@ -181,9 +178,8 @@ class ViT(nnx.Module):
       ValueError: a picture smaller than a patch.
     """
     x = dropout(self.embed(pixels), self.config.dropout, rngs)
-    run = nnx.remat(_run) if self.config.remat else _run
     for layer in self.layers:
-      x = run(layer, x, rngs)
+      x = run_again(layer, x, rngs) if self.config.remat else layer(x, rngs)
     return self.norm(x)
 
   def patches(self, pixels: Float[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:

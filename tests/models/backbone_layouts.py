@@ -20,7 +20,7 @@ from rtjax.training import sharding, state
 
 VISION = models.ViTConfig(image_size=(16, 16), patch=8, width=32, layers=1, heads=2, mlp_width=128, dropout=0.1)
 TEXT = models.T5Config(vocab_size=128, width=32, head_size=16, mlp_width=128, encoder_layers=1, decoder_layers=1,
-                       heads=4, buckets=8, max_distance=12, remat=True)
+                       heads=4, buckets=8, max_distance=12)
 
 
 class Pali(nnx.Module):
@@ -46,7 +46,7 @@ def make_batch():
 
 
 def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
-  """Losses and norms of gradients over 3 steps of SGD, with dropout; and how the parameters lie."""
+  """Losses and norms of gradients over 2 steps of SGD, with dropout; and how the parameters lie."""
   layout = sharding.shardings(params, mesh)
 
   @functools.partial(jax.jit, out_shardings=(layout, None))
@@ -56,7 +56,7 @@ def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
     value, grads = jax.value_and_grad(loss)(params)
     return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), (value, optax.global_norm(grads))
   params, batch, found = sharding.place(params, mesh), sharding.batch_placer(mesh)(make_batch()), []
-  for _ in range(3):
+  for _ in range(2):
     params, outputs = step(params, batch)
     found.append([float(value) for value in outputs])
   held = {name: list(leaf.addressable_shards[0].data.shape) for name, leaf in state.named(params).items()}
@@ -67,6 +67,6 @@ if __name__ == '__main__':
   graphdef, params, *_ = state.split(Pali())
   one = jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
   curves = {'single': curve(one, graphdef, params)}
-  for shape in ((1, 8, 1), (2, 2, 2), (2, 1, 4)):
+  for shape in ((2, 2, 2), (2, 1, 4)):
     curves[str(shape)] = curve(sharding.make_mesh(shape), graphdef, params)
   print(json.dumps(curves))

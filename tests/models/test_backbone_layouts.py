@@ -8,7 +8,7 @@ import numpy as np
 
 
 def test_every_layout_gives_the_curve_of_one_device():
-  """Tiny ViT into tiny T5, with padding, dropout and rematerialisation."""
+  """Tiny ViT into tiny T5, with padding and dropout."""
   script = pathlib.Path(__file__).with_name('backbone_layouts.py')
   done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]

@@ -192,7 +192,7 @@ def test_rematerialisation_changes_nothing(tiny):
       rngs = nnx.Rngs(dropout=7)
       memory = model.encode(model.embed(inputs), mask, rngs)
       return cross_entropy(model.logits(model.decode(tokens, memory, mask, rngs)), tokens)
-    return nnx.value_and_grad(loss)(model)
+    return nnx.jit(nnx.value_and_grad(loss))(model)
   (value, grads), (value_again, grads_again) = gradients(tiny), gradients(other)
   np.testing.assert_allclose(value, value_again, rtol=1e-6)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), nnx.to_pure_dict(grads),
@@ -236,7 +236,7 @@ def test_configuration_survives_json():
 
 @pytest.mark.parametrize('change, message', [
     ({'heads': 0}, 'heads is 0'), ({'buckets': 7}, 'buckets is 7'), ({'max_distance': 4}, 'max_distance is 4'),
-    ({'activation': 'relu'}, "activation is 'relu'"), ({'dropout': -0.1}, 'dropout is -0.1')])
+    ({'dropout': -0.1}, 'dropout is -0.1')])
 def test_bad_configurations(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(TINY, **change)

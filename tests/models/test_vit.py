@@ -11,6 +11,7 @@ from golden_huggingface import close, pixels, run
 
 from rtjax import models
 from rtjax.models import ViTConfig
+from rtjax.models.resize import cubic_weights
 
 TINY = ViTConfig(image_size=(12, 8), patch=4, width=16, layers=2, heads=2, mlp_width=24, dropout=0.2)
 
@@ -61,8 +62,8 @@ def test_prepare_resizes_as_pillow(shared, tiny, interpolation, name):
   for i in range(3):  # two larger pictures, one smaller
     ours = np.asarray(tiny.prepare(golden[f'image_{i}'][None]))[0]
     difference = np.abs(ours - golden[f'{name}_{i}'].transpose(1, 2, 0)) * 127.5
-    # Pillow rounds to whole numbers between its two passes, with weights of 8 bits.
-    assert difference.max() < 1.01 and difference.mean() < 0.1, (i, difference.max(), difference.mean())
+    # Pillow's weights are whole numbers, so that a half may go the other way.
+    assert difference.max() < 1.01 and difference.mean() < 0.01, (i, difference.max(), difference.mean())
 
 
 def test_what_is_left_over_of_a_picture_is_cut(tiny):
@@ -70,14 +71,11 @@ def test_what_is_left_over_of_a_picture_is_cut(tiny):
   np.testing.assert_array_equal(tiny(x), tiny(x[:, :12, :8]))
 
 
-def test_positions_interpolate_linear_ramps(tiny):
-  """Away from the edges, a cubic leaves a ramp a ramp."""
-  ramp = jnp.broadcast_to(jnp.arange(8.0)[:, None, None], (8, 8, 16)).reshape(64, 16)
-  model = models.build(dataclasses.replace(TINY, image_size=(32, 32), class_token=False), rngs=nnx.Rngs(0))
-  model.positions[...] = ramp
-  rows = np.asarray(model._positions((16, 4))).reshape(16, 4, 16)
-  np.testing.assert_allclose(rows[4:12, :, :], np.broadcast_to((np.arange(4, 12) * 0.5 - 0.25)[:, None, None],
-                                                               (8, 4, 16)), atol=1e-5)
+def test_cubic_weights():
+  """By hand: the middle of three lies at 2.5 of six, between the third and the fourth."""
+  np.testing.assert_allclose(cubic_weights(6, 3)[1], [0, -0.09375, 0.59375, 0.59375, -0.09375, 0], atol=1e-7)
+  np.testing.assert_array_equal(cubic_weights(5, 5), np.eye(5))
+  np.testing.assert_allclose(cubic_weights(5, 13).sum(1), 1, atol=1e-6)
 
 
 def test_rematerialisation_changes_nothing(tiny):
@@ -85,11 +83,11 @@ def test_rematerialisation_changes_nothing(tiny):
 
   def gradients(model):
     def loss(model):
-      return jnp.sum(jnp.square(model(picture(), nnx.Rngs(dropout=7))))
-    return nnx.value_and_grad(loss)(model)
+      return jnp.mean(jnp.square(model(picture(), nnx.Rngs(dropout=7))))
+    return nnx.jit(nnx.value_and_grad(loss))(model)
   (value, grads), (value_again, grads_again) = gradients(tiny), gradients(other)
   np.testing.assert_allclose(value, value_again, rtol=1e-6)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), nnx.to_pure_dict(grads),
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), nnx.to_pure_dict(grads),
                nnx.to_pure_dict(grads_again))
 
 
@@ -113,7 +111,7 @@ def test_configuration_survives_json(tiny):
 
 @pytest.mark.parametrize('change, message', [
     ({'heads': 3}, r'width 16 does not divide into 3 heads'), ({'patch': 9}, r'image_size is \(12, 8\)'),
-    ({'layers': 0}, 'layers is 0'), ({'activation': 'relu'}, "activation is 'relu'"), ({'dropout': 1.0}, 'dropout is'),
+    ({'layers': 0}, 'layers is 0'), ({'dropout': 1.0}, 'dropout is'),
     ({'class_token': False, 'classes': 3}, 'class_token is False')])
 def test_bad_configurations(change, message):
   with pytest.raises(ValueError, match=message):

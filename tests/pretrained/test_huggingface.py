@@ -18,8 +18,10 @@ safetensors_numpy = pytest.importorskip('safetensors.numpy')
 
 KINDS = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
          'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
-MANIFESTS = ['mt5-large', 'mt5-xl', 'siglip-so400m-patch14-224-vision', 'siglip-so400m-patch14-384-vision',
-             't5-v1_1-large', 't5-v1_1-xl', 't5-v1_1-xxl', 'ul2', 'vit-huge-patch14-224-in21k', 'vit-large-patch16-224']
+MANIFESTS = ['mt5-large', 'siglip-so400m-patch14-224-vision', 't5-v1_1-large', 'ul2', 'vit-huge-patch14-224-in21k',
+             'vit-large-patch16-224']
+# The same names in other sizes.
+MANIFESTS_TOO = ['mt5-xl', 'siglip-so400m-patch14-384-vision', 't5-v1_1-xl', 't5-v1_1-xxl']
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def assert_equal(one, other):
     np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize('name', MANIFESTS)
+@pytest.mark.parametrize('name', [*MANIFESTS, *(pytest.param(n, marks=pytest.mark.slow) for n in MANIFESTS_TOO)])
 def test_full_size(shared, name):
   """Every tensor of a real checkpoint has its place, and every variable its tensor; no memory is needed."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
