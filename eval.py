@@ -46,8 +46,8 @@ class Config:
   """--env: instruction encoder, a folder or a table; empty = the built-in one."""
   renderer: str = 'rays'
   """--env: what makes the pictures: rays or gl."""
-  image_size: tuple[int, int] = (96, 96)
-  """--env: height and width of the pictures, those that the policy was trained on."""
+  image_size: tuple[int, int] | None = None
+  """--env: height and width of the pictures; none = those of the data that the policy was trained on, or 96 96."""
   environments: int = 0
   """--env: how many run at a time, a process each; 0 = one per core."""
 
@@ -91,7 +91,8 @@ def main() -> None:
 def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation import simulate
 
-  settings = {'image_size': config.image_size, 'renderer': config.renderer}
+  settings = {'image_size': config.image_size or simulate.picture_size(config.checkpoint) or (96, 96),
+              'renderer': config.renderer}
   world = simulate.open_world(config.env, config.split, config.skills, settings)
   evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
                                    config.threshold, config.encoder)

@@ -199,6 +199,42 @@ class ActionSpec:
         parts.append(xp.stack([table[i][part[..., i]] for i in range(f.size)], -1))
     return xp.concatenate(parts, -1)
 
+  def decode(self, logits: Float[Array, '*b K V'], decoding: Literal['argmax', 'mean'] = 'argmax'
+             ) -> Float[Array, '*b A']:
+    """Logits to raw actions. NumPy in gives NumPy, JAX in gives JAX.
+
+    Args:
+      decoding: 'argmax' takes the likeliest token of each number, 'mean' the mean of its bins by their probabilities,
+        which is finer than a bin; of classes both take the likeliest.
+    """
+    xp = jnp if isinstance(logits, jax.Array) else np
+    if decoding == 'argmax':
+      return self.detokenize(xp.argmax(logits, -1).astype(xp.int32))
+    parts, at = [], 0
+    for f in self.fields:
+      part, table = logits[..., at:at + f.num_tokens, :f.bins], xp.asarray(_table(f))
+      at += f.num_tokens
+      if f.kind == 'classes':
+        parts.append(table[xp.argmax(part, -1)[..., 0]])
+      else:
+        share = xp.exp(part - part.max(-1, keepdims=True))
+        parts.append((share * table).sum(-1) / share.sum(-1))
+    return xp.concatenate(parts, -1)
+
+  def smoothed(self, tokens: Int[Array, '*b K'], width: float) -> Float[jax.Array, '*b K V']:
+    """Tokens as probabilities spread over neighbouring bins: a Gaussian of standard deviation `width`, in bins.
+
+    Beyond a field's bins there is nothing; classes have no neighbours.
+    """
+    bins = np.arange(self.vocab_size)
+    apart = bins - bins[:, None]
+    tables = []
+    for f in self.fields:
+      near = (apart == 0) | (bins < f.bins) & (f.kind == 'continuous')
+      spread = np.where(near, np.exp(-0.5 * (apart / width) ** 2), 0)
+      tables += [spread / spread.sum(-1, keepdims=True)] * f.num_tokens
+    return jnp.asarray(np.array(tables, np.float32))[np.arange(self.num_tokens), tokens]
+
   def mirror(self, action: Float[Array, '*b A']) -> Float[Array, '*b A']:
     """The action that does the same in a world mirrored left to right."""
     return action * np.concatenate([f.mirror for f in self.fields]).astype(np.float32)
@@ -209,6 +245,18 @@ class ActionSpec:
     low = np.where(free, -np.inf, np.concatenate([f.low for f in self.fields])).astype(np.float32)
     high = np.where(free, np.inf, np.concatenate([f.high for f in self.fields])).astype(np.float32)
     return (action < low) | (action > high)
+
+  def gripper_commands(self, actions: Float[np.ndarray, 'L A']) -> np.ndarray:
+    """Whether each action commands the gripper to one side or the other of half open; bool [L].
+
+    The field is the one whose name begins with 'gripper'; all False where there is none.
+    """
+    fields = self.unpack(actions)
+    for f in self.fields:
+      if f.name.startswith('gripper'):
+        middle = 0.5 if f.kind == 'classes' else (f.low[0] + f.high[0]) / 2  # type: ignore[index]
+        return np.asarray(fields[f.name][..., 0] > middle)
+    return np.zeros(len(actions), bool)
 
   def to_dict(self) -> dict[str, Any]:
     """A JSON-able description; `from_dict` reads it back."""

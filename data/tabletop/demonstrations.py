@@ -38,6 +38,7 @@ class Recipe:
     disturbance: how much the experts are disturbed: 0 not at all, at 1 nearly all recover, at 5 half fail.
     multiview: whether to store all six of the simulator's cameras, not only front and wrist.
     split: whose episodes are drawn; all but 'seen' are refused where something held out turns up.
+    skills: the skills to show, in turn; none draws from all of the split.
   """
   seed: int = 0
   image_size: tuple[int, int] = (96, 96)
@@ -45,6 +46,7 @@ class Recipe:
   disturbance: float = 1.0
   multiview: bool = False
   split: str = 'seen'
+  skills: tuple[str, ...] = ()
 
   @property
   def pictures(self) -> dict[str, int]:
@@ -69,7 +71,9 @@ class Recorder:
     """
     draw = np.random.default_rng((self._recipe.seed, number))
     env: Any = self._env.unwrapped
-    observation, _ = env.reset(seed=int(draw.integers(2 ** 31)))
+    skills = self._recipe.skills
+    observation, _ = env.reset(seed=int(draw.integers(2 ** 31)),
+                               options={'skill': skills[number % len(skills)]} if skills else None)
     start, scene = env.episode, env.episode.scene
     splits.require_seen(start.task, start.instruction, tuple(p.item for p in scene.objects), scene.look)
     expert, disturbance = env.expert(), Disturbance(draw, self._recipe.disturbance)

@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: the work is parallel already
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -34,6 +35,10 @@ class Config:
   workers: int = 0
   """Processes; 0 means one per core."""
 
+  def wanted(self) -> dict[str, Any]:
+    """What decides which episodes there are, as JSON keeps it."""
+    return json.loads(json.dumps(dataclasses.asdict(self.recipe) | {'episodes': self.episodes}))
+
 
 def main(config: Config) -> None:
   if config.episodes < 1:
@@ -42,7 +47,9 @@ def main(config: Config) -> None:
   if not 0 <= config.recipe.disturbance < float('inf'):
     raise SystemExit(f'--disturbance is {config.recipe.disturbance}, expected 0 or more.')
   if target.exists():
-    raise SystemExit(f'{target} exists already: remove it, or write elsewhere with --out.')
+    _require_same(target, config)
+    print(f'{target} is complete already.')
+    return
   raw = _raw_folder(config)
   train = config.episodes
   spans = {'train': (0, train), 'val': (train, train + max(1, train // 10))}
@@ -57,11 +64,20 @@ def main(config: Config) -> None:
   print(f'Train on it with: --data {target}')
 
 
+def _require_same(target: pathlib.Path, config: Config) -> None:
+  """Exits unless a complete dataset is the one that is asked for."""
+  metadata = json.loads((target / 'metadata.json').read_text())
+  there = metadata.get('recipe'), metadata.get('outcome_in_words')
+  if there != (config.wanted(), config.outcome_in_words):
+    raise SystemExit(f'{target} exists already and was made otherwise, {there[0]}: remove it, or write elsewhere with '
+                     '--out.')
+
+
 def _raw_folder(config: Config) -> pathlib.Path:
   """Where raw episodes go; those of another recipe are refused."""
   folder = config.out / 'tabletop.raw'
   folder.mkdir(parents=True, exist_ok=True)
-  wanted = json.dumps(dataclasses.asdict(config.recipe) | {'episodes': config.episodes})
+  wanted = json.dumps(config.wanted())
   note = folder / 'recipe.json'
   if note.exists() and note.read_text() != wanted:
     raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere '
@@ -99,8 +115,8 @@ def _write(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]])
     found = {name: span for name, span in spans.items() if cls.success in _outcomes(raw, span)}
     if not found:
       continue
-    builder = cls(raw=raw, recipe=config.recipe, spans=found, outcome_in_words=config.outcome_in_words,
-                  data_dir=config.out)
+    builder = cls(raw=raw, recipe=config.recipe, wanted=config.wanted(), spans=found,
+                  outcome_in_words=config.outcome_in_words, data_dir=config.out)
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
     with tempfile.TemporaryDirectory() as nothing:  # TFDS leaves a folder for downloads, of which there are none
       builder.download_and_prepare(download_dir=nothing)

@@ -19,6 +19,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   Args:
     raw: folder of raw episodes.
     recipe: that made them.
+    wanted: what the generator was asked for, for the dataset's metadata.
     spans: {'train': (0, 1000), 'val': (1000, 1100)}.
     outcome_in_words: end each instruction with ' and succeed' or ' and fail', so that a policy can be trained on both
       and asked to succeed.
@@ -30,8 +31,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   success = True
 
   def __init__(self, *, raw: pathlib.Path, recipe: demonstrations.Recipe, spans: dict[str, tuple[int, int]],
-               outcome_in_words: bool = False, **kwargs: Any):
-    self._raw, self._recipe, self._spans = pathlib.Path(raw), recipe, spans
+               wanted: dict[str, Any] | None = None, outcome_in_words: bool = False, **kwargs: Any):
+    self._raw, self._recipe, self._spans, self._wanted = pathlib.Path(raw), recipe, spans, wanted
     self._outcome_in_words = outcome_in_words
     super().__init__(**kwargs)
 
@@ -54,7 +55,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         'objects': tfds.features.Sequence(text()), 'table': text(), 'wall': text(), 'dropped': np.bool_}
     return tfds.core.DatasetInfo(
         builder=self, description=__doc__,
-        metadata=tfds.core.MetadataDict(renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco')),
+        metadata=tfds.core.MetadataDict(
+            renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco'), recipe=self._wanted,
+            outcome_in_words=self._outcome_in_words),
         features=tfds.features.FeaturesDict({'steps': tfds.features.Dataset(step), 'episode_metadata': metadata}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:

@@ -8,6 +8,7 @@ A batch is a dict of NumPy arrays (B windows, T frames, F actions per frame, A n
     mask            bool    [B, T, F]        True where the action counts in the loss
     frames          bool    [B, T]           True for real frames, False for padding
     proprioception  float32 [B, T, P]        only if asked for
+    waypoints       float32 [B, T, 3]        only if asked for
     instructions    str     [B] (object)     of the window's newest frame
     episodes, steps int64, int32 [B]         number of the episode in its split, and the step of the newest frame
 

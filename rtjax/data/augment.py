@@ -66,9 +66,10 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   Returns:
     The batch with images (still uint8: colours are rounded back) and actions replaced. Padded frames stay black.
   """
-  if config.flip and 'proprioception' in batch:
-    raise ValueError('AugmentConfig: flip is on, but the batch has proprioception, and how that mirrors is not known. '
-                     'Turn one of them off.')
+  for name in ('proprioception', 'waypoints'):
+    if config.flip and name in batch:
+      raise ValueError(f'AugmentConfig: flip is on, but the batch has {name}, and how that mirrors is not known. Turn '
+                       'one of them off.')
   views = batch['images'].shape[2:-3]
   if config.flip and views and views[0] > 1:
     raise ValueError(f'AugmentConfig: flip is on, but a step has {views[0]} views, and how these would see a mirrored '

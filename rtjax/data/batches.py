@@ -10,7 +10,7 @@ from rtjax.data.config import DataConfig
 from rtjax.data.episodes import Dataset, Episode
 from rtjax.data.memory import Memory
 from rtjax.data.tf import tf
-from rtjax.data.windows import Batch, WindowConfig, take, window_slots, window_targets
+from rtjax.data.windows import Batch, WindowConfig, next_changes, take, window_slots, window_targets
 
 # Image memory kept for coming batches: as many as are under way, the one in use, and one that a device still reads.
 _SPARE = 4
@@ -43,6 +43,9 @@ class Batches:
     self._images = Memory((batch_size, cut.length, *views, *self._image_size, 3), np.uint8, _SPARE)
     names = [d.name for d in datasets]
     self._widths = {'embeddings': _common('embedding sizes', names, [d.embedding_size for d in datasets])}
+    self._proprioception, self._waypoints = config.proprioception, config.waypoints
+    if config.waypoints:
+      self._widths['waypoints'] = 3
     if config.proprioception:
       sizes = [d.proprioception_size for d in datasets]
       self._widths['proprioception'] = _common('sizes of proprioception', names, sizes)
@@ -76,8 +79,11 @@ class Batches:
     batch['actions'][row] = take(episode.actions, targets)
     batch['embeddings'][row, slots] = episode.embeddings[steps]
     batch['frames'][row, slots] = True
-    if episode.proprioception is not None:
-      batch['proprioception'][row, slots] = episode.proprioception[steps]
+    if self._proprioception:
+      batch['proprioception'][row, slots] = _state(episode)[steps]
+    if self._waypoints:
+      reached = next_changes(self._spec.gripper_commands(episode.actions))
+      batch['waypoints'][row, slots] = _state(episode)[reached[steps], :3]
     batch['instructions'][row] = episode.instructions[end]
     batch['episodes'][row], batch['steps'][row] = episode.number, end
     pixels = batch['images'][row]
@@ -110,6 +116,11 @@ class Batches:
       names += [f'{dataset.name} {view}' for view in self._views] or [dataset.name]
       sizes += [_stored_size(dataset, view, decode) for view, decode in enumerate(decoders)]
     return _common('image sizes', names, sizes, 'Set image_size to bring all to one size.')
+
+
+def _state(episode: Episode) -> np.ndarray:
+  assert episode.proprioception is not None  # it was asked for
+  return episode.proprioception
 
 
 def _stored_size(dataset: Dataset, view: int, decode: images.Decoder) -> tuple[int, int]:

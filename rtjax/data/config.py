@@ -18,6 +18,9 @@ class DataConfig:
       (and decodes) each frame once per epoch.
     padding_in_loss: count the zero actions of the frames padded in front of an episode.
     proprioception: add the robot's state to the batches.
+    waypoints: add, for each frame, where the gripper is when its opening is next commanded to change, or else at the
+      episode's end; for networks that learn it (`model.waypoint_weight`). Its x, y and z are the first three numbers
+      of proprioception.
     views: the cameras of a step, by the names that the adapters give them ('image' is an adapter's main one); images
       are then [B, T, V, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
     shuffle_episodes: how many episodes are in memory, still encoded, to have their windows shuffled together; in a
@@ -33,6 +36,7 @@ class DataConfig:
   stride: int = 1
   padding_in_loss: bool = False
   proprioception: bool = False
+  waypoints: bool = False
   views: tuple[str, ...] = ()
   shuffle_episodes: int = 512
   allow_clipping: bool = False

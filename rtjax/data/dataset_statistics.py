@@ -27,10 +27,12 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   Read from the cache folder where the same files, adapter and ActionSpec were seen before.
 
   Returns:
-    {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'episodes', 'steps', 'action', 'proprioception'}}.
-    'renderer' made the pictures of a simulator's dataset, else it is None. 'action' has 'names' [A] and, each [A] in
+    {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'picture', 'episodes', 'steps', 'action',
+    'proprioception', 'embedding'}}. 'renderer' made the pictures of a simulator's dataset, else it is None. 'picture'
+    is [height, width] of its pictures, None where they vary. 'action' has 'names' [A] and, each [A] in
     the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
-    bounds. 'proprioception' has the same without names and clipped, or is None.
+    bounds. 'proprioception' has the same without names and clipped, or is None. 'embedding' has 'mean' and 'std' of the
+    instruction embeddings.
 
   Raises:
     ValueError: an action is NaN or infinite, or more than 1 % of a dimension is clipped and `config.allow_clipping` is
@@ -77,14 +79,15 @@ def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
     code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
-  parts = [2, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
+  parts = [3, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
-  actions, states = [], []
+  actions, states, embeddings = [], [], []
   for episode in dataset.read(dataset.chunks(dataset.num_episodes)):
     actions.append(episode.actions)
+    embeddings.append(episode.embeddings)
     if episode.proprioception is not None:
       states.append(episode.proprioception)
   all_actions = np.concatenate(actions)
@@ -93,9 +96,10 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
       'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,
-      'renderer': dataset.renderer, 'episodes': len(actions), 'steps': len(all_actions),
+      'renderer': dataset.renderer, 'picture': dataset.picture, 'episodes': len(actions), 'steps': len(all_actions),
       'action': {'names': list(spec.number_names), **_moments(all_actions), 'clipped': clipped},
-      'proprioception': _moments(np.concatenate(states)) if states else None}
+      'proprioception': _moments(np.concatenate(states)) if states else None,
+      'embedding': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:

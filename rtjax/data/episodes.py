@@ -100,6 +100,12 @@ class Dataset(Records):
     return math.prod(self._leaves[self._proprioception].shape) if self._proprioception else 0
 
   @property
+  def picture(self) -> list[int] | None:
+    """[height, width] of the main camera's pictures; None where they vary."""
+    height, width, _ = self.image_feature.shape
+    return [height, width] if height and width else None
+
+  @property
   def renderer(self) -> str | None:
     """What made a simulated dataset's pictures, as its metadata says; None for others."""
     return (self._builder.info.metadata or {}).get('renderer')

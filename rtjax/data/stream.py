@@ -189,5 +189,6 @@ def in_order(opened: Sequence[Any], batches: Any, cut: WindowConfig, batch_size:
 def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: ActionSpec) -> list[Dataset]:
   if isinstance(datasets, str) or not datasets:
     raise ValueError(f'datasets is {datasets!r}, expected a list of folders or TFDS names.')
-  return [Dataset(name, split, action_spec, views=config.views, proprioception=config.proprioception)
+  state = config.proprioception or config.waypoints
+  return [Dataset(name, split, action_spec, views=config.views, proprioception=state)
           for name in datasets]

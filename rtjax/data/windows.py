@@ -20,7 +20,7 @@ Batch = dict[str, np.ndarray]
 
 Padding = Literal['front', 'back']
 
-_DEVICE = ('images', 'embeddings', 'actions', 'mask', 'frames', 'proprioception')
+_DEVICE = ('images', 'embeddings', 'actions', 'mask', 'frames', 'proprioception', 'waypoints')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,13 @@ def take(array: np.ndarray, steps: np.ndarray) -> np.ndarray:
   out = np.zeros(steps.shape + array.shape[1:], array.dtype)
   out[steps >= 0] = array[steps[steps >= 0]]
   return out
+
+
+def next_changes(commands: np.ndarray) -> np.ndarray:
+  """For each step the next one whose command is another than its own; the last step where none is. int [L] to [L]."""
+  steps = np.arange(len(commands))
+  changes = np.flatnonzero(commands[1:] != commands[:-1]) + 1
+  return np.append(changes, len(commands) - 1)[np.searchsorted(changes, steps, side='right')]
 
 
 def device_part(batch: dict[str, Any]) -> Batch:

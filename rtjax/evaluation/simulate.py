@@ -66,6 +66,22 @@ def open_world(name: str, splits: Sequence[str], skills: Sequence[str], settings
   return World(name, settings, make, chosen, env.action_spec, env.control_hz, env.max_steps)
 
 
+def picture_size(checkpoint: str) -> tuple[int, int] | None:
+  """(height, width) of the pictures that a policy was trained on; None where its checkpoint does not tell.
+
+  Raises:
+    ValueError: its datasets differ.
+  """
+  if not checkpoints.is_checkpoint(checkpoint):
+    return None
+  statistics = checkpoints.read_metadata(checkpoint).get('statistics', {})
+  sizes = {tuple(found['picture']) for found in statistics.values() if found.get('picture')}
+  if len(sizes) > 1:
+    raise ValueError(f'{checkpoint} was trained on pictures of several sizes, {sorted(sizes)} (height, width): choose '
+                     'one with --image-size.')
+  return sizes.pop() if sizes else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """What to run.

@@ -85,10 +85,11 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
 
 
 def _check_actions(step: Step, steps: Steps) -> None:
-  spec, horizon = step.config.action_spec, step.config.horizon
+  spec, horizon, decoding = step.config.action_spec, step.config.horizon, step.config.decoding
   for made, _ in steps:
-    expected = spec.detokenize(made['tokens'].reshape(horizon, -1))[:len(made['action'])]
-    if not np.allclose(made['action'], expected, rtol=1e-6, atol=1e-6):
+    expected = (spec.detokenize(made['tokens'].reshape(horizon, -1)) if decoding == 'argmax' else
+                spec.decode(made['logits'].reshape(horizon, -1, spec.vocab_size), decoding))[:len(made['action'])]
+    if not np.allclose(made['action'], expected, rtol=1e-5, atol=1e-6):
       raise ValueError(f'the export gives the action {made["action"]} for the tokens {made["tokens"]}, which stand for '
                        f'{expected}.')
 

@@ -51,7 +51,8 @@ class Step:
     after, logits = self._model(weights).advance(before, images, embeddings)
     spec = self.config.action_spec
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
-    action = spec.detokenize(tokens.reshape(-1, self.config.horizon, spec.num_tokens))
+    action = spec.decode(logits.reshape(-1, self.config.horizon, spec.num_tokens, spec.vocab_size),
+                         self.config.decoding)
     return {'history': dict(zip(self.history, jax.tree.leaves(after), strict=True)),
             'logits': logits, 'tokens': tokens, 'action': action}
 

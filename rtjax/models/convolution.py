@@ -6,7 +6,8 @@ of the shifts would pad and scatter once per tap, so both gradients are written 
 sum, the kernel's is k*k reductions, taken image by image so that what they reread stays in the cache.
 
 Dense with few input channels (the stem): the k*k views side by side, times the kernel as one matrix. XLA's own gradient
-of that kernel took 0.5 s for 192 pictures of 64x64 on two cores.
+of that kernel took 0.5 s for 192 pictures of 64x64 on two cores. With more channels XLA's own is faster: 1.0 against
+2.5 ms forward and backward for a picture of 24x24x48 on one core.
 """
 import functools
 
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (before, after) of height and width
+
+_FEW = 8  # input channels of a dense convolution
 
 
 def taps(kernel: int) -> list[tuple[int, int]]:
@@ -64,7 +67,7 @@ pointwise_conv.defvjp(_pointwise_forward, _pointwise_backward)
 
 def dense_conv(x: Float[Array, 'B H W I'], kernel: Float[Array, 'k k I O'], stride: int,
                padding: Padding) -> Float[Array, 'B h w O']:
-  """An ordinary convolution, for few input channels."""
+  """An ordinary convolution."""
   def views(x: Array, kernel: Array) -> Array:
     padded, k = _pad(x, padding), kernel.shape[0]
     size = _output_size(padded, k, stride)
@@ -75,6 +78,8 @@ def dense_conv(x: Float[Array, 'B H W I'], kernel: Float[Array, 'k k I O'], stri
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding,
                                         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
+  if x.shape[-1] > _FEW:
+    return convolution(x, kernel)
   return jax.lax.platform_dependent(x, kernel, cpu=views, default=convolution)
 
 

@@ -3,12 +3,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 
 class Constant(nnx.Variable):
   """A value that belongs to the weights but is never trained, such as the input normalisation."""
+
+
+class Standardize(nnx.Module):
+  """(x - mean) / std, with statistics of the training data that belong to the weights; at first x passes unchanged."""
+
+  def __init__(self, size: int):
+    self.mean, self.std = Constant(jnp.zeros(size)), Constant(jnp.ones(size))
+
+  def __call__(self, x: Float[Array, '*b P']) -> Float[Array, '*b P']:
+    return (x - self.mean[...]) / self.std[...]
+
+  def set(self, mean: np.ndarray, std: np.ndarray) -> None:
+    self.mean[...] = jnp.asarray(mean, jnp.float32)
+    # A number that never changes tells nothing; were it divided by 0, it would one day be infinite.
+    self.std[...] = jnp.asarray(np.where(np.asarray(std) > 1e-6, std, 1), jnp.float32)
 
 
 class BatchNorm(nnx.Module):

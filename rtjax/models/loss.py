@@ -1,5 +1,5 @@
 """What a model's loss gives the trainer, and the loss of models that predict one token per action dimension."""
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +28,21 @@ class LossTerms(NamedTuple):
 
 def action_loss(spec: ActionSpec, logits: Float[Array, 'B T KF V'], actions: Float[Array, 'B T F A'],
                 mask: Bool[Array, 'B T F'], targets: Float[Array, 'B T F K V'] | None = None, *,
-                train: bool) -> LossTerms:
+                train: bool, smoothing: float = 0.0, decoding: Literal['argmax', 'mean'] = 'argmax') -> LossTerms:
   """Cross-entropy of the recorded actions' tokens, summed over those that count.
 
   Args:
     mask: which actions count.
     targets: probabilities to learn in place of the recorded tokens (distillation).
     train: leaves out all metrics but the accuracy.
+    smoothing: spreads the recorded tokens over neighbouring bins, see `ActionSpec.smoothed`; 0 does not.
+    decoding: what `l1` judges, see `ActionSpec.decode`.
   """
   labels = spec.tokenize(actions)  # [B, T, F, K]
   logits = logits.reshape(*labels.shape, -1)
   counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
+  if targets is None and smoothing:
+    targets = spec.smoothed(labels, smoothing)
   cross_entropy = (optax.softmax_cross_entropy_with_integer_labels(logits, labels) if targets is None else
                    optax.softmax_cross_entropy(logits, targets))
   total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
@@ -46,7 +50,7 @@ def action_loss(spec: ActionSpec, logits: Float[Array, 'B T KF V'], actions: Flo
   right = (predicted == labels) * counted
   metrics = {'accuracy': (jnp.sum(right), count)}
   if not train:
-    error = jnp.abs(spec.detokenize(predicted) - actions) * mask[..., None]
+    error = jnp.abs(spec.decode(logits, decoding) - actions) * mask[..., None]
     numbers = jnp.broadcast_to(mask[..., None], error.shape).astype(jnp.float32)
     metrics |= {
         'accuracy_per_token': (right.sum((0, 1)).reshape(-1), counted.sum((0, 1)).reshape(-1)),

@@ -16,12 +16,16 @@ With an action horizon F > 1 there are K * F action tokens a step, the next F ac
 RT-1-X (Open X-Embodiment 2023) is the same network with the settings of `RT1_X`: SAME padding and so 10x10 positions,
 of which TokenLearner makes 81 tokens, 15 frames, 512 bins, SwiGLU, and a mask that hides actions from everyone.
 
+Additions to the paper, all off by default, help small networks that are trained from scratch (docs/tabletop.md):
+`queried_tokens`, `waypoint_weight`, `standardize_embeddings`, `smoothing`, `decoding`; and the encoder's `film_zero`,
+`head` and dense stages.
+
 Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/;
 google-deepmind/open_x_embodiment, models/rt1.py.
 """
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -33,10 +37,13 @@ from jaxtyping import Array, Float, Int
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.layers import Standardize
 from rtjax.models.loss import LossTerms, action_loss
 from rtjax.models.picture_encoder import PictureEncoder
+from rtjax.models.queried_tokens import QueriedTokens
 from rtjax.models.token_learner import TokenLearner
 from rtjax.models.transformer import Transformer, TransformerConfig, attention_mask
+from rtjax.models.waypoint import WaypointHead
 
 
 class History(NamedTuple):
@@ -63,12 +70,17 @@ class RT1Config:
     horizon: F, actions predicted at each step: this one and the F - 1 after it.
     image_size: height and width that pictures are resized to.
     encoder: the EfficientNet.
-    image_tokens: tokens that a frame becomes.
+    image_tokens: tokens that TokenLearner makes of a frame.
+    queried_tokens: tokens of a frame besides these, which the instruction asks for (queried_tokens.py).
     embedding_size: width of the instruction embedding.
     token_width: width of an image token.
     width, layers, heads, head_size: of the transformer.
     feed_forward, dropout, shared_dropout: of the transformer, see `TransformerConfig`.
     images_see_actions: whether image tokens attend to the action tokens of earlier steps, as in the official mask.
+    standardize_embeddings: centre instruction embeddings on their mean in the training data, and scale them.
+    waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
+    smoothing: standard deviation, in bins, over which the targets spread to neighbouring bins; 0 = one-hot.
+    decoding: 'argmax', the likeliest bin, or 'mean', that of the bins by their probabilities (`ActionSpec.decode`).
     loss: 'mean' cross-entropy over tokens, or 'official': that divided by B * T * tokens per step (docs/training.md).
     dtype: numbers to compute in; parameters are always float32.
   """
@@ -79,6 +91,7 @@ class RT1Config:
   image_size: tuple[int, int] = (300, 300)
   encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
   image_tokens: int = 8
+  queried_tokens: int = 0
   embedding_size: int = 512
   token_width: int = 512
   width: int = 512
@@ -89,6 +102,10 @@ class RT1Config:
   images_see_actions: bool = True
   dropout: float = 0.1
   shared_dropout: bool = False
+  standardize_embeddings: bool = False
+  waypoint_weight: float = 0.0
+  smoothing: float = 0.0
+  decoding: Literal['argmax', 'mean'] = 'argmax'
   loss: Literal['mean', 'official'] = 'mean'
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
@@ -103,6 +120,9 @@ class RT1Config:
         raise ValueError(f'model.{name} is {value}, it must be at least 1.')
     if not 0 <= self.dropout < 1:
       raise ValueError(f'model.dropout is {self.dropout}, expected 0 (none) to below 1.')
+    for name in ('queried_tokens', 'waypoint_weight', 'smoothing'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
 
   @property
   def action_tokens(self) -> int:
@@ -110,8 +130,13 @@ class RT1Config:
     return self.action_spec.num_tokens * self.horizon
 
   @property
+  def frame_tokens(self) -> int:
+    """N: tokens of one frame."""
+    return self.image_tokens + self.queried_tokens
+
+  @property
   def step_tokens(self) -> int:
-    return self.image_tokens + self.action_tokens
+    return self.frame_tokens + self.action_tokens
 
   @property
   def transformer(self) -> TransformerConfig:
@@ -143,11 +168,19 @@ class ImageTokenizer(PictureEncoder):
     super().__init__(config.encoder, config.image_size, config.embedding_size, config.token_width, dtype=dtype,
                      rngs=rngs)
     self.token_learner = TokenLearner(config.token_width, config.image_tokens, dtype=dtype, rngs=rngs)
+    self.embedding = Standardize(config.embedding_size) if config.standardize_embeddings else None
+    self.queried = QueriedTokens(config.embedding_size, config.token_width, config.queried_tokens, dtype=dtype,
+                                 rngs=rngs) if config.queried_tokens else None
 
   def __call__(self, images: Array, embeddings: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
+    if self.embedding is not None:
+      embeddings = self.embedding(embeddings)
     features = self.features(images, embeddings, train, rngs)
-    return self.token_learner(features.reshape(features.shape[0], -1, features.shape[-1]))
+    if self.queried is None:
+      return self.token_learner(features.reshape(features.shape[0], -1, features.shape[-1]))
+    placed = self.queried.place(features)
+    return jnp.concatenate([self.token_learner(placed), self.queried(placed, embeddings)], 1)
 
 
 class RT1(nnx.Module):
@@ -157,6 +190,8 @@ class RT1(nnx.Module):
     self.config = config
     self.tokenizer = ImageTokenizer(config, rngs=rngs)
     self.transformer = Transformer(config.transformer, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    self.waypoint = WaypointHead(config.frame_tokens, config.token_width, dtype=jnp.dtype(config.dtype), rngs=rngs
+                                 ) if config.waypoint_weight else None
 
   def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B T K V']:
     """Logits of every action token of every step, in inference mode.
@@ -189,11 +224,16 @@ class RT1(nnx.Module):
       images: uint8, or float32 in 0..255 (augmented) [B, T, H, W, 3].
       rngs: stream `dropout`; None leaves dropout and drop connect out.
     """
+    return self.decode(self.tokens(images, embeddings, train, rngs), rngs)
+
+  def tokens(self, images: Array, embeddings: Array, train: bool = False,
+             rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
+    """The tokens of every frame; arguments as for `apply`."""
     batch, steps = images.shape[:2]
     if embeddings.ndim == 2:
       embeddings = jnp.broadcast_to(embeddings[:, None], (batch, steps, embeddings.shape[-1]))
     tokens = self.tokenizer(images.reshape(-1, *images.shape[2:]), embeddings.reshape(batch * steps, -1), train, rngs)
-    return self.decode(tokens.reshape(batch, steps, *tokens.shape[1:]), rngs)
+    return tokens.reshape(batch, steps, *tokens.shape[1:])
 
   def decode(self, image_tokens: Float[Array, 'B T N D'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
     """Image tokens of a window to the logits of its action tokens."""
@@ -229,7 +269,7 @@ class RT1(nnx.Module):
   def empty_history(self, batch: int) -> History:
     """What a policy remembers before its first step, of `batch` robots."""
     c = self.config
-    shape = (batch, c.window, c.image_tokens, c.token_width)
+    shape = (batch, c.window, c.frame_tokens, c.token_width)
     if c.padding == 'back':
       return History(jnp.zeros(shape, c.dtype), jnp.zeros(batch, jnp.int32))
     blank = self.tokenizer(jnp.zeros((1, *c.image_size, 3), jnp.uint8), jnp.zeros((1, c.embedding_size)))
@@ -256,19 +296,47 @@ class RT1(nnx.Module):
     return History(tokens, jnp.minimum(history.frames + 1, last + 1)), self.decode_step(tokens, slot)
 
   def loss(self, batch: Mapping[str, Any], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
-    """Cross-entropy of the recorded actions' tokens.
+    """Cross-entropy of the recorded actions' tokens; with `waypoint_weight`, and the squared error of the waypoints.
 
     Args:
       batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding; for
-        distillation also `targets` [B, T, F, K, V], probabilities to learn in place of the recorded tokens.
+        distillation also `targets` [B, T, F, K, V], probabilities to learn in place of the recorded tokens; where
+        the waypoints count `waypoints` [B, T, 3] and `frames` [B, T].
       train: with batch statistics, dropout (given `rngs`) and only the cheap metrics.
     """
-    return self.judge(self.apply(batch['images'], batch['embeddings'], train, rngs), batch, train)
+    tokens = self.tokens(batch['images'], batch['embeddings'], train, rngs)
+    terms = self.judge(self.decode(tokens, rngs), batch, train)
+    return terms if self.waypoint is None else self._add_waypoints(terms, tokens, batch)
+
+  def _add_waypoints(self, terms: LossTerms, tokens: Float[Array, 'B T N D'], batch: Mapping[str, Any]) -> LossTerms:
+    """Each frame's squared error counts as its action tokens together do, so that it adds to their mean."""
+    if 'waypoints' not in batch:
+      raise ValueError("the batch has no 'waypoints', which this network learns: say --pipeline.waypoints and train on "
+                       'datasets whose adapters name proprioception, or set --model.waypoint-weight 0.')
+    assert self.waypoint is not None
+    squared, distance = self.waypoint.errors(tokens, batch['waypoints'])
+    shown = batch['frames'].astype(jnp.float32)
+    share = self.config.waypoint_weight * self.config.action_tokens
+    return LossTerms(terms.total + share * jnp.sum(squared * shown), terms.weight,
+                     terms.metrics | {'waypoint_distance': (jnp.sum(distance * shown), jnp.sum(shown))})
+
+  def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
+    """Keeps what it needs of the training data's statistics with the weights.
+
+    Args:
+      moments: gives mean and standard deviation of 'embedding' or 'proprioception', float [E] and [P].
+    """
+    if self.tokenizer.embedding is not None:
+      mean, std = moments('embedding')
+      # One number scales all: a dimension that hardly ever differs from 0 would else drown the others.
+      self.tokenizer.embedding.set(mean, np.full_like(std, np.sqrt(np.mean(np.square(std)))))
+    if self.waypoint is not None:
+      self.waypoint.standardize(*moments('proprioception'))
 
   def judge(self, logits: Float[Array, 'B T K V'], batch: Mapping[str, Any], train: bool) -> LossTerms:
     """The loss of logits; see `loss`."""
     terms = action_loss(self.config.action_spec, logits, batch['actions'], batch['mask'], batch.get('targets'),
-                        train=train)
+                        train=train, smoothing=self.config.smoothing, decoding=self.config.decoding)
     # The official mean runs over all steps, masked ones included.
     return terms if self.config.loss == 'mean' else terms._replace(weight=jnp.float32(np.prod(logits.shape[:-1])))
 

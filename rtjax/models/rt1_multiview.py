@@ -29,7 +29,7 @@ hidden from attention and TokenLearner.
 """
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.efficientnet import EfficientNetConfig
-from rtjax.models.layers import Constant
+from rtjax.models.layers import Standardize
 from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
 from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.post_norm import PostNormLayer, glorot
@@ -84,6 +84,7 @@ class MultiviewConfig:
 
   horizon: ClassVar[int] = 1  # F: the newest step's action
   padding: ClassVar[str] = 'front'  # the newest step is always in the last place
+  decoding: ClassVar[Literal['argmax', 'mean']] = 'argmax'
 
   def __post_init__(self) -> None:
     for name in ('views', 'window', 'proprioception_size'):
@@ -127,15 +128,15 @@ class History(NamedTuple):
   steps: Int[Array, ' B']
 
 
-class StateToken(nnx.Module):
-  """The robot's state, standardised, as one token. The statistics are the training data's and belong to the weights."""
+class StateToken(Standardize):
+  """The robot's state, standardised, as one token."""
 
   def __init__(self, size: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.mean, self.std = Constant(jnp.zeros(size)), Constant(jnp.ones(size))
+    super().__init__(size)
     self.project = nnx.Linear(size, width, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
   def __call__(self, proprioception: Float[Array, 'B P']) -> Float[Array, 'B D']:
-    return self.project((proprioception - self.mean[...]) / self.std[...])
+    return self.project(super().__call__(proprioception))
 
 
 class RT1Multiview(nnx.Module):
@@ -309,19 +310,21 @@ class RT1Multiview(nnx.Module):
     """What the mean cross-entropy is multiplied by."""
     return 1.0
 
-  def standardize(self, mean: np.ndarray, std: np.ndarray) -> None:
+  def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
     """Keeps mean and standard deviation (float [P]) of the training data's proprioception with the weights.
+
+    Args:
+      moments: gives both, by the statistics' name.
 
     Raises:
       ValueError: if the data has another number of them than the network.
     """
     size = self.config.proprioception_size
+    mean, std = moments('proprioception')
     if len(mean) != size:
       raise ValueError(f'the proprioception of the data has {len(mean)} numbers, the network takes {size}: say '
                        f'--model.proprioception-size {len(mean)}.')
-    self.state.mean[...] = jnp.asarray(mean, jnp.float32)
-    # A number that never changes tells nothing; were it divided by 0, it would one day be infinite.
-    self.state.std[...] = jnp.asarray(np.where(np.asarray(std) > 1e-6, std, 1), jnp.float32)
+    self.state.set(mean, std)
 
 
 @functools.partial(jax.jit, static_argnums=0)

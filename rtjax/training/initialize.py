@@ -1,4 +1,5 @@
 """What a run starts from: its data's statistics, and weights of another dataset, action space, window or horizon."""
+import functools
 import os
 from typing import Any
 
@@ -15,24 +16,27 @@ _SHOWN = 8
 
 
 def standardize(model: Model, statistics: dict[str, Any]) -> None:
-  """Gives the model mean and standard deviation of the proprioception over all datasets, if it keeps them.
+  """Gives the model mean and standard deviation over all datasets of what it keeps them of.
 
   Args:
     statistics: what `rtjax.data.statistics` gives: {dataset: {'steps', 'proprioception': {'mean', 'std', ...}, ...}}.
 
   Raises:
-    ValueError: if a dataset has no proprioception, or another number of them.
+    ValueError: if a dataset has no proprioception and the model wants it, or another number of them.
   """
-  if not hasattr(model, 'standardize'):
-    return
-  lacking = [name for name, found in statistics.items() if not found.get('proprioception')]
+  if hasattr(model, 'standardize'):
+    model.standardize(functools.partial(_moments, statistics))
+
+
+def _moments(statistics: dict[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of 'proprioception' or 'embedding' over the steps of all datasets."""
+  lacking = [dataset for dataset, found in statistics.items() if not found.get(name)]
   if lacking:
-    raise ValueError(f'this network looks at the robot\'s state, and the adapters of {lacking} name no proprioception.')
+    raise ValueError(f'this network learns from the robot\'s state, and the adapters of {lacking} name no {name}.')
   steps = np.array([found['steps'] for found in statistics.values()])
-  means, stds = (np.array([found['proprioception'][moment] for found in statistics.values()]) for moment in
-                 ('mean', 'std'))
+  means, stds = (np.array([found[name][moment] for found in statistics.values()]) for moment in ('mean', 'std'))
   mean = np.average(means, 0, steps)
-  model.standardize(mean, np.sqrt(np.average(stds ** 2 + (means - mean) ** 2, 0, steps)))
+  return mean, np.sqrt(np.average(stds ** 2 + (means - mean) ** 2, 0, steps))
 
 
 def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, Any]] | None = None) -> str:
@@ -112,7 +116,7 @@ def _meanings(config: RT1Config) -> list[tuple[object, ...]]:
   The logits of an action token are read one position before it (rt1.py), those of the first at the last image token.
   """
   actions = [(later, name) for later in range(config.horizon) for name in config.action_spec.token_names]
-  step: list[tuple[object, ...]] = [('image', config.image_tokens, i) for i in range(config.image_tokens)]
+  step: list[tuple[object, ...]] = [('image', config.frame_tokens, i) for i in range(config.frame_tokens)]
   step += [('predicts', *token) for token in actions[1:]] + [('last',)]
   return [(age, *meaning) for age in reversed(range(config.window)) for meaning in step]
 

@@ -276,13 +276,13 @@ def test_state_is_standardised_by_what_lies_with_the_weights(views):
   mean, std = np.arange(7.0), np.array([2.0, 1, 1, 0.5, 1, 1, 0])
   plain = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
   before = np.asarray(model.state(jnp.asarray(plain)))
-  model.standardize(mean, std)
+  model.standardize(lambda name: (mean, std))
   raw = plain * np.where(std > 0, std, 1) + mean  # the last number never changed in the data: only centred
   np.testing.assert_allclose(model.state(jnp.asarray(raw, jnp.float32)), before, atol=1e-5)
   kept = parameters.named(model)
   np.testing.assert_array_equal(kept['state/mean'], mean.astype(np.float32))
   with pytest.raises(ValueError, match=r'--model\.proprioception-size 8'):
-    model.standardize(np.zeros(8), np.ones(8))
+    model.standardize(lambda name: (np.zeros(8), np.ones(8)))
 
 
 def test_shares_its_picture_encoder_with_rt1():

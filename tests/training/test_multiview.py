@@ -98,12 +98,13 @@ def test_statistics_are_those_of_all_datasets_together():
   found = {str(i): {'steps': len(s), 'proprioception': {'mean': s.mean(0).tolist(), 'std': s.std(0).tolist()}}
            for i, s in enumerate(sets)}
   kept = []
-  initialize.standardize(types.SimpleNamespace(standardize=lambda mean, std: kept.extend([mean, std])), found)
+  network = types.SimpleNamespace(standardize=lambda moments: kept.extend(moments('proprioception')))
+  initialize.standardize(network, found)
   together = np.concatenate(sets)
   np.testing.assert_allclose(kept, [together.mean(0), together.std(0)], rtol=1e-6)
   found['1']['proprioception'] = None
   with pytest.raises(ValueError, match=r"adapters of \['1'\] name no proprioception"):
-    initialize.standardize(types.SimpleNamespace(standardize=None), found)
+    initialize.standardize(network, found)
   initialize.standardize(types.SimpleNamespace(), found)  # a network that looks at no state does not mind
 
 
