@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rtjax.models.loss import IMPOSSIBLE
 
+END = 1  # the id that ends a text in every vocabulary that tokenizer.py reads
+
 Step = Callable[[Array, Any], tuple[Array, Any]]
 
 

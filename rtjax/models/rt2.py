@@ -17,26 +17,27 @@ Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
 """
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rtjax import actions, prompts
 from rtjax.actions import ActionSpec
-from rtjax.models import decoding, lora
+from rtjax.models import decoding, lora, rt2_loss
+from rtjax.models.decoding import END
 from rtjax.models.lora import LoraConfig
-from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
+from rtjax.models.loss import LossTerms
+from rtjax.models.rt2_loss import newest_prompt
 from rtjax.models.siglip import SigLIP, SigLIPConfig
 from rtjax.models.t5 import PAD, T5, T5Config, shift_right
 from rtjax.models.vit import ViT, ViTConfig
+from rtjax.models.waypoint import WaypointHead
 
-END = 1  # the id of every vocabulary that tokenizer.py reads
 _VISION: dict[str, tuple[Any, Any]] = {'vit': (ViTConfig, ViT), 'siglip': (SigLIPConfig, SigLIP)}
 
 
@@ -72,6 +73,9 @@ class RT2Config:
     action_ids: the vocabulary's id of each of the V bins; empty until the trainer has looked into the vocabulary.
     lora: adapters of low rank, for training little.
     label_smoothing: share of each target that is spread over all tokens, in training.
+    smoothing: of the heads' targets over neighbouring bins, in training (`ActionSpec.smoothed`); 0 = none.
+    decoding: 'argmax', the likeliest bin, or 'mean', that of the bins by their probabilities (`ActionSpec.decode`).
+    waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
     dtype, remat: of both parts, whatever their own configurations say; see T5Config.
   """
   action_spec: ActionSpec = actions.ARM_7D
@@ -84,6 +88,9 @@ class RT2Config:
   action_ids: tuple[int, ...] = ()
   lora: LoraConfig = LoraConfig()  # noqa: RUF009 (frozen)
   label_smoothing: float = 0.0
+  smoothing: float = 0.0
+  decoding: Literal['argmax', 'mean'] = 'argmax'
+  waypoint_weight: float = 0.0
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   remat: bool = False
 
@@ -105,8 +112,11 @@ class RT2Config:
         raise ValueError(f'model.{name} is {getattr(self, name)}, it must be at least 1.')
     if not 0 <= self.label_smoothing < 1:
       raise ValueError(f'model.label_smoothing is {self.label_smoothing}, expected 0 (none) to below 1, such as 0.1.')
-    if self.act not in ('heads', 'text'):
-      raise ValueError(f"model.act is {self.act!r}, expected 'heads' or 'text'.")
+    for name in ('smoothing', 'waypoint_weight'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
+    if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):
+      raise ValueError("model.smoothing and model.decoding 'mean' are for heads, model.act is 'text'.")
     bins, ids = self.action_spec.vocab_size, self.action_ids
     if ids and (len(set(ids)) != bins or len(ids) != bins):
       raise ValueError(f'model.action_ids has {len(set(ids))} different ids for {bins} bins of an action, expected one '
@@ -150,6 +160,7 @@ class RT2(nnx.Module):
       self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # as T5's embeddings begin
       self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
       self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
+    self.waypoint = (WaypointHead(c.vision.tokens, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None)
     lora.adapt(self, c.lora, rngs=rngs)
     self.tokenizer: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
@@ -190,7 +201,7 @@ class RT2(nnx.Module):
       frames: which of them are there; None: all.
       rngs: stream `dropout`; None leaves dropout out.
     """
-    context = self.context(self.see(images, rngs), frames, _prompt(embeddings), rngs)
+    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs)
     return self.act(context, rngs)[:, None]
 
   def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
@@ -215,7 +226,7 @@ class RT2(nnx.Module):
     """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
     c, (batch, _) = self.config, context.mask.shape
     if c.act == 'text':
-      ids, allowed = self._action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
+      ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
       cache = self.text.start_cache(*context, length=len(allowed))
       return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
     queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
@@ -246,7 +257,7 @@ class RT2(nnx.Module):
     """
     tokens = jnp.concatenate([history.tokens, self.see(images[:, None])], 1)
     frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    logits = self.act(self.context(tokens, frames, _prompt(embeddings)))
+    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings)))
     return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
 
   def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
@@ -310,64 +321,30 @@ class RT2(nnx.Module):
 
     Args:
       batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
-        newest frame's count; of language, `text_images` [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M],
-        `text_kinds` [b] and `text_weights` [b, M], what each token's loss is multiplied by (training/cotrain.py).
+        newest frame's count, and with `waypoint_weight` also `waypoints` [B, T, 3]; of language, `text_images`
+        [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds` [b] and `text_weights` [b, M], what
+        each token's loss is multiplied by (training/cotrain.py).
       train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
     """
     parts = []
     if 'actions' in batch:
-      parts.append(self._robot_loss(batch, train, rngs))
+      parts.append(rt2_loss.of_actions(self, batch, train, rngs))
     if 'text_targets' in batch:
-      parts.append(self._language_loss(batch, train, rngs))
+      parts.append(rt2_loss.of_texts(self, batch, train, rngs))
     metrics = {name: pair for part in parts for name, pair in part.metrics.items()}
     return LossTerms(sum((part.total for part in parts), jnp.float32(0)), parts[0].weight, metrics)
 
-  def _robot_loss(self, batch: Mapping[str, Any], train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-    c, spec = self.config, self.config.action_spec
-    recorded, mask = batch['actions'][:, -1:], batch['mask'][:, -1:]
-    context = self.context(self.see(batch['images'], rngs), batch['frames'], _prompt(batch['embeddings']), rngs)
-    if c.act == 'heads':
-      logits, targets = self.act(context, rngs)[:, None], None
-      if train and c.label_smoothing:
-        labels = jax.nn.one_hot(spec.tokenize(recorded), spec.vocab_size)
-        targets = optax.smooth_labels(labels, c.label_smoothing)
-      terms = action_loss(spec, logits, recorded, mask, targets, train=train)
-    else:
-      ids = jnp.asarray(self._action_ids)
-      said = jnp.pad(ids[spec.tokenize(recorded)[:, 0, 0]], ((0, 0), (0, 1)), constant_values=END)
-      logits = self.read(context, said, rngs)
-      allowed = decoding.allowed_tokens(spec.token_bins, spec.vocab_size)
-      bins = jnp.where(allowed, logits[:, :-1, ids], IMPOSSIBLE)
-      terms = action_loss(spec, bins[:, None], recorded, mask, train=train)
-      counted = jnp.broadcast_to(mask[:, 0], said.shape).astype(jnp.float32)
-      total = jnp.sum(_cross_entropy(logits, said, c.label_smoothing if train else 0.0) * counted)
-      terms = LossTerms(total, jnp.sum(counted), terms.metrics)
-    terms.metrics.pop('accuracy_per_step', None)  # there is but one
-    count = jnp.sum(mask.astype(jnp.float32))  # an action counts as one, of however many tokens
-    total = terms.total * (count / jnp.maximum(terms.weight, 1))
-    return LossTerms(total, count, terms.metrics | {'action_loss': (total, count)})
-
-  def _language_loss(self, batch: Mapping[str, Any], train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-    images, asked, targets = batch['text_images'], batch['text_prompts'], batch['text_targets']
-    logits = self.read(self.context(self.see(images[:, None], rngs), None, asked, rngs), targets, rngs)
-    loss = _cross_entropy(logits, targets, self.config.label_smoothing if train else 0.0)
-    there = (targets != PAD).astype(jnp.float32)
-    weights = batch['text_weights']
-    metrics = {'text_loss': (jnp.sum(loss * there), jnp.sum(there)),
-               'text_accuracy': (jnp.sum((jnp.argmax(logits, -1) == targets) * there), jnp.sum(there))}
-    if not train:
-      written = self.write(images, asked, jax.random.key(0), length=targets.shape[1])
-      right = jnp.all(written == targets, 1)
-      kind = jax.nn.one_hot(batch['text_kinds'], len(prompts.KINDS)) * jnp.any(there, 1)[:, None]
-      metrics['answers'] = jnp.sum(kind * right[:, None], 0), jnp.sum(kind, 0)
-    return LossTerms(jnp.sum(loss * weights), jnp.sum(weights), metrics)
+  def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
+    """Keeps what the waypoints need of the training data's statistics; see RT1.standardize."""
+    if self.waypoint is not None:
+      self.waypoint.standardize(*moments('proprioception'))
 
   def loss_scale(self, batch_size: int) -> float:
     """What the mean cross-entropy is multiplied by."""
     return 1.0
 
   @property
-  def _action_ids(self) -> Int[np.ndarray, ' V']:
+  def action_ids(self) -> Int[np.ndarray, ' V']:
     if not self.config.action_ids:
       raise ValueError("model.act is 'text' and model.action_ids is empty: give the ids of the bins, which "
                        'rtjax.tokenizer.Tokenizer.action_ids takes from a vocabulary.')
@@ -376,19 +353,6 @@ class RT2(nnx.Module):
   def _step(self, tokens: Int[Array, ' B'], cache: Any) -> tuple[Float[Array, 'B vocabulary'], Any]:
     cache, hidden = self.text.decode_step(cache, tokens)
     return self.text.logits(hidden), cache
-
-
-def _prompt(embeddings: Array) -> Int[Array, 'B L']:
-  """Ids of the newest frame's prompt."""
-  return (embeddings if embeddings.ndim == 2 else embeddings[:, -1]).astype(jnp.int32)
-
-
-def _cross_entropy(logits: Float[Array, '*b V'], labels: Int[Array, '*b'], smoothing: float) -> Float[Array, '*b']:
-  loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  if not smoothing:
-    return loss
-  uniform = jax.nn.logsumexp(logits, -1) - jnp.mean(logits, -1)
-  return (1 - smoothing) * loss + smoothing * uniform
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -197,7 +197,9 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
 def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                  batches: Batches) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
-  initialize.standardize(model, batches.statistics)
+  vision_language = isinstance(config.model, RT2Config)
+  if not vision_language:
+    initialize.standardize(model, batches.statistics)
   if config.init_from:
     report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
     if jax.process_index() == 0:
@@ -207,6 +209,8 @@ def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, t
       report = origin.fill_part(model, part, folder)
       if jax.process_index() == 0:
         print(report)
+  if vision_language and config.data:  # at last: what stage 1 kept is of no robot
+    initialize.standardize(model, batches.statistics)
   _, *trees = split(model, config.trains)
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
   return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])

@@ -10,8 +10,9 @@ from flax import nnx
 
 from rtjax import actions, models
 from rtjax.models import RT2Config, decoding, lora
+from rtjax.models.decoding import END
 from rtjax.models.loss import IMPOSSIBLE
-from rtjax.models.rt2 import END, PAD
+from rtjax.models.t5 import PAD
 
 BOTH = pytest.mark.parametrize('config', [tiny_rt2.TINY, tiny_rt2.TEXT], ids=['heads', 'text'])
 
@@ -50,6 +51,23 @@ def test_bfloat16_is_near(config):
   found, expected = (m(batch['images'], batch['embeddings'])[..., 0, :] for m in (coarse, model))
   np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
   assert found.dtype == jnp.float32 and np.abs(found - expected).max() > 0
+
+
+def test_the_waypoint_is_told_by_the_newest_frame_and_weighs_as_configured():
+  config = dataclasses.replace(tiny_rt2.TINY, window=2, waypoint_weight=10.0)
+  model, batch = built(config), {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(
+      config, 3).items()}
+  mean, std = np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.5, 1.0, 2.0, 1.0])
+  model.standardize(lambda name: {'proprioception': (mean, std)}[name])
+  with pytest.raises(ValueError, match="the batch has no 'waypoints'"):
+    model.loss(batch, train=True)
+  waypoints = jax.random.normal(jax.random.key(0), (3, 2, 3))
+  terms = model.loss(batch | {'waypoints': waypoints}, train=True)
+  seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32)).encoded[:, 4:8]
+  told = model.waypoint.linear(seen.reshape(3, -1))
+  squared = jnp.square(told - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
+  expected = terms.metrics['action_loss'][0] + 10 * squared.sum()
+  np.testing.assert_allclose(terms.total, expected, rtol=1e-4)
 
 
 def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
@@ -211,7 +229,8 @@ def test_a_configuration_survives_json(config):
 
 @pytest.mark.parametrize('change, message', [
     ({'prompt_length': 0}, 'model.prompt_length is 0'), ({'window': 0}, 'model.window is 0'),
-    ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'),
+    ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'), ({'smoothing': -1.0}, 'smoothing is -1.0'),
+    ({'act': 'text', 'decoding': 'mean'}, "are for heads, model.act is 'text'"),
     ({'action_ids': (1, 2)}, 'has 2 different ids for 8 bins'),
     ({'action_ids': tuple(range(35, 43))}, 'go from 35 to 42, the text model has ids 0 to 39')])
 def test_bad_configurations(change, message):
