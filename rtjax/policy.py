@@ -55,9 +55,9 @@ class BatchPolicy:
 
   def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None,
                encoder: InstructionEncoder | None = None, views: tuple[str, ...] = ()):
-    tokenizer = getattr(model, 'tokenizer', None)
-    if encoder is None and tokenizer is not None:
-      encoder = instructions.Prompts(tokenizer, model.config.embedding_size)
+    vocabulary = getattr(model, 'vocabulary', None)
+    if encoder is None and vocabulary is not None:
+      encoder = instructions.Prompts(vocabulary, model.config.embedding_size)
     if encoder is not None:
       instructions.for_policy(embedding_id, encoder)  # raises if it is another
     if robots < 1:

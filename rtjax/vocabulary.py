@@ -32,8 +32,8 @@ def restore(found: Mapping[str, str]) -> 'Tokenizer':
 def attach(model: Model, metadata: Mapping[str, Any]) -> Model:
   """Gives a model the vocabulary of its checkpoint, so that it takes and gives text; one without is left as it is."""
   if isinstance(model.config, RT2Config) and metadata.get('vocabulary'):
-    model.tokenizer = restore(metadata['vocabulary'])
-    require_fit(model.config, model.tokenizer)
+    model.vocabulary = restore(metadata['vocabulary'])
+    require_fit(model.config, model.vocabulary)
   return model
 
 

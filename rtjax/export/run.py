@@ -68,7 +68,7 @@ def load(checkpoint: str, picture: tuple[int, int] | None = None) -> tuple[Polic
   plain = lora.merge(loaded.model)
   model = models.from_values(dataclasses.replace(plain.config, dtype='float32'), parameters.named(plain))
   if isinstance(model, RT2):
-    model.tokenizer = plain.tokenizer
+    model.vocabulary = plain.vocabulary
   policy = Policy(model, loaded.embedding_id, loaded.image_size)
   usual = model.config.vision.image_size if isinstance(model, RT2) else _RELEASED_PICTURE
   return policy, Step(model, picture or policy.image_size or usual, policy.image_size, policy.embedding_id)

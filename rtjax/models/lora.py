@@ -107,7 +107,7 @@ def merge(model: Any) -> Any:
     added = layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])
     values[f'{name}/kernel'] = values[f'{name}/kernel'] + added.reshape(layer.kernel.shape)
   merged = models.from_values(dataclasses.replace(model.config, lora=LoraConfig()), values)
-  merged.tokenizer = model.tokenizer
+  merged.vocabulary = model.vocabulary
   return merged
 
 

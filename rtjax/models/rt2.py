@@ -162,7 +162,7 @@ class RT2(nnx.Module):
       self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
     self.waypoint = (WaypointHead(c.vision.tokens, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None)
     lora.adapt(self, c.lora, rngs=rngs)
-    self.tokenizer: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
+    self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
   def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B 1 K V']:
     """Logits of the action tokens of the newest frame, in inference mode.
@@ -231,8 +231,7 @@ class RT2(nnx.Module):
       return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
     queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
     hidden = self.text.decode(queries, *context, rngs)
-    logits = jnp.einsum('bkd,kdv->bkv', hidden, self.heads[...].astype(c.dtype), preferred_element_type=jnp.float32)
-    return logits + self.heads_bias[...]
+    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
 
   def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:
     """The logits of each token of a text, given those before it (teacher forcing)."""
@@ -292,18 +291,18 @@ class RT2(nnx.Module):
         raise ValueError(f'{name} is {value}, it must be at least {least}.')
     written = np.asarray(_compiled_write(*nnx.split(self), images, ids, jax.random.key(seed), length=length,
                                          temperature=temperature, top_k=top_k))
-    return written if isinstance(texts, np.ndarray) else self.tokenizer.decode(written)
+    return written if isinstance(texts, np.ndarray) else self.vocabulary.decode(written)
 
   def _asked(self, texts: Sequence[str] | np.ndarray, task: str) -> Int[np.ndarray, 'B L']:
     if isinstance(texts, np.ndarray):
       if task:
         raise ValueError(f'task is {task!r} and texts are ids: ids are whole prompts, give no task with them.')
       return texts.astype(np.int32)
-    if self.tokenizer is None:
+    if self.vocabulary is None:
       raise ValueError('this network has no vocabulary to read texts with: load it from its checkpoint with '
                        'rtjax.load_model, or give ids.')
     asked = [prompts.prompt(task, text) for text in texts] if task else list(texts)
-    return self.tokenizer.encode(asked, self.config.prompt_length)
+    return self.vocabulary.encode(asked, self.config.prompt_length)
 
   def write(self, images: Array, prompts: Int[Array, 'B L'], key: Array, *, length: int | None = None,
             temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:

@@ -1,12 +1,15 @@
 """What a vision-language model reads beside pictures: prompts of robots, and pictures with texts."""
 import contextlib
+import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from rtjax.data.config import KindWeights
 from rtjax.instructions import Prompts
 from rtjax.training.config import TrainConfig
 
@@ -48,19 +51,29 @@ class Texts:
     return _device_part(next(self.stream))
 
   def validation(self) -> Iterator[Batch]:
-    """The held-out pairs, in order."""
-    from rtjax.data import image_text
+    """The held-out pairs, a batch of each kind in turn: however few are looked at, each kind is among them."""
+    from rtjax.data import image_text, image_text_sources
     c = self._config
     size = (c.image_text_batch_size if c.data else c.batch_size) // c.micro_batches // jax.process_count()
-    batches: Any = image_text.validation_batches(*self._sources, batch_size=size, **self._process)
-    with contextlib.closing(batches):
-      for batch in batches:
-        part = _device_part(batch)
-        yield part | {'text_weights': (part['text_targets'] != 0).astype(np.float32)}
+    names, pipeline, *others = self._sources
+    held = {kind for name in names for kind in image_text_sources.open_source(name, pipeline.validation_split).kinds}
+    weights = dataclasses.asdict(pipeline.kinds)
+    alone = [dataclasses.replace(pipeline, kinds=KindWeights(**{other: float(other == kind) for other in weights}))
+             for kind, weight in weights.items() if weight and kind in held]
+    return _in_turn([image_text.validation_batches(names, kind, *others, batch_size=size, **self._process)
+                     for kind in alone])
 
   def prompts(self, batch: Batch) -> np.ndarray:
     """The prompts of a batch of windows, float32 [B, L]; of rows without a window, padding."""
     return np.stack([self._encode(text) if text else self._blank for text in batch['instructions']])
+
+
+def _in_turn(parts: list[Any]) -> Iterator[Batch]:
+  with contextlib.ExitStack() as stack:
+    for part in parts:
+      stack.enter_context(contextlib.closing(part))
+    for batch in (batch for batches in itertools.zip_longest(*parts) for batch in batches if batch is not None):
+      yield _device_part(batch) | {'text_weights': (batch['targets'] != 0).astype(np.float32)}
 
 
 def _device_part(batch: Batch) -> Batch:

@@ -73,7 +73,7 @@ def test_an_export_carries_the_vocabulary(tmp_path):
   config = vocabulary.fitted(dataclasses.replace(
       tiny_rt2.TEXT, text=text, prompt_length=20, action_ids=()), tokenizer)
   model = models.build(config, rngs=nnx.Rngs(0))
-  model.tokenizer = tokenizer
+  model.vocabulary = tokenizer
   exported('safetensors', Step(model, PICTURE, embedding_id=tokenizer.id), tmp_path)
   policy = rtjax.load_policy(tmp_path)
   policy.reset('pick up the red cube')

@@ -22,7 +22,7 @@ def test_equals_a_policy_at_hand(act):
   text = dataclasses.replace(tiny_rt2.TINY.text, vocab_size=tokenizer.size)
   config = dataclasses.replace(tiny_rt2.TINY, act=act, text=text, prompt_length=20, action_ids=())
   model = models.build(vocabulary.fitted(config, tokenizer), rngs=nnx.Rngs(0))
-  model.tokenizer = tokenizer
+  model.vocabulary = tokenizer
   policies, local = BatchPolicy(model, 2, tokenizer.id), Policy(model, tokenizer.id)
   warm_up(policies, SIZE)
   with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as remote:

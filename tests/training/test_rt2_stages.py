@@ -16,7 +16,7 @@ from flax import nnx
 from PIL import Image
 
 import rtjax
-from rtjax import models
+from rtjax import models, vocabulary
 from rtjax.data.augment import AugmentConfig
 from rtjax.models.lora import LoraConfig
 from rtjax.tokenizer import Tokenizer
@@ -69,6 +69,21 @@ def test_stage_one_validates_what_the_model_writes(stages):
   assert 0 <= last['validation/answers/vqa'] <= 1 and 'validation/answers/match' not in last
   assert last['validation/loss'] == pytest.approx(last['validation/text_loss'])
   assert not any('accuracy_per_token' in name for name in last)
+
+
+def test_a_missing_split_shows_before_training(pictures, tmp_path):
+  from rtjax.data.config import ImageTextConfig
+  with pytest.raises(FileNotFoundError, match="no split 'test'"):
+    loop.train(config(tmp_path / 'run', pictures, image_text_pipeline=ImageTextConfig(validation_split='test')))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_few_validation_batches_hold_every_kind(pictures, tmp_path):
+  from rtjax.training.texts import Texts
+  texts = Texts(config(tmp_path, pictures, batch_size=2, model=vocabulary.fitted(MODEL, Tokenizer())), Tokenizer())
+  texts.stream.close()
+  kinds = [batch['text_kinds'].tolist() for batch in texts.validation()]
+  assert kinds == [[1, -1], [2, 2], [2, 2]]
 
 
 def test_stage_two_learns_actions_and_texts_and_knows_where_it_came_from(stages):
