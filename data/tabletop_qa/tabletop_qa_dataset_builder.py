@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import examples
+import numpy as np
 import tensorflow_datasets as tfds
 from scenes import Recipe
 
@@ -33,7 +34,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco'), seed=self._recipe.seed,
             kinds=['caption', 'vqa', 'match']),
         features=tfds.features.FeaturesDict({
-            'number': tfds.features.Scalar('int64', doc='with the seed, it determines the picture'),
+            'number': tfds.features.Scalar(np.int64, doc='with the seed, it determines the picture'),
             'image': tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg'),
             'objects': tfds.features.Sequence(text(doc='all that is there, seen or not')),
             'pairs': tfds.features.Sequence({
