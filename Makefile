@@ -34,11 +34,11 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# Interrupted and started again, it goes on where it was.
+# Interrupted and started again, it goes on where it was; what is complete is not made again.
 demo: setup
-	$(RUN) data/reach/generate.py --out data/built --episodes 1000
-	$(RUN) train.py reach --data data/built/reach/1.0.0 --output $(DEMO)
-	$(RUN) eval.py $(DEMO) --dataset data/built/reach/1.0.0 --split val --output $(DEMO)/report
+	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 2000 --skills pick
+	$(RUN) train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0 --output $(DEMO)
+	$(RUN) eval.py $(DEMO) --env tabletop --split seen --skills pick --baseline untrained blind --output $(DEMO)/report
 
 clean:
 	rm -rf $(VENV) build *.egg-info

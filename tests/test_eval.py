@@ -13,6 +13,7 @@ from flax import nnx
 
 import rtjax
 from rtjax import actions, cli, models
+from rtjax.evaluation import simulate
 from rtjax.policy import Policy
 from rtjax.training import checkpoint, state
 from rtjax.training.config import TrainConfig
@@ -151,6 +152,25 @@ def test_success_in_the_tabletop(evaluate, simulated, tmp_path):
     assert all(e['failure'] in (None, 'wrong object', 'missed grasp', 'no motion', 'timeout', 'dropped')
                for e in policy['episodes'])
   assert '| untrained |' in (tmp_path / 'report.md').read_text()
+
+
+def test_pictures_are_of_the_size_that_it_was_trained_on(evaluate, tmp_path):
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  sizes = {'one': {'renderer': None, 'picture': [16, 24]}, 'other': {'renderer': None, 'picture': None}}
+  run = saved_run(models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(1)), tmp_path / 'run', 'hashed-ngrams/1',
+                  sizes)
+  assert simulate.picture_size(str(run)) == (16, 24)
+  assert simulate.picture_size('expert') is None
+  code, _ = evaluate(run, '--env', 'tabletop', '--skills', 'pick', '--split', 'seen', '--episodes', 1,
+                     '--environments', 1, '--output', tmp_path / 'report')
+  assert code == 0
+  found = json.loads((tmp_path / 'report/report.json').read_text())
+  assert found['protocol']['settings']['image_size'] == [16, 24]
+  sizes['other']['picture'] = [24, 24]
+  mixed = saved_run(models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(1)), tmp_path / 'mixed',
+                    'hashed-ngrams/1', sizes)
+  with pytest.raises(ValueError, match=r'pictures of several sizes.*--image-size'):
+    simulate.picture_size(str(mixed))
 
 
 def test_expert_does_as_in_one_process(evaluate, tmp_path):

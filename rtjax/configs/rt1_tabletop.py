@@ -8,16 +8,15 @@ from rtjax.models.efficientnet import EfficientNetConfig, Stage
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 
-ENCODER = EfficientNetConfig(
-    width=0.5, depth=1.0, head=128, drop_connect=0.0, momentum=0.99, film_zero=False, stages=(
-        Stage(3, 1, 64, 1, 2, dense=True), Stage(3, 3, 64, 1, 1, dense=True)))
+ENCODER = EfficientNetConfig(width=0.5, depth=1.0, head=128, drop_connect=0.0, momentum=0.99, stages=(
+    Stage(3, 1, 64, 1, 2, dense=True), Stage(3, 3, 64, 1, 1, dense=True)))
 
 config = TrainConfig(
-    steps=3000, batch_size=64, validate_every=500, validation_batches=20, save_every=500, log_every=50,
+    steps=8000, batch_size=32, validate_every=1000, validation_batches=40, save_every=500, log_every=50,
     model=RT1Config(
         action_spec=actions.ARM_7D, window=1, image_size=(96, 96), encoder=ENCODER, image_tokens=8, queried_tokens=4,
         token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu', dropout=0.0,
         standardize_embeddings=True, waypoint_weight=10.0, smoothing=3.0, decoding='mean'),
     pipeline=DataConfig(waypoints=True),
     augment=AugmentConfig(crop=False),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995))
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))

@@ -46,6 +46,10 @@ class Batches:
     self._proprioception, self._waypoints = config.proprioception, config.waypoints
     if config.waypoints:
       self._widths['waypoints'] = 3
+      small = [d.name for d in datasets if d.proprioception_size < 3]
+      if small:
+        raise ValueError(f'waypoints are the first three numbers of proprioception, x, y and z of the gripper, and '
+                         f'{small} have fewer. Train without them: --no-pipeline.waypoints --model.waypoint-weight 0.')
     if config.proprioception:
       sizes = [d.proprioception_size for d in datasets]
       self._widths['proprioception'] = _common('sizes of proprioception', names, sizes)

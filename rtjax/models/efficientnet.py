@@ -59,7 +59,6 @@ class EfficientNetConfig:
     momentum: of BatchNorm's moving averages. 0.99 forgets their start after some 500 steps: give a short run less.
     unbiased: whether BatchNorm's moving variance is the unbiased one (n / (n - 1)), as Keras has it.
     head: channels of the last convolution, before the width is applied.
-    film_zero: whether FiLM layers start as the identity; see `Film`.
   """
   width: float = 1.2
   depth: float = 1.4
@@ -69,7 +68,6 @@ class EfficientNetConfig:
   momentum: float = 0.99
   unbiased: bool = True
   head: int = 1280
-  film_zero: bool = True
 
   def channels(self, features: int) -> int:
     """`features` times the width, rounded to a multiple of 8 and by at most a tenth downwards."""
@@ -143,7 +141,7 @@ class Block(nnx.Module):
     self.excite = Conv1x1(squeezed, wide, use_bias=True, dtype=dtype, rngs=rngs)
     self.project = Conv1x1(wide, features, dtype=dtype, rngs=rngs)
     self.project_norm = norm(features)
-    self.film = Film(condition, features, zero=config.film_zero, dtype=dtype, rngs=rngs)
+    self.film = Film(condition, features, dtype=dtype, rngs=rngs)
     self.kernel, self.stride, self.padding, self.dtype = stage.kernel, stride, config.padding, dtype
     self.residual = stride == 1 and inputs == features
     self.drop_rate = drop_rate
@@ -170,7 +168,7 @@ class DenseBlock(nnx.Module):
                config: EfficientNetConfig, *, dtype: Any, rngs: nnx.Rngs):
     self.conv = nnx.Param(conv_init(rngs.params(), (stage.kernel, stage.kernel, inputs, features)))
     self.norm = BatchNorm(features, momentum=config.momentum, unbiased=config.unbiased)
-    self.film = Film(condition, features, zero=config.film_zero, dtype=dtype, rngs=rngs)
+    self.film = Film(condition, features, dtype=dtype, rngs=rngs)
     self.kernel, self.stride, self.padding, self.dtype = stage.kernel, stride, config.padding, dtype
     self.residual = stride == 1 and inputs == features
     self.drop_rate = drop_rate

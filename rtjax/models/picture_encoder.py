@@ -30,7 +30,7 @@ class PictureEncoder(nnx.Module):
     self.encoder = FilmEfficientNet(encoder, embedding_size, dtype=dtype, rngs=rngs)
     self.conv = Conv1x1(encoder.out_channels, width, dtype=dtype, rngs=rngs,
                         initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
-    self.film = Film(embedding_size, width, zero=encoder.film_zero, dtype=dtype, rngs=rngs)
+    self.film = Film(embedding_size, width, dtype=dtype, rngs=rngs)
     self.image_size = image_size
 
   def normalize(self, images: Array) -> Float[Array, 'B h w 3']:

@@ -17,8 +17,7 @@ RT-1-X (Open X-Embodiment 2023) is the same network with the settings of `RT1_X`
 of which TokenLearner makes 81 tokens, 15 frames, 512 bins, SwiGLU, and a mask that hides actions from everyone.
 
 Additions to the paper, all off by default, help small networks that are trained from scratch (docs/tabletop.md):
-`queried_tokens`, `waypoint_weight`, `standardize_embeddings`, `smoothing`, `decoding`; and the encoder's `film_zero`,
-`head` and dense stages.
+`queried_tokens`, `waypoint_weight`, `standardize_embeddings`, `smoothing`, `decoding`, and dense stages of the encoder.
 
 Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/;
 google-deepmind/open_x_embodiment, models/rt1.py.

@@ -117,9 +117,10 @@ def test_flip_mirrors_picture_and_action():
   np.testing.assert_array_equal(twice['actions'], batch['actions'])
 
 
-def test_flip_refuses_proprioception():
-  batch = make_batch() | {'proprioception': np.zeros((4, 3, 7), np.float32)}
-  with pytest.raises(ValueError, match='flip is on, but the batch has proprioception'):
+@pytest.mark.parametrize('name', ['proprioception', 'waypoints'])
+def test_flip_refuses_what_is_in_the_robots_frame(name):
+  batch = make_batch() | {name: np.zeros((4, 3, 7), np.float32)}
+  with pytest.raises(ValueError, match=f'flip is on, but the batch has {name}'):
     augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True), SPEC)
 
 

@@ -87,6 +87,35 @@ def test_batches_hold_what_the_episodes_hold(tiny, window, horizon, config):
       'steps': ((8,), 'int32')} | ({'proprioception': ((8, window, 2), 'float32')} if config.proprioception else {})
 
 
+@pytest.mark.parametrize('padding', ['front', 'back'])
+def test_waypoints(tmp_path, padding):
+  """Where the gripper is when its command next changes, or else at the end: here it opens and closes at will."""
+  commands = [[1, 1, 0, 0, 0, 1], [0, 0, 0], [1]]
+  layout = tfds.features.FeaturesDict({'steps': tfds.features.Dataset(
+      dict(tiny_rlds.features()['steps'].feature) | {'observation': {
+          'image_0': tfds.features.Image(shape=tiny_rlds.IMAGE, encoding_format='png'),
+          'state': tfds.features.Tensor(shape=(4,), dtype=np.float32)}})})
+  made = [[step | {'action': np.float32([0, 0, 0, 0, 0, 0, command]), 'observation': {
+      'image_0': tiny_rlds.image(number, t), 'state': np.float32([number, t, 10 * t, 99])}}
+      for t, (step, command) in enumerate(zip(tiny_rlds.steps(number, len(episode)), episode, strict=True))]
+      for number, episode in enumerate(commands)]
+  reached = [[2, 2, 5, 5, 5, 5], [2, 2, 2], [0]]
+  name = tiny_rlds.write(tmp_path, made, layout=layout)
+  config = DataConfig(validation_split='train', waypoints=True)
+  batch = next(validation_batches([name], config, actions.ARM_7D, window=2, horizon=1, batch_size=10, padding=padding))
+  assert 'proprioception' not in batch and batch['waypoints'].dtype == np.float32
+  for row, (episode, end) in enumerate(windows_of(batch)):
+    steps = [s for s in (end - 1, end) if s >= 0]
+    shown = [(episode, reached[episode][s], 10 * reached[episode][s]) for s in steps]
+    empty = [(0, 0, 0)] * (2 - len(steps))
+    np.testing.assert_array_equal(batch['waypoints'][row], empty + shown if padding == 'front' else shown + empty)
+
+
+def test_waypoints_need_a_position(tiny):
+  with pytest.raises(ValueError, match='x, y and z of the gripper'):
+    make(tiny, DataConfig(waypoints=True))
+
+
 def test_padding_behind(tiny):
   """The same windows in the same order as with padding in front, and their frames in the first slots."""
   config = DataConfig(proprioception=True)

@@ -1,4 +1,5 @@
 """Demonstrations in the simulator: standard RLDS, held-out things refused, failures apart, resumable."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -208,5 +209,23 @@ def test_another_recipe_is_refused(folder, tmp_path):
   (tmp_path / 'tabletop.raw/recipe.json').write_text(json.dumps({'seed': 99}))
   done = generate(tmp_path)
   assert done.returncode != 0 and 'of another recipe' in done.stderr
+
+
+def test_a_complete_dataset_is_left_as_it_is(folder):
+  """The demo is started again: what is there is not made twice, and never mistaken for another one."""
+  before = (folder / 'dataset_info.json').stat().st_mtime_ns
   done = generate(folder.parent.parent)
-  assert done.returncode != 0 and 'exists already' in done.stderr
+  assert done.returncode == 0 and 'is complete already' in done.stdout
+  assert (folder / 'dataset_info.json').stat().st_mtime_ns == before
+  for other in (['--disturbance', '2'], ['--skills', 'pick'], ['--outcome-in-words']):
+    done = generate(folder.parent.parent, *other)
+    assert done.returncode != 0 and 'exists already and was made otherwise' in done.stderr
+
+
+def test_skills_come_in_turn():
+  recorder = demonstrations.Recorder(dataclasses.replace(RECIPE, renderer='none', skills=('pick', 'close_drawer')))
+  try:
+    found = [recorder.record(number)['episode_metadata']['skill'] for number in range(3)]
+  finally:
+    recorder.close()
+  assert found == ['pick', 'close_drawer', 'pick']

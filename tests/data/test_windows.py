@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from rtjax.data.windows import WindowConfig, device_part, take, window_ends, window_slots, window_targets
+from rtjax.data.windows import WindowConfig, device_part, next_changes, take, window_ends, window_slots, window_targets
 
 CASES = [WindowConfig(length, stride, horizon, *padding) for length in (1, 2, 6) for stride in (1, 3, 6, 7)
          for horizon in (1, 4) for padding in ((False, 'front'), (True, 'front'), (False, 'back'))]
@@ -33,6 +33,15 @@ def test_windows_are_those_of_brute_force(config):
       found_targets, found_mask = window_targets(end, length, config)
       assert [[t if t >= 0 else None for t in row] for row in found_targets] == targets
       np.testing.assert_array_equal(found_mask, mask)
+
+
+@pytest.mark.parametrize('length', range(1, 9))
+def test_next_changes_are_those_of_brute_force(length):
+  for number in range(2 ** length):
+    commands = np.array([number >> i & 1 for i in range(length)], bool)
+    expected = [next((t for t in range(s + 1, length) if commands[t] != commands[s]), length - 1)
+                for s in range(length)]
+    assert next_changes(commands).tolist() == expected
 
 
 @pytest.mark.parametrize('length', range(1, 20))

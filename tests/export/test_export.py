@@ -16,11 +16,16 @@ from rtjax import models
 from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import parameters
+from rtjax.models.efficientnet import EfficientNetConfig, Stage
 from rtjax.policy import Policy
 
 PICTURE = (40, 32)
 NETWORKS = {
     'rt1': dataclasses.replace(TINY, horizon=2),
+    'additions': dataclasses.replace(
+        TINY, window=1, queried_tokens=2, standardize_embeddings=True, waypoint_weight=10.0, smoothing=2.0,
+        decoding='mean', encoder=EfficientNetConfig(width=0.2, depth=0.2, head=160, stages=(
+            Stage(3, 1, 48, 1, 2, dense=True), Stage(3, 2, 48, 1, 1, dense=True)))),
     'rt1_x': dataclasses.replace(TINY, padding='front', feed_forward='swiglu', images_see_actions=False)}
 NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['tf2onnx', 'onnxruntime'],
          'safetensors': ['safetensors']}

@@ -66,7 +66,8 @@ def grasp_pose(state: State, name: str) -> tuple[np.ndarray, np.ndarray]:
     turn = _wrapped(math.atan2(axis[1], axis[0]))
     point = pose.position.copy()
   else:
-    own = math.atan2(pose.rotation[1, 0], pose.rotation[0, 0])
+    # A round object's own turn cannot be seen: whoever learns from this could not tell where it comes from.
+    own = math.atan2(pose.rotation[1, 0], pose.rotation[0, 0]) if shape.symmetry else 0.0
     candidates = [_wrapped(own + t) for t in shape.turns]
     turn = min(candidates, key=lambda t: _grasp_cost(state, name, t))
     point = pose.position + np.array([0, 0, shape.grasp * np.sign(upright)])
