@@ -22,7 +22,10 @@ def main() -> None:
     print(f'Curves: tensorboard --logdir {outcome.run}')
   if outcome.best_step is not None:
     print(f'Best validation loss: {outcome.run}/checkpoints/{outcome.best_step}')
-  print(f'Next: python eval.py {outcome.run} --dataset {config.data[0]}')
+  if config.data:
+    print(f'Next: python eval.py {outcome.run} --dataset {config.data[0]}')
+  else:
+    print(f'Next, to act: the same preset with --data ROBOT_EPISODES --init-from {outcome.run} and another --output')
 
 
 if __name__ == '__main__':

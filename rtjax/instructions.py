@@ -9,6 +9,8 @@ A policy understands the vectors of the one encoder it was trained on, whose id 
 The last one lets a policy take a dataset's instructions without their encoder. To make it (all splits are read):
 
     python -m rtjax.instructions DATASET --out table.npz
+
+A vision-language model (RT-2) brings its own in its checkpoint: `Prompts`, the ids of the prompt's tokens.
 """
 import collections
 import contextlib
@@ -25,6 +27,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
+from rtjax import prompts
 
 HASHED_NGRAMS = 'hashed-ngrams/1'
 """The built-in encoder's id. The number rises when a text would get another vector."""
@@ -161,6 +165,22 @@ class UniversalSentenceEncoder:
       raise ValueError(f'{self.id}: the SavedModel gave {vectors.shape} for {len(texts)} texts, expected '
                        f'[{len(texts)}, 512]: it is no Universal Sentence Encoder.')
     return vectors
+
+
+class Prompts:
+  """Instructions as prompts of a vision-language model (RT-2): token ids, which float32 holds exactly up to 2**24.
+
+  Args:
+    tokenizer: a `rtjax.tokenizer.Tokenizer`, whose id is the encoder's.
+    length: the most tokens of a prompt; shorter ones are filled up with padding.
+  """
+
+  def __init__(self, tokenizer: Any, length: int):
+    self.id, self.size, self._tokenizer = tokenizer.id, length, tokenizer
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    asked = [prompts.prompt('robot', text) for text in _checked(texts)]
+    return self._tokenizer.encode(asked, self.size).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,13 +56,16 @@ class BatchPolicy:
 
   def __init__(self, model: Model, robots: int, embedding_id: str = '', image_size: tuple[int, int] | None = None,
                encoder: InstructionEncoder | None = None, views: tuple[str, ...] = ()):
+    vocabulary = getattr(model, 'vocabulary', None)
+    if encoder is None and vocabulary is not None:
+      encoder = instructions.Prompts(vocabulary, model.config.embedding_size)
     if encoder is not None:
       instructions.for_policy(embedding_id, encoder)  # raises if it is another
     if robots < 1:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.config: Config = model.config
     self.robots, self.embedding_id, self.image_size, self.views = robots, embedding_id, image_size, views
-    self._encoder = encoder
+    self.encoder = encoder
     self._graphdef, self._variables = nnx.split(model)
     self._blank = _blank(self._graphdef, self._variables)
     self._histories = self._all_blank()  # None after a failure, until a slot is reset
@@ -186,8 +189,8 @@ class BatchPolicy:
     return PolicyOutput(action, tokens, now, confidence, plan)
 
   def _embed(self, instruction: str) -> np.ndarray:
-    self._encoder = instructions.for_policy(self.embedding_id, self._encoder)
-    return self._encoder([instruction])[0]
+    self.encoder = instructions.for_policy(self.embedding_id, self.encoder)
+    return self.encoder([instruction])[0]
 
 
 class Policy:
@@ -201,6 +204,11 @@ class Policy:
     self._batch = BatchPolicy(model, 1, embedding_id, image_size, encoder, views)
     self.model, self.config, self.views = model, model.config, views
     self.embedding_id, self.image_size = embedding_id, image_size
+
+  @property
+  def encoder(self) -> InstructionEncoder | None:
+    """What turns instructions into embeddings, if it is known yet."""
+    return self._batch.encoder
 
   @property
   def history(self) -> Any:

@@ -70,7 +70,8 @@ class ImageTextStream(Stream):
     opened = _open(sources, config.split)
     parts, weights = _parts(opened, config)
     super().__init__(parts, weights, config.shuffle_pictures, _EACH, Share(seed, process_index, process_count),
-                     _Batches(config, tokenizer, shapes, batch_size), batch_size, {'kinds': [p.kinds for p in parts]})
+                     _Batches(config, tokenizer, shapes, batch_size), batch_size,
+                     {'kinds': [list(p.kinds) for p in parts]})
 
 
 def validation_batches(sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: Shapes, *,

@@ -62,7 +62,7 @@ class PolicyActor:
                threshold: float = 0.0, encoder: InstructionEncoder | None = None):
     self.name, self.identity, self._told = name, identity, told
     self._policy = BatchPolicy(
-        policy.model, environments, policy.embedding_id, policy.image_size, encoder, policy.views)
+        policy.model, environments, policy.embedding_id, policy.image_size, encoder or policy.encoder, policy.views)
     spec = policy.config.action_spec
     self._doubts = [Confidence(spec, threshold) for _ in range(environments)] if threshold else []
     self.spec = spec
@@ -165,7 +165,7 @@ def baseline(kind: str, checkpoint: str, environments: int, encoder: Instruction
   policy = rtjax.load_policy(checkpoint)
   if kind == 'untrained':
     policy = Policy(models.build(policy.config, rngs=nnx.Rngs(0)), policy.embedding_id, policy.image_size,
-                    views=policy.views)
+                    policy.encoder, policy.views)
   always = told if kind == 'blind' else None
   identity = {'kind': kind, 'weights': digest(policy), 'told': always}
   return PolicyActor(kind, identity, policy, environments, told=always, encoder=encoder)

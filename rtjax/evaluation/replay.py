@@ -16,6 +16,7 @@ from rtjax.data.episodes import Dataset, Episode
 from rtjax.data.images import Decoder, decoder
 from rtjax.data.tf import tf
 from rtjax.evaluation.frames import FILMSTRIP, evenly_spaced, jpeg, thumbnail
+from rtjax.instructions import Prompts
 from rtjax.policy import Policy
 
 
@@ -61,10 +62,17 @@ def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
   dataset = Dataset(name, split, policy.config.action_spec, views=policy.views,
                     proprioception=policy.config.proprioception_size > 0)
   theirs = dataset.adapter.embedding_id
-  if policy.embedding_id and policy.embedding_id != theirs:
+  if not isinstance(policy.encoder, Prompts) and policy.embedding_id and policy.embedding_id != theirs:
     raise ValueError(f'the policy was trained on instruction embeddings of {policy.embedding_id!r}, the dataset {name} '
                      f'holds those of {theirs!r}, which mean nothing to it. Choose a dataset embedded as it needs.')
   return dataset
+
+
+def embeddings(policy: Policy, episode: Episode) -> np.ndarray:
+  """What the policy takes of each step's instruction, float32 [L, E]: those recorded, or its own prompts."""
+  if not isinstance(policy.encoder, Prompts):
+    return episode.embeddings
+  return policy.encoder([str(instruction) for instruction in episode.instructions])
 
 
 def replay_all(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Replay]:
@@ -80,7 +88,7 @@ def replay_all(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Repl
       continue
     images = _decode_all(dataset, episode, decode)
     if images[0].shape not in compiled:  # The first step with pictures of a size compiles, which is not to be timed.
-      policy.reset(embedding=episode.embeddings[0])
+      policy.reset(embedding=embeddings(policy, episode)[0])
       policy.step(images[0], _state(episode, 0))
       compiled.add(images[0].shape)
     yield replay(policy, episode, images)
@@ -89,9 +97,9 @@ def replay_all(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Repl
 def replay(policy: Policy, episode: Episode, images: list[np.ndarray]) -> Replay:
   """Replays one episode; `images` are its L frames, uint8 [H, W, 3], or [V, H, W, 3] of several views."""
   spec: Any = policy.config.action_spec  # NumPy in, NumPy out
-  outputs, seconds = [], []
-  policy.reset(embedding=episode.embeddings[0])
-  for step, (image, embedding) in enumerate(zip(images, episode.embeddings, strict=True)):
+  outputs, seconds, told = [], [], embeddings(policy, episode)
+  policy.reset(embedding=told[0])
+  for step, (image, embedding) in enumerate(zip(images, told, strict=True)):
     policy.set_instruction(embedding=embedding)
     start = time.perf_counter()
     outputs.append(policy.step(image, _state(episode, step)))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from rtjax.export.step import Step
+from rtjax.models import RT2Config
+from rtjax.models.loss import IMPOSSIBLE
 from rtjax.policy import Policy
 
 # Float32 programs may differ by rounding, which other runtimes do in another order: by this much of the largest logit.
@@ -73,6 +75,7 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
   _check_actions(step, steps)
   now = step.config.action_spec.num_tokens  # a policy tells the logits of the next action, not of those after it
   wanted, found = (np.stack([made['logits'][:now] for made, _ in part]) for part in (expected, steps))
+  wanted, found = (np.where(wanted > IMPOSSIBLE / 2, logits, 0) for logits in (wanted, found))
   tokens, chosen = (np.stack([made['tokens'][:now] for made, _ in part]) for part in (expected, steps))
   differences, ranked = np.abs(found - wanted), np.sort(wanted, -1)
   clear = ranked[..., -1] - ranked[..., -2] > 2 * differences.max(-1)
@@ -94,7 +97,7 @@ def _check_actions(step: Step, steps: Steps) -> None:
 def dataset_frames(policy: Policy, name: str, split: str, picture: tuple[int, int], count: int) -> list[Frames]:
   """The first `count` frames of a dataset's episodes, brought to the size of `picture` with the aspect kept."""
   from rtjax.data.images import decoder
-  from rtjax.evaluation.replay import open_dataset
+  from rtjax.evaluation.replay import embeddings, open_dataset
   dataset = open_dataset(policy, name, split)
   decode = decoder(dataset.image_feature, picture)
   episodes: list[Frames] = []
@@ -104,14 +107,14 @@ def dataset_frames(policy: Policy, name: str, split: str, picture: tuple[int, in
       break
     if len(episode):
       images = np.stack([decode(image) for image in itertools.islice(episode.images, missing)])
-      episodes.append(Frames(images, episode.embeddings[:len(images)]))
+      episodes.append(Frames(images, embeddings(policy, episode)[:len(images)]))
   if not episodes:
     raise dataset.no_steps()
   return episodes
 
 
 def noise_frames(step: Step, count: int) -> list[Frames]:
-  """Seeded noise, where there is no dataset: smooth blotches of colour, and embeddings of unit length."""
+  """Seeded noise, where there is no dataset: blotches of colour, and embeddings of unit length, or of RT-2 any ids."""
   return list(itertools.islice(_noise(step, count), -(-count // _NOISE_EPISODE)))
 
 
@@ -123,7 +126,10 @@ def _noise(step: Step, count: int) -> Iterator[Frames]:
     coarse = random.integers(0, 256, (length, 8, 10, 3), dtype=np.uint8)
     images = np.stack([np.asarray(Image.fromarray(c).resize(step.picture[::-1])) for c in coarse])
     embedding = random.normal(size=step.config.embedding_size).astype(np.float32)
-    yield Frames(images, np.repeat(embedding[None] / np.linalg.norm(embedding), length, 0))
+    embedding /= np.linalg.norm(embedding)
+    if isinstance(step.config, RT2Config):
+      embedding = random.integers(0, step.config.text.vocab_size, len(embedding)).astype(np.float32)
+    yield Frames(images, np.repeat(embedding[None], length, 0))
 
 
 def size(folder: pathlib.Path) -> int:

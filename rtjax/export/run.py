@@ -10,11 +10,12 @@ import rtjax
 from rtjax import models
 from rtjax.export import check
 from rtjax.export.step import Step
-from rtjax.models import RT1Config, parameters
+from rtjax.models import RT2, RT1Config, RT2Config, lora, parameters
 from rtjax.policy import Policy
 
 # The released policies' camera.
 _RELEASED_PICTURE = (256, 320)
+_FOR_RT2 = ('stablehlo', 'safetensors')
 
 
 def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False,
@@ -35,6 +36,9 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _refuse(folder)
   policy, step = load(checkpoint, picture)
+  if isinstance(step.config, RT2Config) and to not in _FOR_RT2:
+    raise ValueError(f'--to {to} is not for RT-2, whose decoder TensorFlow\'s translation does not know. Export it to '
+                     f'{" or ".join(_FOR_RT2)}, or serve it.')
   shown = (check.dataset_frames(policy, dataset, split, step.picture, frames) if dataset
            else check.noise_frames(step, frames))
   try:
@@ -60,12 +64,16 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
 def load(checkpoint: str, picture: tuple[int, int] | None = None) -> tuple[Policy, Step]:
   """A checkpoint's policy, computing in float32 whatever it was trained in, and its step for pictures of that size."""
   loaded = rtjax.load_policy(checkpoint)
-  if not isinstance(loaded.config, RT1Config):
-    raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__}: exports are for RT-1 and RT-1-X, whose step '
-                     'takes one picture. Run this one with rtjax.load_policy, or serve it.')
-  model = models.from_values(dataclasses.replace(loaded.config, dtype='float32'), parameters.named(loaded.model))
+  if not isinstance(loaded.config, (RT1Config, RT2Config)):
+    raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__}: exports are for RT-1, RT-1-X and RT-2, whose '
+                     'step takes one picture. Run this one with rtjax.load_policy, or serve it.')
+  plain = lora.merge(loaded.model)
+  model = models.from_values(dataclasses.replace(plain.config, dtype='float32'), parameters.named(plain))
+  if isinstance(model, RT2):
+    model.vocabulary = plain.vocabulary
   policy = Policy(model, loaded.embedding_id, loaded.image_size)
-  return policy, Step(model, picture or policy.image_size or _RELEASED_PICTURE, policy.image_size, policy.embedding_id)
+  usual = model.config.vision.image_size if isinstance(model, RT2) else _RELEASED_PICTURE
+  return policy, Step(model, picture or policy.image_size or usual, policy.image_size, policy.embedding_id)
 
 
 def _save(format: Any, step: Step, folder: pathlib.Path, int8: bool) -> None:

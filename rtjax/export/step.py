@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-from rtjax import models
+from rtjax import models, vocabulary
 from rtjax.models import parameters
 from rtjax.models.resize import resize_with_pad
 
@@ -37,6 +37,7 @@ class Step:
     self.config = model.config
     self.weights: Weights = {name: np.asarray(value) for name, value in parameters.named(model).items()}
     self.picture, self.image_size, self.embedding_id = picture, image_size, embedding_id
+    self._vocabulary = getattr(model, 'vocabulary', None)
     self._graphdef, self._state = nnx.split(models.abstract(self.config))
     blank = jax.jit(lambda weights: self._model(weights).empty_history(1))(self.weights)
     leaves, self._history_tree = jax.tree_util.tree_flatten_with_path(blank)
@@ -58,8 +59,9 @@ class Step:
   @property
   def metadata(self) -> dict[str, Any]:
     """JSON-able: what a program that runs the step may want to know."""
-    return {'config': self.config.to_dict(), 'embedding_id': self.embedding_id, 'image_size': self.image_size,
-            'picture': self.picture}
+    held = {'vocabulary': vocabulary.stored(self._vocabulary)} if self._vocabulary else {}
+    return held | {'config': self.config.to_dict(), 'embedding_id': self.embedding_id, 'image_size': self.image_size,
+                   'picture': self.picture}
 
   def shapes(self, batch: Any) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Of history, images and embeddings, for a batch that may be symbolic."""

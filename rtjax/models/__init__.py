@@ -10,6 +10,8 @@ from rtjax.models.rt1 import RT1 as RT1
 from rtjax.models.rt1 import RT1Config as RT1Config
 from rtjax.models.rt1_multiview import MultiviewConfig as MultiviewConfig
 from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
+from rtjax.models.rt2 import RT2 as RT2
+from rtjax.models.rt2 import RT2Config as RT2Config
 from rtjax.models.siglip import SigLIP as SigLIP
 from rtjax.models.siglip import SigLIPConfig as SigLIPConfig
 from rtjax.models.t5 import T5 as T5
@@ -20,7 +22,8 @@ from rtjax.models.vit import ViTConfig as ViTConfig
 Config = Any  # the configuration of a network, such as RT1Config
 Model = Any  # a network: an nnx.Module with `config`, and `loss` and `loss_scale` if it is trained, such as RT1
 
-_MODELS: dict[str, tuple[Any, Any]] = {'rt1': (RT1Config, RT1), 'rt1_multiview': (MultiviewConfig, RT1Multiview)}
+_MODELS: dict[str, tuple[Any, Any]] = {
+    'rt1': (RT1Config, RT1), 'rt1_multiview': (MultiviewConfig, RT1Multiview), 'rt2': (RT2Config, RT2)}
 _MODELS |= {'siglip': (SigLIPConfig, SigLIP), 'vit': (ViTConfig, ViT), 't5': (T5Config, T5)}  # parts of others
 
 

@@ -8,6 +8,10 @@ from jaxtyping import Array, Bool, Float
 
 from rtjax.actions import ActionSpec
 
+# The logit of a token that cannot be, such as a class that the field does not have. Its exponential is 0 in float32,
+# and so is its gradient.
+IMPOSSIBLE = -1e9
+
 
 class LossTerms(NamedTuple):
   """What a model's loss gives the trainer.

@@ -42,13 +42,10 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.efficientnet import EfficientNetConfig
 from rtjax.models.layers import Standardize
-from rtjax.models.loss import LossTerms, action_loss
+from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
 from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.post_norm import PostNormLayer, glorot
 from rtjax.models.token_learner import TokenLearner
-
-# The logit of a token that the field does not have. Its exponential is 0 in float32, and so is its gradient.
-IMPOSSIBLE = -1e9
 
 
 @dataclasses.dataclass(frozen=True)

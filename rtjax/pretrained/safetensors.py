@@ -1,7 +1,8 @@
 """Weights in a safetensors file, as `python -m rtjax.export --to safetensors` writes it.
 
 Tensors have rtjax's names ('transformer/layers/0/attention/query/kernel'). NAME in int8 comes with NAME.scale, by which
-it is multiplied. The file's metadata, under 'rtjax', is JSON: 'config' (the model's), 'embedding_id', 'image_size'.
+it is multiplied. The file's metadata, under 'rtjax', is JSON: 'config' (the model's), 'embedding_id', 'image_size', and
+'vocabulary' of a model that has one.
 """
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjax import models
+from rtjax import models, vocabulary
 
 _KEY, _SCALE = 'rtjax', '.scale'
 
@@ -49,12 +50,13 @@ def load(path: str | os.PathLike) -> models.Model:
   Raises:
     ValueError: it cannot be read, rtjax did not write it, or variables are missing, unknown or of another shape.
   """
-  config = models.config_from_dict(read_metadata(path)['config'])
+  metadata = read_metadata(path)
+  config = models.config_from_dict(metadata['config'])
   with open_file(path) as file:
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
   values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
             for name, value in tensors.items() if not name.endswith(_SCALE)}
-  return models.from_values(config, values)
+  return vocabulary.attach(models.from_values(config, values), metadata)
 
 
 def open_file(path: str | os.PathLike) -> Any:

@@ -3,7 +3,8 @@
     RUN/config.json               the run's configuration
     RUN/checkpoints/STEP/state    the TrainState (orbax)
     RUN/checkpoints/STEP/metadata JSON: "format", "step", "config" (the model's), "train" (the run's), "statistics",
-                                  "embedding_id", "data" (position in the data, one per process), "metrics"
+                                  "embedding_id", "data" (position in the data, one per process), "metrics"; of
+                                  a vision-language model also "vocabulary" and "origin" (what it started from)
     RUN/checkpoints/STEP/metrics  JSON: what `keep best` goes by; only where the step was validated
 
 orbax writes into a temporary folder and renames it when done, so that a folder named by its step is whole unless
@@ -24,7 +25,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from rtjax import models
+from rtjax import models, vocabulary
 from rtjax.training import sharding
 from rtjax.training.state import TrainState, Tree, named
 
@@ -203,7 +204,8 @@ def load_model(path: epath.PathLike) -> Any:
   metadata, weights = load(path)
   config = models.config_from_dict(metadata['config'])
   trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
-  return models.from_values(config, {name: value for tree in trees for name, value in named(tree).items()})
+  model = models.from_values(config, {name: value for tree in trees for name, value in named(tree).items()})
+  return vocabulary.attach(model, metadata)
 
 
 def _existing(path: epath.PathLike) -> list[epath.Path]:

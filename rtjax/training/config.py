@@ -3,9 +3,10 @@ import dataclasses
 import difflib
 import json
 import pathlib
+import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import tyro
@@ -13,8 +14,8 @@ import tyro
 from rtjax import actions, configs
 from rtjax.actions import ActionSpec
 from rtjax.data.augment import AugmentConfig
-from rtjax.data.config import DataConfig
-from rtjax.models import MultiviewConfig, RT1Config
+from rtjax.data.config import DataConfig, ImageTextConfig
+from rtjax.models import MultiviewConfig, RT1Config, RT2Config
 from rtjax.training.optimizer import OptimizerConfig
 
 
@@ -27,6 +28,16 @@ class TrainConfig:
     output: the run's folder. If it holds checkpoints of this run, training resumes.
     init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
       efficientnetb3_notop.h5 for the image encoder alone.
+    vision_from: Hugging Face folder of a ViT or SigLIP, to start the vision part of RT-2 from.
+    text_from: Hugging Face folder of a T5, to start the text part of RT-2 from.
+    vocabulary: of RT-2: a SentencePiece file, or a folder with a spiece.model; empty = that of `init_from` or of
+      `text_from`, or else the package's own.
+    image_text: pictures with texts to train RT-2 on, alone or beside `data`: folders of JSONL or tar shards, folders or
+      names of TFDS datasets.
+    image_text_batch_size: pairs of a picture and a text per step, beside the windows; without `data`, `batch_size` is.
+    vqa_weight: what the texts' loss counts beside that of actions: L = L_action + vqa_weight * L_text.
+    trainable: which parameters of RT-2 move: 'full'; 'decoder', with vision and encoder frozen; or 'lora', adapters of
+      low rank (`model.lora`) and the action heads. Frozen ones need neither gradients nor optimizer state.
     prune: take out the least important heads and layers of `init_from`'s transformer, down to this model's numbers.
     teacher: distillation: weights, as for `init_from`, of a larger network with the same window and actions to learn
       from.
@@ -48,12 +59,20 @@ class TrainConfig:
     wandb: Weights & Biases project to report to; empty = none.
     model: the network; the preset decides which one.
     pipeline: how the datasets become batches.
+    image_text_pipeline: how pictures with texts do.
     augment: how images are varied.
     optimizer: how the parameters move.
   """
   data: tuple[str, ...] = ()
   output: str = 'checkpoints/run'
   init_from: str = ''
+  vision_from: str = ''
+  text_from: str = ''
+  vocabulary: str = ''
+  image_text: tuple[str, ...] = ()
+  image_text_batch_size: int = 32
+  vqa_weight: float = 0.1
+  trainable: Literal['full', 'decoder', 'lora'] = 'full'
   prune: bool = False
   teacher: str = ''
   teacher_weight: float = 0.5
@@ -71,20 +90,41 @@ class TrainConfig:
   distributed: str = ''
   tensorboard: bool = True
   wandb: str = ''
-  model: RT1Config | MultiviewConfig = dataclasses.field(default_factory=RT1Config)
+  model: RT1Config | MultiviewConfig | RT2Config = dataclasses.field(default_factory=RT1Config)
   pipeline: DataConfig = dataclasses.field(default_factory=DataConfig)
+  image_text_pipeline: ImageTextConfig = dataclasses.field(default_factory=ImageTextConfig)
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
   def __post_init__(self) -> None:
     for name, least in (('steps', 1), ('batch_size', 1), ('micro_batches', 1), ('log_every', 1), ('save_every', 1),
-                        ('keep', 2), ('validate_every', 0), ('validation_batches', 0)):
+                        ('keep', 2), ('validate_every', 0), ('validation_batches', 0), ('image_text_batch_size', 1),
+                        ('vqa_weight', 0)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} is {getattr(self, name)}, it must be at least {least}.')
     if self.prune and not self.init_from:
       raise ValueError('prune is set without init_from: name the weights to take heads and layers out of.')
+    if self.image_text and not isinstance(self.model, RT2Config):
+      raise ValueError('image_text is for RT-2: this model learns actions alone.')
+    if self.trainable != 'full' and self.trainable not in self._partitions:
+      known = ['full', *self._partitions]
+      raise ValueError(f'trainable is {self.trainable!r}, expected one of {known} for this model.')
+    if self.trainable == 'lora' and isinstance(self.model, RT2Config) and not self.model.lora.rank:
+      raise ValueError("trainable is 'lora' and the model has no adapters: say --model.lora.rank 8.")
     if not 0 <= self.teacher_weight <= 1:
       raise ValueError(f'teacher_weight is {self.teacher_weight}, expected 0 (labels alone) to 1 (the teacher alone).')
+
+  @property
+  def _partitions(self) -> dict[str, str]:
+    return self.model.partitions if isinstance(self.model, RT2Config) else {}
+
+  @property
+  def trains(self) -> Callable[[str], bool] | None:
+    """Tells by a parameter's name whether it moves; None: all do."""
+    if self.trainable == 'full':
+      return None
+    pattern = re.compile(self._partitions[self.trainable])
+    return lambda name: bool(pattern.search(name))
 
   def to_dict(self) -> dict[str, Any]:
     """JSON-able; what config.json and checkpoints hold."""
@@ -93,7 +133,8 @@ class TrainConfig:
 
 # What may differ when a run resumes: nothing that the parameters depend on.
 FREE = ('output', 'log_every', 'validate_every', 'validation_batches', 'save_every', 'keep', 'mesh', 'distributed',
-        'tensorboard', 'wandb', 'pipeline.validation_split', 'pipeline.cache_dir', 'pipeline.threads')
+        'tensorboard', 'wandb', 'pipeline.validation_split', 'pipeline.cache_dir', 'pipeline.threads',
+        'image_text_pipeline.validation_split', 'image_text_pipeline.threads')
 
 
 def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.Path) -> None:

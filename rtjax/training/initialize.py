@@ -79,9 +79,15 @@ def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, A
     raise ValueError(f'--init-from {path}: none of its {len(theirs)} variables fits this network. Give the model the '
                      'sizes of the one it starts from (width, layers, heads, ...).')
   parameters.assign(model, ours | fitting)
+  return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
+
+
+def summary(ours: dict[str, jax.Array], theirs: dict[str, jax.Array], fitting: dict[str, jax.Array],
+            partly: str = '') -> str:
+  """What was loaded, what is new and what was left out, for people to read."""
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
-  return (f'started from {path}:{pruned}\n  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
+  return (f'  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
           f'  new: {_amount({n: ours[n] for n in new})}{_list(new)}\n'
           f'  left out: {_amount({n: theirs[n] for n in left_out})}{_list(left_out)}')
 

@@ -25,9 +25,10 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rtjax import compiler, models
+from rtjax import compiler, models, vocabulary
 from rtjax.data.augment import augment
-from rtjax.training import distill, initialize, metrics, sharding
+from rtjax.models import RT2Config
+from rtjax.training import cotrain, distill, initialize, metrics, origin, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.batches import Batches
 from rtjax.training.checkpoint import Checkpoints, is_checkpoint
@@ -75,20 +76,28 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   sharding.connect_processes(config.distributed)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.batch_size, config.micro_batches, mesh)
+  if config.data and config.image_text:
+    sharding.check_batch(config.image_text_batch_size, config.micro_batches, mesh, 'image_text_batch_size')
+  tokenizer = None
+  if isinstance(config.model, RT2Config):
+    tokenizer = origin.open_vocabulary(config)
+    config = dataclasses.replace(config, model=vocabulary.fitted(config.model, tokenizer))
   run = _run_folder(config)
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, target = _target(config, optimizer, mesh)
 
   data = data or importlib.import_module('rtjax.data')  # brings TensorFlow
-  with Batches(config, data, mesh) as batches, Checkpoints(run, keep=config.keep) as checkpoints:
+  with Batches(config, data, mesh, tokenizer) as batches, Checkpoints(run, keep=config.keep) as checkpoints:
     if restored := checkpoints.restore(target):
       state, metadata = restored
       batches.restore(metadata['data'])
+      known: dict[str, Any] = {name: metadata[name] for name in ('vocabulary', 'origin') if name in metadata}
     else:
       state = _first_state(config, optimizer, target, mesh, batches)
+      known = {'vocabulary': vocabulary.stored(tokenizer), 'origin': origin.describe(config)} if tokenizer else {}
     _write_config(config, run)
     try:
-      return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state)
+      return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state, known)
     except metrics.NonFinite as error:
       checkpoints.wait()
       raise TrainingError(
@@ -97,7 +106,8 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
 
 
 def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, checkpoints: Checkpoints,
-         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState) -> Outcome:
+         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState,
+         known: dict[str, Any]) -> Outcome:
   start = step = int(state.step)
   layout = jax.tree.map(lambda leaf: leaf.sharding, state)
   replicated = NamedSharding(mesh, PartitionSpec())
@@ -108,7 +118,9 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
   take_step = jax.jit(functools.partial(
       train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=config.micro_batches,
       ema_decay=config.optimizer.ema_decay, soften=soften,
-      augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)),
+      balance=functools.partial(cotrain.balance, weight=config.vqa_weight) if config.image_text else None,
+      augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
+      if config.data else None),
       donate_argnums=0, out_shardings=(layout, replicated), compiler_options=compiler.options())
   judge = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
   loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
@@ -148,7 +160,8 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
         with meter.paused():
           checkpoints.save(state, {
               'config': config.model.to_dict(), 'train': config.to_dict(), 'statistics': batches.statistics,
-              'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row}, validated or None)
+              'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row} | known,
+              validated or None)
     checkpoints.wait()
   return Outcome(run, step, not stopped, checkpoints.best, row)
 
@@ -175,7 +188,7 @@ def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
 def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
             mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
   """The model's definition, and shapes, types and shardings of the state."""
-  graphdef, *trees = split(models.abstract(config.model))
+  graphdef, *trees = split(models.abstract(config.model), config.trains)
   state = jax.eval_shape(_creator(config, optimizer), *trees)
   return graphdef, jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
                                 state, sharding.shardings(state, mesh))
@@ -184,12 +197,21 @@ def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
 def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                  batches: Batches) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
-  initialize.standardize(model, batches.statistics)
+  vision_language = isinstance(config.model, RT2Config)
+  if not vision_language:
+    initialize.standardize(model, batches.statistics)
   if config.init_from:
     report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
     if jax.process_index() == 0:
       print(report)
-  _, *trees = split(model)
+  for part, folder in (('vision', config.vision_from), ('text', config.text_from)):
+    if folder:
+      report = origin.fill_part(model, part, folder)
+      if jax.process_index() == 0:
+        print(report)
+  if vision_language and config.data:  # at last: what stage 1 kept is of no robot
+    initialize.standardize(model, batches.statistics)
+  _, *trees = split(model, config.trains)
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
   return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
 
@@ -207,6 +229,8 @@ def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.P
   if start == config.steps:
     return f'{run} has all its {start} steps already'
   size = f'{count(state.params) / 1e6:.1f} M parameters'
+  if config.trainable != 'full':
+    size += f' of {(count(state.params) + count(state.constants)) / 1e6:.1f} M'
   return f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
 
 

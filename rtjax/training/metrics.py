@@ -103,8 +103,8 @@ class Meter:
 
 def add(sums: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
   """Adds {name: (sum, count)} to what was added up before; an empty dict is nothing yet."""
-  return {name: jax.tree.map(np.add, sums[name], pair) if name in sums else jax.tree.map(np.asarray, pair)
-          for name, pair in more.items()}
+  return sums | {name: jax.tree.map(np.add, sums[name], pair) if name in sums else jax.tree.map(np.asarray, pair)
+                 for name, pair in more.items()}
 
 
 def averages(sums: dict[str, Any], labels: Mapping[str, Sequence[str]] | None = None) -> Row:
@@ -273,4 +273,5 @@ class Progress:
 
 def _numbers(row: Row) -> list[str]:
   parts = [f'loss {row["loss"]:.4f}'] if 'loss' in row else []
-  return parts + ([f'tokens right {row["accuracy"]:.1%}'] if 'accuracy' in row else [])
+  shown = {'accuracy': 'tokens', 'text_accuracy': 'words', 'answers/vqa': 'answers'}
+  return parts + [f'{what} right {row[name]:.1%}' for name, what in shown.items() if name in row]

@@ -1,5 +1,6 @@
-"""Adam with warm-up and cosine decay."""
+"""Adam, or Adafactor where memory is short, with warm-up and cosine decay."""
 import dataclasses
+from typing import Literal
 
 import jax
 import optax
@@ -12,6 +13,8 @@ class OptimizerConfig:
   Adam's epsilon is 1e-7, as Keras and so the official code have it. Unlike that code, which sets NaN elements of a
   gradient to zero, nothing is hidden: see `TrainConfig.non_finite`.
   """
+  kind: Literal['adam', 'adafactor'] = 'adam'
+  """Adam keeps two numbers for each parameter, Adafactor (Shazeer and Stern 2018) a row and a column of each matrix."""
   learning_rate: float = 1e-4
   """Highest learning rate, reached after the warm-up."""
   warmup_steps: int = 1000
@@ -21,7 +24,7 @@ class OptimizerConfig:
   clip_norm: float = 1.0
   """Gradients with a larger global norm are scaled down to it; 0 = never."""
   weight_decay: float = 0.0
-  """Decoupled weight decay (AdamW) of kernels; 0 = plain Adam."""
+  """Decoupled weight decay of kernels, with Adam known as AdamW; 0 = none."""
   ema_decay: float = 0.0
   """Decay per step of a moving average of the parameters, which is then validated and deployed; 0 = none is kept."""
 
@@ -46,6 +49,11 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     return jax.tree.map(lambda p: p.ndim > 1, params)
   return optax.chain(
       optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-      optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
+      _adafactor() if config.kind == 'adafactor' else optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
       optax.add_decayed_weights(config.weight_decay, kernels) if config.weight_decay else optax.identity(),
       optax.scale_by_learning_rate(schedule(config, steps)))
+
+
+def _adafactor() -> optax.GradientTransformation:
+  """Without momentum, and with updates clipped at a root mean square of 1, as T5 is trained."""
+  return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))

@@ -62,7 +62,8 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """How one array of a TrainState is split; what does not divide evenly is not."""
   axes: list[str | None] = [None] * len(shape)
-  for dimension, axis in enumerate(rule(path)):
+  # Adafactor keeps a row and a column in place of a matrix, under the matrix's path.
+  for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
     if axis and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
       axes[dimension] = axis
   if mesh.shape['fsdp'] > 1 and np.prod(shape) >= SMALLEST_SHARDED:
@@ -97,7 +98,7 @@ def batch_placer(mesh: Mesh) -> Callable[[dict[str, np.ndarray]], dict[str, jax.
   return lambda batch: {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
-def check_batch(batch_size: int, micro_batches: int, mesh: Mesh) -> None:
+def check_batch(batch_size: int, micro_batches: int, mesh: Mesh, name: str = 'batch_size') -> None:
   """Refuses a batch that does not divide into micro-batches over the mesh.
 
   Raises:
@@ -105,7 +106,7 @@ def check_batch(batch_size: int, micro_batches: int, mesh: Mesh) -> None:
   """
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size < 1 or micro_batches < 1 or batch_size % (micro_batches * parts):
-    raise ValueError(f'batch_size {batch_size} does not divide into {micro_batches} micro-batch(es) over {parts} '
+    raise ValueError(f'{name} {batch_size} does not divide into {micro_batches} micro-batch(es) over {parts} '
                      'device(s) (data times fsdp). Make it a multiple of both.')
 
 

@@ -1,5 +1,6 @@
 """The state of a training run: a plain pytree, no module in sight."""
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ class TrainState:
     step: int32, steps taken.
     params: what the optimizer moves, float32.
     batch_stats: moving averages of BatchNorm.
-    constants: weights that are never trained, such as the input normalisation.
+    constants: weights that are never trained, such as the input normalisation, or parameters that are frozen in this
+      run: they have neither gradients nor optimizer state.
     opt_state: optax's.
     ema: moving average of `params`, or None if none is kept.
     rng: typed key; the keys of a step are functions of it and of `step` alone.
@@ -39,13 +41,19 @@ class TrainState:
     return self.params if self.ema is None else self.ema
 
 
-def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
+def split(model: nnx.Module, trainable: Callable[[str], bool] | None = None) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
   """A model to its definition, parameters, batch statistics and constants.
+
+  Args:
+    trainable: tells by a parameter's name whether it is trained; others count as constants. None: all are.
 
   Raises:
     ValueError: if the model keeps random numbers of its own; they would be the same in every step.
   """
-  parts: Any = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState, ...)  # typed for two parts only
+  trained: Any = nnx.Param
+  if trainable is not None:
+    trained = nnx.All(nnx.Param, lambda path, _: trainable('/'.join(map(str, path))))
+  parts: Any = nnx.split(model, trained, nnx.BatchStat, nnx.RngState, ...)  # typed for two parts only
   graphdef, params, batch_stats, random, constants = parts
   if jax.tree.leaves(random):
     raise ValueError(f'{type(model).__name__} keeps random number generators: {sorted(named(_plain(random)))}. '

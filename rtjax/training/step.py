@@ -14,11 +14,13 @@ from rtjax.training.state import TrainState, Tree, batch_stats_of, merge
 Batch = dict[str, jax.Array]
 Augment = Callable[[Batch, jax.Array], Batch]  # batch, key -> batch
 Soften = Callable[[Batch, Tree], Batch]  # batch, teacher's variables -> batch with soft targets
+Balance = Callable[[Batch], Batch]  # whole batch -> batch with weights, see cotrain.py
 
 
 def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphdef: nnx.GraphDef,
                optimizer: optax.GradientTransformation, micro_batches: int = 1, ema_decay: float = 0.0,
-               augment: Augment | None = None, soften: Soften | None = None) -> tuple[TrainState, dict[str, Any]]:
+               augment: Augment | None = None, soften: Soften | None = None,
+               balance: Balance | None = None) -> tuple[TrainState, dict[str, Any]]:
   """One update of the parameters.
 
   A loss or gradient that is not finite changes nothing but `step`; whether to go on is for the caller to decide.
@@ -26,6 +28,7 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
   Args:
     batch: the global batch; each array holds its B examples along the first axis.
     teacher, soften: for distillation, see distill.py.
+    balance: weighs what a batch holds of several kinds, before it is cut into parts.
     micro_batches: n: gradients are summed over n parts of B / n examples, which bounds memory. Every target counts the
       same, so that only BatchNorm, whose statistics are those of one part, can tell.
 
@@ -34,6 +37,8 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
     {name: (sum, count)}.
   """
   step_key = jax.random.fold_in(state.rng, state.step)
+  if balance is not None:
+    batch = balance(batch)
 
   def loss_terms(params: Tree, batch_stats: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
     augment_key, dropout_key = jax.random.split(key)
@@ -63,7 +68,7 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
   else:
     (batch_stats, (grads, terms)), _ = jax.lax.scan(add_part, carry, (jnp.arange(micro_batches), parts))
 
-  scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(batch['images'].shape[0])
+  scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(len(jax.tree.leaves(batch)[0]))
   scale = scale / jnp.maximum(terms.weight, 1)  # a batch may hold no target at all
   loss, grads = terms.total * scale, jax.tree.map(lambda g: g * scale, grads)
   norm = optax.tree.norm(grads)

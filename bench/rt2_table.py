@@ -1,0 +1,130 @@
+"""The table of RT-2's presets in docs/rt2.md: sizes from shapes alone, speed where this machine can hold the network.
+
+  python bench/rt2_table.py                              parameters, tokens, arithmetic, memory of every preset
+  python bench/rt2_table.py --measure rt2_tabletop       and the times of a training step and of a policy's step
+
+One line of JSON for each preset. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
+forward pass of an action with heads, and a whole training step. Memory is that of parameters, gradients and optimizer
+state in float32, without activations.
+"""
+import dataclasses
+import functools
+import json
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flax import nnx
+from machine import describe, matmul_gflops
+
+from rtjax import compiler, configs, memory, models
+from rtjax.models import RT2Config
+from rtjax.models.lora import LoraConfig
+from rtjax.policy import BatchPolicy
+from rtjax.training import optimizer as optimizers
+from rtjax.training.config import TrainConfig
+from rtjax.training.optimizer import OptimizerConfig
+from rtjax.training.state import count, create, split
+from rtjax.training.step import train_step
+
+PRESETS = ('rt2', 'rt2_tabletop', 'rt2_5b')
+
+
+def batch(config: RT2Config, size: int) -> dict[str, np.ndarray]:
+  """Windows of noise."""
+  random, lead = np.random.default_rng(0), (size, config.window)
+  return {
+      'images': random.integers(0, 256, (*lead, *config.vision.image_size, 3), dtype=np.uint8),
+      'embeddings': random.integers(2, 100, (size, config.prompt_length)).astype(np.float32),
+      'actions': np.zeros((*lead, 1, config.action_spec.size), np.float32), 'mask': np.ones((*lead, 1), bool),
+      'frames': np.ones(lead, bool)}
+
+
+def stepper(config: TrainConfig) -> tuple[Any, Any]:
+  """The train step, and the function that makes its first state of a network's trees."""
+  optimizer = optimizers.build(config.optimizer, config.steps)
+  graphdef, *_ = split(models.abstract(config.model), config.trains)
+  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
+                 compiler_options=compiler.options())
+  return step, lambda *trees: create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
+
+
+def gigabytes(config: TrainConfig) -> float:
+  """Parameters, gradients of those that are trained, and optimizer state."""
+  _, params, stats, constants = split(models.abstract(config.model), config.trains)
+  state = jax.eval_shape(stepper(config)[1], params, stats, constants)
+  return 4 * (count(params) + count((state.params, state.constants, state.opt_state))) / 1e9
+
+
+def _gflop(function: Any, *inputs: Any) -> float:
+  return round(function.lower(*inputs).cost_analysis()['flops'] / 1e9, 2)
+
+
+def size(name: str) -> dict[str, Any]:
+  preset = configs.get(name)
+  config = dataclasses.replace(preset.model, dtype='float32', remat=False)
+  plain = dataclasses.replace(preset, model=config, trainable='full')
+  model = models.abstract(config)
+  graphdef, variables = nnx.split(model)
+  inputs = jax.eval_shape(lambda: {k: jnp.asarray(v) for k, v in batch(config, 1).items()})
+  act = jax.jit(lambda values, images, prompts: nnx.merge(graphdef, values).apply(images, prompts))
+  step, start = stepper(plain)
+  state = jax.eval_shape(start, *split(model)[1:])
+  adam, adafactor = OptimizerConfig(), OptimizerConfig(kind='adafactor')
+  adapted = dataclasses.replace(config, lora=LoraConfig(rank=16))
+  return {
+      'preset': name, 'parameters': count(nnx.state(model, nnx.Param)),
+      'tokens': [config.vision.tokens * config.window, config.prompt_length, config.action_spec.num_tokens],
+      'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings']),
+      'train_gflop': _gflop(step, state, inputs),
+      'adam_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adam)), 3),
+      'adafactor_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adafactor)), 3),
+      'decoder_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adam, trainable='decoder')), 3),
+      'lora_gb': round(gigabytes(dataclasses.replace(plain, model=adapted, optimizer=adam, trainable='lora')), 3)}
+
+
+def median(function: Any, times: int) -> float:
+  """Seconds of a call, the first one, which compiles, left out."""
+  found = []
+  for _ in range(times + 1):
+    start = time.perf_counter()
+    function()
+    found.append(time.perf_counter() - start)
+  return round(float(np.median(found[1:])), 4)
+
+
+def speed(name: str, steps: int) -> dict[str, Any]:
+  preset = configs.get(name)
+  found: dict[str, Any] = {'batch_size': preset.batch_size}
+  step, start = stepper(preset)
+  state = start(*split(models.build(preset.model, rngs=nnx.Rngs(0)))[1:])
+  windows = jax.device_put(batch(preset.model, preset.batch_size))
+
+  def train() -> None:
+    nonlocal state
+    state, out = step(state, windows)
+    float(out['loss'])
+
+  found['train_step_s'] = median(train, steps)
+  ids = tuple(range(3, 3 + preset.model.action_spec.vocab_size))
+  ways: tuple[Literal['heads', 'text'], ...] = ('heads', 'text')
+  for act in ways:
+    config = dataclasses.replace(preset.model, act=act, action_ids=ids)
+    policy = BatchPolicy(models.build(config, rngs=nnx.Rngs(0)), 1)
+    policy.reset(0, embedding=batch(config, 1)['embeddings'][0])
+    pictures = batch(config, 1)['images'][:, -1]
+    found[f'{act}_step_s'] = median(functools.partial(policy.step, pictures), 10 * steps)
+  return found | {'dtype': preset.model.dtype, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
+
+
+def main(measure: tuple[str, ...] = (), steps: int = 5) -> None:
+  memory.keep()
+  for name in PRESETS:
+    print(json.dumps(size(name) | (speed(name, steps) if name in measure else {})), flush=True)
+
+
+if __name__ == '__main__':
+  tyro.cli(main)

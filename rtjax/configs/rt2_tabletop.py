@@ -1,0 +1,30 @@
+"""RT-2 small enough for two CPU cores and the embedded simulator: 64 visual tokens, a T5 of 3 + 2 layers.
+
+    python data/tabletop_qa/generate.py --out data/built --pictures 5000
+    python data/tabletop/generate.py --out data/built --episodes 2000
+    python train.py rt2_tabletop --image-text data/built/tabletop_qa/1.0.0 --output checkpoints/rt2_stage1
+    python train.py rt2_tabletop --data data/built/tabletop/1.0.0 --image-text data/built/tabletop_qa/1.0.0 \
+        --init-from checkpoints/rt2_stage1 --output checkpoints/rt2_stage2
+
+The first command of train.py is stage 1, questions and captions alone; the second is stage 2, robots beside them. Each
+validates the answers that the network writes, so that what is learned and forgotten is a curve. What came of it, and in
+what time: docs/rt2.md.
+"""
+from rtjax.data.augment import AugmentConfig
+from rtjax.data.config import DataConfig
+from rtjax.models import RT2Config, T5Config, ViTConfig
+from rtjax.training.config import TrainConfig
+from rtjax.training.optimizer import OptimizerConfig
+
+config = TrainConfig(
+    steps=8000, batch_size=48, image_text_batch_size=16, log_every=50, validate_every=1000, validation_batches=20,
+    save_every=500,
+    model=RT2Config(
+        prompt_length=48, answer_length=40, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
+        vision=ViTConfig(image_size=(96, 96), patch=12, width=128, layers=4, heads=4, mlp_width=256, class_token=False,
+                         epsilon=1e-6),
+        text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=3, decoder_layers=2,
+                      heads=4, dropout=0.0)),
+    pipeline=DataConfig(waypoints=True),
+    augment=AugmentConfig(crop=False),
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200))

@@ -1,0 +1,364 @@
+"""RT-2 (Brohan et al. 2023) in the manner of PaLI: a vision-language model, some of whose answers are actions.
+
+    pictures [B, T, H, W, 3]  ->  vision transformer, projection  ->  [B, T * N, D]   N tokens of each frame
+    prompt   [B, L]           ->  embedding                       ->  [B, L, D]       filled up with padding
+
+    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL    everyone sees all that is there
+                                     |
+    decoder, causal, sees all of that and what it has said:
+      act = 'heads'     q1 ... qK     learned queries, in one pass; head k of V bins reads qk
+      act = 'text'      > a1 ... aK   "1 128 91 241 5 101 127": each the likeliest of the V ids that stand for bins
+      language          > w1 w2 ...   an answer, a caption, 'yes' or 'no', up to the end of the text
+
+What it is asked is told by the prompt alone (rtjax/prompts.py). A policy's "embedding" of an instruction is the ids of
+the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers and exports need no second kind.
+
+Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
+"""
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from rtjax import actions, prompts
+from rtjax.actions import ActionSpec
+from rtjax.models import decoding, lora, rt2_loss
+from rtjax.models.decoding import END
+from rtjax.models.lora import LoraConfig
+from rtjax.models.loss import LossTerms
+from rtjax.models.rt2_loss import newest_prompt
+from rtjax.models.siglip import SigLIP, SigLIPConfig
+from rtjax.models.t5 import PAD, T5, T5Config, shift_right
+from rtjax.models.vit import ViT, ViTConfig
+from rtjax.models.waypoint import WaypointHead
+
+_VISION: dict[str, tuple[Any, Any]] = {'vit': (ViTConfig, ViT), 'siglip': (SigLIPConfig, SigLIP)}
+
+
+class History(NamedTuple):
+  """What a policy remembers between steps.
+
+  Attributes:
+    tokens: visual tokens of the frames before the newest, the oldest first.
+    frames: how many of them there are, up to T - 1.
+  """
+  tokens: Float[Array, 'B T-1 N D']
+  frames: Int[Array, ' B']
+
+
+class Context(NamedTuple):
+  """What the decoder looks at: the encoder's output, and which of its positions are there."""
+  encoded: Float[Array, 'B S D']
+  mask: Bool[Array, 'B S']
+
+
+@dataclasses.dataclass(frozen=True)
+class RT2Config:
+  """The network's shape.
+
+  Attributes:
+    action_spec: what it acts with.
+    act: whether an action is read by classification heads or said as text.
+    window: T, frames it sees; the paper's sees one.
+    prompt_length: L, tokens of a prompt, its end included.
+    answer_length: M, the most tokens of an answer, its end included.
+    vision: the picture encoder.
+    text: the encoder-decoder.
+    action_ids: the vocabulary's id of each of the V bins; empty until the trainer has looked into the vocabulary.
+    lora: adapters of low rank, for training little.
+    label_smoothing: share of each target that is spread over all tokens, in training.
+    smoothing: of the heads' targets over neighbouring bins, in training (`ActionSpec.smoothed`); 0 = none.
+    decoding: 'argmax', the likeliest bin, or 'mean', that of the bins by their probabilities (`ActionSpec.decode`).
+    waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
+    dtype, remat: of both parts, whatever their own configurations say; see T5Config.
+  """
+  action_spec: ActionSpec = actions.ARM_7D
+  act: Literal['heads', 'text'] = 'heads'
+  window: int = 1
+  prompt_length: int = 64
+  answer_length: int = 64
+  vision: ViTConfig | SigLIPConfig = ViTConfig()  # noqa: RUF009 (frozen)
+  text: T5Config = T5Config()  # noqa: RUF009 (frozen)
+  action_ids: tuple[int, ...] = ()
+  lora: LoraConfig = LoraConfig()  # noqa: RUF009 (frozen)
+  label_smoothing: float = 0.0
+  smoothing: float = 0.0
+  decoding: Literal['argmax', 'mean'] = 'argmax'
+  waypoint_weight: float = 0.0
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  remat: bool = False
+
+  views: ClassVar[int] = 1
+  proprioception_size: ClassVar[int] = 0
+  horizon: ClassVar[int] = 1
+  padding: ClassVar[Literal['back', 'front']] = 'front'
+  # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
+  partitions: ClassVar[dict[str, str]] = {
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads)',
+      'lora': r'/lora_[ab]$|^queries|^heads'}
+
+  def __post_init__(self) -> None:
+    for part in ('vision', 'text'):
+      same = dataclasses.replace(getattr(self, part), dtype=self.dtype, remat=self.remat)
+      object.__setattr__(self, part, same)
+    for name in ('window', 'prompt_length', 'answer_length'):
+      if getattr(self, name) < 1:
+        raise ValueError(f'model.{name} is {getattr(self, name)}, it must be at least 1.')
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(f'model.label_smoothing is {self.label_smoothing}, expected 0 (none) to below 1, such as 0.1.')
+    for name in ('smoothing', 'waypoint_weight'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
+    if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):
+      raise ValueError("model.smoothing and model.decoding 'mean' are for heads, model.act is 'text'.")
+    bins, ids = self.action_spec.vocab_size, self.action_ids
+    if ids and (len(set(ids)) != bins or len(ids) != bins):
+      raise ValueError(f'model.action_ids has {len(set(ids))} different ids for {bins} bins of an action, expected one '
+                       'for each. Leave it empty: the trainer takes them from the vocabulary.')
+    if ids and not 0 <= min(ids) <= max(ids) < self.text.vocab_size:
+      raise ValueError(f'model.action_ids go from {min(ids)} to {max(ids)}, the text model has ids 0 to '
+                       f'{self.text.vocab_size - 1}.')
+
+  @property
+  def embedding_size(self) -> int:
+    """A prompt is what conditions a policy; see the module's docstring."""
+    return self.prompt_length
+
+  def to_dict(self) -> dict[str, Any]:
+    parts = {'vision': self.vision.to_dict(), 'text': self.text.to_dict()}
+    return {'model': 'rt2'} | dataclasses.asdict(self) | parts
+
+  @classmethod
+  def from_dict(cls, config: dict[str, Any]) -> 'RT2Config':
+    values = {key: value for key, value in config.items() if key != 'model'}
+    values |= {'action_spec': ActionSpec.from_dict(values['action_spec']), 'lora': LoraConfig(**values['lora']),
+               'vision': _VISION[values['vision']['model']][0].from_dict(values['vision']),
+               'text': T5Config.from_dict(values['text']),
+               'action_ids': tuple(values['action_ids'])}
+    return cls(**values)
+
+
+class RT2(nnx.Module):
+  """See the module's docstring. Calling it runs inference, compiled; `apply` is the same without."""
+
+  def __init__(self, config: RT2Config, *, rngs: nnx.Rngs):
+    c, spec, width, dtype = config, config.action_spec, config.text.width, jnp.dtype(config.dtype)
+    self.config = config
+    self.vision = _VISION[c.vision.to_dict()['model']][1](c.vision, rngs=rngs)
+    self.projection = nnx.Linear(c.vision.width, width, dtype=dtype, rngs=rngs)
+    self.text = T5(c.text, rngs=rngs)
+    normal = nnx.initializers.normal
+    if c.window > 1:
+      self.age = nnx.Param(normal(0.02)(rngs.params(), (c.window, width)))
+    if c.act == 'heads':
+      self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # as T5's embeddings begin
+      self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
+      self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
+    self.waypoint = (WaypointHead(c.vision.tokens, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None)
+    lora.adapt(self, c.lora, rngs=rngs)
+    self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
+
+  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B 1 K V']:
+    """Logits of the action tokens of the newest frame, in inference mode.
+
+    Args:
+      images: uint8 [B, T, H, W, 3], as the camera gives them; resized and normalised here.
+      embeddings: the prompt's ids, float32 or integers [B, L] or [B, T, L], of which the newest counts.
+
+    Raises:
+      ValueError: for shapes, types or ids the network cannot take.
+    """
+    self.check_inputs(images, embeddings)
+    return _compiled_apply(*nnx.split(self), jnp.asarray(images), jnp.asarray(embeddings))
+
+  def check_inputs(self, images: Any, embeddings: Any) -> None:
+    c, (batch, *_) = self.config, images.shape
+    if images.ndim != 5 or images.shape[-1] != 3 or not 1 <= images.shape[1] <= c.window or 0 in images.shape:
+      raise ValueError(f'images has shape {images.shape}, expected [B, T, H, W, 3] with T from 1 to {c.window}.')
+    if images.dtype != np.uint8:
+      raise ValueError(f'images has type {images.dtype}, expected uint8 in 0..255: pictures as the camera gives them.')
+    allowed = [(batch, c.prompt_length), (*images.shape[:2], c.prompt_length)]
+    if tuple(embeddings.shape) not in allowed:
+      raise ValueError(f'embeddings has shape {tuple(embeddings.shape)}, expected {allowed[0]} or {allowed[1]}: the '
+                       f'ids of a prompt, filled up with {PAD} to prompt_length.')
+    ids = np.asarray(embeddings)
+    if not np.array_equal(ids, np.floor(ids)) or ids.min() < 0 or ids.max() >= c.text.vocab_size:
+      raise ValueError(f'embeddings holds numbers from {ids.min()} to {ids.max()}, expected token ids: whole numbers '
+                       f'from 0 to {c.text.vocab_size - 1}.')
+
+  def apply(self, images: Array, embeddings: Array, frames: Bool[Array, 'B T'] | None = None, train: bool = False,
+            rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
+    """As `__call__`, in plain traceable code.
+
+    Args:
+      images: uint8, or float32 in 0..255 (augmented) [B, T, H, W, 3].
+      frames: which of them are there; None: all.
+      rngs: stream `dropout`; None leaves dropout out.
+    """
+    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs)
+    return self.act(context, rngs)[:, None]
+
+  def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
+    """The visual tokens of each frame."""
+    pixels = self.vision.prepare(images.reshape(-1, *images.shape[-3:]))
+    tokens = self.projection(self.vision.patches(pixels, rngs))
+    return tokens.reshape(*images.shape[:-3], *tokens.shape[1:])
+
+  def context(self, visual: Float[Array, 'B T N D'], frames: Bool[Array, 'B T'] | None, prompts: Int[Array, 'B L'],
+              rngs: nnx.Rngs | None = None) -> Context:
+    """The encoder's view of frames, the newest last, and a prompt."""
+    batch, steps, count, width = visual.shape
+    if self.config.window > 1:
+      visual = visual + self.age[...][-steps:, None].astype(visual.dtype)
+    words = self.text.embed(prompts)
+    there = jnp.ones((batch, steps), bool) if frames is None else frames
+    mask = jnp.concatenate([jnp.repeat(there, count, axis=1), prompts != PAD], 1)
+    sequence = jnp.concatenate([visual.reshape(batch, steps * count, width), words.astype(visual.dtype)], 1)
+    return Context(self.text.encode(sequence, mask, rngs), mask)
+
+  def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
+    """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
+    c, (batch, _) = self.config, context.mask.shape
+    if c.act == 'text':
+      ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
+      cache = self.text.start_cache(*context, length=len(allowed))
+      return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
+    queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
+    hidden = self.text.decode(queries, *context, rngs)
+    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
+
+  def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:
+    """The logits of each token of a text, given those before it (teacher forcing)."""
+    return self.text.logits(self.text.decode(shift_right(targets), *context, rngs))
+
+  def empty_history(self, batch: int) -> History:
+    """What a policy remembers before its first step, of `batch` robots."""
+    c = self.config
+    tokens = jnp.zeros((batch, c.window - 1, c.vision.tokens, c.text.width), c.dtype)
+    return History(tokens, jnp.zeros(batch, jnp.int32))
+
+  def advance(self, history: History, images: Array, embeddings: Float[Array, 'B L'],
+              proprioception: None = None) -> tuple[History, Float[Array, 'B K V']]:
+    """Takes in one frame of each of B robots.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      proprioception: nothing that this network looks at.
+
+    Returns:
+      The history with these frames, and the logits of the action to take now.
+    """
+    tokens = jnp.concatenate([history.tokens, self.see(images[:, None])], 1)
+    frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
+    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings)))
+    return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
+
+  def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
+               length: int | None = None, temperature: float = 0.0, top_k: int = 0, seed: int = 0) -> Any:
+    """Answers to texts about pictures, compiled: `model.generate(images, ['what is red?'], task='vqa')`.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      texts: B instructions, questions or captions of a `task`; whole prompts where no task is named; or their ids
+        [B, L] filled up with padding.
+      task: one of rtjax.prompts.KINDS.
+      length: the most tokens of an answer, its end included; None: `config.answer_length`.
+      temperature, top_k: 0: the likeliest token; above, one drawn from the `top_k` likeliest (0: from all).
+      seed: of what is drawn.
+
+    Returns:
+      B texts, or for ids ids: int32 [B, M], ended by END and filled up with PAD.
+
+    Raises:
+      ValueError: the pictures, the task, or a text that is too long; or texts for a network without a vocabulary.
+    """
+    ids = self._asked(texts, task)
+    images, length = np.asarray(images), self.config.answer_length if length is None else length
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [B, H, W, 3]: a picture for each '
+                       'text.')
+    if ids.shape != (len(images), self.config.prompt_length):
+      raise ValueError(f'prompts has shape {ids.shape}, expected ({len(images)}, {self.config.prompt_length}): one for '
+                       'each picture, filled up to prompt_length.')
+    for name, value, least in (('length', length, 1), ('temperature', temperature, 0), ('top_k', top_k, 0)):
+      if value < least:
+        raise ValueError(f'{name} is {value}, it must be at least {least}.')
+    written = np.asarray(_compiled_write(*nnx.split(self), images, ids, jax.random.key(seed), length=length,
+                                         temperature=temperature, top_k=top_k))
+    return written if isinstance(texts, np.ndarray) else self.vocabulary.decode(written)
+
+  def _asked(self, texts: Sequence[str] | np.ndarray, task: str) -> Int[np.ndarray, 'B L']:
+    if isinstance(texts, np.ndarray):
+      if task:
+        raise ValueError(f'task is {task!r} and texts are ids: ids are whole prompts, give no task with them.')
+      return texts.astype(np.int32)
+    if self.vocabulary is None:
+      raise ValueError('this network has no vocabulary to read texts with: load it from its checkpoint with '
+                       'rtjax.load_model, or give ids.')
+    asked = [prompts.prompt(task, text) for text in texts] if task else list(texts)
+    return self.vocabulary.encode(asked, self.config.prompt_length)
+
+  def write(self, images: Array, prompts: Int[Array, 'B L'], key: Array, *, length: int | None = None,
+            temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
+    """The answers to prompts about pictures [B, H, W, 3], as ids up to END and then padding, in traceable code.
+
+    Args: see decoding.generate.
+    """
+    length = length or self.config.answer_length
+    cache = self.text.start_cache(*self.context(self.see(images[:, None]), None, prompts), length=length)
+    return decoding.generate(self._step, cache, key, batch=len(images), length=length, start=PAD, end=END, pad=PAD,
+                             temperature=temperature, top_k=top_k)
+
+  def loss(self, batch: Mapping[str, Any], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
+    """Cross-entropy of the newest frame's recorded action, of the answers to prompts about pictures, or of both.
+
+    Args:
+      batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
+        newest frame's count, and with `waypoint_weight` also `waypoints` [B, T, 3]; of language, `text_images`
+        [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds` [b] and `text_weights` [b, M], what
+        each token's loss is multiplied by (training/cotrain.py).
+      train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
+    """
+    parts = []
+    if 'actions' in batch:
+      parts.append(rt2_loss.of_actions(self, batch, train, rngs))
+    if 'text_targets' in batch:
+      parts.append(rt2_loss.of_texts(self, batch, train, rngs))
+    metrics = {name: pair for part in parts for name, pair in part.metrics.items()}
+    return LossTerms(sum((part.total for part in parts), jnp.float32(0)), parts[0].weight, metrics)
+
+  def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
+    """Keeps what the waypoints need of the training data's statistics; see RT1.standardize."""
+    if self.waypoint is not None:
+      self.waypoint.standardize(*moments('proprioception'))
+
+  def loss_scale(self, batch_size: int) -> float:
+    """What the mean cross-entropy is multiplied by."""
+    return 1.0
+
+  @property
+  def action_ids(self) -> Int[np.ndarray, ' V']:
+    if not self.config.action_ids:
+      raise ValueError("model.act is 'text' and model.action_ids is empty: give the ids of the bins, which "
+                       'rtjax.tokenizer.Tokenizer.action_ids takes from a vocabulary.')
+    return np.array(self.config.action_ids, np.int32)
+
+  def _step(self, tokens: Int[Array, ' B'], cache: Any) -> tuple[Float[Array, 'B vocabulary'], Any]:
+    cache, hidden = self.text.decode_step(cache, tokens)
+    return self.text.logits(hidden), cache
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_apply(graphdef: nnx.GraphDef, state: Any, images: Array, embeddings: Array) -> Array:
+  return nnx.merge(graphdef, state).apply(images, embeddings)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=('length', 'temperature', 'top_k'))
+def _compiled_write(graphdef: nnx.GraphDef, state: Any, images: Array, ids: Array, key: Array, **options: Any) -> Array:
+  return nnx.merge(graphdef, state).write(images, ids, key, **options)

@@ -1,0 +1,96 @@
+"""What RT-2 learns from: recorded actions, and texts about pictures."""
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from rtjax import prompts
+from rtjax.models.decoding import END, allowed_tokens
+from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
+from rtjax.models.t5 import PAD
+
+Batch = Mapping[str, Any]
+
+
+def newest_prompt(embeddings: Array) -> Int[Array, 'B L']:
+  """Ids of the newest frame's prompt."""
+  return (embeddings if embeddings.ndim == 2 else embeddings[:, -1]).astype(jnp.int32)
+
+
+def of_actions(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+  """The newest frame's action; one counts as one, of however many tokens. See RT2.loss."""
+  c = model.config
+  context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs)
+  terms = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
+  terms.metrics.pop('accuracy_per_step', None)  # there is but one
+  count = jnp.sum(batch['mask'][:, -1].astype(jnp.float32))
+  total = terms.total * (count / jnp.maximum(terms.weight, 1))
+  metrics = terms.metrics | {'action_loss': (total, count)}
+  if model.waypoint is not None:
+    error, metrics['waypoint_distance'] = _waypoints(model, context.encoded, batch)
+    total += c.waypoint_weight * error
+  return LossTerms(total, count, metrics)
+
+
+def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+  """Answers to prompts about pictures. Unless in training, they are written too, and `answers` has the share of each
+  kind that is right word for word."""
+  images, asked, targets = batch['text_images'], batch['text_prompts'], batch['text_targets']
+  logits = model.read(model.context(model.see(images[:, None], rngs), None, asked, rngs), targets, rngs)
+  loss = _cross_entropy(logits, targets, model.config.label_smoothing if train else 0.0)
+  there, weights = (targets != PAD).astype(jnp.float32), batch['text_weights']
+  metrics = {'text_loss': (jnp.sum(loss * there), jnp.sum(there)),
+             'text_accuracy': (jnp.sum((jnp.argmax(logits, -1) == targets) * there), jnp.sum(there))}
+  if not train:
+    written = model.write(images, asked, jax.random.key(0), length=targets.shape[1])
+    right = jnp.all(written == targets, 1)
+    kinds = jax.nn.one_hot(batch['text_kinds'], len(prompts.KINDS)) * jnp.any(there, 1)[:, None]
+    metrics['answers'] = jnp.sum(kinds * right[:, None], 0), jnp.sum(kinds, 0)
+  return LossTerms(jnp.sum(loss * weights), jnp.sum(weights), metrics)
+
+
+def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+  c, spec, recorded, targets = model.config, model.config.action_spec, batch['actions'][:, -1:], None
+  if train and c.label_smoothing:
+    labels = spec.tokenize(recorded)
+    sharp = spec.smoothed(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
+    targets = optax.smooth_labels(sharp, c.label_smoothing)
+  return action_loss(spec, model.act(context, rngs)[:, None], recorded, batch['mask'][:, -1:], targets, train=train,
+                     smoothing=c.smoothing if train else 0.0, decoding=c.decoding)
+
+
+def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+  """All tokens of the vocabulary compete, and the end of the text is learned too; metrics are those of the bins."""
+  spec, recorded, mask = model.config.action_spec, batch['actions'][:, -1:], batch['mask'][:, -1:]
+  ids = jnp.asarray(model.action_ids)
+  said = jnp.pad(ids[spec.tokenize(recorded)[:, 0, 0]], ((0, 0), (0, 1)), constant_values=END)
+  logits = model.read(context, said, rngs)
+  bins = jnp.where(allowed_tokens(spec.token_bins, spec.vocab_size), logits[:, :-1, ids], IMPOSSIBLE)
+  metrics = action_loss(spec, bins[:, None], recorded, mask, train=train).metrics
+  counted = jnp.broadcast_to(mask[:, 0], said.shape).astype(jnp.float32)
+  loss = _cross_entropy(logits, said, model.config.label_smoothing if train else 0.0)
+  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics)
+
+
+def _waypoints(model: Any, encoded: Float[Array, 'B S D'], batch: Batch) -> tuple[Array, tuple[Array, Array]]:
+  """The squared error of what the newest frame's tokens tell, and the distance, each summed over the actions."""
+  if 'waypoints' not in batch:
+    raise ValueError("the batch has no 'waypoints', which this network learns: say --pipeline.waypoints and train on "
+                     'datasets whose adapters name proprioception, or set --model.waypoint-weight 0.')
+  count, steps = model.config.vision.tokens, batch['images'].shape[1]
+  tokens = encoded[:, (steps - 1) * count:steps * count]
+  squared, distance = model.waypoint.errors(tokens[:, None], batch['waypoints'][:, -1:])
+  counted = batch['mask'][:, -1].astype(jnp.float32)
+  return jnp.sum(squared * counted), (jnp.sum(distance * counted), jnp.sum(counted))
+
+
+def _cross_entropy(logits: Float[Array, '*b V'], labels: Int[Array, '*b'], smoothing: float) -> Float[Array, '*b']:
+  loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  if not smoothing:
+    return loss
+  uniform = jax.nn.logsumexp(logits, -1) - jnp.mean(logits, -1)
+  return (1 - smoothing) * loss + smoothing * uniform

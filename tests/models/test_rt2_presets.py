@@ -1,0 +1,48 @@
+"""The presets of RT-2, as shapes alone: their parameters, counted by hand from the papers' numbers."""
+import functools
+
+import pytest
+from flax import nnx
+
+from rtjax import configs, models
+from rtjax.training.state import count
+
+
+@functools.cache
+def abstract(name):
+  return models.abstract(configs.get(name).model)
+
+
+def counted(model):
+  """Parameters by the formulas of the vision transformer, T5 1.1 and seven heads."""
+  v, t, spec = model.vision, model.text, model.action_spec
+  attention = 4 * v.width * v.width + 4 * v.width
+  mlp = 2 * v.width * v.mlp_width + v.width + v.mlp_width
+  vision = (v.layers * (attention + mlp + 4 * v.width) + 2 * v.width + (3 * v.patch ** 2 + 1) * v.width
+            + (v.tokens + 2 * v.class_token) * v.width)
+  attention, mlp = 4 * t.width * t.heads * t.head_size, 3 * t.width * t.mlp_width
+  text = (t.encoder_layers * (attention + mlp + 2 * t.width) + t.decoder_layers * (2 * attention + mlp + 3 * t.width)
+          + 2 * t.width + 2 * t.buckets * t.heads + (1 if t.tied else 2) * t.vocab_size * t.width)
+  heads = spec.num_tokens * (t.width + (t.width + 1) * spec.vocab_size)
+  waypoint = 3 * (v.tokens * t.width + 1) if model.waypoint_weight else 0
+  return vision + (v.width + 1) * t.width + text + heads + waypoint
+
+
+@pytest.mark.parametrize('name, billions, tokens', [
+    ('rt2_tabletop', 0.0022, 64), pytest.param('rt2', 0.73, 196, marks=pytest.mark.slow),
+    pytest.param('rt2_5b', 4.63, 256, marks=pytest.mark.slow)])
+def test_parameters_and_tokens(name, billions, tokens):
+  config = configs.get(name).model
+  assert count(nnx.state(abstract(name), nnx.Param)) == counted(config)
+  assert counted(config) / 1e9 == pytest.approx(billions, rel=0.01)
+  assert config.vision.tokens == tokens
+  assert config.action_spec.token_bins == (256,) * 7
+
+
+@pytest.mark.slow
+def test_proportions():
+  model, rt2 = abstract('rt2_5b'), configs.get('rt2').model
+  assert count(nnx.state(model.vision, nnx.Param)) / 1e9 == pytest.approx(1.84, rel=0.01)
+  assert count(nnx.state(model.text, nnx.Param)) / 1e9 == pytest.approx(2.78, rel=0.01)
+  assert (rt2.vision.image_size, rt2.vision.patch, rt2.vision.width, rt2.vision.layers) == ((224, 224), 16, 1024, 24)
+  assert (rt2.text.encoder_layers, rt2.text.decoder_layers, rt2.text.width) == (12, 12, 1024)
