@@ -20,6 +20,7 @@ from rtjax.actions import ActionSpec
 Batch = dict[str, Any]
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
+_MIRRORED_POINT = np.array([1, -1, 1], np.float32)  # x forward, y to the robot's left, z up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,9 @@ class AugmentConfig:
   Attributes:
     crop: pad with black and crop at a random offset.
     shared_crop: one offset for the whole batch, as the official code has it.
-    flip: mirror half of the examples left to right, actions by `ActionSpec.mirror`. Instructions keep their words: not
-      for data that says 'left' or 'right', nor for several views: a mirrored scene swaps and moves the cameras.
+    flip: mirror half of the examples left to right, actions by `ActionSpec.mirror`, waypoints in y. Instructions keep
+      their words: not for data that says 'left' or 'right', nor for several views: a mirrored scene swaps and moves the
+      cameras. With waypoints the camera has to look along the robot's x axis.
     brightness, contrast, saturation: scale by a factor from [1 - x, 1 + x]; 0 is off, 1 the most.
     hue: turn the colours by up to this share of the colour circle, either way; 0 is off, 0.5 the most.
   """
@@ -64,12 +66,12 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
     action_spec: tells how actions mirror.
 
   Returns:
-    The batch with images (still uint8: colours are rounded back) and actions replaced. Padded frames stay black.
+    The batch with images (still uint8: colours are rounded back), actions and, if there, waypoints replaced. Padded
+    frames stay black.
   """
-  for name in ('proprioception', 'waypoints'):
-    if config.flip and name in batch:
-      raise ValueError(f'AugmentConfig: flip is on, but the batch has {name}, and how that mirrors is not known. Turn '
-                       'one of them off.')
+  if config.flip and 'proprioception' in batch:
+    raise ValueError('AugmentConfig: flip is on, but the batch has proprioception, and how that mirrors is not known. '
+                     'Turn one of them off.')
   views = batch['images'].shape[2:-3]
   if config.flip and views and views[0] > 1:
     raise ValueError(f'AugmentConfig: flip is on, but a step has {views[0]} views, and how these would see a mirrored '
@@ -77,8 +79,8 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   shared_key, key = jax.random.split(key)
   keys = jax.random.split(key, len(batch['images']))
   vary = functools.partial(_vary, shared_key=shared_key, config=config, action_spec=action_spec)
-  images, actions = jax.vmap(vary)(batch['images'], batch['actions'], batch['frames'], keys)
-  return batch | {'images': images, 'actions': actions}
+  varied = {name: batch[name] for name in ('images', 'actions', 'waypoints') if name in batch}
+  return batch | jax.vmap(vary)(varied, batch['frames'], keys)
 
 
 def padding(height: int, width: int) -> tuple[int, int]:
@@ -100,9 +102,10 @@ def crop(images: UInt8[Array, '*b H W C'], offset: Int[Array, '2']) -> UInt8[Arr
   return jax.lax.dynamic_slice(padded, start, images.shape)
 
 
-def _vary(images: Array, actions: Array, frames: Array, key: Array, *, shared_key: Array, config: AugmentConfig,
-          action_spec: ActionSpec) -> tuple[Array, Array]:
-  """One window: images [T, H, W, 3] or [T, V, H, W, 3], actions [T, F, A], frames [T]."""
+def _vary(window: Batch, frames: Array, key: Array, *, shared_key: Array, config: AugmentConfig,
+          action_spec: ActionSpec) -> Batch:
+  """One window: images [T, H, W, 3] or [T, V, H, W, 3], actions [T, F, A], waypoints [T, 3]; frames [T]."""
+  images = window['images']
   crop_key, flip_key, colour_key = jax.random.split(key, 3)
   if config.colour:  # before the crop, so that its borders stay black
     images = jnp.where(frames.reshape(-1, *[1] * (images.ndim - 1)), _jitter(images, colour_key, config), images)
@@ -113,9 +116,11 @@ def _vary(images: Array, actions: Array, frames: Array, key: Array, *, shared_ke
     images = jax.vmap(crop, (1, 0), 1)(images, offsets) if views else crop(images, offsets)
   if config.flip:
     flip = jax.random.bernoulli(flip_key)
-    images = jnp.where(flip, images[..., ::-1, :], images)
-    actions = jnp.where(flip, action_spec.mirror(actions), actions)
-  return images, actions
+    mirror = {'images': lambda x: x[..., ::-1, :], 'actions': action_spec.mirror,
+              'waypoints': lambda x: x * _MIRRORED_POINT}
+    window = window | {'images': images}
+    return {name: jnp.where(flip, mirror[name](array), array) for name, array in window.items()}
+  return window | {'images': images}
 
 
 def _jitter(images: UInt8[Array, 'T *V H W 3'], key: Array, config: AugmentConfig) -> UInt8[Array, 'T *V H W 3']:
