@@ -157,7 +157,7 @@ class _Batches:
   def _picture(self, batch: Batch, row: int, picture: Picture) -> None:
     try:
       batch['images'][row] = self._decode(picture.image)
-    except (tf.errors.OpError, TypeError, ValueError) as error:
+    except (tf.errors.OpError, ValueError) as error:
       what = getattr(error, 'message', error)
       raise ValueError(f'{picture.where}: the picture cannot be decoded: {what}. Expected JPEG, PNG or BMP; mend '
                        'or remove it.') from error

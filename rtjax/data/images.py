@@ -29,6 +29,8 @@ def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False)
 
   def brought_to_size(stored: Any) -> np.ndarray:
     image = decode(stored)
+    if image.ndim != 3:  # A tf.function that refuses its first argument keeps its lock; other threads hang.
+      raise ValueError(f'it is a moving picture, {list(image.shape)}')
     return image if image.shape[:2] == tuple(size) else np.asarray(resize(image))
 
   return brought_to_size

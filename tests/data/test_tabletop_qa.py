@@ -156,10 +156,9 @@ def test_captions_are_so_and_the_wrong_ones_are_not(plain):
   for text in true:
     assert set(re.findall(pattern, text)) <= names
     assert not text.startswith('there are') or set(re.findall(pattern, text)) == names
-  assert 'the drawer is closed' in true and 'the drawer is open' in wrong
+  assert {'the drawer is closed', 'a blue can standing on the table', 'the robot holds nothing'} < true
   assert 'a red cube to the left of a blue can' in true and 'a red cube to the right of a blue can' in wrong
-  assert 'a blue can standing on the table' in true and 'a blue can lying on the table' in wrong
-  assert 'the robot holds nothing' in true and any(text.startswith('the robot holds a') for text in wrong)
+  assert not any(word in text for text in wrong for word in ('drawer', 'standing', 'lying', 'holds', 'gripper'))
 
 
 def test_pictures_and_questions_depend_on_seed_and_number_alone(many):
