@@ -43,10 +43,15 @@ def batch(config: RT2Config, size: int) -> dict[str, np.ndarray]:
       'frames': np.ones(lead, bool)}
 
 
+@functools.cache
+def abstract(config: RT2Config) -> Any:
+  return models.abstract(config)
+
+
 def stepper(config: TrainConfig) -> tuple[Any, Any]:
   """The train step, and the function that makes its first state of a network's trees."""
   optimizer = optimizers.build(config.optimizer, config.steps)
-  graphdef, *_ = split(models.abstract(config.model), config.trains)
+  graphdef, *_ = split(abstract(config.model), config.trains)
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
                  compiler_options=compiler.options())
   return step, lambda *trees: create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
@@ -54,7 +59,7 @@ def stepper(config: TrainConfig) -> tuple[Any, Any]:
 
 def gigabytes(config: TrainConfig) -> float:
   """Parameters, gradients of those that are trained, and optimizer state."""
-  _, params, stats, constants = split(models.abstract(config.model), config.trains)
+  _, params, stats, constants = split(abstract(config.model), config.trains)
   state = jax.eval_shape(stepper(config)[1], params, stats, constants)
   return 4 * (count(params) + count((state.params, state.constants, state.opt_state))) / 1e9
 
@@ -67,7 +72,7 @@ def size(name: str) -> dict[str, Any]:
   preset = configs.get(name)
   config = dataclasses.replace(preset.model, dtype='float32', remat=False)
   plain = dataclasses.replace(preset, model=config, trainable='full')
-  model = models.abstract(config)
+  model = abstract(config)
   graphdef, variables = nnx.split(model)
   inputs = jax.eval_shape(lambda: {k: jnp.asarray(v) for k, v in batch(config, 1).items()})
   act = jax.jit(lambda values, images, prompts: nnx.merge(graphdef, values).apply(images, prompts))
