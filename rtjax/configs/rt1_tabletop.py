@@ -1,4 +1,15 @@
-"""A small RT-1 that learns to pick up the named object in the embedded simulator, on two CPU cores.
+"""A small RT-1 that learns to pick up the named object in the embedded simulator, on CPU cores alone.
+
+    python data/tabletop/generate.py --out data/built/pick --episodes 2000 --skills pick
+    python train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0
+    python eval.py checkpoints/rt1_tabletop --env tabletop --split seen --skills pick --baseline untrained blind
+
+One core of a busy machine: 13 minutes to record, 37 to train (100 to 180 frames a second). Picks up 47 of 100 seen
+objects (38 to 57 %), blind 1 of 20, untrained 0 of 20. It names the right object (5 of 100 take another); what fails is
+the grasp, by millimetres, and tall objects that topple. The loss on held-out episodes stops falling after 6,000 steps
+while that in training does not: more demonstrations come next.
+
+What is added to the paper's recipe: docs/tabletop.md.
 """
 from rtjax import actions
 from rtjax.data.augment import AugmentConfig

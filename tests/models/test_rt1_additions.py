@@ -76,9 +76,9 @@ def test_dense_block_is_a_convolution_with_norm_film_and_residual():
   model = built(ALL)
   block = model.tokenizer.encoder.blocks[1]
   random = np.random.default_rng(0)
-  x, condition = random.normal(size=(2, 7, 6, 8)).astype(np.float32), random.normal(size=(2, 512)).astype(np.float32)
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   kernel = np.asarray(block.conv[...])
+  x, condition = (random.normal(size=size).astype(np.float32) for size in ((2, 7, 6, kernel.shape[2]), (2, 512)))
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   convolved = sum(padded[:, i:i + 7, j:j + 6] @ kernel[i, j] for i in range(3) for j in range(3))
   normed = convolved / np.sqrt(1 + 1e-3)  # new moving averages: mean 0, variance 1
   y = x + normed / (1 + np.exp(-normed))
