@@ -78,7 +78,7 @@ def test_list_usage_and_help(capsys):
 
 @pytest.mark.parametrize('words, expected', [
     (['rt1x'], "unknown preset 'rt1x', expected one of"),
-    (['rtl'], "Did you mean 'rt1'?"),
+    (['rt11'], "Did you mean 'rt1'?"),
     (['rt1', '--stpes', '3'], '--steps'),
     (['rt1', '--model.windw', '3'], '--model.window'),
     (['rt1_multiview', '--model.horizon', '3'], '--model.horizon'),

@@ -29,5 +29,5 @@ config = TrainConfig(
         token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu', dropout=0.0,
         standardize_embeddings=True, waypoint_weight=10.0, smoothing=3.0, decoding='mean'),
     pipeline=DataConfig(waypoints=True),
-    augment=AugmentConfig(crop=False, flip=True, brightness=0.1, contrast=0.1),
+    augment=AugmentConfig(crop=False),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))

@@ -40,7 +40,7 @@ class FakePolicy:
   def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = '', views: tuple[str, ...] = (),
                proprioception_size: int = 0):
     self.config = types.SimpleNamespace(action_spec=spec, proprioception_size=proprioception_size)
-    self.embedding_id, self.views = embedding_id, views
+    self.embedding_id, self.views, self.encoder = embedding_id, views, None
     self._spec, self._tokens = spec, tokens
 
   def reset(self, *, embedding):
