@@ -79,7 +79,7 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   shared_key, key = jax.random.split(key)
   keys = jax.random.split(key, len(batch['images']))
   vary = functools.partial(_vary, shared_key=shared_key, config=config, action_spec=action_spec)
-  varied = {name: batch[name] for name in ('images', 'actions', 'waypoints') if name in batch}
+  varied: Batch = {name: batch[name] for name in ('images', 'actions', 'waypoints') if name in batch}
   return batch | jax.vmap(vary)(varied, batch['frames'], keys)
 
 
