@@ -107,7 +107,8 @@ def test_videos_play_all_steps_in_their_time(vector, tmp_path):
 def test_a_long_video_is_thinned_out():
   with Image.open(io.BytesIO(frames.video([np.full((8, 8, 3), i // 2, np.uint8) for i in range(400)], 80))) as video:
     assert video.n_frames <= frames.VIDEO
-    assert sum(frame.copy().info['duration'] for frame in ImageSequence.Iterator(video)) == pytest.approx(5000, rel=0.05)
+    milliseconds = sum(frame.copy().info['duration'] for frame in ImageSequence.Iterator(video))
+  assert milliseconds == pytest.approx(5000, rel=0.05)
 
 
 def test_finished_episodes_are_not_run_again(expert, vector):
@@ -251,8 +252,6 @@ def test_cameras():
   np.testing.assert_array_equal(actors.images((), 1, seen), main)
   np.testing.assert_array_equal(actors.images(('wrist',), 1, seen), wrist)
   np.testing.assert_array_equal(actors.images(('wrist', 'image'), 2, seen), np.stack([wrist, main], 1))
-  six = {'image': main, 'images': np.zeros((2, 6, 4, 4, 3), np.uint8)}
-  assert actors.images(tuple('abcdef'), 6, six) is six['images']
   with pytest.raises(ValueError, match=r"3 cameras, .*'left'.*the environment has \['image', 'wrist_image'\]"):
     actors.images(('image', 'wrist', 'left'), 3, seen)
 
