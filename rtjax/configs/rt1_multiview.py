@@ -1,7 +1,15 @@
 """RT-1 with six cameras and the robot's own state: 488 tokens, an encoder, TokenLearner, the gripper's absolute pose.
 
+    python train.py rt1_multiview --data FOLDER --pipeline.views image wrist left right top shoulder
+    python train.py rt1_multiview --data FOLDER --model.views 1 --model.window 6    # six time steps of one camera
+
+In the embedded simulator, whose cameras these are and whose action is `arm7d`:
+
     python data/tabletop/generate.py --out data/built --episodes 1000 --multiview
-    python train.py rt1_multiview --data data/built/tabletop/1.0.0 --pipeline.views image wrist left right top hand
+    python train.py rt1_multiview --data data/built/tabletop/1.0.0 --model.action-spec arm7d \\
+        --pipeline.views image wrist left right top shoulder
+    python eval.py checkpoints/rt1_multiview --env tabletop --multiview
+
 45.4 M parameters. A dataset has to give six pictures a step, the robot's state (7 numbers, or say
 `--model.proprioception-size`) and actions as `pose7d`: x y z in metres, roll pitch yaw in radians, and the gripper's
 class, one-hot. The state is standardised with the data's statistics, which are kept with the weights. The recipe is

@@ -146,10 +146,9 @@ def images(names: Sequence[str], views: int, observations: Mapping[str, Any]) ->
   found = [observations[n] for name in names for n in (name, f'{name}_image') if n in observations]
   if names and len(found) == len(names):
     return found[0] if views <= 1 else np.stack(found, 1)
-  if 'images' in observations and observations['images'].shape[1] == views:
-    return observations['images']
   raise ValueError(f'the policy looks through {views} cameras, {list(names) or "unnamed"}; the environment has '
-                   f'{sorted(name for name in observations if "image" in name)}.')
+                   f'{sorted(name for name in observations if "image" in name)}. '
+                   'The tabletop has all six with --multiview.')
 
 
 def load(checkpoint: str, environments: int, threshold: float, encoder: InstructionEncoder | None) -> PolicyActor:

@@ -16,7 +16,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
   summary = policies[0]['summary']
   found = [_policies(policies, report['comparisons']), _policies_by_split(policies)] if len(policies) > 1 else []
   found += [_splits(summary), _skills(summary)]
-  if summary['failures']:
+  if any(policy['summary']['failures'] for policy in policies):
     found += [_failures(policies), _deeds(summary)]
   found.append(_running(policies))
   return [*found, _curve(report['curve'])] if report['curve'] else found

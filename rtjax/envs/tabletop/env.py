@@ -32,7 +32,7 @@ class Tabletop(gymnasium.Env):
 
   Observation: `image` and `wrist_image` uint8 [H, W, 3]; `proprioception` float32 [7]: the gripper's x y z (m), roll
   pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also
-  `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`.
+  `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`, and each of these by its name, as `left_image`.
 
   Reward is 1 when the task has been done for HOLD_STEPS steps in a row, which ends the episode (terminated), else 0.
   After `max_steps` steps it is truncated.
@@ -62,9 +62,11 @@ class Tabletop(gymnasium.Env):
     self.split, self._split = split, splits.get(split)
     if len(image_size) != 2 or min(image_size) < 8:
       raise ValueError(f'image_size is {image_size}, expected (height, width), each at least 8 pixels.')
-    self.image_size, self._wrist, self._multiview = (image_size[0], image_size[1]), wrist, multiview
+    self.image_size, self._multiview = (image_size[0], image_size[1]), multiview
     self.renderer_name = renderer
     self._renderer = make_renderer(renderer, self.image_size)
+    shown = len(CAMERAS) if multiview else 1 + wrist
+    self._pictures = ['image', *(f'{camera}_image' for camera in CAMERAS[1:shown])]
     self.render_mode = 'rgb_array'
     self._first_seed = seed
     self.action_space = gymnasium.spaces.Box(*_bounds(), dtype=np.float32)
@@ -159,13 +161,11 @@ class Tabletop(gymnasium.Env):
         'instruction': self.episode.instruction}
     if self._multiview:
       observation['images'] = np.stack([self._renderer.render(self._world.data, name) for name in CAMERAS])
-      observation['image'] = observation['images'][0]
+      pictures = dict(zip(self._pictures, observation['images'], strict=True))
     else:
-      observation['image'] = self._renderer.render(self._world.data, CAMERAS[0])
-    if self._wrist:
-      observation['wrist_image'] = (observation['images'][1] if self._multiview else
-                                    self._renderer.render(self._world.data, CAMERAS[1]))
-    return observation
+      pictures = {name: self._renderer.render(self._world.data, camera)
+                  for name, camera in zip(self._pictures, CAMERAS, strict=False)}
+    return observation | pictures
 
   def _info(self) -> dict[str, Any]:
     names = [p.item.name for p in self.episode.scene.objects]
@@ -183,10 +183,9 @@ class Tabletop(gymnasium.Env):
 
     height, width = self.image_size
     spaces: dict[str, gymnasium.Space] = {
-        'image': pictures(height, width, 3), 'proprioception': gymnasium.spaces.Box(-np.inf, np.inf, (7,), np.float32),
+        'proprioception': gymnasium.spaces.Box(-np.inf, np.inf, (7,), np.float32),
         'instruction': gymnasium.spaces.Text(128, charset=_ALPHABET)}
-    if self._wrist:
-      spaces['wrist_image'] = pictures(height, width, 3)
+    spaces |= {name: pictures(height, width, 3) for name in self._pictures}
     if self._multiview:
       spaces['images'] = pictures(len(CAMERAS), height, width, 3)
     return gymnasium.spaces.Dict(spaces)
