@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.slow
 def test_split_over_eight_devices_gives_the_curve_of_one():
   """Tiny ViT into tiny T5, with padding and dropout."""
   script = pathlib.Path(__file__).with_name('backbone_layouts.py')

@@ -117,6 +117,7 @@ def test_batch_norm_uses_the_unbiased_variance_for_its_average():
   np.testing.assert_allclose(norm.var[...], 0.99 + 0.01 * flat.var(0, ddof=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16():
   model = build(dataclasses.replace(TINY, dtype='bfloat16'), rngs=nnx.Rngs(0))
   reference = build(TINY, rngs=nnx.Rngs(0))

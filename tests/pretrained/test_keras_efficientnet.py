@@ -33,6 +33,7 @@ def reference():
   return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind,config', [('keras3', CONFIG), ('legacy', MultiviewConfig(layers=1))])
 def test_equals_keras(reference, tmp_path, kind, config):
   path = tmp_path / ('b3.weights.h5' if kind == 'keras3' else 'efficientnetb3_notop.h5')
