@@ -48,13 +48,8 @@ def prune(model: RT1, smaller: RT1Config, batches: Iterable[Batch]) -> tuple[RT1
 
 def see(model: RT1, batches: Iterable[Batch]) -> Seen:
   """Encodes the pictures of some batches once, for the functions below."""
-  @jax.jit
-  def encode(images: Array, embeddings: Array) -> Array:
-    frames = images.reshape(-1, *images.shape[2:])
-    tokens = model.tokenizer(frames, embeddings.reshape(len(frames), -1))
-    return tokens.reshape(*images.shape[:2], *tokens.shape[1:])
-
-  seen = [{'tokens': encode(jnp.asarray(batch['images']), jnp.asarray(batch['embeddings'])),
+  encode = jax.jit(model.tokens)
+  seen = [{'tokens': encode(batch['images'], batch['embeddings'], batch.get('proprioception')),
            'actions': jnp.asarray(batch['actions']), 'mask': jnp.asarray(batch['mask'])} for batch in batches]
   if not seen:
     raise ValueError('batches is empty, pruning needs some to tell what is important.')

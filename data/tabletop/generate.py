@@ -2,10 +2,9 @@
 
 Interrupted and started again, it goes on where it was.
 """
-import concurrent.futures
 import dataclasses
+import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -18,8 +17,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
-import rich.progress
 import tyro
+
+from rtjax.data.chunks import Chunks, Spans, spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,16 @@ def main(config: Config) -> None:
     _require_same(target, config)
     print(f'{target} is complete already.')
     return
-  raw = _raw_folder(config)
-  train = config.episodes
-  spans = {'train': (0, train), 'val': (train, train + max(1, train // 10))}
-  _record(config, raw, spans)
-  counts = _write(config, raw, spans)
+  raw, splits = Chunks(config.out / 'tabletop.raw', demonstrations.CHUNK), spans(config.episodes)
+  try:
+    raw.claim(config.wanted())
+  except ValueError as error:
+    raise SystemExit(str(error)) from error
+  raw.fill(functools.partial(demonstrations.record, config.recipe), splits, config.workers, 'episodes')
+  counts = _write(config, raw, splits)
   if 'tabletop' not in counts:
     raise SystemExit('no episode succeeded: lower --disturbance.')
-  shutil.rmtree(raw)
+  shutil.rmtree(raw.folder)
   good, bad = counts['tabletop'], counts.get('tabletop_failures', {})
   print(f'{good.get("train", 0)} episodes in train, {good.get("val", 0)} in val; failed and kept apart: '
         f'{sum(bad.values())}')
@@ -73,46 +75,12 @@ def _require_same(target: pathlib.Path, config: Config) -> None:
                      '--out.')
 
 
-def _raw_folder(config: Config) -> pathlib.Path:
-  """Where raw episodes go; those of another recipe are refused."""
-  folder = config.out / 'tabletop.raw'
-  folder.mkdir(parents=True, exist_ok=True)
-  wanted = json.dumps(config.wanted())
-  note = folder / 'recipe.json'
-  if note.exists() and note.read_text() != wanted:
-    raise SystemExit(f'{folder} holds episodes of another recipe, {note.read_text()}: remove it, or write elsewhere '
-                     'with --out.')
-  note.write_text(wanted)
-  return folder
-
-
-def _record(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]]) -> None:
-  """Records what is missing, in parallel."""
-  chunks = [(first, min(first + demonstrations.CHUNK, end)) for start, end in spans.values()
-            for first in range(start, end, demonstrations.CHUNK)]
-  missing = [chunk for chunk in chunks if not demonstrations.chunk_file(raw, chunk[0]).exists()]
-  total = sum(end - first for first, end in chunks)
-  workers = min(config.workers or _cores(), max(len(missing), 1))
-  with rich.progress.Progress() as progress, concurrent.futures.ProcessPoolExecutor(
-      workers, multiprocessing.get_context('spawn')) as pool:
-    bar = progress.add_task('episodes', total=total, completed=total - sum(end - first for first, end in missing))
-    futures = {pool.submit(demonstrations.write_chunk, config.recipe, str(raw), *chunk): chunk for chunk in missing}
-    try:
-      for future in concurrent.futures.as_completed(futures):
-        future.result()
-        first, end = futures[future]
-        progress.advance(bar, end - first)
-    except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)
-      raise
-
-
-def _write(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+def _write(config: Config, raw: Chunks, splits: Spans) -> dict[str, dict[str, int]]:
   """Writes both datasets, failures first: the folder of `tabletop` says that all is done."""
   import tabletop_dataset_builder as builders  # TensorFlow takes seconds, and the workers do without
   counts = {}
   for cls in (builders.Failures, builders.Builder):
-    found = {name: span for name, span in spans.items() if cls.success in _outcomes(raw, span)}
+    found = {name: span for name, span in splits.items() if cls.success in _outcomes(raw, *span)}
     if not found:
       continue
     builder = cls(raw=raw, recipe=config.recipe, wanted=config.wanted(), spans=found,
@@ -124,14 +92,9 @@ def _write(config: Config, raw: pathlib.Path, spans: dict[str, tuple[int, int]])
   return counts
 
 
-def _outcomes(raw: pathlib.Path, span: tuple[int, int]) -> set[bool]:
+def _outcomes(raw: Chunks, first: int, end: int) -> set[bool]:
   """Whether there are successes, and failures, among some episodes: TFDS refuses to write an empty split."""
-  return {bool(episode['episode_metadata']['success']) for first in range(*span, demonstrations.CHUNK)
-          for episode in demonstrations.read_chunk(raw, first)}
-
-
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  return {bool(episode['episode_metadata']['success']) for episode in raw.read(first, end)}
 
 
 if __name__ == '__main__':

@@ -1,10 +1,9 @@
 """TFDS builders of `tabletop`, demonstrations that succeeded, and `tabletop_failures`, those that did not.
 
-They turn raw episodes (`demonstrations.write_chunk`) into RLDS. Steps are those of `reach`, with a second camera.
+They turn raw episodes (`demonstrations.record`) into RLDS. Steps are those of `reach`, with a second camera.
 """
 import importlib.metadata
 import io
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +11,14 @@ import demonstrations
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rtjax.data.chunks import Chunks, Spans
+
 
 class Builder(tfds.core.GeneratorBasedBuilder):
   """The episodes of `raw` that succeeded; `spans` gives each split's (first, end) episode number.
 
   Args:
-    raw: folder of raw episodes.
+    raw: the episodes, as `demonstrations.record` makes them.
     recipe: that made them.
     wanted: what the generator was asked for, for the dataset's metadata.
     spans: {'train': (0, 1000), 'val': (1000, 1100)}.
@@ -30,9 +31,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012  (TFDS wants a plain class attribute)
   success = True
 
-  def __init__(self, *, raw: pathlib.Path, recipe: demonstrations.Recipe, spans: dict[str, tuple[int, int]],
+  def __init__(self, *, raw: Chunks, recipe: demonstrations.Recipe, spans: Spans,
                wanted: dict[str, Any] | None = None, outcome_in_words: bool = False, **kwargs: Any):
-    self._raw, self._recipe, self._spans, self._wanted = pathlib.Path(raw), recipe, spans, wanted
+    self._raw, self._recipe, self._spans, self._wanted = raw, recipe, spans, wanted
     self._outcome_in_words = outcome_in_words
     super().__init__(**kwargs)
 
@@ -65,11 +66,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return {name: self._generate_examples(*span) for name, span in self._spans.items()}
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
-    for start in range(first, end, demonstrations.CHUNK):
-      for episode in demonstrations.read_chunk(self._raw, start):
-        metadata = episode['episode_metadata']
-        if metadata['success'] == self.success:
-          yield metadata['number'], {'steps': [self._step(s) for s in episode['steps']], 'episode_metadata': metadata}
+    for episode in self._raw.read(first, end):
+      metadata = episode['episode_metadata']
+      if metadata['success'] == self.success:
+        yield metadata['number'], {'steps': [self._step(s) for s in episode['steps']], 'episode_metadata': metadata}
 
   def _step(self, step: dict[str, Any]) -> dict[str, Any]:
     observation = step['observation'] | {

@@ -2,9 +2,6 @@
 import collections
 import io
 import itertools
-import os
-import pathlib
-import pickle
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -60,31 +57,14 @@ def _pair(kind: str, name: str, question: str, answer: str) -> dict[str, str]:
   return {'kind': kind, 'type': name, 'question': question, 'answer': answer}
 
 
-def examples(recipe: Recipe, first: int, end: int) -> Iterator[dict[str, Any]]:
-  """Pictures [first, end): {'number', 'image' (JPEG), 'objects', 'pairs'}; a chunk's depend on no others."""
+def examples(recipe: Recipe, first: int, end: int) -> list[dict[str, Any]]:
+  """Pictures [first, end): {'number', 'image' (JPEG), 'objects', 'pairs'}; each depends on no others."""
   camera, ask = Camera(recipe), Asker()
   try:
-    for number in range(first, end):
-      picture, view, draw = camera.take(number)
-      yield {'number': number, 'image': _jpeg(picture), 'objects': sorted(view.present), 'pairs': list(ask(view, draw))}
+    return [{'number': number, 'image': _jpeg(picture), 'objects': sorted(view.present), 'pairs': list(ask(view, draw))}
+            for number in range(first, end) for picture, view, draw in [camera.take(number)]]
   finally:
     camera.close()
-
-
-def chunk_file(folder: pathlib.Path, first: int) -> pathlib.Path:
-  return folder / f'pictures-{first:07d}.pickle'
-
-
-def read_chunk(folder: pathlib.Path, first: int) -> list[dict[str, Any]]:
-  return pickle.loads(chunk_file(folder, first).read_bytes())
-
-
-def write_chunk(recipe: Recipe, folder: str, first: int, end: int) -> None:
-  """Writes pictures [first, end) into one file, which appears only when complete."""
-  path = chunk_file(pathlib.Path(folder), first)
-  partial = path.with_suffix('.partial')
-  partial.write_bytes(pickle.dumps(list(examples(recipe, first, end))))
-  os.replace(partial, path)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

@@ -5,25 +5,25 @@ reads. A caption's question is empty, a match's is the caption that may fit.
 """
 import importlib.metadata
 import io
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import examples
 import numpy as np
 import tensorflow_datasets as tfds
 from scenes import Recipe
 
+from rtjax.data.chunks import Chunks, Spans
+
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """The pictures of `raw`; `spans` gives each split's (first, end) number."""
+  """The pictures of `raw`; `spans` gives each split's (first, end) number, `wanted` what was asked for."""
 
   name = 'tabletop_qa'
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012  (TFDS wants a plain class attribute)
 
-  def __init__(self, *, raw: pathlib.Path, recipe: Recipe, spans: dict[str, tuple[int, int]], **kwargs: Any):
-    self._raw, self._recipe, self._spans = pathlib.Path(raw), recipe, spans
+  def __init__(self, *, raw: Chunks, recipe: Recipe, spans: Spans, wanted: dict[str, Any] | None = None, **kwargs: Any):
+    self._raw, self._recipe, self._spans, self._wanted = raw, recipe, spans, wanted
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -32,7 +32,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         builder=self, description=__doc__,
         metadata=tfds.core.MetadataDict(
             renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco'), seed=self._recipe.seed,
-            kinds=['caption', 'vqa', 'match']),
+            kinds=['caption', 'vqa', 'match'], recipe=self._wanted),
         features=tfds.features.FeaturesDict({
             'number': tfds.features.Scalar(np.int64, doc='with the seed, it determines the picture'),
             'image': tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg'),
@@ -46,6 +46,5 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return {name: self._generate_examples(*span) for name, span in self._spans.items()}
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
-    for start in range(first, end, examples.CHUNK):
-      for example in examples.read_chunk(self._raw, start):
-        yield example['number'], example | {'image': io.BytesIO(example['image'])}
+    for example in self._raw.read(first, end):
+      yield example['number'], example | {'image': io.BytesIO(example['image'])}

@@ -26,8 +26,8 @@ config = TrainConfig(
     steps=8000, batch_size=32, validate_every=1000, validation_batches=40, save_every=500, log_every=50,
     model=RT1Config(
         action_spec=actions.ARM_7D, window=1, image_size=(96, 96), encoder=ENCODER, image_tokens=8, queried_tokens=4,
-        token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu', dropout=0.0,
-        standardize_embeddings=True, waypoint_weight=10.0, smoothing=3.0, decoding='mean'),
-    pipeline=DataConfig(waypoints=True),
-    augment=AugmentConfig(crop=False),
+        proprioception_size=7, token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu',
+        dropout=0.0, standardize_embeddings=True, waypoint_weight=10.0, smoothing=3.0, decoding='mean'),
+    pipeline=DataConfig(waypoints=True, proprioception=True),
+    augment=AugmentConfig(crop=False, flip=True, flip_proprioception=(1, -1, 1, -1, 1, -1, 1)),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))

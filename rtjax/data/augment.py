@@ -33,12 +33,15 @@ class AugmentConfig:
     flip: mirror half of the examples left to right, actions by `ActionSpec.mirror`, waypoints in y. Instructions keep
       their words: not for data that says 'left' or 'right', nor for several views: a mirrored scene swaps and moves the
       cameras. With waypoints the camera has to look along the robot's x axis.
+    flip_proprioception: by what to multiply each number of the robot's state where it is mirrored: 1 or -1. x y z roll
+      pitch yaw gripper seen along x: 1 -1 1 -1 1 -1 1.
     brightness, contrast, saturation: scale by a factor from [1 - x, 1 + x]; 0 is off, 1 the most.
     hue: turn the colours by up to this share of the colour circle, either way; 0 is off, 0.5 the most.
   """
   crop: bool = True
   shared_crop: bool = False
   flip: bool = False
+  flip_proprioception: tuple[float, ...] = ()
   brightness: float = 0.0
   contrast: float = 0.0
   saturation: float = 0.0
@@ -66,12 +69,13 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
     action_spec: tells how actions mirror.
 
   Returns:
-    The batch with images (still uint8: colours are rounded back), actions and, if there, waypoints replaced. Padded
-    frames stay black.
+    The batch with images (still uint8: colours are rounded back), actions and, if there, waypoints and
+    proprioception replaced. Padded frames stay black.
   """
-  if config.flip and 'proprioception' in batch:
-    raise ValueError('AugmentConfig: flip is on, but the batch has proprioception, and how that mirrors is not known. '
-                     'Turn one of them off.')
+  size = batch['proprioception'].shape[-1] if 'proprioception' in batch else 0
+  if config.flip and len(config.flip_proprioception) != size:
+    raise ValueError(f'AugmentConfig: flip is on, and the batch has {size} numbers of proprioception, but '
+                     f'flip_proprioception says how {len(config.flip_proprioception)} of them mirror.')
   views = batch['images'].shape[2:-3]
   if config.flip and views and views[0] > 1:
     raise ValueError(f'AugmentConfig: flip is on, but a step has {views[0]} views, and how these would see a mirrored '
@@ -79,7 +83,8 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
   shared_key, key = jax.random.split(key)
   keys = jax.random.split(key, len(batch['images']))
   vary = functools.partial(_vary, shared_key=shared_key, config=config, action_spec=action_spec)
-  varied: Batch = {name: batch[name] for name in ('images', 'actions', 'waypoints') if name in batch}
+  names = {'images', 'actions', 'waypoints', 'proprioception'}
+  varied: Batch = {name: array for name, array in batch.items() if name in names}
   return batch | jax.vmap(vary)(varied, batch['frames'], keys)
 
 
@@ -104,7 +109,7 @@ def crop(images: UInt8[Array, '*b H W C'], offset: Int[Array, '2']) -> UInt8[Arr
 
 def _vary(window: Batch, frames: Array, key: Array, *, shared_key: Array, config: AugmentConfig,
           action_spec: ActionSpec) -> Batch:
-  """One window: images [T, H, W, 3] or [T, V, H, W, 3], actions [T, F, A], waypoints [T, 3]; frames [T]."""
+  """One window: images [T, H, W, 3] or [T, V, H, W, 3], actions [T, F, A], waypoints [T, 3], and so on; frames [T]."""
   images = window['images']
   crop_key, flip_key, colour_key = jax.random.split(key, 3)
   if config.colour:  # before the crop, so that its borders stay black
@@ -117,7 +122,8 @@ def _vary(window: Batch, frames: Array, key: Array, *, shared_key: Array, config
   if config.flip:
     flip = jax.random.bernoulli(flip_key)
     mirror = {'images': lambda x: x[..., ::-1, :], 'actions': action_spec.mirror,
-              'waypoints': lambda x: x * _MIRRORED_POINT}
+              'waypoints': lambda x: x * _MIRRORED_POINT,
+              'proprioception': lambda x: x * np.array(config.flip_proprioception, np.float32)}
     window = window | {'images': images}
     return {name: jnp.where(flip, mirror[name](array), array) for name, array in window.items()}
   return window | {'images': images}

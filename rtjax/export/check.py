@@ -20,12 +20,24 @@ _NOISE_EPISODE = 10  # frames, so that windows fill and move on
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """One episode's pictures uint8 [L, H, W, 3], each with its instruction's embedding, float32 [L, E]."""
+  """One episode's pictures uint8 [L, H, W, 3], each with its instruction's embedding, float32 [L, E].
+
+  And the robot's state, float32 [L, P], where the network looks at it.
+  """
   images: np.ndarray
   embeddings: np.ndarray
+  proprioception: np.ndarray | None = None
 
   def first(self) -> 'Frames':
-    return Frames(self.images[:1], self.embeddings[:1])
+    return Frames(*(array[:1] for array in self._arrays()))
+
+  def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+    """Frame by frame: picture, embedding and, if there is one, state."""
+    return zip(*self._arrays(), strict=True)
+
+  def _arrays(self) -> list[np.ndarray]:
+    state = self.proprioception
+    return [self.images, self.embeddings, *([] if state is None else [state])]
 
 
 # One entry a frame: 'logits' [K*F, V], 'tokens' [K*F] and, of exports, 'action' [F or 1, A]; and the seconds it took.
@@ -65,7 +77,7 @@ def reference(policy: Policy, episodes: Sequence[Frames]) -> Steps:
 
 
 def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frames]) -> Comparison:
-  """Shows the same frames to `run`, a (history, images, embeddings) -> outputs.
+  """Shows the same frames to `run`, a (history, *inputs) -> outputs.
 
   Raises:
     ValueError: an action is not what its tokens stand for.
@@ -107,7 +119,9 @@ def dataset_frames(policy: Policy, name: str, split: str, picture: tuple[int, in
       break
     if len(episode):
       images = np.stack([decode(image) for image in itertools.islice(episode.images, missing)])
-      episodes.append(Frames(images, embeddings(policy, episode)[:len(images)]))
+      state = episode.proprioception
+      episodes.append(Frames(images, embeddings(policy, episode)[:len(images)],
+                             None if state is None else state[:len(images)]))
   if not episodes:
     raise dataset.no_steps()
   return episodes
@@ -129,7 +143,8 @@ def _noise(step: Step, count: int) -> Iterator[Frames]:
     embedding /= np.linalg.norm(embedding)
     if isinstance(step.config, RT2Config):
       embedding = random.integers(0, step.config.text.vocab_size, len(embedding)).astype(np.float32)
-    yield Frames(images, np.repeat(embedding[None], length, 0))
+    state = random.normal(size=(length, step.config.proprioception_size)).astype(np.float32)
+    yield Frames(images, np.repeat(embedding[None], length, 0), state if state.size else None)
 
 
 def size(folder: pathlib.Path) -> int:
@@ -140,19 +155,19 @@ def size(folder: pathlib.Path) -> int:
 def _policy_steps(policy: Policy, episode: Frames) -> Steps:
   policy.reset(embedding=episode.embeddings[0])
   steps = []
-  for image, embedding in zip(episode.images, episode.embeddings, strict=True):
+  for image, embedding, *state in episode:
     policy.set_instruction(embedding=embedding)
     start = time.perf_counter()
-    output = policy.step(image)
+    output = policy.step(image, *state)
     steps.append(({'logits': output.logits, 'tokens': output.tokens}, time.perf_counter() - start))
   return steps
 
 
 def _run_steps(run: Callable, step: Step, episode: Frames) -> Steps:
   history, steps = step.history, []
-  for image, embedding in zip(episode.images, episode.embeddings, strict=True):
+  for frame in episode:
     start = time.perf_counter()
-    outputs = run(history, image[None], embedding[None])
+    outputs = run(history, *(array[None] for array in frame))
     logits = np.asarray(outputs['logits'])  # waits until it is there
     seconds = time.perf_counter() - start
     history = outputs['history']

@@ -1,7 +1,8 @@
 """ONNX: policy.onnx, and history.npz with what a robot starts from.
 
-Inputs `images`, `embeddings` and one `history_NAME` for each array of the history; outputs `logits`, `tokens`, `action`
-and one `next_history_NAME` each, which the next step takes in. The batch is dynamic.
+Inputs `images`, `embeddings`, `proprioception` where the network looks at it, and one `history_NAME` for each array of
+the history; outputs `logits`, `tokens`, `action` and one `next_history_NAME` each, which the next step takes in. The
+batch is dynamic.
 
 By way of TensorFlow and tf2onnx: their graph of the official network runs twice as fast in onnxruntime as that of
 jax2onnx 0.13, the last one whose requirements (orbax-checkpoint) agree with rtjax's.
@@ -37,13 +38,13 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """The program in onnxruntime: (history, images, embeddings) -> outputs, as `Step` names them."""
+  """The program in onnxruntime: (history, *inputs) -> outputs, as `Step` names them."""
   session = onnxruntime.InferenceSession(folder / 'policy.onnx', providers=['CPUExecutionProvider'])
   outputs = [output.name for output in session.get_outputs()]
 
-  def run(history: dict[str, np.ndarray], images: np.ndarray, embeddings: np.ndarray) -> dict[str, Any]:
-    inputs = {f'history_{name}': value for name, value in history.items()}
-    found = dict(zip(outputs, session.run(outputs, inputs | {'images': images, 'embeddings': embeddings}), strict=True))
+  def run(history: dict[str, np.ndarray], *inputs: np.ndarray) -> dict[str, Any]:
+    given = {f'history_{name}': value for name, value in history.items()} | dict(zip(step.inputs, inputs, strict=True))
+    found = dict(zip(outputs, session.run(outputs, given), strict=True))
     return {'history': {name: found.pop(f'next_history_{name}') for name in history}, **found}
   return run
 
@@ -51,13 +52,13 @@ def load(folder: pathlib.Path, step: Step) -> Any:
 def _convert(step: Step, path: pathlib.Path) -> None:
   logging.getLogger('tf2onnx').setLevel(logging.ERROR)  # it reports each pass
   history, *others = step.shapes(None)
-  names = [f'history_{name}' for name in history] + ['images', 'embeddings']
+  names = [f'history_{name}' for name in history] + step.inputs
   signature = [tf.TensorSpec(shape.shape, shape.dtype, name)
                for name, shape in zip(names, [*history.values(), *others], strict=True)]
   call = TensorFlowStep(step)
 
   def flat(*inputs: Any) -> dict[str, Any]:
-    found = call(dict(zip(history, inputs, strict=False)), *inputs[-2:])
+    found = call(dict(zip(history, inputs, strict=False)), *inputs[len(history):])
     return {f'next_history_{name}': value for name, value in found.pop('history').items()} | found
 
   function = tf.function(flat, input_signature=signature, autograph=False)

@@ -22,6 +22,6 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """The step with the weights that were read back: (history, images, embeddings) -> outputs."""
+  """The step with the weights that were read back: (history, *inputs) -> outputs."""
   read = Step(safetensors.load(folder), step.picture, step.image_size)
   return jax.jit(lambda *inputs: read(read.weights, *inputs))

@@ -44,6 +44,8 @@ _UNUSED = {
 
 def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
   """Writes the SavedModel into `folder`; with `int8`, weights are stored in 8 bits and multiplied out in each call."""
+  if step.config.proprioception_size:
+    raise NotImplementedError("the released policies' interface has no place for the robot's state, which it looks at.")
   call = TensorFlowStep(quantized(step) if int8 else step)
   policy = tf.Module()
   policy.model_variables = call.variables

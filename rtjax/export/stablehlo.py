@@ -3,7 +3,8 @@
     program = jax.export.deserialize(open('policy.stablehlo', 'rb').read())     # needs jax and nothing of rtjax
     out = program.call(history, images, embeddings)
 
-history.npz holds what a robot starts from. The program is no archive: jax promises to read it for six months.
+A network that looks at the robot's state takes it as a fourth argument. history.npz holds what a robot starts from. The
+program is no archive: jax promises to read it for six months.
 """
 import pathlib
 from typing import Any
@@ -27,6 +28,6 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """The program: (history, images, embeddings) -> outputs, as `Step` names them."""
+  """The program: (history, *inputs) -> outputs, as `Step` names them."""
   program = export.deserialize(bytearray((folder / 'policy.stablehlo').read_bytes()))
   return jax.jit(program.call)

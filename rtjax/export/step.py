@@ -1,4 +1,4 @@
-"""What is exported: the policy step, a pure function of weights, history, pictures and instruction embeddings."""
+"""What is exported: the policy step, a pure function of weights, history and what the robot sees and is told."""
 import pathlib
 from typing import Any
 
@@ -18,8 +18,10 @@ Weights = dict[str, Any]  # name -> array, or {'int8': array, 'scale': array} (q
 class Step:
   """The policy step of `model`, which computes in float32.
 
-    (weights, history, images uint8 [B, H, W, 3], embeddings float32 [B, E])
+    (weights, history, images uint8 [B, H, W, 3], embeddings float32 [B, E], proprioception float32 [B, P])
       -> {'history': as it came, 'logits': float32 [B, K*F, V], 'tokens': int32 [B, K*F], 'action': float32 [B, F, A]}
+
+  A network that does not look at the robot's state takes no `proprioception`.
 
   Args:
     model: the network.
@@ -30,6 +32,7 @@ class Step:
   Attributes:
     weights: {name: array}, the names those of `rtjax.models.parameters`.
     history: {name: array}, what a robot starts from, with a leading axis of 1.
+    inputs: names of the inputs after the history.
   """
 
   def __init__(self, model: models.Model, picture: tuple[int, int], image_size: tuple[int, int] | None = None,
@@ -37,18 +40,20 @@ class Step:
     self.config = model.config
     self.weights: Weights = {name: np.asarray(value) for name, value in parameters.named(model).items()}
     self.picture, self.image_size, self.embedding_id = picture, image_size, embedding_id
+    self.inputs = ['images', 'embeddings', *['proprioception'] * (self.config.proprioception_size > 0)]
     self._vocabulary = getattr(model, 'vocabulary', None)
     self._graphdef, self._state = nnx.split(models.abstract(self.config))
     blank = jax.jit(lambda weights: self._model(weights).empty_history(1))(self.weights)
     leaves, self._history_tree = jax.tree_util.tree_flatten_with_path(blank)
     self.history = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in leaves}
 
-  def __call__(self, weights: Weights, history: dict[str, Any], images: Any, embeddings: Any) -> dict[str, Any]:
+  def __call__(self, weights: Weights, history: dict[str, Any], images: Any, embeddings: Any,
+               proprioception: Any = None) -> dict[str, Any]:
     if self.image_size is not None and self.picture != self.image_size:
       # As in `Policy`: truncated to uint8.
       images = resize_with_pad(images.astype(jnp.float32), self.image_size).astype(jnp.uint8)
     before = jax.tree.unflatten(self._history_tree, [history[name] for name in self.history])
-    after, logits = self._model(weights).advance(before, images, embeddings)
+    after, logits = self._model(weights).advance(before, images, embeddings, proprioception)
     spec = self.config.action_spec
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
     action = spec.decode(logits.reshape(-1, self.config.horizon, spec.num_tokens, spec.vocab_size),
@@ -63,11 +68,12 @@ class Step:
     return held | {'config': self.config.to_dict(), 'embedding_id': self.embedding_id, 'image_size': self.image_size,
                    'picture': self.picture}
 
-  def shapes(self, batch: Any) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Of history, images and embeddings, for a batch that may be symbolic."""
+  def shapes(self, batch: Any) -> tuple[Any, ...]:
+    """`jax.ShapeDtypeStruct`s of the history and of each of `inputs`, for a batch that may be symbolic."""
     history = {name: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.history.items()}
-    return (history, jax.ShapeDtypeStruct((batch, *self.picture, 3), jnp.uint8),
-            jax.ShapeDtypeStruct((batch, self.config.embedding_size), jnp.float32))
+    images = jax.ShapeDtypeStruct((batch, *self.picture, 3), jnp.uint8)
+    sizes = (self.config.embedding_size, self.config.proprioception_size)[:len(self.inputs) - 1]
+    return history, images, *(jax.ShapeDtypeStruct((batch, size), jnp.float32) for size in sizes)
 
   def _model(self, weights: Weights) -> models.Model:
     flat = [(path, variable.replace(dequantize(weights['/'.join(map(str, path))])))

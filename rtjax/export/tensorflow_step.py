@@ -10,7 +10,7 @@ from rtjax.export.step import Step, symbolic_batch
 
 
 class TensorFlowStep:
-  """Called with (history, images, embeddings), gives what `Step` gives, in TensorFlow ops; any batch size.
+  """Called with (history, *inputs), gives what `Step` gives, in TensorFlow ops; any batch size.
 
   Attributes:
     variables: the weights, as far as they are large; what depends on weights alone is multiplied out.
@@ -30,6 +30,6 @@ class TensorFlowStep:
   def variables(self) -> list[Any]:
     return [weight for weight in self._weights if tf.is_tensor(weight)] + self._translation.variables
 
-  def __call__(self, history: dict[str, Any], images: Any, embeddings: Any) -> dict[str, Any]:
-    arguments = [*self._weights, *jax.tree.leaves((history, images, embeddings))]
-    return jax.tree.unflatten(self._results, self._translation(arguments, tf.shape(images)[0]))
+  def __call__(self, history: dict[str, Any], *inputs: Any) -> dict[str, Any]:
+    arguments = [*self._weights, *jax.tree.leaves((history, inputs))]
+    return jax.tree.unflatten(self._results, self._translation(arguments, tf.shape(inputs[0])[0]))

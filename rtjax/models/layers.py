@@ -27,6 +27,42 @@ class Standardize(nnx.Module):
     self.std[...] = jnp.asarray(np.where(np.asarray(std) > 1e-6, std, 1), jnp.float32)
 
 
+class StateToken(Standardize):
+  """The robot's state, standardised, as one token."""
+
+  def __init__(self, size: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
+    super().__init__(size)
+    self.project = nnx.Linear(size, width, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
+
+  def __call__(self, proprioception: Float[Array, '*b P']) -> Float[Array, '*b D']:
+    return self.project(super().__call__(proprioception))
+
+  def required(self, proprioception: Float[Array, '*b P'] | None) -> Float[Array, '*b D']:
+    """The token.
+
+    Raises:
+      ValueError: there is no proprioception.
+    """
+    if proprioception is None:
+      raise ValueError("this network looks at the robot's state: give proprioception, float32 "
+                       f'[{len(self.mean[...])}], at every step. In training: --pipeline.proprioception.')
+    return self(proprioception)
+
+  def set(self, mean: np.ndarray, std: np.ndarray) -> None:
+    size = len(self.mean[...])
+    if len(mean) != size:
+      raise ValueError(f'the proprioception of the data has {len(mean)} numbers, the network takes {size}: say '
+                       f'--model.proprioception-size {len(mean)}.')
+    super().set(mean, std)
+
+
+def check_proprioception(given: Any, leading: tuple[int, ...], size: int) -> None:
+  """Raises ValueError unless the robot's state is [*leading, size], or is not there where `size` is 0."""
+  found, expected = (None if given is None else tuple(given.shape)), ((*leading, size) if size else None)
+  if found != expected:
+    raise ValueError(f'proprioception has shape {found}, expected {expected}.')
+
+
 class BatchNorm(nnx.Module):
   """Batch normalisation over all axes but the last, as Keras does it.
 

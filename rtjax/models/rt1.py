@@ -17,7 +17,8 @@ RT-1-X (Open X-Embodiment 2023) is the same network with the settings of `RT1_X`
 of which TokenLearner makes 81 tokens, 15 frames, 512 bins, SwiGLU, and a mask that hides actions from everyone.
 
 Additions to the paper, all off by default, help small networks that are trained from scratch (docs/tabletop.md):
-`queried_tokens`, `waypoint_weight`, `standardize_embeddings`, `smoothing`, `decoding`, and dense stages of the encoder.
+`queried_tokens`, `proprioception_size`, `waypoint_weight`, `standardize_embeddings`, `smoothing`, `decoding`, and dense
+stages of the encoder.
 
 Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tokenizers/;
 google-deepmind/open_x_embodiment, models/rt1.py.
@@ -36,7 +37,7 @@ from jaxtyping import Array, Float, Int
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.efficientnet import EfficientNetConfig
-from rtjax.models.layers import Standardize
+from rtjax.models.layers import Standardize, StateToken, check_proprioception
 from rtjax.models.loss import LossTerms, action_loss
 from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.queried_tokens import QueriedTokens
@@ -71,6 +72,7 @@ class RT1Config:
     encoder: the EfficientNet.
     image_tokens: tokens that TokenLearner makes of a frame.
     queried_tokens: tokens of a frame besides these, which the instruction asks for (queried_tokens.py).
+    proprioception_size: P, numbers of the robot's state, which is one more token of a frame; 0 = it is not looked at.
     embedding_size: width of the instruction embedding.
     token_width: width of an image token.
     width, layers, heads, head_size: of the transformer.
@@ -91,6 +93,7 @@ class RT1Config:
   encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
   image_tokens: int = 8
   queried_tokens: int = 0
+  proprioception_size: int = 0
   embedding_size: int = 512
   token_width: int = 512
   width: int = 512
@@ -109,7 +112,6 @@ class RT1Config:
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
   views: ClassVar[int] = 1
-  proprioception_size: ClassVar[int] = 0
 
   def __post_init__(self) -> None:
     sizes = {name: getattr(self, name) for name in (
@@ -119,7 +121,7 @@ class RT1Config:
         raise ValueError(f'model.{name} is {value}, it must be at least 1.')
     if not 0 <= self.dropout < 1:
       raise ValueError(f'model.dropout is {self.dropout}, expected 0 (none) to below 1.')
-    for name in ('queried_tokens', 'waypoint_weight', 'smoothing'):
+    for name in ('queried_tokens', 'proprioception_size', 'waypoint_weight', 'smoothing'):
       if getattr(self, name) < 0:
         raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
 
@@ -131,7 +133,7 @@ class RT1Config:
   @property
   def frame_tokens(self) -> int:
     """N: tokens of one frame."""
-    return self.image_tokens + self.queried_tokens
+    return self.image_tokens + self.queried_tokens + (self.proprioception_size > 0)
 
   @property
   def step_tokens(self) -> int:
@@ -188,24 +190,29 @@ class RT1(nnx.Module):
   def __init__(self, config: RT1Config, *, rngs: nnx.Rngs):
     self.config = config
     self.tokenizer = ImageTokenizer(config, rngs=rngs)
+    self.state = StateToken(config.proprioception_size, config.token_width, dtype=jnp.dtype(config.dtype), rngs=rngs
+                            ) if config.proprioception_size else None
     self.transformer = Transformer(config.transformer, dtype=jnp.dtype(config.dtype), rngs=rngs)
     self.waypoint = WaypointHead(config.frame_tokens, config.token_width, dtype=jnp.dtype(config.dtype), rngs=rngs
                                  ) if config.waypoint_weight else None
 
-  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B T K V']:
+  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray,
+               proprioception: Array | np.ndarray | None = None) -> Float[Array, 'B T K V']:
     """Logits of every action token of every step, in inference mode.
 
     Args:
       images: uint8 [B, T, H, W, 3], as the camera gives them; resized and normalised here.
       embeddings: float32 [B, 512], one instruction for the window, or [B, T, 512].
+      proprioception: float32 [B, T, P] in the units of the training data, for a network that looks at it.
 
     Raises:
       ValueError: for shapes or types the network cannot take.
     """
-    self.check_inputs(images, embeddings)
-    return _compiled_apply(*nnx.split(self), jnp.asarray(images), jnp.asarray(embeddings))
+    self.check_inputs(images, embeddings, proprioception)
+    inputs = jax.tree.map(jnp.asarray, (images, embeddings, proprioception))
+    return _compiled_apply(*nnx.split(self), *inputs)
 
-  def check_inputs(self, images: Any, embeddings: Any) -> None:
+  def check_inputs(self, images: Any, embeddings: Any, proprioception: Any = None) -> None:
     c = self.config
     if images.ndim != 5 or images.shape[-1] != 3 or not 1 <= images.shape[1] <= c.window:
       raise ValueError(f'images has shape {images.shape}, expected [B, T, H, W, 3] with T from 1 to {c.window}.')
@@ -214,8 +221,9 @@ class RT1(nnx.Module):
     allowed = [(images.shape[0], c.embedding_size), (*images.shape[:2], c.embedding_size)]
     if tuple(embeddings.shape) not in allowed:
       raise ValueError(f'embeddings has shape {tuple(embeddings.shape)}, expected {allowed[0]} or {allowed[1]}.')
+    check_proprioception(proprioception, images.shape[:2], c.proprioception_size)
 
-  def apply(self, images: Array, embeddings: Array, train: bool = False,
+  def apply(self, images: Array, embeddings: Array, proprioception: Array | None = None, train: bool = False,
             rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
     """As `__call__`, in plain traceable code. In training, BatchNorm takes the batch's statistics and moves its own.
 
@@ -223,16 +231,22 @@ class RT1(nnx.Module):
       images: uint8, or float32 in 0..255 (augmented) [B, T, H, W, 3].
       rngs: stream `dropout`; None leaves dropout and drop connect out.
     """
-    return self.decode(self.tokens(images, embeddings, train, rngs), rngs)
+    return self.decode(self.tokens(images, embeddings, proprioception, train, rngs), rngs)
 
-  def tokens(self, images: Array, embeddings: Array, train: bool = False,
+  def tokens(self, images: Array, embeddings: Array, proprioception: Array | None = None, train: bool = False,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
     """The tokens of every frame; arguments as for `apply`."""
     batch, steps = images.shape[:2]
     if embeddings.ndim == 2:
       embeddings = jnp.broadcast_to(embeddings[:, None], (batch, steps, embeddings.shape[-1]))
     tokens = self.tokenizer(images.reshape(-1, *images.shape[2:]), embeddings.reshape(batch * steps, -1), train, rngs)
-    return tokens.reshape(batch, steps, *tokens.shape[1:])
+    return self._with_state(tokens.reshape(batch, steps, *tokens.shape[1:]), proprioception)
+
+  def _with_state(self, image_tokens: Float[Array, '*b N D'], proprioception: Array | None) -> Float[Array, '*b n D']:
+    """The image tokens of frames and, if there is one, their state token."""
+    if self.state is None:
+      return image_tokens
+    return jnp.concatenate([image_tokens, self.state.required(proprioception)[..., None, :]], -2)
 
   def decode(self, image_tokens: Float[Array, 'B T N D'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
     """Image tokens of a window to the logits of its action tokens."""
@@ -271,16 +285,17 @@ class RT1(nnx.Module):
     shape = (batch, c.window, c.frame_tokens, c.token_width)
     if c.padding == 'back':
       return History(jnp.zeros(shape, c.dtype), jnp.zeros(batch, jnp.int32))
-    blank = self.tokenizer(jnp.zeros((1, *c.image_size, 3), jnp.uint8), jnp.zeros((1, c.embedding_size)))
+    blank = self._with_state(self.tokenizer(jnp.zeros((1, *c.image_size, 3), jnp.uint8),
+                                            jnp.zeros((1, c.embedding_size))), jnp.zeros((1, c.proprioception_size)))
     return History(jnp.broadcast_to(blank[:, None], shape), jnp.zeros(batch, jnp.int32))
 
   def advance(self, history: History, images: Array, embeddings: Float[Array, 'B E'],
-              proprioception: None = None) -> tuple[History, Float[Array, 'B K V']]:
+              proprioception: Float[Array, 'B P'] | None = None) -> tuple[History, Float[Array, 'B K V']]:
     """Takes in one frame of each of B robots.
 
     Args:
       images: uint8 [B, H, W, 3].
-      proprioception: nothing that this network looks at.
+      proprioception: for a network that looks at it.
 
     Returns:
       The history with these frames, and the logits of the actions to take now.
@@ -288,7 +303,7 @@ class RT1(nnx.Module):
     last = self.config.window - 1
     slot = jnp.minimum(history.frames, last) if self.config.padding == 'back' else jnp.full_like(history.frames, last)
     full = (history.frames > last) | (self.config.padding == 'front')  # every frame moves one slot down
-    newest = self.tokenizer(images, embeddings)
+    newest = self._with_state(self.tokenizer(images, embeddings), proprioception)
     here = (jnp.arange(last + 1) == slot[:, None])[:, :, None, None]
     kept = jnp.where(full[:, None, None, None], jnp.roll(history.tokens, -1, 1), history.tokens)
     tokens = jnp.where(here, newest[:, None], kept)
@@ -300,10 +315,10 @@ class RT1(nnx.Module):
     Args:
       batch: `images`, `embeddings`, `actions` [B, T, F, A] and `mask` [B, T, F], which leaves out padding; for
         distillation also `targets` [B, T, F, K, V], probabilities to learn in place of the recorded tokens; where
-        the waypoints count `waypoints` [B, T, 3] and `frames` [B, T].
+        the waypoints count `waypoints` [B, T, 3] and `frames` [B, T]; with a state token `proprioception` [B, T, P].
       train: with batch statistics, dropout (given `rngs`) and only the cheap metrics.
     """
-    tokens = self.tokens(batch['images'], batch['embeddings'], train, rngs)
+    tokens = self.tokens(batch['images'], batch['embeddings'], batch.get('proprioception'), train, rngs)
     terms = self.judge(self.decode(tokens, rngs), batch, train)
     return terms if self.waypoint is None else self._add_waypoints(terms, tokens, batch)
 
@@ -329,6 +344,8 @@ class RT1(nnx.Module):
       mean, std = moments('embedding')
       # One number scales all: a dimension that hardly ever differs from 0 would else drown the others.
       self.tokenizer.embedding.set(mean, np.full_like(std, np.sqrt(np.mean(np.square(std)))))
+    if self.state is not None:
+      self.state.set(*moments('proprioception'))
     if self.waypoint is not None:
       self.waypoint.standardize(*moments('proprioception'))
 
@@ -346,5 +363,5 @@ class RT1(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_apply(graphdef: nnx.GraphDef, state: Any, images: Array, embeddings: Array) -> Array:
-  return nnx.merge(graphdef, state).apply(images, embeddings)
+def _compiled_apply(graphdef: nnx.GraphDef, state: Any, *inputs: Any) -> Array:
+  return nnx.merge(graphdef, state).apply(*inputs)

@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.efficientnet import EfficientNetConfig
-from rtjax.models.layers import Standardize
+from rtjax.models.layers import StateToken
 from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
 from rtjax.models.picture_encoder import PictureEncoder
 from rtjax.models.post_norm import PostNormLayer, glorot
@@ -128,17 +128,6 @@ class History(NamedTuple):
   steps: Int[Array, ' B']
 
 
-class StateToken(Standardize):
-  """The robot's state, standardised, as one token."""
-
-  def __init__(self, size: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    super().__init__(size)
-    self.project = nnx.Linear(size, width, kernel_init=glorot, dtype=dtype, rngs=rngs)
-
-  def __call__(self, proprioception: Float[Array, 'B P']) -> Float[Array, 'B D']:
-    return self.project(super().__call__(proprioception))
-
-
 class RT1Multiview(nnx.Module):
   """See the module's docstring. Calling it runs inference, compiled; `apply` is the same without, and for training."""
 
@@ -218,7 +207,7 @@ class RT1Multiview(nnx.Module):
     return features.reshape(batch, steps, -1, features.shape[-1])
 
   def decode(self, picture_tokens: Float[Array, 'B T N D'], embeddings: Float[Array, 'B E'],
-             proprioception: Float[Array, 'B P'], frames: Array | None = None,
+             proprioception: Float[Array, 'B P'] | None, frames: Array | None = None,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K bins']:
     """Picture tokens of a window, and the newest step's instruction and state, to the logits of its action."""
     visible = None if frames is None else self.visible(frames)
@@ -227,10 +216,10 @@ class RT1Multiview(nnx.Module):
     return self.read(self.decode_learned(learned, rngs))[:, None]
 
   def sequence(self, picture_tokens: Float[Array, 'B T N D'], embeddings: Float[Array, 'B E'],
-               proprioception: Float[Array, 'B P']) -> Float[Array, 'B n D']:
+               proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B n D']:
     """Pictures, language, state, each with its position. Fewer steps than the window's take its newest places."""
     batch, _, _, width = picture_tokens.shape
-    others = jnp.stack([self.language(embeddings), self.state(proprioception)], 1)
+    others = jnp.stack([self.language(embeddings), self.state.required(proprioception)], 1)
     tokens = jnp.concatenate([picture_tokens.reshape(batch, -1, width), others], 1)
     return tokens + self.position[-tokens.shape[1]:].astype(tokens.dtype)
 
@@ -279,9 +268,6 @@ class RT1Multiview(nnx.Module):
     Raises:
       ValueError: without proprioception.
     """
-    if proprioception is None:
-      raise ValueError(f'this network looks at the robot\'s state: give proprioception, float32 '
-                       f'[{self.config.proprioception_size}], at every step.')
     newest = self.picture_tokens(images[:, None], embeddings[:, None])
     tokens = jnp.concatenate([history.tokens, newest], 1)
     frames = history.steps[:, None] >= np.arange(self.config.window)[::-1]  # by age
@@ -319,12 +305,7 @@ class RT1Multiview(nnx.Module):
     Raises:
       ValueError: if the data has another number of them than the network.
     """
-    size = self.config.proprioception_size
-    mean, std = moments('proprioception')
-    if len(mean) != size:
-      raise ValueError(f'the proprioception of the data has {len(mean)} numbers, the network takes {size}: say '
-                       f'--model.proprioception-size {len(mean)}.')
-    self.state.set(mean, std)
+    self.state.set(*moments('proprioception'))
 
 
 @functools.partial(jax.jit, static_argnums=0)

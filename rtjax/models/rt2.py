@@ -3,7 +3,7 @@
     pictures [B, T, H, W, 3]  ->  vision transformer, projection  ->  [B, T * N, D]   N tokens of each frame
     prompt   [B, L]           ->  embedding                       ->  [B, L, D]       filled up with padding
 
-    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL    everyone sees all that is there
+    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL [s]    everyone sees all that is there
                                      |
     decoder, causal, sees all of that and what it has said:
       act = 'heads'     q1 ... qK     learned queries, in one pass; head k of V bins reads qk
@@ -12,6 +12,8 @@
 
 What it is asked is told by the prompt alone (rtjax/prompts.py). A policy's "embedding" of an instruction is the ids of
 the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers and exports need no second kind.
+
+The state token s is an addition to the paper: `proprioception_size` numbers of the robot's state, none by default.
 
 Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
 """
@@ -30,6 +32,7 @@ from rtjax import actions, prompts
 from rtjax.actions import ActionSpec
 from rtjax.models import decoding, lora, rt2_loss
 from rtjax.models.decoding import END
+from rtjax.models.layers import StateToken, check_proprioception
 from rtjax.models.lora import LoraConfig
 from rtjax.models.loss import LossTerms
 from rtjax.models.rt2_loss import newest_prompt
@@ -66,6 +69,7 @@ class RT2Config:
     action_spec: what it acts with.
     act: whether an action is read by classification heads or said as text.
     window: T, frames it sees; the paper's sees one.
+    proprioception_size: P, numbers of the robot's state, one more token beside its pictures; 0 = it is not looked at.
     prompt_length: L, tokens of a prompt, its end included.
     answer_length: M, the most tokens of an answer, its end included.
     vision: the picture encoder.
@@ -81,6 +85,7 @@ class RT2Config:
   action_spec: ActionSpec = actions.ARM_7D
   act: Literal['heads', 'text'] = 'heads'
   window: int = 1
+  proprioception_size: int = 0
   prompt_length: int = 64
   answer_length: int = 64
   vision: ViTConfig | SigLIPConfig = ViTConfig()  # noqa: RUF009 (frozen)
@@ -95,13 +100,12 @@ class RT2Config:
   remat: bool = False
 
   views: ClassVar[int] = 1
-  proprioception_size: ClassVar[int] = 0
   horizon: ClassVar[int] = 1
   padding: ClassVar[Literal['back', 'front']] = 'front'
   # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
   partitions: ClassVar[dict[str, str]] = {
-      'decoder': r'^(text/decoder/|text/token_head/|queries|heads)',
-      'lora': r'/lora_[ab]$|^queries|^heads'}
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|state/)',
+      'lora': r'/lora_[ab]$|^queries|^heads|^state/'}
 
   def __post_init__(self) -> None:
     for part in ('vision', 'text'):
@@ -112,7 +116,7 @@ class RT2Config:
         raise ValueError(f'model.{name} is {getattr(self, name)}, it must be at least 1.')
     if not 0 <= self.label_smoothing < 1:
       raise ValueError(f'model.label_smoothing is {self.label_smoothing}, expected 0 (none) to below 1, such as 0.1.')
-    for name in ('smoothing', 'waypoint_weight'):
+    for name in ('proprioception_size', 'smoothing', 'waypoint_weight'):
       if getattr(self, name) < 0:
         raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
     if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):
@@ -154,6 +158,7 @@ class RT2(nnx.Module):
     self.projection = nnx.Linear(c.vision.width, width, dtype=dtype, rngs=rngs)
     self.text = T5(c.text, rngs=rngs)
     normal = nnx.initializers.normal
+    self.state = StateToken(c.proprioception_size, width, dtype=dtype, rngs=rngs) if c.proprioception_size else None
     if c.window > 1:
       self.age = nnx.Param(normal(0.02)(rngs.params(), (c.window, width)))
     if c.act == 'heads':
@@ -164,20 +169,23 @@ class RT2(nnx.Module):
     lora.adapt(self, c.lora, rngs=rngs)
     self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
-  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray) -> Float[Array, 'B 1 K V']:
+  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray,
+               proprioception: Array | np.ndarray | None = None) -> Float[Array, 'B 1 K V']:
     """Logits of the action tokens of the newest frame, in inference mode.
 
     Args:
       images: uint8 [B, T, H, W, 3], as the camera gives them; resized and normalised here.
       embeddings: the prompt's ids, float32 or integers [B, L] or [B, T, L], of which the newest counts.
+      proprioception: float32 [B, T, P], of which the newest counts, for a network that looks at it.
 
     Raises:
       ValueError: for shapes, types or ids the network cannot take.
     """
-    self.check_inputs(images, embeddings)
-    return _compiled_apply(*nnx.split(self), jnp.asarray(images), jnp.asarray(embeddings))
+    self.check_inputs(images, embeddings, proprioception)
+    inputs = jax.tree.map(jnp.asarray, (images, embeddings, proprioception))
+    return _compiled_apply(*nnx.split(self), *inputs)
 
-  def check_inputs(self, images: Any, embeddings: Any) -> None:
+  def check_inputs(self, images: Any, embeddings: Any, proprioception: Any = None) -> None:
     c, (batch, *_) = self.config, images.shape
     if images.ndim != 5 or images.shape[-1] != 3 or not 1 <= images.shape[1] <= c.window or 0 in images.shape:
       raise ValueError(f'images has shape {images.shape}, expected [B, T, H, W, 3] with T from 1 to {c.window}.')
@@ -191,8 +199,10 @@ class RT2(nnx.Module):
     if not np.array_equal(ids, np.floor(ids)) or ids.min() < 0 or ids.max() >= c.text.vocab_size:
       raise ValueError(f'embeddings holds numbers from {ids.min()} to {ids.max()}, expected token ids: whole numbers '
                        f'from 0 to {c.text.vocab_size - 1}.')
+    check_proprioception(proprioception, images.shape[:2], c.proprioception_size)
 
-  def apply(self, images: Array, embeddings: Array, frames: Bool[Array, 'B T'] | None = None, train: bool = False,
+  def apply(self, images: Array, embeddings: Array, proprioception: Array | None = None,
+            frames: Bool[Array, 'B T'] | None = None, train: bool = False,
             rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
     """As `__call__`, in plain traceable code.
 
@@ -201,8 +211,17 @@ class RT2(nnx.Module):
       frames: which of them are there; None: all.
       rngs: stream `dropout`; None leaves dropout out.
     """
-    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs)
+    state = None if proprioception is None else proprioception[:, -1]
+    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs, self.told(state))
     return self.act(context, rngs)[:, None]
+
+  def told(self, proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B D'] | None:
+    """The state token, of a network that has one.
+
+    Raises:
+      ValueError: without proprioception.
+    """
+    return None if self.state is None else self.state.required(proprioception)
 
   def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
     """The visual tokens of each frame."""
@@ -211,8 +230,8 @@ class RT2(nnx.Module):
     return tokens.reshape(*images.shape[:-3], *tokens.shape[1:])
 
   def context(self, visual: Float[Array, 'B T N D'], frames: Bool[Array, 'B T'] | None, prompts: Int[Array, 'B L'],
-              rngs: nnx.Rngs | None = None) -> Context:
-    """The encoder's view of frames, the newest last, and a prompt."""
+              rngs: nnx.Rngs | None = None, state: Float[Array, 'B D'] | None = None) -> Context:
+    """The encoder's view of frames, the newest last, a prompt, and perhaps a state token."""
     batch, steps, count, width = visual.shape
     if self.config.window > 1:
       visual = visual + self.age[...][-steps:, None].astype(visual.dtype)
@@ -220,6 +239,9 @@ class RT2(nnx.Module):
     there = jnp.ones((batch, steps), bool) if frames is None else frames
     mask = jnp.concatenate([jnp.repeat(there, count, axis=1), prompts != PAD], 1)
     sequence = jnp.concatenate([visual.reshape(batch, steps * count, width), words.astype(visual.dtype)], 1)
+    if state is not None:
+      sequence = jnp.concatenate([sequence, state[:, None].astype(sequence.dtype)], 1)
+      mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
     return Context(self.text.encode(sequence, mask, rngs), mask)
 
   def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
@@ -244,19 +266,19 @@ class RT2(nnx.Module):
     return History(tokens, jnp.zeros(batch, jnp.int32))
 
   def advance(self, history: History, images: Array, embeddings: Float[Array, 'B L'],
-              proprioception: None = None) -> tuple[History, Float[Array, 'B K V']]:
+              proprioception: Float[Array, 'B P'] | None = None) -> tuple[History, Float[Array, 'B K V']]:
     """Takes in one frame of each of B robots.
 
     Args:
       images: uint8 [B, H, W, 3].
-      proprioception: nothing that this network looks at.
+      proprioception: for a network that looks at it.
 
     Returns:
       The history with these frames, and the logits of the action to take now.
     """
     tokens = jnp.concatenate([history.tokens, self.see(images[:, None])], 1)
     frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings)))
+    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings), state=self.told(proprioception)))
     return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
 
   def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
@@ -320,7 +342,8 @@ class RT2(nnx.Module):
 
     Args:
       batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
-        newest frame's count, and with `waypoint_weight` also `waypoints` [B, T, 3]; of language, `text_images`
+        newest frame's count, with `waypoint_weight` also `waypoints` [B, T, 3], with a state
+        token `proprioception` [B, T, P]; of language, `text_images`
         [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds` [b] and `text_weights` [b, M], what
         each token's loss is multiplied by (training/cotrain.py).
       train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
@@ -334,7 +357,9 @@ class RT2(nnx.Module):
     return LossTerms(sum((part.total for part in parts), jnp.float32(0)), parts[0].weight, metrics)
 
   def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
-    """Keeps what the waypoints need of the training data's statistics; see RT1.standardize."""
+    """Keeps what it needs of the training data's statistics; see RT1.standardize."""
+    if self.state is not None:
+      self.state.set(*moments('proprioception'))
     if self.waypoint is not None:
       self.waypoint.standardize(*moments('proprioception'))
 
@@ -355,8 +380,8 @@ class RT2(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_apply(graphdef: nnx.GraphDef, state: Any, images: Array, embeddings: Array) -> Array:
-  return nnx.merge(graphdef, state).apply(images, embeddings)
+def _compiled_apply(graphdef: nnx.GraphDef, state: Any, *inputs: Any) -> Array:
+  return nnx.merge(graphdef, state).apply(*inputs)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=('length', 'temperature', 'top_k'))

@@ -24,7 +24,10 @@ def newest_prompt(embeddings: Array) -> Int[Array, 'B L']:
 def of_actions(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
   """The newest frame's action; one counts as one, of however many tokens. See RT2.loss."""
   c = model.config
-  context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs)
+  states = batch.get('proprioception')
+  state = model.told(None if states is None else states[:, -1])
+  context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs,
+                          state)
   terms = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
   terms.metrics.pop('accuracy_per_step', None)  # there is but one
   count = jnp.sum(batch['mask'][:, -1].astype(jnp.float32))

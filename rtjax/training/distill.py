@@ -47,7 +47,8 @@ def soften(batch: Batch, teacher: Tree, *, graphdef: nnx.GraphDef, weight: float
   model = merge(graphdef, *teacher)
   spec = model.config.action_spec
   labels = jax.nn.one_hot(spec.tokenize(batch['actions']), spec.vocab_size)
-  found = jax.nn.softmax(model.apply(batch['images'], batch['embeddings'])).reshape(labels.shape)
+  logits = model.apply(batch['images'], batch['embeddings'], batch.get('proprioception'))
+  found = jax.nn.softmax(logits).reshape(labels.shape)
   return batch | {'targets': jax.lax.stop_gradient((1 - weight) * labels + jnp.float32(weight) * found)}
 
 

@@ -125,10 +125,20 @@ def test_flip_mirrors_waypoints():
     np.testing.assert_array_equal(out['waypoints'][i], batch['waypoints'][i] * np.array([1, y, 1], np.float32))
 
 
-def test_flip_refuses_proprioception():
+def test_flip_mirrors_proprioception_as_told():
+  signs = (1, -1, 1, -1, 1, -1, 1)
+  batch = make_batch(size=16) | {'proprioception': np.random.default_rng(0).normal(size=(16, 3, 7)).astype(np.float32)}
+  out = run(batch, jax.random.key(1), dataclasses.replace(OFF, flip=True, flip_proprioception=signs))
+  for i, (a, b) in enumerate(zip(out['images'], batch['images'], strict=True)):
+    sign = 1 if np.array_equal(a, b) else np.array(signs, np.float32)
+    np.testing.assert_array_equal(out['proprioception'][i], batch['proprioception'][i] * sign)
+
+
+@pytest.mark.parametrize('signs', [(), (1, -1, 1)])
+def test_flip_refuses_proprioception_of_which_it_was_not_told(signs):
   batch = make_batch() | {'proprioception': np.zeros((4, 3, 7), np.float32)}
-  with pytest.raises(ValueError, match='flip is on, but the batch has proprioception'):
-    augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True), SPEC)
+  with pytest.raises(ValueError, match=f'7 numbers of proprioception, but flip_proprioception says how {len(signs)}'):
+    augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True, flip_proprioception=signs), SPEC)
 
 
 def make_views(views=3):

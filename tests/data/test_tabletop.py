@@ -14,6 +14,7 @@ pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 from rtjax import actions
 from rtjax.data import adapters, catalog
+from rtjax.data.chunks import Chunks
 from rtjax.data.config import DataConfig
 from rtjax.data.dataset_statistics import statistics
 from rtjax.envs.tabletop import splits
@@ -48,8 +49,9 @@ def folder(tmp_path_factory):
 
 def built(cls, tmp_path, episodes, **settings):
   """The dataset that `cls` makes of raw episodes."""
-  demonstrations.chunk_file(tmp_path, 0).write_bytes(pickle.dumps(episodes))
-  builder = cls(raw=tmp_path, recipe=RECIPE, spans={'train': (0, len(episodes))}, data_dir=tmp_path, **settings)
+  raw = Chunks(tmp_path, demonstrations.CHUNK)
+  raw.write(0, episodes)
+  builder = cls(raw=raw, recipe=RECIPE, spans={'train': (0, len(episodes))}, data_dir=tmp_path, **settings)
   builder.download_and_prepare(download_dir=tmp_path)
   return builder
 
@@ -139,9 +141,16 @@ def test_disturbances():
   executed = np.array([disturb(action) for _ in range(5000)])
   assert not actions.ARM_7D.clipped(executed).any()
   assert 0.003 < (executed[:, 6] == 1).mean() < 0.010
-  off = np.abs(executed[:, :3] - action[:3]).max(1)
-  assert 0.04 < (off > 0.015).mean() < 0.12  # pushes
+  off = np.abs(executed[:, :2] - action[:2]).max(1)
+  assert 0.03 < (off > 0.015).mean() < 0.12  # pushes
   assert 0.002 < np.median(off) < 0.008
+  action[6] = 1
+  opening = np.array([disturb(action) for _ in range(5000)])
+  grasps = opening[:, 6] == 0
+  assert 0.06 < grasps.mean() < 0.15 and opening[grasps, 2].mean() > 0.02
+  assert abs(opening[~grasps, 2].mean()) < 0.002
+  begins = np.flatnonzero(np.diff(grasps.astype(int)) == 1)
+  assert np.diff(np.append(begins, len(grasps))).min() >= 2
 
 
 def test_failures_are_kept_apart_and_marked(tmp_path):
@@ -160,14 +169,23 @@ def test_failures_are_kept_apart_and_marked(tmp_path):
 def test_six_cameras(tmp_path):
   recipe = demonstrations.Recipe(seed=3, image_size=(16, 16), multiview=True)
   episode = demonstrations.Recorder(recipe).record(0)
-  demonstrations.chunk_file(tmp_path, 0).write_bytes(pickle.dumps([episode]))
-  builder = builders.Builder(raw=tmp_path, recipe=recipe, spans={'train': (0, 1)}, data_dir=tmp_path)
+  raw = Chunks(tmp_path, demonstrations.CHUNK)
+  raw.write(0, [episode])
+  builder = builders.Builder(raw=raw, recipe=recipe, spans={'train': (0, 1)}, data_dir=tmp_path)
   builder.download_and_prepare(download_dir=tmp_path)
   (steps,) = rlds_episodes.read(builder.data_dir, 'train')
   adapter = adapters.get('tabletop')
   cameras = [adapter.camera(view) for view in ('image', *adapter.views)]
   first = [adapters.feature(steps, camera)[0] for camera in cameras]
   assert len(set(first)) == 6 and first == [episode['steps'][0]['observation'][c.split('/')[1]] for c in cameras]
+
+
+def test_the_front_camera_alone(tmp_path):
+  with_wrist, without = (demonstrations.Recorder(dataclasses.replace(RECIPE, wrist=wrist)).record(0)
+                         for wrist in (True, False))
+  pictures = [step['observation']['image'] for step in without['steps']]
+  assert pictures == [step['observation']['image'] for step in with_wrist['steps']]
+  assert set(without['steps'][0]['observation']) == {'image', 'state'}
 
 
 def test_outcome_in_words(tmp_path):
@@ -181,11 +199,11 @@ def test_outcome_in_words(tmp_path):
 
 def test_goes_on_where_it_was(folder, tmp_path):
   """A finished part is not recorded again, a half-written one is, and the dataset is that of one uninterrupted run."""
-  raw = tmp_path / 'tabletop.raw'
-  raw.mkdir()
-  demonstrations.write_chunk(RECIPE, str(raw), 0, 6)
-  kept = demonstrations.chunk_file(raw, 0)
-  (raw / f'{demonstrations.chunk_file(raw, 6).stem}.partial').write_bytes(b'half')
+  raw = Chunks(tmp_path / 'tabletop.raw', demonstrations.CHUNK)
+  raw.folder.mkdir()
+  raw.write(0, demonstrations.record(RECIPE, 0, 6))
+  kept = raw.path(0)
+  raw.path(6).with_suffix('.partial').write_bytes(b'half')
   os.utime(kept, (1, 1))
   script = ('import sys; sys.path.insert(0, {folder!r}); import demonstrations, generate, pathlib, os\n'
             'generate.shutil.rmtree = lambda *a, **k: None\n'
@@ -208,7 +226,7 @@ def test_another_recipe_is_refused(folder, tmp_path):
   (tmp_path / 'tabletop.raw').mkdir()
   (tmp_path / 'tabletop.raw/recipe.json').write_text(json.dumps({'seed': 99}))
   done = generate(tmp_path)
-  assert done.returncode != 0 and 'of another recipe' in done.stderr
+  assert done.returncode != 0 and 'made by another recipe' in done.stderr
 
 
 def test_a_complete_dataset_is_left_as_it_is(folder):

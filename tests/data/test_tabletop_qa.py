@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
+from rtjax.data.chunks import Chunks
 from rtjax.envs.tabletop import textures
 from rtjax.envs.tabletop.categories import CATEGORIES, Category
 from rtjax.envs.tabletop.layout import Episode
@@ -53,7 +54,7 @@ def plain():
 
 @pytest.fixture(scope='module')
 def many():
-  return list(examples.examples(RECIPE, 0, 60))
+  return examples.examples(RECIPE, 0, 60)
 
 
 def test_what_is_seen(plain):
@@ -162,11 +163,11 @@ def test_captions_are_so_and_the_wrong_ones_are_not(plain):
 
 
 def test_pictures_and_questions_depend_on_seed_and_number_alone(many):
-  again = list(examples.examples(RECIPE, 0, 3))
+  again = examples.examples(RECIPE, 0, 3)
   assert pickle.dumps(again) == pickle.dumps(many[:3])
   other = scenes.Camera(RECIPE).take(7)[0]
   np.testing.assert_array_equal(other, scenes.Camera(RECIPE).take(7)[0])
-  assert next(examples.examples(scenes.Recipe(6, (64, 64)), 0, 1))['image'] != many[0]['image']
+  assert examples.examples(scenes.Recipe(6, (64, 64)), 0, 1)[0]['image'] != many[0]['image']
 
 
 def test_it_covers_what_the_robot_data_lacks(many):
@@ -208,10 +209,10 @@ def test_the_command(tmp_path):
   """Interrupted after its first part, it goes on; what it writes is what the pipeline reads."""
   pytest.importorskip('tensorflow', reason="needs the extra 'data'")
   from rtjax.data.image_text_sources import open_source
-  (tmp_path / 'tabletop_qa.raw').mkdir()
-  small = scenes.Recipe(3, (48, 64))
-  examples.write_chunk(small, str(tmp_path / 'tabletop_qa.raw'), 0, 6)
-  before = examples.read_chunk(tmp_path / 'tabletop_qa.raw', 0)
+  raw = Chunks(tmp_path / 'tabletop_qa.raw', examples.CHUNK)
+  raw.folder.mkdir()
+  before = examples.examples(scenes.Recipe(3, (48, 64)), 0, 6)
+  raw.write(0, before)
   command = [sys.executable, FOLDER / 'generate.py', '--out', tmp_path, '--pictures', '6', '--seed', '3',
              '--image-size', '48', '64']
   done = subprocess.run(command, capture_output=True, text=True)
@@ -226,4 +227,6 @@ def test_the_command(tmp_path):
   assert open_source(str(tmp_path / 'tabletop_qa'), 'val').num_episodes == 1
   assert source._builder.info.metadata['renderer'] == 'rays' and source._builder.info.metadata['seed'] == 3
   again = subprocess.run(command, capture_output=True, text=True)
-  assert again.returncode != 0 and 'exists already' in again.stderr
+  assert again.returncode == 0 and 'is complete already' in again.stdout
+  other = subprocess.run([*command, '--seed', '4'], capture_output=True, text=True)
+  assert other.returncode != 0 and 'exists already and was made otherwise' in other.stderr

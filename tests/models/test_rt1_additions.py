@@ -19,13 +19,15 @@ from rtjax.training import initialize, state
 
 DENSE = EfficientNetConfig(width=0.2, depth=0.2, head=160, stages=(
     Stage(3, 1, 48, 1, 2, dense=True), Stage(3, 2, 48, 1, 1, dense=True)))
-ALL = dataclasses.replace(TINY, queried_tokens=2, standardize_embeddings=True, waypoint_weight=10.0, smoothing=2.0,
-                          decoding='mean', encoder=DENSE)
+ALL = dataclasses.replace(TINY, queried_tokens=2, proprioception_size=7, standardize_embeddings=True,
+                          waypoint_weight=10.0, smoothing=2.0, decoding='mean', encoder=DENSE)
 
 
 def batch_of(config, size=3):
   random = np.random.default_rng(5)
-  return tiny_batch(config, size) | {'waypoints': random.normal(size=(size, config.window, 3)).astype(np.float32)}
+  shape = size, config.window
+  return tiny_batch(config, size) | {'waypoints': random.normal(size=(*shape, 3)).astype(np.float32),
+                                     'proprioception': random.normal(size=(*shape, 7)).astype(np.float32)}
 
 
 @functools.cache
@@ -50,7 +52,8 @@ def gradients():
 def test_off_by_default():
   params = nnx.state(models.abstract(RT1Config()))
   names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(params)]
-  assert not [name for name in names if any(part in name for part in ('queried', 'waypoint', 'embedding', 'conv/norm'))]
+  additions = 'queried', 'state/', 'waypoint', 'embedding', 'conv/norm'
+  assert not [name for name in names if any(part in name for part in additions)]
   assert configs.get('rt1').model == RT1Config()
 
 
@@ -66,7 +69,7 @@ def test_a_batch_with_waypoints_changes_nothing_where_they_do_not_count():
 
 
 @pytest.mark.parametrize('part', ['tokenizer/queried/query/kernel', 'tokenizer/queried/coordinates/kernel',
-                                  'waypoint/linear/kernel', 'tokenizer/encoder/blocks/0/conv',
+                                  'state/project/kernel', 'waypoint/linear/kernel', 'tokenizer/encoder/blocks/0/conv',
                                   'tokenizer/encoder/blocks/1/film/mult/kernel', 'tokenizer/film/add/kernel'])
 def test_the_gradient_reaches(gradients, part):
   assert gradients[part] > 1e-7
@@ -108,12 +111,12 @@ def test_waypoints_add_their_mean_squared_error():
   batch['frames'][0, :2] = batch['mask'][0, :2] = False
   batch['waypoints'][0, :2] = 1e6
   model = models.from_values(ALL, parameters.named(built(ALL)))
-  mean, std = np.array([1.0, 2, 3, 9]), np.array([0.5, 1, 2, 9])
+  mean, std = np.array([1.0, 2, 3, 9, 9, 9, 9]), np.array([0.5, 1, 2, 9, 9, 9, 9])
   model.standardize(lambda name: (mean, std) if name == 'proprioception' else (np.zeros(512), np.ones(512)))
   batch = jax.tree.map(jnp.asarray, batch)
   terms = model.loss(batch, train=False)
-  plain = model.judge(model.apply(batch['images'], batch['embeddings']), batch, False)
-  tokens = model.tokens(batch['images'], batch['embeddings'])
+  tokens = model.tokens(batch['images'], batch['embeddings'], batch['proprioception'])
+  plain = model.judge(model.decode(tokens), batch, False)
   found = np.asarray(model.waypoint.linear(tokens.reshape(3, ALL.window, -1)))
   missed = (found - (np.asarray(batch['waypoints']) - mean[:3]) / std[:3])[np.asarray(batch['frames'])]
   np.testing.assert_allclose(terms.total / terms.weight,
@@ -122,7 +125,7 @@ def test_waypoints_add_their_mean_squared_error():
   assert count == batch['frames'].sum()
   np.testing.assert_allclose(total / count, np.linalg.norm(missed * std[:3], axis=-1).mean(), rtol=1e-4)
   with pytest.raises(ValueError, match=r"no 'waypoints'.*--pipeline\.waypoints"):
-    model.loss(jax.tree.map(jnp.asarray, tiny_batch(ALL, 1)), train=False)
+    model.loss({name: array for name, array in batch.items() if name != 'waypoints'}, train=False)
 
 
 def test_instruction_embeddings_are_centred_and_scaled_by_one_number():
@@ -179,12 +182,49 @@ def test_mean_of_the_bins():
   np.testing.assert_array_equal(actions.ARM_7D.decode(random), actions.ARM_7D.detokenize(random.argmax(-1)))
 
 
+def test_the_state_token_is_the_last_of_its_frame():
+  model, batch = nnx.clone(built(ALL)), batch_of(ALL, 2)
+  mean, std = np.arange(7.0), np.arange(7) + 0.5
+  model.state.set(mean, std)
+  images, embeddings, states = (jnp.asarray(batch[name]) for name in ('images', 'embeddings', 'proprioception'))
+  tokens = np.asarray(model.tokens(images, embeddings, states))
+  weights, bias = np.asarray(model.state.project.kernel[...]), np.asarray(model.state.project.bias[...])
+  np.testing.assert_allclose(tokens[:, :, -1], (states - mean) / std @ weights + bias, atol=1e-5)
+  np.testing.assert_array_equal(tokens[:, :, :-1], model.tokens(images, embeddings, states + 1)[:, :, :-1])
+
+
+def test_the_state_is_asked_for_by_shape():
+  batch = jax.tree.map(jnp.asarray, batch_of(ALL, 2))
+  inputs = batch['images'], batch['embeddings']
+  with pytest.raises(ValueError, match='proprioception has shape None, expected'):
+    built(ALL)(*inputs)
+  with pytest.raises(ValueError, match='expected None'):
+    built(TINY)(*inputs, batch['proprioception'])
+  with pytest.raises(ValueError, match=r"looks at the robot's state.*--pipeline.proprioception"):
+    built(ALL).loss({k: v for k, v in batch.items() if k != 'proprioception'}, train=False)
+  with pytest.raises(ValueError, match=r'has 3 numbers, the network takes 7: say --model\.proprioception-size 3'):
+    built(ALL).standardize(lambda name: (np.zeros(3),) * 2 if name == 'proprioception' else (np.zeros(512),) * 2)
+
+
+@pytest.mark.parametrize('padding', ['back', 'front'])
+def test_policy_with_the_robots_state_equals_the_window(padding):
+  config = dataclasses.replace(ALL, padding=padding)
+  model, batch = build(config, rngs=nnx.Rngs(0)), batch_of(config, 1)
+  policy = Policy(model)
+  policy.reset(embedding=batch['embeddings'][0, 0])
+  steps = [policy.step(batch['images'][0, t], proprioception=batch['proprioception'][0, t])
+           for t in range(config.window)]
+  whole = model(batch['images'], batch['embeddings'][:, 0], batch['proprioception'])
+  np.testing.assert_allclose(steps[-1].logits, np.asarray(whole)[0, -1], atol=1e-4)
+
+
 def test_policy_acts_by_the_mean_and_tells_the_likeliest_tokens():
   policy = Policy(built(ALL))
-  batch = tiny_batch(ALL, 1)
+  batch = batch_of(ALL, 1)
   policy.reset(embedding=batch['embeddings'][0, 0])
-  out = policy.step(batch['images'][0, 0])
-  logits = np.asarray(built(ALL)(batch['images'][:, :1], batch['embeddings'][:, 0]))[0, 0]
+  out = policy.step(batch['images'][0, 0], proprioception=batch['proprioception'][0, 0])
+  first = (batch[name][:, :1] for name in ('images', 'embeddings', 'proprioception'))
+  logits = np.asarray(built(ALL)(*first))[0, 0]
   np.testing.assert_allclose(out.plan[0], ALL.action_spec.decode(logits, 'mean'), atol=1e-5)
   np.testing.assert_array_equal(out.tokens, out.logits.argmax(-1))
   share = np.asarray(jax.nn.softmax(out.logits[0]))

@@ -109,25 +109,44 @@ def test_what_stands_in_place_of_frames_that_are_not_there_changes_nothing():
   frames = np.array([[False, False, True], [False, True, True]])
   prompts, images, frames = (jnp.asarray(array) for array in (batch['embeddings'], batch['images'], frames))
   black = jnp.where(frames[..., None, None, None], images, 0)
-  np.testing.assert_array_equal(model.apply(black, prompts, frames), model.apply(images, prompts, frames))
+  np.testing.assert_array_equal(model.apply(black, prompts, frames=frames), model.apply(images, prompts, frames=frames))
   assert np.abs(model.apply(black, prompts) - model.apply(images, prompts)).max() > 1e-3
 
 
 @BOTH
-@pytest.mark.parametrize('window', [1, 3])
-def test_a_policy_sees_what_training_shows(config, window):
-  config = dataclasses.replace(config, window=window)
+@pytest.mark.parametrize('window, size', [(1, 0), (3, 0), (3, 5)])
+def test_a_policy_sees_what_training_shows(config, window, size):
+  config = dataclasses.replace(config, window=window, proprioception_size=size)
   model, batch = built(config), tiny_rt2.robot_batch(dataclasses.replace(config, window=5), 2)
   images, prompts = batch['images'], jnp.asarray(batch['embeddings'])
   history = model.empty_history(2)
   for step in range(5):
-    history, logits = model.advance(history, jnp.asarray(images[:, step]), prompts)
+    state = jnp.full((2, size), step / 4) if size else None
+    history, logits = model.advance(history, jnp.asarray(images[:, step]), prompts, state)
     first = max(0, step + 1 - window)
     missing = window - (step + 1 - first)
     padded = np.pad(images[:, first:step + 1], ((0, 0), (missing, 0), *[(0, 0)] * 3))
     frames = jnp.broadcast_to(jnp.arange(window) >= missing, (2, window))
-    expected = model.apply(jnp.asarray(padded), prompts, frames)[:, 0]
+    states = state if state is None else jnp.repeat(state[:, None], window, 1)
+    expected = model.apply(jnp.asarray(padded), prompts, states, frames)[:, 0]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_state_token_moves_actions_and_leaves_answers_alone():
+  config = dataclasses.replace(tiny_rt2.TINY, proprioception_size=5)
+  model, batch = built(config), tiny_rt2.robot_batch(config, 2)
+  states = np.ones((2, 1, 5), np.float32)
+  one, other = (model(batch['images'], batch['embeddings'], s) for s in (states, 2 * states))
+  assert np.abs(one - other).max() > 1e-3
+  with pytest.raises(ValueError, match=r'proprioception has shape None, expected \(2, 1, 5\)'):
+    model(batch['images'], batch['embeddings'])
+  with pytest.raises(ValueError, match="looks at the robot's state"):
+    model.loss(batch, train=True)
+  model.standardize(lambda name: {'proprioception': (np.ones(5), np.ones(5))}[name])
+  terms = model.loss(jax.tree.map(jnp.asarray, batch | {'proprioception': states}), train=False)
+  assert np.isfinite(terms.total)
+  written = model.generate(batch['images'][:, 0], batch['embeddings'].astype(np.int32), length=3)
+  assert written.shape == (2, 3)  # of a picture and a prompt alone
 
 
 def test_the_constraint_never_lets_an_invalid_action_out():
