@@ -36,7 +36,7 @@ lint: setup
 
 # Interrupted and started again, it goes on where it was; what is complete is not made again.
 demo: setup
-	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 2000 --skills pick
+	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
 	$(RUN) train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0 --output $(DEMO)
 	$(RUN) eval.py $(DEMO) --env tabletop --split seen --skills pick --baseline untrained blind --output $(DEMO)/report
 

@@ -1,6 +1,6 @@
 """A small RT-1 that learns to pick up the named object in the embedded simulator, on CPU cores alone.
 
-    python data/tabletop/generate.py --out data/built/pick --episodes 2000 --skills pick
+    python data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
     python train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0
     python eval.py checkpoints/rt1_tabletop --env tabletop --split seen --skills pick --baseline untrained blind
 
@@ -23,7 +23,7 @@ ENCODER = EfficientNetConfig(width=0.5, depth=1.0, head=128, drop_connect=0.0, m
     Stage(3, 1, 64, 1, 2, dense=True), Stage(3, 3, 64, 1, 1, dense=True)))
 
 config = TrainConfig(
-    steps=8000, batch_size=32, validate_every=1000, validation_batches=40, save_every=500, log_every=50,
+    steps=6500, batch_size=32, validate_every=1000, validation_batches=40, save_every=500, log_every=50,
     model=RT1Config(
         action_spec=actions.ARM_7D, window=1, image_size=(96, 96), encoder=ENCODER, image_tokens=8, queried_tokens=4,
         proprioception_size=7, token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu',
