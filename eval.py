@@ -50,6 +50,8 @@ class Config:
   """--env: what makes the pictures: rays or gl; empty = rays in the tabletop, gl in Meta-World."""
   image_size: tuple[int, int] | None = None
   """--env: height and width of the pictures; none = those of the data that the policy was trained on, or 96 96."""
+  wrist: bool = False
+  """--env tabletop: show the wrist's camera as well, for policies that look through it; doubles the time."""
   multiview: bool = False
   """--env tabletop: show all six cameras, for policies that look through more than the wrist's and the main one."""
   environments: int = 0
@@ -65,8 +67,9 @@ class Config:
         raise ValueError(f'--{name} is {getattr(self, name)}, it must be at least 0.')
     if not 0 <= self.threshold <= 1:
       raise ValueError(f'--threshold is {self.threshold}, it must be a probability, from 0 (never) to 1.')
-    if self.multiview and self.env != 'tabletop':
-      raise ValueError('--multiview is for --env tabletop: no other environment has six cameras.')
+    for name in ('wrist', 'multiview'):
+      if getattr(self, name) and self.env != 'tabletop':
+        raise ValueError(f'--{name} is for --env tabletop: no other environment has that camera.')
     if self.dataset:
       unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder', 'videos') if getattr(self, n)]
       if unused or len(self.split) > 1:
@@ -98,8 +101,9 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation import simulate
 
   size = config.image_size or simulate.picture_size(config.checkpoint) or (96, 96)
-  chosen = {'renderer': config.renderer, 'multiview': config.multiview}
-  settings = {'image_size': size} | {name: value for name, value in chosen.items() if value}
+  settings: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
+  if config.env == 'tabletop':
+    settings |= {'wrist': config.wrist, 'multiview': config.multiview}
   world = simulate.open_world(config.env, config.split, config.skills, settings)
   evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
                                    config.threshold, config.encoder, config.videos)

@@ -1,9 +1,9 @@
 """RT-2 small enough for two CPU cores and the embedded simulator: 64 visual tokens, a T5 of 3 + 2 layers.
 
     python data/tabletop_qa/generate.py --out data/built --pictures 5000
-    python data/tabletop/generate.py --out data/built --episodes 2000
+    python data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
     python train.py rt2_tabletop --image-text data/built/tabletop_qa/1.0.0 --output checkpoints/rt2_stage1
-    python train.py rt2_tabletop --data data/built/tabletop/1.0.0 --image-text data/built/tabletop_qa/1.0.0 \
+    python train.py rt2_tabletop --data data/built/pick/tabletop/1.0.0 --image-text data/built/tabletop_qa/1.0.0 \
         --init-from checkpoints/rt2_stage1 --output checkpoints/rt2_stage2
 
 The first command of train.py is stage 1, questions and captions alone; the second is stage 2, robots beside them. Each
@@ -20,11 +20,11 @@ config = TrainConfig(
     steps=8000, batch_size=48, image_text_batch_size=16, log_every=50, validate_every=1000, validation_batches=20,
     save_every=500,
     model=RT2Config(
-        prompt_length=48, answer_length=40, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
+        prompt_length=48, answer_length=40, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
         vision=ViTConfig(image_size=(96, 96), patch=12, width=128, layers=4, heads=4, mlp_width=256, class_token=False,
                          epsilon=1e-6),
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=3, decoder_layers=2,
                       heads=4, dropout=0.0)),
-    pipeline=DataConfig(waypoints=True),
-    augment=AugmentConfig(crop=False),
+    pipeline=DataConfig(waypoints=True, proprioception=True),
+    augment=AugmentConfig(crop=False, flip=True, flip_proprioception=(1, -1, 1, -1, 1, -1, 1)),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200))

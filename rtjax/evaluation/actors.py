@@ -148,7 +148,7 @@ def images(names: Sequence[str], views: int, observations: Mapping[str, Any]) ->
     return found[0] if views <= 1 else np.stack(found, 1)
   raise ValueError(f'the policy looks through {views} cameras, {list(names) or "unnamed"}; the environment has '
                    f'{sorted(name for name in observations if "image" in name)}. '
-                   'The tabletop has all six with --multiview.')
+                   'The tabletop has the wrist with --wrist and all six with --multiview.')
 
 
 def load(checkpoint: str, environments: int, threshold: float, encoder: InstructionEncoder | None) -> PolicyActor:
