@@ -49,7 +49,7 @@ class Batches:
       small = [d.name for d in datasets if d.proprioception_size < 3]
       if small:
         raise ValueError(f'waypoints are the first three numbers of proprioception, x, y and z of the gripper, and '
-                         f'{small} have fewer. Train without them: --no-pipeline.waypoints --model.waypoint-weight 0.')
+                         f'{small} have fewer. Train without them: --pipeline.no-waypoints --model.waypoint-weight 0.')
     if config.proprioception:
       sizes = [d.proprioception_size for d in datasets]
       self._widths['proprioception'] = _common('sizes of proprioception', names, sizes)

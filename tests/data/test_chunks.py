@@ -39,5 +39,5 @@ def test_another_recipe_is_refused(tmp_path):
   chunks = Chunks(tmp_path, 2)
   chunks.claim({'power': 2})
   chunks.claim({'power': 2})
-  with pytest.raises(ValueError, match='by another recipe, {"power": 2}'):
+  with pytest.raises(ValueError, match=r'by another recipe, \{"power": 2\}'):
     chunks.claim({'power': 3})
