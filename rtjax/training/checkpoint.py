@@ -132,7 +132,7 @@ class Checkpoints:
 
   def _opened(self) -> ocp.CheckpointManager:
     if self._manager is None:
-      logging.getLogger('absl').setLevel(logging.ERROR)  # it reports each checkpoint without metrics as a warning
+      _quieten()
       best = policies.BestN(get_metric_fn=self._goodness, n=1, keep_checkpoints_without_metrics=False)
       self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
           best_fn=self._goodness, cleanup_tmp_directories=True,
@@ -237,8 +237,14 @@ def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Metadata]
   metadata = _read_metadata(folder)
   if (folder / 'metrics').exists():
     json.loads((folder / 'metrics' / 'metrics').read_text())  # the manager would stumble over it later
+  _quieten()
   with ocp.StandardCheckpointer() as reader:
     return reader.restore(folder / 'state', target), metadata
+
+
+def _quieten() -> None:
+  """Orbax warns of what is as it should be: checkpoints without metrics, and parts without metadata of their own."""
+  logging.getLogger('absl').setLevel(logging.ERROR)
 
 
 def _read_metadata(folder: epath.Path) -> Metadata:
@@ -246,6 +252,7 @@ def _read_metadata(folder: epath.Path) -> Metadata:
 
 
 def _read_weights(folder: epath.Path) -> dict[str, Tree]:
+  _quieten()
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(folder).item_metadata.tree
     names = ('params', 'batch_stats', 'constants', 'ema')
