@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import rtjax_client
 from rtjax_client import ActionTimeout, ConnectionLost, RemotePolicy, ServerError, codec, resize_with_pad
+from rtjax_client import policy as client
 from scipy.spatial.transform import Rotation
 from websockets.server import ServerProtocol
+from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from rtjax import actions
@@ -115,6 +117,18 @@ def test_refused():
       RemotePolicy(port=port, api_key='other')
     with RemotePolicy(port=port, api_key='key'), pytest.raises(ConnectionLost, match='all 1 slots are taken'):
       RemotePolicy(port=port, api_key='key', connect_timeout=0.3)
+
+
+def test_a_refusal_that_is_quicker_than_the_client(monkeypatch):
+  """The server has closed before the client does anything: it still says why."""
+  def slow(*args, **options):
+    connection = connect(*args, **options)
+    time.sleep(0.2)
+    return connection
+  with serving(CountingPolicies(1)) as (_, port), RemotePolicy(port=port):
+    monkeypatch.setattr(client, 'connect', slow)
+    with pytest.raises(ConnectionLost, match='all 1 slots are taken'):
+      RemotePolicy(port=port, connect_timeout=0.3)
 
 
 def test_a_late_answer_is_not_taken_for_the_next():

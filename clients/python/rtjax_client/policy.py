@@ -148,7 +148,8 @@ class RemotePolicy:
     if os.name == 'posix':
       # Sending to a machine that has gone silent must not hold a robot for longer than a step may take.
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))
-      connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+      with contextlib.suppress(OSError):  # closed by a server that refuses: receiving will tell why
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     self.metadata = codec.unpack(connection.recv(timeout=_left(deadline)))
     self._connection = connection
     return connection
