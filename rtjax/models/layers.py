@@ -34,19 +34,12 @@ class StateToken(Standardize):
     super().__init__(size)
     self.project = nnx.Linear(size, width, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
 
-  def __call__(self, proprioception: Float[Array, '*b P']) -> Float[Array, '*b D']:
-    return self.project(super().__call__(proprioception))
-
-  def required(self, proprioception: Float[Array, '*b P'] | None) -> Float[Array, '*b D']:
-    """The token.
-
-    Raises:
-      ValueError: there is no proprioception.
-    """
+  def __call__(self, proprioception: Float[Array, '*b P'] | None) -> Float[Array, '*b D']:
+    """The token; there being no proprioception is a ValueError."""
     if proprioception is None:
       raise ValueError("this network looks at the robot's state: give proprioception, float32 "
                        f'[{len(self.mean[...])}], at every step. In training: --pipeline.proprioception.')
-    return self(proprioception)
+    return self.project(super().__call__(proprioception))
 
   def set(self, mean: np.ndarray, std: np.ndarray) -> None:
     size = len(self.mean[...])

@@ -246,7 +246,7 @@ class RT1(nnx.Module):
     """The image tokens of frames and, if there is one, their state token."""
     if self.state is None:
       return image_tokens
-    return jnp.concatenate([image_tokens, self.state.required(proprioception)[..., None, :]], -2)
+    return jnp.concatenate([image_tokens, self.state(proprioception)[..., None, :]], -2)
 
   def decode(self, image_tokens: Float[Array, 'B T N D'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
     """Image tokens of a window to the logits of its action tokens."""

@@ -219,7 +219,7 @@ class RT1Multiview(nnx.Module):
                proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B n D']:
     """Pictures, language, state, each with its position. Fewer steps than the window's take its newest places."""
     batch, _, _, width = picture_tokens.shape
-    others = jnp.stack([self.language(embeddings), self.state.required(proprioception)], 1)
+    others = jnp.stack([self.language(embeddings), self.state(proprioception)], 1)
     tokens = jnp.concatenate([picture_tokens.reshape(batch, -1, width), others], 1)
     return tokens + self.position[-tokens.shape[1]:].astype(tokens.dtype)
 

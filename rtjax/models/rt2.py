@@ -221,7 +221,7 @@ class RT2(nnx.Module):
     Raises:
       ValueError: without proprioception.
     """
-    return None if self.state is None else self.state.required(proprioception)
+    return None if self.state is None else self.state(proprioception)
 
   def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
     """The visual tokens of each frame."""
@@ -342,10 +342,9 @@ class RT2(nnx.Module):
 
     Args:
       batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
-        newest frame's count, with `waypoint_weight` also `waypoints` [B, T, 3], with a state
-        token `proprioception` [B, T, P]; of language, `text_images`
-        [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds` [b] and `text_weights` [b, M], what
-        each token's loss is multiplied by (training/cotrain.py).
+        newest frame's count, with `waypoint_weight` also `waypoints` [B, T, 3], with a state token `proprioception`
+        [B, T, P]; of language, `text_images` [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds`
+        [b] and `text_weights` [b, M], what each token's loss is multiplied by (training/cotrain.py).
       train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
     """
     parts = []
