@@ -39,6 +39,8 @@ def batch(config: RT2Config, size: int) -> dict[str, np.ndarray]:
   return {
       'images': random.integers(0, 256, (*lead, *config.vision.image_size, 3), dtype=np.uint8),
       'embeddings': random.integers(2, 100, (size, config.prompt_length)).astype(np.float32),
+      'proprioception': np.zeros((*lead, config.proprioception_size), np.float32),
+      'waypoints': np.zeros((*lead, 3), np.float32),
       'actions': np.zeros((*lead, 1, config.action_spec.size), np.float32), 'mask': np.ones((*lead, 1), bool),
       'frames': np.ones(lead, bool)}
 
@@ -75,7 +77,7 @@ def size(name: str) -> dict[str, Any]:
   model = abstract(config)
   graphdef, variables = nnx.split(model)
   inputs = jax.eval_shape(lambda: {k: jnp.asarray(v) for k, v in batch(config, 1).items()})
-  act = jax.jit(lambda values, images, prompts: nnx.merge(graphdef, values).apply(images, prompts))
+  act = jax.jit(lambda values, *inputs: nnx.merge(graphdef, values).apply(*inputs))
   step, start = stepper(plain)
   state = jax.eval_shape(start, *split(model)[1:])
   adam, adafactor = OptimizerConfig(), OptimizerConfig(kind='adafactor')
@@ -83,7 +85,7 @@ def size(name: str) -> dict[str, Any]:
   return {
       'preset': name, 'parameters': count(nnx.state(model, nnx.Param)),
       'tokens': [config.vision.tokens * config.window, config.prompt_length, config.action_spec.num_tokens],
-      'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings']),
+      'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings'], inputs['proprioception']),
       'train_gflop': _gflop(step, state, inputs),
       'adam_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adam)), 3),
       'adafactor_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adafactor)), 3),
@@ -117,11 +119,14 @@ def speed(name: str, steps: int) -> dict[str, Any]:
   ids = tuple(range(3, 3 + preset.model.action_spec.vocab_size))
   ways: tuple[Literal['heads', 'text'], ...] = ('heads', 'text')
   for act in ways:
-    config = dataclasses.replace(preset.model, act=act, action_ids=ids)
+    plain = {'smoothing': 0.0, 'decoding': 'argmax'} if act == 'text' else {}  # these are for heads
+    config = dataclasses.replace(preset.model, act=act, action_ids=ids, **plain)
     policy = BatchPolicy(models.build(config, rngs=nnx.Rngs(0)), 1)
-    policy.reset(0, embedding=batch(config, 1)['embeddings'][0])
-    pictures = batch(config, 1)['images'][:, -1]
-    found[f'{act}_step_s'] = median(functools.partial(policy.step, pictures), 10 * steps)
+    seen = batch(config, 1)
+    policy.reset(0, embedding=seen['embeddings'][0])
+    states = seen['proprioception'][:, -1] if config.proprioception_size else None
+    see = functools.partial(policy.step, seen['images'][:, -1], proprioception=states)
+    found[f'{act}_step_s'] = median(see, 10 * steps)
   return found | {'dtype': preset.model.dtype, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
 
 

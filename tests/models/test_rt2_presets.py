@@ -14,7 +14,7 @@ def abstract(name):
 
 
 def counted(model):
-  """Parameters by the formulas of the vision transformer, T5 1.1 and seven heads."""
+  """Parameters by the formulas of the vision transformer, T5 1.1, seven heads, and what a preset adds."""
   v, t, spec = model.vision, model.text, model.action_spec
   attention = 4 * v.width * v.width + 4 * v.width
   mlp = 2 * v.width * v.mlp_width + v.width + v.mlp_width
@@ -25,7 +25,8 @@ def counted(model):
           + 2 * t.width + 2 * t.buckets * t.heads + (1 if t.tied else 2) * t.vocab_size * t.width)
   heads = spec.num_tokens * (t.width + (t.width + 1) * spec.vocab_size)
   waypoint = 3 * (v.tokens * t.width + 1) if model.waypoint_weight else 0
-  return vision + (v.width + 1) * t.width + text + heads + waypoint
+  state = (model.proprioception_size + 1) * t.width if model.proprioception_size else 0
+  return vision + (v.width + 1) * t.width + text + heads + waypoint + state
 
 
 @pytest.mark.parametrize('name, billions, tokens', [
