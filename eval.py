@@ -46,6 +46,8 @@ class Config:
   """--env: hold the robot for a step where the policy's mean confidence is below; 0 = never."""
   encoder: str = ''
   """--env: instruction encoder, a folder or a table; empty = the built-in one."""
+  image_text: tuple[str, ...] = ()
+  """--env: pictures with texts (docs/image_text.md): an RT-2 answers their held-out questions too."""
   renderer: str = ''
   """--env: what makes the pictures: rays or gl; empty = rays in the tabletop, gl in Meta-World."""
   image_size: tuple[int, int] | None = None
@@ -71,9 +73,10 @@ class Config:
       if getattr(self, name) and self.env != 'tabletop':
         raise ValueError(f'--{name} is for --env tabletop: no other environment has that camera.')
     if self.dataset:
-      unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder', 'videos') if getattr(self, n)]
+      unused = [n for n in ('skills', 'compare', 'baseline', 'threshold', 'encoder', 'videos', 'image_text')
+                if getattr(self, n)]
       if unused or len(self.split) > 1:
-        surplus = ', '.join(f'--{name}' for name in unused) or 'second one'
+        surplus = ', '.join(f'--{name.replace("_", "-")}' for name in unused) or 'second one'
         raise ValueError(f'--dataset replays one split and takes no {surplus}.')
 
   def is_log(self) -> bool:
@@ -106,7 +109,7 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
     settings |= {'wrist': config.wrist, 'multiview': config.multiview}
   world = simulate.open_world(config.env, config.split, config.skills, settings)
   evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
-                                   config.threshold, config.encoder, config.videos)
+                                   config.threshold, config.encoder, config.videos, config.image_text)
   _print(simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
 
 

@@ -4,6 +4,7 @@ A question is fair if its answer follows from what is clearly seen: nothing that
 things may be meant, and places differ by more than one can doubt. Blue and green are not counted beside the bowl, which
 is between them, nor white and black, which the arm is too.
 """
+import itertools
 from collections.abc import Callable, Iterator
 
 from scenes import GRIPPER, Thing, View
@@ -227,12 +228,24 @@ def _same(view: View) -> Iterator[Asked]:
         yield f'Do the {one.kind} and the {other.kind} have the same colour?', _yes(one.colour == other.colour)
 
 
+def _except(view: View) -> Iterator[Asked]:
+  """What is left when one of two is excluded."""
+  if view.doubtful or view.hidden or len(view.objects) != 2:
+    return
+  for one, other in itertools.permutations(view.objects):
+    names = [one.name] + [one.kind] * (one.kind != other.kind)
+    names += [f'{one.colour} one'] * (one.colour != other.colour)
+    for name in names:
+      yield f'Which object is not the {name}?', other.name
+      yield f'Which object is there except the {name}?', other.name
+
+
 TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
     'colour': _colour, 'kind': _kind, 'exists': _exists, 'count_colour': _count_colour, 'count_kind': _count_kind,
     'category': _category, 'category_exists': _category_exists, 'is_category': _is_category,
     'left_or_right': _left_or_right, 'is_left': _is_left, 'is_in_front': _is_in_front, 'what_is': _what_is,
     'outermost': _outermost, 'held': _held, 'is_held': _is_held, 'drawer': _drawer, 'where': _where,
-    'contents': _contents, 'pose': _pose, 'same': _same}
+    'contents': _contents, 'pose': _pose, 'same': _same, 'except': _except}
 
 
 def plural(noun: str) -> str:

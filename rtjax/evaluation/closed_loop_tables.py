@@ -14,10 +14,12 @@ def tables(report: dict[str, Any]) -> list[Table]:
   """All tables, in the order of the page; the first policy is the one that the report is about."""
   policies = report['policies']
   summary = policies[0]['summary']
-  found = [_policies(policies, report['comparisons']), _policies_by_split(policies)] if len(policies) > 1 else []
+  found = [_policies(policies, report['comparisons']), *_by_split(policies)] if len(policies) > 1 else []
   found += [_splits(summary), _skills(summary)]
   if any(policy['summary']['failures'] for policy in policies):
     found += [_failures(policies), _deeds(summary)]
+  if 'blind_answers' in report:
+    found.append(_answers(policies, report['blind_answers']))
   found.append(_running(policies))
   return [*found, _curve(report['curve'])] if report['curve'] else found
 
@@ -52,13 +54,28 @@ def _policies(policies: Sequence[dict[str, Any]], comparisons: Sequence[dict[str
                'same split, skill and seed. p: McNemar’s exact test, two-sided.', gauges)
 
 
-def _policies_by_split(policies: Sequence[dict[str, Any]]) -> Table:
+def _by_split(policies: Sequence[dict[str, Any]]) -> list[Table]:
+  """Success, and what is lost against seen tasks, of all policies."""
+  head = ('Split', *(policy['name'] for policy in policies))
   splits = dict.fromkeys(split for policy in policies for split in policy['summary']['by_split'])
   shares = [[policy['summary']['by_split'].get(split) for policy in policies] for split in splits]
-  rows = [[split, *(percent(share and share['rate']) for share in row)]
+  rows = [[split, *(_rate(share) if share else _NO_INTERVAL for share in row)]
           for split, row in zip(splits, shares, strict=True)]
-  return Table('Side by side, by split', ('Split', *(policy['name'] for policy in policies)), rows,
-               'Success rates.', shades=[[share and share['rate'] for share in row] for row in shares])
+  found = [Table('Side by side, by split', head, rows, 'Success rates, in brackets Wilson’s interval at 95 %.',
+                 shades=[[share and share['rate'] for share in row] for row in shares])]
+  others = dict.fromkeys(split for policy in policies for split in policy['summary']['gaps'])
+  gaps = [[policy['summary']['gaps'].get(split) for policy in policies] for split in others]
+  if gaps:
+    rows = [[split, *('{} ({})'.format(*_gap(gap)) if gap else _NO_INTERVAL for gap in row)]
+            for split, row in zip(others, gaps, strict=True)]
+    found.append(Table('Side by side, gaps', head, rows, 'Success on seen tasks minus success on the split, in points; '
+                       'in brackets Newcombe’s interval at 95 %.'))
+  return found
+
+
+def _rate(share: dict[str, Any]) -> str:
+  low, high = share['interval']
+  return f'{percent(share["rate"])} ({100 * low:.0f} to {100 * high:.0f})'
 
 
 def _test(test: dict[str, Any] | None) -> list[str]:
@@ -114,6 +131,27 @@ def _skills(summary: dict[str, Any]) -> Table:
 
 def _short(interval: Sequence[float]) -> str:
   return f'{100 * interval[0]:.0f} to {100 * interval[1]:.0f}\N{NO-BREAK SPACE}%'
+
+
+def _answers(policies: Sequence[dict[str, Any]], blind: dict[str, Any]) -> Table:
+  judged = []
+  for policy in policies:
+    if found := policy.get('answers'):
+      judged += [(f'{found["origin"]}, before', found['before'])] if found['before'] else []
+      judged.append((policy['name'], found['after']))
+  judged.append(('without looking', blind))
+  rows = [[name, *(cell for kind in ('vqa', 'match') for cell in _answered(found.get(kind)))] for name, found in judged]
+  head = ('Policy', 'Questions right', '95 % interval', 'Of', 'Captions told apart', '95 % interval', 'Of')
+  return Table('Answers about pictures', head, rows,
+               'Held-out pictures. Before: the checkpoint that training started from. Without looking: of each '
+               'question its most frequent answer in the training data. Intervals are Wilson’s, as if questions about '
+               'the same picture were independent.')
+
+
+def _answered(found: dict[str, Any] | None) -> list[str]:
+  if found is None:
+    return [_NO_INTERVAL] * 3
+  return [percent(found['accuracy']), between(found['interval']), f'{found["correct"]}/{found["count"]}']
 
 
 def _failures(policies: Sequence[dict[str, Any]]) -> Table:

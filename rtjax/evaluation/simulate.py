@@ -14,7 +14,7 @@ import rich.progress
 
 from rtjax import envs, instructions
 from rtjax.actions import ActionSpec
-from rtjax.evaluation import actors, closed_loop, rollout
+from rtjax.evaluation import actors, answers, closed_loop, rollout
 from rtjax.evaluation.actors import Actor
 from rtjax.evaluation.closed_loop_page import page
 from rtjax.evaluation.closed_loop_tables import seeds, tables
@@ -94,6 +94,7 @@ class Evaluation:
     threshold: below this mean confidence the robot is held; 0 = never.
     encoder: for instructions; see `rtjax.instructions.open_encoder`; empty = the built-in one.
     videos: how many episodes move on the page; if any, all are filmed, since only their ends tell which to show.
+    image_text: pictures with texts, whose held-out questions are put to networks that can answer them.
   """
   world: World
   episodes: int
@@ -101,6 +102,7 @@ class Evaluation:
   threshold: float = 0.0
   encoder: str = ''
   videos: int = 0
+  image_text: tuple[str, ...] = ()
 
   @property
   def entries(self) -> list[Entry]:
@@ -135,11 +137,16 @@ def judge(evaluation: Evaluation, checkpoint: str, baselines: Sequence[str], oth
   earlier = {name: _read_report(name, evaluation) for name in others if _report_file(name)}
   loaded = [_actor(evaluation, checkpoint), *(_baseline(evaluation, kind, checkpoint) for kind in baselines),
             *(_actor(evaluation, name) for name in others if name not in earlier)]
+  answered = _answers(evaluation, [name for name in (checkpoint, *others) if name not in earlier])
   policies = list(_run_all(evaluation, loaded, folder))
   policies += [found | {'name': name} for name, found in earlier.items()]
+  policies = [policy | ({'answers': answered[policy['name']]} if answered.get(policy['name']) else {})
+              for policy in policies]
   report = {
       'format': FORMAT, **provenance(), 'protocol': evaluation.protocol(), 'policies': policies,
       **closed_loop.side_by_side(policies)}
+  if answered:
+    report['blind_answers'] = answers.blind(evaluation.image_text)
   write(folder, report, show, evaluation.videos)
   return report
 
@@ -241,6 +248,21 @@ def _run_all(evaluation: Evaluation, loaded: Sequence[Actor], folder: pathlib.Pa
       records = log.records(wanted)
       yield {'name': actor.name, 'identity': actor.identity, 'summary': closed_loop.summarize(records),
              'episodes': [_without(record, 'milliseconds') for record in records]}
+
+
+def _answers(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
+  """What `answers.judge` finds of each checkpoint among `names` whose network has language.
+
+  Raises:
+    ValueError: none has, or the pictures cannot be read.
+  """
+  if not evaluation.image_text:
+    return {}
+  found = {name: answers.judge(name, evaluation.image_text) for name in names if checkpoints.is_checkpoint(name)}
+  if not any(found.values()):
+    raise ValueError(f'--image-text asks about pictures, and {list(names)} have no language: judge an RT-2, or leave '
+                     'it out.')
+  return found
 
 
 def _run(runner: rollout.Runner, log: Log, wanted: Sequence[Entry], name: str) -> None:

@@ -90,9 +90,18 @@ def test_answers(plain):
   assert asked(plain, 'same') == {
       'Do the cube and the mug have the same colour?': 'yes', 'Do the cube and the can have the same colour?': 'no',
       'Do the mug and the can have the same colour?': 'no'}
+  assert not asked(plain, 'except')  # there are three
   assert 'Which object is something to drink from?' not in asked(plain, 'category')  # mug or can
   assert asked(plain, 'category')['Which object is something with a handle?'] == 'red mug'
   assert asked(plain, 'category_exists')['Is there something to wipe the table with?'] == 'no'
+
+
+def test_what_is_left_when_one_of_two_is_excluded():
+  pair = asked(view(('red cube', 0.60, -0.15), ('red can', 0.50, 0.05)), 'except')
+  assert pair['Which object is not the cube?'] == pair['Which object is there except the red cube?'] == 'red can'
+  assert not any('one' in question.split() for question in pair)  # both are red
+  assert asked(view(('red cube', 0.60, -0.15), ('blue cube', 0.50, 0.05)), 'except')[
+      'Which object is not the red one?'] == 'blue cube'
 
 
 def test_nothing_that_is_doubtful_is_asked():

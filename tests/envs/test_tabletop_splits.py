@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 from rtjax.envs.tabletop import language, layout, splits, tasks
+from rtjax.envs.tabletop.categories import CATEGORIES
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, SEEN_KINDS, UNSEEN_KINDS, Item
 from rtjax.envs.tabletop.scene import Look
 from rtjax.envs.tabletop.textures import TABLES_UNSEEN, WALLS_UNSEEN
@@ -82,6 +83,27 @@ def test_distractors(split, low, high):
       target = episode.task.target
       assert all(item.kind == target.kind or item.colour == target.colour for item in others)
   assert counts == set(range(low, high + 1))
+
+
+def test_reasoning_has_one_right_answer():
+  """The words do not name the object, and mean none of those beside it."""
+  episodes = drawn('reasoning', 200)
+  for episode in episodes:
+    target, words = episode.task.target, episode.instruction
+    others = [placed.item for placed in episode.scene.objects if placed.item != target]
+    assert others and episode.scene.bowl is None and splits.held_out(episode.task) == ''
+    category = next((c for c in CATEGORIES.values() if words.endswith(c.thing)), None)
+    if category:
+      assert category.holds(target.kind) and not any(category.holds(item.kind) is not False for item in others)
+      assert not {target.kind, target.colour} & set(words.split())
+    else:
+      (other,), name = others, words.split(' the ')[-1]
+      assert name in (other.name, other.kind, f'{other.colour} one')
+      assert name not in (target.name, target.kind, f'{target.colour} one')
+    with pytest.raises(ValueError, match='held out of training data'):
+      gate(episode)
+  assert {c for c in CATEGORIES for e in episodes if e.instruction.endswith(CATEGORIES[c].thing)} == {
+      'drink', 'round', 'light', 'clean', 'power', 'play', 'build', 'hold'}
 
 
 def test_held_out_phrasings_are_apart():

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
-from rtjax.evaluation import closed_loop, simulate, success
+from rtjax.evaluation import closed_loop, simulate, success, vqa
 from rtjax.evaluation.closed_loop_page import choose, page
 from rtjax.evaluation.closed_loop_tables import plus, tables
 from rtjax.evaluation.frames import jpeg
@@ -165,7 +165,24 @@ def test_side_by_side():
   assert table.rows[0][4:] == ['–'] * 3
   assert by_split.head == ('Split', 'mine', 'worse')
   assert [row[0] for row in by_split.rows] == ['seen', 'unseen_objects', 'unseen_words', 'clutter']
-  assert [cell.replace('\N{NO-BREAK SPACE}', ' ') for cell in by_split.rows[0][1:]] == ['66.7 %', '0.0 %']
+  assert [cell.replace('\N{NO-BREAK SPACE}', ' ') for cell in by_split.rows[0][1:]] == [
+      '66.7 % (21 to 94)', '0.0 % (0 to 56)']
+  gaps = next(t for t in tables(report(policy(), policy('worse', worse))) if t.title == 'Side by side, gaps')
+  assert gaps.rows[0][0] == 'unseen_objects' and gaps.rows[0][1].startswith('+50.0 (')
+  assert gaps.rows[0][2].startswith('0.0 (')
+
+
+def test_answers_beside_success():
+  def judged(right):
+    return vqa.accuracy(['red'] * 10, ['red'] * right + ['blue'] * (10 - right), ['vqa'] * 10)
+
+  after = policy() | {'answers': {'after': judged(6), 'before': judged(8), 'origin': 'stage1'}}
+  both = report(after, policy('rt1'), policy('other') | {
+      'answers': {'after': judged(5), 'before': None, 'origin': None}}) | {'blind_answers': judged(4)}
+  table = next(t for t in tables(both) if t.title == 'Answers about pictures')
+  assert [(row[0], row[3], row[6]) for row in table.rows] == [
+      ('stage1, before', '8/10', '–'), ('mine', '6/10', '–'), ('other', '5/10', '–'), ('without looking', '4/10', '–')]
+  assert not any(t.title == 'Answers about pictures' for t in tables(report(policy())))
 
 
 def test_skills_by_split():

@@ -18,6 +18,7 @@ from PIL import Image
 import rtjax
 from rtjax import models, vocabulary
 from rtjax.data.augment import AugmentConfig
+from rtjax.evaluation import answers
 from rtjax.models.lora import LoraConfig
 from rtjax.tokenizer import Tokenizer
 from rtjax.training import checkpoint, cotrain, loop, optimizer, origin, sharding, state
@@ -114,6 +115,36 @@ def test_a_checkpoint_acts_and_answers_with_nothing_else(stages):
   assert answers == model.generate(pictures, ['Answer: what color is it?', 'Answer: how many?'])
   with pytest.raises(ValueError, match=r"unknown task 'vqaa', expected one of .* Did you mean 'vqa'"):
     model.generate(pictures, ['what?', 'who?'], task='vqaa')
+
+
+class KnowsColours:
+  """Answers by what the picture shows, but takes yellow for red."""
+
+  def __init__(self, model):
+    self.config, self.vocabulary = model.config, model.vocabulary
+
+  def generate(self, images, ids):
+    seen = [{(255, 0, 0): 'red', (0, 128, 0): 'green', (0, 0, 255): 'blue'}.get(tuple(picture[0, 0]), 'red')
+            for picture in images]
+    return self.vocabulary.encode(seen, self.config.answer_length)
+
+
+def test_held_out_answers_are_counted_before_and_after(stages, pictures):
+  found = answers.judge(str(stages / 'two'), [pictures])
+  assert found['origin'] == str(stages / 'one')
+  shown = np.stack([np.asarray(Image.new('RGB', (16, 16), colour)) for colour in COLOURS])
+  for when, run in (('before', 'one'), ('after', 'two')):
+    said = rtjax.load_model(stages / run).generate(shown, ['what color is it?'] * 4, task='vqa')
+    assert found[when]['vqa']['correct'] == sum(map(str.__eq__, said, COLOURS)) and found[when]['vqa']['count'] == 4
+    assert set(found[when]) == {'vqa'}  # the caption does not count
+  right = answers.accuracy(KnowsColours(rtjax.load_model(stages / 'two')), [pictures])
+  assert (right['vqa']['correct'], right['vqa']['count']) == (3, 4)
+  assert answers.blind([pictures])['vqa']['correct'] == 1
+  shutil.move(stages / 'one', stages / 'gone')
+  try:
+    assert answers.judge(str(stages / 'two'), [pictures])['before'] is None
+  finally:
+    shutil.move(stages / 'gone', stages / 'one')
 
 
 def test_a_resumed_run_ends_with_the_same_bits(stages, pictures, tmp_path):

@@ -1,10 +1,11 @@
 """Draws episodes: a task, its words, and a scene in which it can be done."""
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from rtjax.envs.tabletop import language, splits, textures
+from rtjax.envs.tabletop import language, reasoning, splits, textures
 from rtjax.envs.tabletop.objects import SEEN_KINDS, Item, items
 from rtjax.envs.tabletop.scene import BOWL, BOWL_RADIUS, CABINET, DRAWER_INSIDE, DRAWER_TRAVEL, Look, Placed, Scene
 from rtjax.envs.tabletop.splits import Split
@@ -35,13 +36,21 @@ class Episode:
 def sample(split: Split, draw: np.random.Generator, skill: str | None = None) -> Episode:
   """An episode of a split; `skill` narrows it down."""
   while True:
-    chosen = skill or split.skills[draw.integers(len(split.skills))]
-    possible = splits.tasks(chosen, split.held_out)
-    task = possible[draw.integers(len(possible))]
-    scene = _scene(task, split, draw)
+    task, words, bystanders = reasoning.riddle(draw) if split.reasoning else _named_task(split, draw, skill)
+    scene = _scene(task, split, draw, bystanders)
     if scene is not None:
-      words = language.instructions(task, split.phrasings)
       return Episode(task, words[draw.integers(len(words))], scene)
+
+
+def _named_task(split: Split, draw: np.random.Generator, skill: str | None) -> reasoning.Riddle:
+  """As a riddle, whose words name the objects."""
+  chosen = skill or split.skills[draw.integers(len(split.skills))]
+  possible = splits.tasks(chosen, split.held_out)
+  task = possible[draw.integers(len(possible))]
+  target = task.target if split.lookalikes else None
+  others = tuple(item for item in items(SEEN_KINDS) if item not in task.items
+                 and (target is None or item.kind == target.kind or item.colour == target.colour))
+  return reasoning.Riddle(task, language.instructions(task, split.phrasings), others)
 
 
 class _NoRoom(Exception):
@@ -75,16 +84,17 @@ class _Places:
     self._corridors.append((x, y, width))
 
 
-def _scene(task: Task, split: Split, draw: np.random.Generator) -> Scene | None:
+def _scene(task: Task, split: Split, draw: np.random.Generator, bystanders: Sequence[Item]) -> Scene | None:
   drawer = _drawer(task, draw)
   many = split.distractors[0] > 5
   places = _Places(area(drawer), _SPACE_MANY if many else _SPACE, draw)
   try:
     bowl = None
-    if task.reference == BOWL or (task.target and task.reference != DRAWER and not many and draw.random() < 0.15):
+    if task.reference == BOWL or (task.target and task.reference != DRAWER and not (many or split.reasoning)
+                                  and draw.random() < 0.15):
       bowl = places.take(BOWL_RADIUS + 0.008, np.array([[0.44, -0.16], [0.58, 0.07]]))
     objects = _named(task, places, bowl, drawer, draw)
-    for item in _distractors(task, split, drawer, draw):
+    for item in _distractors(bystanders, split, drawer, draw):
       x, y = places.take(item.shape.radius)
       objects.append(_standing(item, x, y, draw))
   except _NoRoom:
@@ -143,13 +153,10 @@ def _contained(item: Item, bowl: tuple[float, float] | None, drawer: float, draw
   return _standing(item, float(x), float(y), draw, height=0.012)
 
 
-def _distractors(task: Task, split: Split, drawer: float, draw: np.random.Generator) -> list[Item]:
+def _distractors(bystanders: Sequence[Item], split: Split, drawer: float, draw: np.random.Generator) -> list[Item]:
   low, high = split.distractors
   count = int(draw.integers(low, (min(high, 4) if drawer else high) + 1))  # the open drawer leaves room for four
-  pool = [item for item in items(SEEN_KINDS) if item not in task.items]
-  if split.lookalikes and task.target:
-    pool = [item for item in pool if item.kind == task.target.kind or item.colour == task.target.colour]
-  return [pool[i] for i in draw.choice(len(pool), count, replace=False)]
+  return [bystanders[i] for i in draw.choice(len(bystanders), min(count, len(bystanders)), replace=False)]
 
 
 def _look(split: Split, draw: np.random.Generator) -> Look:

@@ -29,6 +29,7 @@ class Split:
     distractors: fewest and most objects that the instruction does not name.
     lookalikes: whether these share the target's colour or kind.
     backgrounds: whether tables, walls and light are those of training data.
+    reasoning: whether the object has to be worked out (reasoning.py).
     skills: those that fit: nine look-alikes leave no room for drawer and bowl, and no held-out object is in the
       instructions of the drawer alone.
   """
@@ -37,6 +38,7 @@ class Split:
   distractors: tuple[int, int] = (1, 3)
   lookalikes: bool = False
   backgrounds: bool = True
+  reasoning: bool = False
   skills: tuple[str, ...] = SKILLS
 
 
@@ -49,6 +51,7 @@ SPLITS: dict[str, Split] = {
     'distractors_few': Split(distractors=(2, 5)),
     'distractors_many': Split(distractors=(9, 9), lookalikes=True, skills=_DIRECT),
     'unseen_backgrounds': Split(backgrounds=False),
+    'reasoning': Split(reasoning=True, skills=('pick',)),
 }
 
 
