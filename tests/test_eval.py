@@ -1,4 +1,5 @@
 """The command line of eval.py, from a checkpoint to a report."""
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -9,14 +10,17 @@ import jax
 import numpy as np
 import optax
 import pytest
+import tiny_rt2
 from flax import nnx
 
 import rtjax
-from rtjax import actions, cli, models
+from rtjax import actions, cli, models, vocabulary
 from rtjax.evaluation import simulate
 from rtjax.policy import Policy
+from rtjax.tokenizer import Tokenizer
 from rtjax.training import checkpoint, state
 from rtjax.training.config import TrainConfig
+from tests.data import image_text_folders
 from tests.evaluation import replays
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / 'eval.py'
@@ -34,12 +38,13 @@ def run_folder(model, tmp_path_factory):
   return saved_run(model, tmp_path_factory.mktemp('run'), ENCODER)
 
 
-def saved_run(model, folder, encoder, statistics=()):
+def saved_run(model, folder, encoder, statistics=(), **metadata):
   _, *trees = state.split(model)
   saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
   with checkpoint.Checkpoints(folder) as checkpoints:
-    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(),
-                             'statistics': dict(statistics), 'embedding_id': encoder, 'data': [], 'metrics': {}})
+    checkpoints.save(saved, metadata | {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(),
+                                        'statistics': dict(statistics), 'embedding_id': encoder, 'data': [],
+                                        'metrics': {}})
   return folder
 
 
@@ -152,6 +157,42 @@ def test_success_in_the_tabletop(evaluate, simulated, tmp_path):
     assert all(e['failure'] in (None, 'wrong object', 'missed grasp', 'no motion', 'timeout', 'dropped')
                for e in policy['episodes'])
   assert '| untrained |' in (tmp_path / 'report.md').read_text()
+
+
+@pytest.fixture(scope='module')
+def talker(tmp_path_factory):
+  """A checkpoint of an RT-2."""
+  config = dataclasses.replace(
+      tiny_rt2.TINY, action_spec=actions.ARM_7D, action_ids=(), prompt_length=24,
+      text=dataclasses.replace(tiny_rt2.TINY.text, vocab_size=1536, encoder_layers=1, decoder_layers=1))
+  tokenizer = Tokenizer()
+  model = models.build(vocabulary.fitted(config, tokenizer), rngs=nnx.Rngs(0))
+  return saved_run(model, tmp_path_factory.mktemp('talker'), tokenizer.id, vocabulary=vocabulary.stored(tokenizer))
+
+
+def test_a_network_with_language_is_replayed(evaluate, talker, dataset, tmp_path):
+  code, _ = evaluate(talker, '--dataset', dataset, '--episodes', 1, '--output', tmp_path)
+  assert code == 0
+  found = json.loads((tmp_path / 'report.json').read_text())
+  assert found['model']['image_size'] == [16, 16] and found['model']['config']['model'] == 'rt2'
+  assert 'rt2, ' in (tmp_path / 'report.html').read_text()
+
+
+def test_answers_are_judged_beside_success(evaluate, talker, run_folder, tmp_path):
+  pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+  for split in ('train', 'val'):
+    image_text_folders.write_jsonl(tmp_path / 'pictures', [{'question': 'what is it?', 'answer': 'a cube'}] * 3, split)
+  arguments = (talker, *SMALL, '--split', 'reasoning', '--skills', 'pick', '--episodes', 1, '--image-text',
+               tmp_path / 'pictures')
+  code, _ = evaluate(*arguments, '--output', tmp_path / 'report')
+  assert code == 0
+  found = json.loads((tmp_path / 'report/report.json').read_text())
+  assert found['policies'][0]['answers']['after']['vqa']['count'] == 3
+  assert found['blind_answers']['vqa']['accuracy'] == 1
+  assert '## Answers about pictures' in (tmp_path / 'report/report.md').read_text()
+  code, printed = evaluate('expert', *arguments[1:], '--output', tmp_path / 'other')
+  assert code == 2 and "['expert'] have no language: judge an RT-2" in printed.err
+  assert not (tmp_path / 'other/episodes.jsonl').exists()
 
 
 def test_pictures_are_of_the_size_that_it_was_trained_on(evaluate, tmp_path):

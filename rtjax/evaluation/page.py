@@ -14,7 +14,7 @@ def page(report: dict[str, Any], replays: Sequence[Replay], spec: ActionSpec, sh
   """The whole HTML file; `show` of the episodes get curves and pictures."""
   title = f'{percent(report["accuracy"]["policy"])} of action tokens right on {report["dataset"]["name"]}'
   body = (_head(report), _tiles(report), _facts(report), _dimensions(report['dimensions']), _overview(report),
-          episodes.section(report['by_episode'], replays, spec, show), _method(report['model']['config']['horizon']))
+          episodes.section(report['by_episode'], replays, spec, show), _method(report['model']['horizon']))
   return document(title, ''.join(body))
 
 
@@ -48,7 +48,7 @@ def _facts(report: dict[str, Any]) -> str:
   checkpoint, model, dataset = report['checkpoint'], report['model'], report['dataset']
   config = model['config']
   step = '' if checkpoint['step'] is None else f', step {checkpoint["step"]:,}'
-  shape = f'{count(config["window"], "frame")} of {config["image_size"][0]} × {config["image_size"][1]}'
+  shape = f'{count(config["window"], "frame")} of {model["image_size"][0]} × {model["image_size"][1]}'
   facts = {
       'Checkpoint': checkpoint['path'] + step,
       'Model': f'{config["model"]}, {model["parameters"] / 1e6:.3g} M parameters, {shape}, {config["dtype"]}',

@@ -36,7 +36,8 @@ def build(policy: Policy, checkpoint: str, dataset: Dataset, replays: Sequence[R
       'format': FORMAT,
       **provenance(),
       'checkpoint': {'path': checkpoint, 'step': step_of(checkpoint)},
-      'model': {'parameters': count(nnx.state(models.abstract(config), nnx.Param)), 'config': config.to_dict()},
+      'model': {'parameters': count(nnx.state(models.abstract(config), nnx.Param)), 'horizon': config.horizon,
+                'image_size': list(config.image_size), 'config': config.to_dict()},
       'dataset': {'path': dataset.name, 'name': dataset.adapter.name, 'split': dataset.split,
                   'episodes_in_split': dataset.num_episodes},
       **summarize(replays, config.action_spec)}

@@ -130,6 +130,11 @@ class RT2Config:
                        f'{self.text.vocab_size - 1}.')
 
   @property
+  def image_size(self) -> tuple[int, int]:
+    """Height and width that pictures are resized to."""
+    return self.vision.image_size
+
+  @property
   def embedding_size(self) -> int:
     """A prompt is what conditions a policy; see the module's docstring."""
     return self.prompt_length
