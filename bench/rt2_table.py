@@ -36,10 +36,10 @@ PRESETS = ('rt2', 'rt2_tabletop', 'rt2_5b')
 def batch(config: RT2Config, size: int) -> dict[str, np.ndarray]:
   """Windows of noise."""
   random, lead = np.random.default_rng(0), (size, config.window)
-  return {
+  states = {'proprioception': np.zeros((*lead, config.proprioception_size), np.float32)}
+  return (states if config.proprioception_size else {}) | {
       'images': random.integers(0, 256, (*lead, *config.vision.image_size, 3), dtype=np.uint8),
       'embeddings': random.integers(2, 100, (size, config.prompt_length)).astype(np.float32),
-      'proprioception': np.zeros((*lead, config.proprioception_size), np.float32),
       'waypoints': np.zeros((*lead, 3), np.float32),
       'actions': np.zeros((*lead, 1, config.action_spec.size), np.float32), 'mask': np.ones((*lead, 1), bool),
       'frames': np.ones(lead, bool)}
@@ -85,7 +85,7 @@ def size(name: str) -> dict[str, Any]:
   return {
       'preset': name, 'parameters': count(nnx.state(model, nnx.Param)),
       'tokens': [config.vision.tokens * config.window, config.prompt_length, config.action_spec.num_tokens],
-      'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings'], inputs['proprioception']),
+      'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings'], inputs.get('proprioception')),
       'train_gflop': _gflop(step, state, inputs),
       'adam_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adam)), 3),
       'adafactor_gb': round(gigabytes(dataclasses.replace(plain, optimizer=adafactor)), 3),
@@ -103,12 +103,13 @@ def median(function: Any, times: int) -> float:
   return round(float(np.median(found[1:])), 4)
 
 
-def speed(name: str, steps: int) -> dict[str, Any]:
+def speed(name: str, steps: int, batch_size: int) -> dict[str, Any]:
   preset = configs.get(name)
-  found: dict[str, Any] = {'batch_size': preset.batch_size}
+  size = batch_size or preset.batch_size
+  found: dict[str, Any] = {'batch_size': size}
   step, start = stepper(preset)
   state = start(*split(models.build(preset.model, rngs=nnx.Rngs(0)))[1:])
-  windows = jax.device_put(batch(preset.model, preset.batch_size))
+  windows = jax.device_put(batch(preset.model, size))
 
   def train() -> None:
     nonlocal state
@@ -116,6 +117,7 @@ def speed(name: str, steps: int) -> dict[str, Any]:
     float(out['loss'])
 
   found['train_step_s'] = median(train, steps)
+  del state  # room for the policies
   ids = tuple(range(3, 3 + preset.model.action_spec.vocab_size))
   ways: tuple[Literal['heads', 'text'], ...] = ('heads', 'text')
   for act in ways:
@@ -126,14 +128,21 @@ def speed(name: str, steps: int) -> dict[str, Any]:
     policy.reset(0, embedding=seen['embeddings'][0])
     states = seen['proprioception'][:, -1] if config.proprioception_size else None
     see = functools.partial(policy.step, seen['images'][:, -1], proprioception=states)
-    found[f'{act}_step_s'] = median(see, 10 * steps)
+    found[f'{act}_step_s'] = median(see, 2 * steps)
   return found | {'dtype': preset.model.dtype, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
 
 
-def main(measure: tuple[str, ...] = (), steps: int = 5) -> None:
+def main(measure: tuple[str, ...] = (), steps: int = 5, batch_size: int = 0) -> None:
+  """Prints the lines.
+
+  Args:
+    measure: presets to time as well.
+    steps: training steps timed; of a policy's twice as many.
+    batch_size: windows of a training step, 0 = the preset's.
+  """
   memory.keep()
   for name in PRESETS:
-    print(json.dumps(size(name) | (speed(name, steps) if name in measure else {})), flush=True)
+    print(json.dumps(size(name) | (speed(name, steps, batch_size) if name in measure else {})), flush=True)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 
 config = TrainConfig(
-    steps=8000, batch_size=48, image_text_batch_size=16, log_every=50, validate_every=1000, validation_batches=20,
+    steps=16000, batch_size=24, image_text_batch_size=8, log_every=50, validate_every=1000, validation_batches=20,
     save_every=500,
     model=RT2Config(
         prompt_length=48, answer_length=40, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,

@@ -104,8 +104,8 @@ class RT2Config:
   padding: ClassVar[Literal['back', 'front']] = 'front'
   # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
   partitions: ClassVar[dict[str, str]] = {
-      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|state/)',
-      'lora': r'/lora_[ab]$|^queries|^heads|^state/'}
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|plan|state/|waypoint/)',
+      'lora': r'/lora_[ab]$|^(queries|heads|plan|state/|waypoint/)'}
 
   def __post_init__(self) -> None:
     for part in ('vision', 'text'):
@@ -170,7 +170,9 @@ class RT2(nnx.Module):
       self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # as T5's embeddings begin
       self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
       self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
-    self.waypoint = (WaypointHead(c.vision.tokens, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None)
+    self.waypoint = WaypointHead(1, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None
+    if c.waypoint_weight:
+      self.plan = nnx.Param(normal(1.0)(rngs.params(), (1, width)))
     lora.adapt(self, c.lora, rngs=rngs)
     self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
@@ -256,9 +258,21 @@ class RT2(nnx.Module):
       ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
       cache = self.text.start_cache(*context, length=len(allowed))
       return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
-    queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
-    hidden = self.text.decode(queries, *context, rngs)
-    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
+    return self.decide(context, rngs)[0]
+
+  def decide(self, context: Context, rngs: nnx.Rngs | None = None
+             ) -> tuple[Float[Array, 'B K V'], Float[Array, 'B 1 D'] | None]:
+    """The heads' logits, and what the decoder made of the waypoint's query, which goes first: where to, then how."""
+    queries = self.queries[...] if self.waypoint is None else jnp.concatenate([self.plan[...], self.queries[...]])
+    hidden = self.text.decode(jnp.broadcast_to(queries, (len(context.mask), *queries.shape)), *context, rngs)
+    plan, hidden = jnp.split(hidden, [len(queries) - self.config.action_spec.num_tokens], 1)
+    logits = jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
+    return logits, None if self.waypoint is None else plan
+
+  def planned(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 D']:
+    """What the decoder makes of the waypoint's query alone, of a network that says its actions as text."""
+    query = jnp.broadcast_to(self.plan[...], (len(context.mask), *self.plan.shape))
+    return self.text.decode(query, *context, rngs)
 
   def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:
     """The logits of each token of a text, given those before it (teacher forcing)."""

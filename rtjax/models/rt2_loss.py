@@ -14,6 +14,8 @@ from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
 from rtjax.models.t5 import PAD
 
 Batch = Mapping[str, Any]
+Plan = Array | None
+"""What the decoder made of the waypoint's query, [B, 1, D], of a network that learns waypoints."""
 
 
 def newest_prompt(embeddings: Array) -> Int[Array, 'B L']:
@@ -28,13 +30,13 @@ def of_actions(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> 
   state = model.told(None if states is None else states[:, -1])
   context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs,
                           state)
-  terms = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
+  terms, plan = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
   terms.metrics.pop('accuracy_per_step', None)  # there is but one
   count = jnp.sum(batch['mask'][:, -1].astype(jnp.float32))
   total = terms.total * (count / jnp.maximum(terms.weight, 1))
   metrics = terms.metrics | {'action_loss': (total, count)}
-  if model.waypoint is not None:
-    error, metrics['waypoint_distance'] = _waypoints(model, context.encoded, batch)
+  if plan is not None:
+    error, metrics['waypoint_distance'] = _waypoints(model, plan, batch)
     total += c.waypoint_weight * error
   return LossTerms(total, count, metrics)
 
@@ -56,17 +58,20 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
   return LossTerms(jnp.sum(loss * weights), jnp.sum(weights), metrics)
 
 
-def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None
+              ) -> tuple[LossTerms, Plan]:
   c, spec, recorded, targets = model.config, model.config.action_spec, batch['actions'][:, -1:], None
   if train and c.label_smoothing:
     labels = spec.tokenize(recorded)
     sharp = spec.smoothed(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
     targets = optax.smooth_labels(sharp, c.label_smoothing)
-  return action_loss(spec, model.act(context, rngs)[:, None], recorded, batch['mask'][:, -1:], targets, train=train,
-                     smoothing=c.smoothing if train else 0.0, decoding=c.decoding)
+  logits, plan = model.decide(context, rngs)
+  return action_loss(spec, logits[:, None], recorded, batch['mask'][:, -1:], targets, train=train,
+                     smoothing=c.smoothing if train else 0.0, decoding=c.decoding), plan
 
 
-def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None
+             ) -> tuple[LossTerms, Plan]:
   """All tokens of the vocabulary compete, and the end of the text is learned too; metrics are those of the bins."""
   spec, recorded, mask = model.config.action_spec, batch['actions'][:, -1:], batch['mask'][:, -1:]
   ids = jnp.asarray(model.action_ids)
@@ -76,17 +81,16 @@ def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs
   metrics = action_loss(spec, bins[:, None], recorded, mask, train=train).metrics
   counted = jnp.broadcast_to(mask[:, 0], said.shape).astype(jnp.float32)
   loss = _cross_entropy(logits, said, model.config.label_smoothing if train else 0.0)
-  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics)
+  plan = None if model.waypoint is None else model.planned(context, rngs)
+  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics), plan
 
 
-def _waypoints(model: Any, encoded: Float[Array, 'B S D'], batch: Batch) -> tuple[Array, tuple[Array, Array]]:
-  """The squared error of what the newest frame's tokens tell, and the distance, each summed over the actions."""
+def _waypoints(model: Any, plan: Float[Array, 'B 1 D'], batch: Batch) -> tuple[Array, tuple[Array, Array]]:
+  """The squared error of what the decoder plans, and the distance, each summed over the actions."""
   if 'waypoints' not in batch:
     raise ValueError("the batch has no 'waypoints', which this network learns: say --pipeline.waypoints and train on "
                      'datasets whose adapters name proprioception, or set --model.waypoint-weight 0.')
-  count, steps = model.config.vision.tokens, batch['images'].shape[1]
-  tokens = encoded[:, (steps - 1) * count:steps * count]
-  squared, distance = model.waypoint.errors(tokens[:, None], batch['waypoints'][:, -1:])
+  squared, distance = model.waypoint.errors(plan[:, None], batch['waypoints'][:, -1:])
   counted = batch['mask'][:, -1].astype(jnp.float32)
   return jnp.sum(squared * counted), (jnp.sum(distance * counted), jnp.sum(counted))
 

@@ -55,8 +55,9 @@ def test_bfloat16_is_near(config):
   assert found.dtype == jnp.float32 and np.abs(found - expected).max() > 0
 
 
-def test_the_waypoint_is_told_by_the_newest_frame_and_weighs_as_configured():
-  config = dataclasses.replace(tiny_rt2.TINY, window=2, waypoint_weight=10.0)
+@BOTH
+def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(config):
+  config = dataclasses.replace(config, window=2, waypoint_weight=10.0)
   model, batch = built(config), {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(
       config, 3).items()}
   mean, std = np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.5, 1.0, 2.0, 1.0])
@@ -65,8 +66,9 @@ def test_the_waypoint_is_told_by_the_newest_frame_and_weighs_as_configured():
     model.loss(batch, train=True)
   waypoints = jax.random.normal(jax.random.key(0), (3, 2, 3))
   terms = model.loss(batch | {'waypoints': waypoints}, train=True)
-  seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32)).encoded[:, 4:8]
-  told = model.waypoint.linear(seen.reshape(3, -1))
+  seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32))
+  # Causal: what comes behind it changes nothing for the plan.
+  told = model.waypoint.linear(model.text.decode(jnp.tile(model.plan[...], (3, 1, 1)), *seen)[:, 0])
   squared = jnp.square(told - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
   expected = terms.metrics['action_loss'][0] + 10 * squared.sum()
   np.testing.assert_allclose(terms.total, expected, rtol=1e-4)

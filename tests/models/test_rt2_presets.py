@@ -24,7 +24,7 @@ def counted(model):
   text = (t.encoder_layers * (attention + mlp + 2 * t.width) + t.decoder_layers * (2 * attention + mlp + 3 * t.width)
           + 2 * t.width + 2 * t.buckets * t.heads + (1 if t.tied else 2) * t.vocab_size * t.width)
   heads = spec.num_tokens * (t.width + (t.width + 1) * spec.vocab_size)
-  waypoint = 3 * (v.tokens * t.width + 1) if model.waypoint_weight else 0
+  waypoint = t.width + 3 * (t.width + 1) if model.waypoint_weight else 0
   state = (model.proprioception_size + 1) * t.width if model.proprioception_size else 0
   return vision + (v.width + 1) * t.width + text + heads + waypoint + state
 
