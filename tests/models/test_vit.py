@@ -12,6 +12,7 @@ from golden_huggingface import close, pixels, run
 from rtjax import models
 from rtjax.models import ViTConfig
 from rtjax.models.resize import cubic_weights
+from rtjax.models.vit import sines
 
 TINY = ViTConfig(image_size=(12, 8), patch=4, width=16, layers=2, heads=2, mlp_width=24, dropout=0.2)
 
@@ -19,6 +20,16 @@ TINY = ViTConfig(image_size=(12, 8), patch=4, width=16, layers=2, heads=2, mlp_w
 @pytest.fixture(scope='module')
 def tiny():
   return models.build(TINY, rngs=nnx.Rngs(0))
+
+
+def test_positions_begin_as_sines_of_row_and_column():
+  table = sines((3, 5), 18).reshape(3, 5, 18)
+  assert len(np.unique(table.reshape(15, 18), axis=0)) == 15 and not table[..., 16:].any()
+  np.testing.assert_allclose(table[..., :8], np.broadcast_to(table[:, :1, :8], (3, 5, 8)))  # the row's
+  np.testing.assert_allclose(table[..., 8:], np.broadcast_to(table[:1, :, 8:], (3, 5, 10)))
+  np.testing.assert_allclose(table[2, 0, [0, 4]], [np.sin(2), np.cos(2)], rtol=1e-6)
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  np.testing.assert_array_equal(model.positions[...][1:], sines((3, 2), 16))
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (12, 8)) -> jax.Array:
