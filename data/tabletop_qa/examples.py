@@ -31,6 +31,8 @@ class Asker:
     chosen = (_pair('vqa', name, *asked) for name in _shuffled(list(questions.TYPES), draw)
               if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
     yield from itertools.islice(chosen, _QUESTIONS)
+    yield from (_pair('vqa', name, *asked) for name, fair in questions.POINTING.items()
+                if (asked := self._choose(name, list(fair(view)), draw)))
     for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
       yield _pair('caption', 'caption', '', text)
     for text, answer in zip(captions.matches(view, draw) or (), ('yes', 'no'), strict=False):

@@ -18,6 +18,9 @@ Asked = tuple[str, str]
 """Question and answer."""
 
 _APART, _APART_SEEN = 0.04, 0.06  # m, and share of the picture, in which two places have to differ
+GRID = 8
+"""Cells across and down."""
+_INSIDE_CELL = 0.1  # share of a cell
 _WHERE = {TABLE: 'on the table', BOWL: 'in the bowl', DRAWER: 'in the drawer', GRIPPER: 'in the gripper'}
 
 
@@ -240,12 +243,40 @@ def _except(view: View) -> Iterator[Asked]:
       yield f'Which object is there except the {name}?', other.name
 
 
+def _point(view: View) -> Iterator[Asked]:
+  """The cell of a grid over the picture: its column from the left and its row from above, from 0."""
+  for thing in view.objects:
+    if cell := _cell(thing):
+      yield f'Where in the picture is the {thing.name}?', cell
+
+
+def _what_is_at(view: View) -> Iterator[Asked]:
+  """What is in a cell of that grid: asked where all other things are more than a cell away."""
+  if view.doubtful:
+    return
+  for thing in view.objects:
+    others = [other for other in view.things if other is not thing]
+    apart = all(GRID * max(abs(a - b) for a, b in zip(thing.place, other.place, strict=True)) > 1 for other in others)
+    if apart and (cell := _cell(thing)):
+      yield f'What is at {cell}?', thing.name
+
+
+def _cell(thing: Thing) -> str | None:
+  """None where the thing's middle is too near to another cell."""
+  scaled = [GRID * share for share in thing.place]
+  sure = all(_INSIDE_CELL < share % 1 < 1 - _INSIDE_CELL for share in scaled)
+  return ' '.join(str(int(share)) for share in scaled) if sure else None
+
+
 TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
     'colour': _colour, 'kind': _kind, 'exists': _exists, 'count_colour': _count_colour, 'count_kind': _count_kind,
     'category': _category, 'category_exists': _category_exists, 'is_category': _is_category,
     'left_or_right': _left_or_right, 'is_left': _is_left, 'is_in_front': _is_in_front, 'what_is': _what_is,
     'outermost': _outermost, 'held': _held, 'is_held': _is_held, 'drawer': _drawer, 'where': _where,
     'contents': _contents, 'pose': _pose, 'same': _same, 'except': _except}
+
+# Asked about every picture: only who looks can answer, so that they teach looking.
+POINTING: dict[str, Callable[[View], Iterator[Asked]]] = {'point': _point, 'what_is_at': _what_is_at}
 
 
 def plural(noun: str) -> str:

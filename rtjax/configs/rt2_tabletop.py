@@ -11,7 +11,7 @@ validates the answers that the network writes, so that what is learned and forgo
 what time: docs/rt2.md.
 """
 from rtjax.data.augment import AugmentConfig
-from rtjax.data.config import DataConfig
+from rtjax.data.config import DataConfig, ImageTextConfig, KindWeights
 from rtjax.models import RT2Config, T5Config, ViTConfig
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
@@ -26,5 +26,6 @@ config = TrainConfig(
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=3, decoder_layers=2,
                       heads=4, dropout=0.0)),
     pipeline=DataConfig(waypoints=True, proprioception=True),
+    image_text_pipeline=ImageTextConfig(kinds=KindWeights(caption=0.5, vqa=2.0, match=0.5)),
     augment=AugmentConfig(crop=False, flip=True, flip_proprioception=(1, -1, 1, -1, 1, -1, 1)),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200))

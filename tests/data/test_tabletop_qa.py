@@ -43,7 +43,7 @@ def view(*objects, bowl=None, drawer=0.0):
 
 
 def asked(seen, name):
-  return dict(questions.TYPES[name](seen))
+  return dict((questions.TYPES | questions.POINTING)[name](seen))
 
 
 @pytest.fixture(scope='module')
@@ -96,6 +96,16 @@ def test_answers(plain):
   assert asked(plain, 'category_exists')['Is there something to wipe the table with?'] == 'no'
 
 
+def test_pointing(plain):
+  cells = {thing.name: f'{int(8 * thing.place[0])} {int(8 * thing.place[1])}' for thing in plain.things}
+  where, what = asked(plain, 'point'), asked(plain, 'what_is_at')
+  assert where and what  # not all three, some are near to the edge of a cell
+  for question, cell in where.items():
+    assert cells[question.removeprefix('Where in the picture is the ').removesuffix('?')] == cell
+  assert all(cells[name] == question.removeprefix('What is at ').removesuffix('?') for question, name in what.items())
+  assert not asked(view(('red cube', 0.60, -0.15), ('blue cube', 0.58, -0.11)), 'what_is_at')
+
+
 def test_what_is_left_when_one_of_two_is_excluded():
   pair = asked(view(('red cube', 0.60, -0.15), ('red can', 0.50, 0.05)), 'except')
   assert pair['Which object is not the cube?'] == pair['Which object is there except the red cube?'] == 'red can'
@@ -124,7 +134,7 @@ def test_what_is_hidden_is_not_asked_about():
   assert [t.name for t in behind.things] == ['green ball', 'red carton']
   (kind, colour), = behind.doubtful or [(None, None)]
   assert (kind, colour) == ('puck', 'blue') or behind.hidden == ('blue puck',)
-  every = [q for name in questions.TYPES for q in asked(behind, name)]
+  every = [q for name in questions.TYPES | questions.POINTING for q in asked(behind, name)]
   assert every and not any('puck' in q for q in every if 'Is there' not in q and 'How many' not in q)
   if kind:
     assert 'Is there a puck?' not in every and 'How many blue objects are there?' not in every
@@ -204,7 +214,8 @@ def test_answers_are_balanced(many):
   for name in ('exists', 'is_left', 'is_in_front', 'is_held', 'is_category', 'category_exists', 'left_or_right'):
     (_, most), (_, least) = given[name].most_common()
     assert most - least <= 3, (name, given[name])
-  assert set(given) == {*questions.TYPES, 'caption', 'match'}
+  assert set(given) == {*questions.TYPES, *questions.POINTING, 'caption', 'match'}
+  assert len(given['point']) > 20 and given['point'].most_common(1)[0][1] <= 4
 
 
 def test_categories():
