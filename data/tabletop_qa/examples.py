@@ -16,6 +16,7 @@ CHUNK = 50
 """Pictures per file of raw ones, the unit of work that is lost when interrupted."""
 
 _QUESTIONS = 5  # about a picture, at most, of different types
+_POINTS = 3  # of either type of pointing, whose answers the scenes themselves balance
 _CAPTIONS = 2
 _JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as data/tabletop's
 
@@ -31,8 +32,8 @@ class Asker:
     chosen = (_pair('vqa', name, *asked) for name in _shuffled(list(questions.TYPES), draw)
               if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
     yield from itertools.islice(chosen, _QUESTIONS)
-    yield from (_pair('vqa', name, *asked) for name, fair in questions.POINTING.items()
-                if (asked := self._choose(name, list(fair(view)), draw)))
+    for name, fair in questions.POINTING.items():
+      yield from (_pair('vqa', name, *asked) for asked in _shuffled(list(fair(view)), draw)[:_POINTS])
     for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
       yield _pair('caption', 'caption', '', text)
     for text, answer in zip(captions.matches(view, draw) or (), ('yes', 'no'), strict=False):
