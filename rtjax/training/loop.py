@@ -172,6 +172,9 @@ def _run_folder(config: TrainConfig) -> pathlib.Path:
   if run.exists() and not run.is_dir():
     raise ValueError(f'output {run} is a file; expected a folder, or nothing there yet.')
   if is_checkpoint(run):
+    if not (run / 'config.json').exists():
+      raise ValueError(f'output {run} holds checkpoints and no config.json, which says what run they are of. Choose '
+                       'another folder, or remove this one; to start from its weights, name it with --init-from.')
     check_same_run(json.loads((run / 'config.json').read_text()), config, run)
   return run
 

@@ -211,6 +211,12 @@ def test_output_that_is_a_file(tmp_path):
     train(tmp_path / 'run')
 
 
+def test_checkpoints_without_their_configuration(run):
+  (run / 'config.json').unlink()
+  with pytest.raises(ValueError, match='holds checkpoints and no config'):
+    train(run)
+
+
 LONG = {'steps': 60, 'save_every': 3, 'validate_every': 0, 'log_every': 10}
 
 
