@@ -4,6 +4,7 @@
     caption   Describe the picture.                                    a caption
     vqa       Answer: {question}                                       an answer
     match     Does this describe the picture? {caption}                'yes' or 'no'
+    point     Point at {thing}.                                        '3 5': column and row of a grid over the picture
 
 The wording of `robot` is RT-2's (section 3.2); the others are PaLI's in kind, in plain words.
 """
@@ -14,6 +15,7 @@ TEMPLATES = {
     'caption': 'Describe the picture.',
     'vqa': 'Answer: {}',
     'match': 'Does this describe the picture? {}',
+    'point': 'Point at {}.',
 }
 KINDS = tuple(TEMPLATES)
 """A batch's `kinds` are places in this list."""
@@ -24,7 +26,7 @@ def prompt(kind: str, text: str = '') -> str:
 
   Args:
     kind: one of KINDS.
-    text: the instruction, question or caption; nothing for 'caption'.
+    text: the instruction, question, caption or thing; nothing for 'caption'.
 
   Raises:
     ValueError: there is no such kind, or the text is missing or too much.

@@ -16,7 +16,7 @@ CHUNK = 50
 """Pictures per file of raw ones, the unit of work that is lost when interrupted."""
 
 _QUESTIONS = 5  # about a picture, at most, of different types
-_POINTS = 3  # of either type of pointing, whose answers the scenes themselves balance
+_POINTS = 4  # the scenes themselves balance the answers
 _CAPTIONS = 2
 _JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as data/tabletop's
 
@@ -28,12 +28,13 @@ class Asker:
     self._given: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
 
   def __call__(self, view: View, draw: np.random.Generator) -> Iterator[dict[str, str]]:
-    """The pairs about a view: {'kind', 'type', 'question', 'answer'}; a caption has no question."""
+    """The pairs about a view: {'kind', 'type', 'question', 'answer'}; a caption has no question, pointing
+    has the thing."""
     chosen = (_pair('vqa', name, *asked) for name in _shuffled(list(questions.TYPES), draw)
               if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
     yield from itertools.islice(chosen, _QUESTIONS)
-    for name, fair in questions.POINTING.items():
-      yield from (_pair('vqa', name, *asked) for asked in _shuffled(list(fair(view)), draw)[:_POINTS])
+    for asked in _shuffled(list(questions.places(view)), draw)[:_POINTS]:
+      yield _pair('point', 'point', *asked)
     for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
       yield _pair('caption', 'caption', '', text)
     for text, answer in zip(captions.matches(view, draw) or (), ('yes', 'no'), strict=False):

@@ -77,7 +77,7 @@ def _report(raw: Chunks, splits: Spans) -> None:
   asked = {name: [(p['kind'], p['question'], p['answer']) for picture in raw.read(*span) for p in picture['pairs']]
            for name, span in splits.items()}
   blind = vqa.blind(asked['train'], asked['val'])
-  for kind in ('caption', 'vqa', 'match'):
+  for kind in ('caption', 'vqa', 'match', 'point'):
     count = {name: sum(k == kind for k, *_ in pairs) for name, pairs in asked.items()}
     line = f'{kind}: {count["train"]} pairs in train, {count["val"]} in val'
     if kind != 'caption' and count['val']:

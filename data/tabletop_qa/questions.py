@@ -243,29 +243,16 @@ def _except(view: View) -> Iterator[Asked]:
       yield f'Which object is there except the {name}?', other.name
 
 
-def _point(view: View) -> Iterator[Asked]:
-  """The cell of a grid over the picture: its column from the left and its row from above, from 0."""
+def places(view: View) -> Iterator[Asked]:
+  """Things, and the cells of a grid over the picture that they are in: column from the left and row from above, from 0.
+
+  One whose middle is near to another cell is left out.
+  """
   for thing in view.objects:
-    if cell := _cell(thing):
-      yield f'Where in the picture is the {thing.name}?', cell
-
-
-def _what_is_at(view: View) -> Iterator[Asked]:
-  """What is in a cell of that grid: asked where all other things are more than a cell away."""
-  if view.doubtful:
-    return
-  for thing in view.objects:
-    others = [other for other in view.things if other is not thing]
-    apart = all(GRID * max(abs(a - b) for a, b in zip(thing.place, other.place, strict=True)) > 1 for other in others)
-    if apart and (cell := _cell(thing)):
-      yield f'What is at {cell}?', thing.name
-
-
-def _cell(thing: Thing) -> str | None:
-  """None where the thing's middle is too near to another cell."""
-  scaled = [GRID * share for share in thing.place]
-  sure = all(_INSIDE_CELL < share % 1 < 1 - _INSIDE_CELL for share in scaled)
-  return ' '.join(str(int(share)) for share in scaled) if sure else None
+    scaled = [GRID * share for share in thing.place]
+    if all(_INSIDE_CELL < share % 1 < 1 - _INSIDE_CELL for share in scaled):
+      for name in the(thing, view):
+        yield f'the {name}', ' '.join(str(int(share)) for share in scaled)
 
 
 TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
@@ -274,9 +261,6 @@ TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
     'left_or_right': _left_or_right, 'is_left': _is_left, 'is_in_front': _is_in_front, 'what_is': _what_is,
     'outermost': _outermost, 'held': _held, 'is_held': _is_held, 'drawer': _drawer, 'where': _where,
     'contents': _contents, 'pose': _pose, 'same': _same, 'except': _except}
-
-# Asked about every picture: only who looks can answer, so that they teach looking.
-POINTING: dict[str, Callable[[View], Iterator[Asked]]] = {'point': _point, 'what_is_at': _what_is_at}
 
 
 def plural(noun: str) -> str:

@@ -32,13 +32,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         builder=self, description=__doc__,
         metadata=tfds.core.MetadataDict(
             renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco'), seed=self._recipe.seed,
-            kinds=['caption', 'vqa', 'match'], recipe=self._wanted),
+            kinds=['caption', 'vqa', 'match', 'point'], recipe=self._wanted),
         features=tfds.features.FeaturesDict({
             'number': tfds.features.Scalar(np.int64, doc='with the seed, it determines the picture'),
             'image': tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg'),
             'objects': tfds.features.Sequence(text(doc='all that is there, seen or not')),
             'pairs': tfds.features.Sequence({
-                'kind': text(doc='caption, vqa or match'), 'type': text(doc='what the question is about'),
+                'kind': text(doc='caption, vqa, match or point'), 'type': text(doc='what the question is about'),
                 'question': text(), 'answer': text()})}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:

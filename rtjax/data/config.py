@@ -73,6 +73,7 @@ class KindWeights:
   caption: float = 1.0
   vqa: float = 1.0
   match: float = 1.0
+  point: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ pipeline a picture is what an episode is elsewhere, and a pair what a window is.
     coco_captions, a folder     written by TFDS, in one of LAYOUTS
 
 The fields of a line, or of a .json, say what is asked: `caption` alone, `question` and `answer`, `caption` and `answer`
-('yes' or 'no': does it describe the picture?), or `prompt` (used as it is) and `answer`.
+('yes' or 'no': does it describe the picture?), `point` (a thing) and `answer` (where it is: '3 5', column and row of a
+grid over the picture, whichever the source has), or `prompt` (used as it is) and `answer`.
 """
 import collections
 import dataclasses
@@ -16,6 +17,7 @@ import difflib
 import hashlib
 import json
 import pathlib
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -26,7 +28,7 @@ from rtjax.data.tf import tf, tfds
 
 _PICTURES = ('jpg', 'jpeg', 'png', 'bmp')
 _SHOWN = 5  # of the entries that cannot be used
-_FIELDS = (('caption',), ('question', 'answer'), ('caption', 'answer'), ('prompt', 'answer'))
+_FIELDS = (('caption',), ('question', 'answer'), ('caption', 'answer'), ('point', 'answer'), ('prompt', 'answer'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +208,8 @@ def _pair(fields: dict[str, Any]) -> Pair:
     return Pair('vqa', fields['prompt'].strip(), fields['answer'].strip())
   if 'question' in fields:
     return pair('vqa', fields['question'], fields['answer'])
+  if 'point' in fields:
+    return pair('point', fields['point'], fields['answer'])
   if 'answer' in fields:
     return pair('match', fields['caption'], fields['answer'])
   return pair('caption', '', fields['caption'])
@@ -218,6 +222,8 @@ def pair(kind: str, question: str, answer: str) -> Pair:
     raise ValueError(f'the answer to {question!r} is empty')
   if kind == 'match' and answer not in ('yes', 'no'):
     raise ValueError(f"the answer to a match is {answer!r}, expected 'yes' or 'no'")
+  if kind == 'point' and not re.fullmatch(r'\d+ \d+', answer):
+    raise ValueError(f"the answer to pointing is {answer!r}, expected column and row, such as '3 5'")
   return Pair(kind, prompts.prompt(kind, question), answer)
 
 
@@ -271,7 +277,7 @@ class Tfds(Records):
     image = self._builder.info.features[self._layout.image]
     if not isinstance(image, tfds.features.Image):
       raise ValueError(f'{name}: {self._layout.image!r} is {image}, expected a tfds.features.Image.')
-    several = (self._builder.info.metadata or {}).get('kinds', prompts.KINDS[1:])
+    several = (self._builder.info.metadata or {}).get('kinds', ('caption', 'vqa', 'match'))
     self.kinds = (self._layout.kind,) if self._layout.kind in prompts.KINDS else tuple(several)
 
   def of(self, kind: str) -> 'Tfds':

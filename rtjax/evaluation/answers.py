@@ -10,12 +10,12 @@ from rtjax import prompts
 from rtjax.evaluation import vqa
 from rtjax.training import checkpoint as checkpoints
 
-_KINDS = ('vqa', 'match')  # captions count only word for word, which few are
+_KINDS = ('vqa', 'match', 'point')  # captions count only word for word, which few are
 _BATCH = 64
 
 
 def judge(checkpoint: str, sources: Sequence[str]) -> dict[str, Any] | None:
-  """How many questions about the pictures of `val` are answered right, and how many captions told from wrong ones.
+  """How many of `val`'s questions are answered right, of its captions told from wrong ones, of its things pointed at.
 
   Args:
     checkpoint: as `rtjax.load_model` reads it.

@@ -140,8 +140,9 @@ def _answers(policies: Sequence[dict[str, Any]], blind: dict[str, Any]) -> Table
       judged += [(f'{found["origin"]}, before', found['before'])] if found['before'] else []
       judged.append((policy['name'], found['after']))
   judged.append(('without looking', blind))
-  rows = [[name, *(cell for kind in ('vqa', 'match') for cell in _answered(found.get(kind)))] for name, found in judged]
-  head = ('Policy', 'Questions right', '95 % interval', 'Of', 'Captions told apart', '95 % interval', 'Of')
+  kinds = {'vqa': 'Questions right', 'match': 'Captions told apart', 'point': 'Things pointed at'}
+  rows = [[name, *(cell for kind in kinds for cell in _answered(found.get(kind)))] for name, found in judged]
+  head = ('Policy', *(name for words in kinds.values() for name in (words, '95 % interval', 'Of')))
   return Table('Answers about pictures', head, rows,
                'Held-out pictures. Before: the checkpoint that training started from. Without looking: of each '
                'question its most frequent answer in the training data. Intervals are Wilson’s, as if questions about '

@@ -264,14 +264,14 @@ class RT2(nnx.Module):
              ) -> tuple[Float[Array, 'B K V'], Float[Array, 'B 1 D'] | None]:
     """The heads' logits, and what the decoder made of the waypoint's query, which goes first: where to, then how."""
     queries = self.queries[...] if self.waypoint is None else jnp.concatenate([self.plan[...], self.queries[...]])
-    hidden = self.text.decode(jnp.broadcast_to(queries, (len(context.mask), *queries.shape)), *context, rngs)
+    hidden = self.text.decode(jnp.broadcast_to(queries, (context.mask.shape[0], *queries.shape)), *context, rngs)
     plan, hidden = jnp.split(hidden, [len(queries) - self.config.action_spec.num_tokens], 1)
     logits = jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
     return logits, None if self.waypoint is None else plan
 
   def planned(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 D']:
     """What the decoder makes of the waypoint's query alone, of a network that says its actions as text."""
-    query = jnp.broadcast_to(self.plan[...], (len(context.mask), *self.plan.shape))
+    query = jnp.broadcast_to(self.plan[...], (context.mask.shape[0], *self.plan.shape))
     return self.text.decode(query, *context, rngs)
 
   def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:

@@ -29,6 +29,14 @@ MEANT = [
     Pair('match', 'Does this describe the picture? a can', 'no'), Pair('vqa', 'Count!', '2')]
 
 
+def test_pointing_names_column_and_row(tmp_path):
+  line = {'point': 'the red cube', 'answer': '3 5'}
+  source = open_source(fabricated.write_jsonl(tmp_path / 'good', [line]), 'train')
+  assert pairs(source) == [Pair('point', 'Point at the red cube.', '3 5')] and source.kinds == ('point',)
+  with pytest.raises(ValueError, match="the answer to pointing is 'left', expected column and row"):
+    open_source(fabricated.write_jsonl(tmp_path / 'bad', [line | {'answer': 'left'}]), 'train')
+
+
 def test_jsonl(tmp_path):
   name = fabricated.write_jsonl(tmp_path, [*LINES, '', {'caption': 'ünï'}])
   source = open_source(name, 'train')

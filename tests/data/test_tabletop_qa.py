@@ -43,7 +43,7 @@ def view(*objects, bowl=None, drawer=0.0):
 
 
 def asked(seen, name):
-  return dict((questions.TYPES | questions.POINTING)[name](seen))
+  return dict(questions.TYPES[name](seen))
 
 
 @pytest.fixture(scope='module')
@@ -98,12 +98,9 @@ def test_answers(plain):
 
 def test_pointing(plain):
   cells = {thing.name: f'{int(8 * thing.place[0])} {int(8 * thing.place[1])}' for thing in plain.things}
-  where, what = asked(plain, 'point'), asked(plain, 'what_is_at')
-  assert where and what  # not all three, some are near to the edge of a cell
-  for question, cell in where.items():
-    assert cells[question.removeprefix('Where in the picture is the ').removesuffix('?')] == cell
-  assert all(cells[name] == question.removeprefix('What is at ').removesuffix('?') for question, name in what.items())
-  assert not asked(view(('red cube', 0.60, -0.15), ('blue cube', 0.58, -0.11)), 'what_is_at')
+  found = dict(questions.places(plain))
+  assert found and all(cells[name] == found[f'the {name}'] for name in cells if f'the {name}' in found)
+  assert all(found[f'the {name.split()[1]}'] == cell for name, cell in cells.items() if f'the {name}' in found)
 
 
 def test_what_is_left_when_one_of_two_is_excluded():
@@ -134,7 +131,7 @@ def test_what_is_hidden_is_not_asked_about():
   assert [t.name for t in behind.things] == ['green ball', 'red carton']
   (kind, colour), = behind.doubtful or [(None, None)]
   assert (kind, colour) == ('puck', 'blue') or behind.hidden == ('blue puck',)
-  every = [q for name in questions.TYPES | questions.POINTING for q in asked(behind, name)]
+  every = [q for name in questions.TYPES for q in asked(behind, name)]
   assert every and not any('puck' in q for q in every if 'Is there' not in q and 'How many' not in q)
   if kind:
     assert 'Is there a puck?' not in every and 'How many blue objects are there?' not in every
@@ -206,7 +203,7 @@ def test_backgrounds_are_those_of_training_data():
 def test_answers_are_balanced(many):
   given = collections.defaultdict(collections.Counter)
   for picture in many:
-    assert {p['kind'] for p in picture['pairs']} <= {'caption', 'vqa', 'match'}
+    assert {p['kind'] for p in picture['pairs']} <= {'caption', 'vqa', 'match', 'point'}
     for pair in picture['pairs']:
       assert pair['answer'] and bool(pair['question']) == (pair['kind'] != 'caption')
       given[pair['type']][pair['answer']] += 1
@@ -214,9 +211,8 @@ def test_answers_are_balanced(many):
   for name in ('exists', 'is_left', 'is_in_front', 'is_held', 'is_category', 'category_exists', 'left_or_right'):
     (_, most), (_, least) = given[name].most_common()
     assert most - least <= 3, (name, given[name])
-  assert set(given) == {*questions.TYPES, *questions.POINTING, 'caption', 'match'}
-  for name in questions.POINTING:
-    assert len(given[name]) > 20 and given[name].most_common(1)[0][1] < 0.15 * given[name].total()
+  assert set(given) == {*questions.TYPES, 'caption', 'match', 'point'}
+  assert len(given['point']) > 20 and given['point'].most_common(1)[0][1] < 0.15 * given['point'].total()
 
 
 def test_categories():
@@ -242,7 +238,7 @@ def test_the_command(tmp_path):
   assert not (tmp_path / 'tabletop_qa.raw').exists()
   source = open_source(str(tmp_path / 'tabletop_qa/1.0.0'), 'train')
   pictures = list(source.read(source.chunks(10)))
-  assert source.kinds == ('caption', 'vqa', 'match') and len(pictures) == 6
+  assert source.kinds == ('caption', 'vqa', 'match', 'point') and len(pictures) == 6
   assert {p.image: [(pair.kind, pair.target) for pair in p.pairs] for p in pictures} == {  # TFDS mixes the order
       e['image']: [(pair['kind'], pair['answer']) for pair in e['pairs']] for e in before}
   assert open_source(str(tmp_path / 'tabletop_qa'), 'val').num_episodes == 1
