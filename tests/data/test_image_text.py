@@ -199,7 +199,7 @@ def test_bad_settings(tmp_path):
        r"have the kinds \['caption'\], all of which have weight 0")):
     with pytest.raises(ValueError, match=words):
       stream(sources, config, **changed)
-  for made in (lambda: ImageTextConfig(kinds=KindWeights(0, 0, 0)), lambda: ImageTextConfig(weights=(0,)),
+  for made in (lambda: ImageTextConfig(kinds=KindWeights(0, 0, 0, 0)), lambda: ImageTextConfig(weights=(0,)),
                lambda: ImageTextConfig(threads=-1), lambda: Shapes((0, 5), 4, 4)):
     with pytest.raises(ValueError, match='expected'):
       made()

@@ -58,4 +58,4 @@ def _except(draw: np.random.Generator) -> Riddle:
 
 
 def _one(choices: Sequence[_T], draw: np.random.Generator) -> _T:
-  return choices[draw.integers(len(choices))]
+  return choices[int(draw.integers(len(choices)))]
