@@ -141,18 +141,18 @@ def _answers(policies: Sequence[dict[str, Any]], blind: dict[str, Any]) -> Table
       judged.append((policy['name'], found['after']))
   judged.append(('without looking', blind))
   kinds = {'vqa': 'Questions right', 'match': 'Captions told apart', 'point': 'Things pointed at'}
-  rows = [[name, *(cell for kind in kinds for cell in _answered(found.get(kind)))] for name, found in judged]
-  head = ('Policy', *(name for words in kinds.values() for name in (words, '95 % interval', 'Of')))
-  return Table('Answers about pictures', head, rows,
+  rows = [[name, *(_answered(found.get(kind)) for kind in kinds)] for name, found in judged]
+  return Table('Answers about pictures', ('Policy', *kinds.values()), rows,
                'Held-out pictures. Before: the checkpoint that training started from. Without looking: of each '
-               'question its most frequent answer in the training data. Intervals are Wilson’s, as if questions about '
-               'the same picture were independent.')
+               'question its most frequent answer in the training data. In brackets Wilson’s interval at 95 %, as if '
+               'questions about the same picture were independent.')
 
 
-def _answered(found: dict[str, Any] | None) -> list[str]:
+def _answered(found: dict[str, Any] | None) -> str:
   if found is None:
-    return [_NO_INTERVAL] * 3
-  return [percent(found['accuracy']), between(found['interval']), f'{found["correct"]}/{found["count"]}']
+    return _NO_INTERVAL
+  low, high = found['interval']
+  return f'{found["correct"]}/{found["count"]}: {percent(found["accuracy"])} ({100 * low:.0f} to {100 * high:.0f})'
 
 
 def _failures(policies: Sequence[dict[str, Any]]) -> Table:
