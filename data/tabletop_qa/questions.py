@@ -236,9 +236,7 @@ def _except(view: View) -> Iterator[Asked]:
   if view.doubtful or view.hidden or len(view.objects) != 2:
     return
   for one, other in itertools.permutations(view.objects):
-    names = [one.name] + [one.kind] * (one.kind != other.kind)
-    names += [f'{one.colour} one'] * (one.colour != other.colour)
-    for name in names:
+    for name in (*the(one, view), *[f'{one.colour} one'] * (one.colour != other.colour)):
       yield f'Which object is not the {name}?', other.name
       yield f'Which object is there except the {name}?', other.name
 
