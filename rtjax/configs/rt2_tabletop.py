@@ -1,4 +1,4 @@
-"""RT-2 small enough for two CPU cores and the embedded simulator: 64 visual tokens, a T5 of 3 + 2 layers.
+"""RT-2 small enough for two CPU cores and the embedded simulator: 36 visual tokens, a T5 of 2 + 2 layers.
 
     python data/tabletop_qa/generate.py --out data/built --pictures 5000
     python data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
@@ -20,12 +20,12 @@ config = TrainConfig(
     steps=16000, batch_size=24, image_text_batch_size=8, log_every=50, validate_every=1000, validation_batches=20,
     save_every=500,
     model=RT2Config(
-        prompt_length=48, answer_length=40, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
-        vision=ViTConfig(image_size=(96, 96), patch=12, width=128, layers=4, heads=4, mlp_width=256, class_token=False,
-                         epsilon=1e-6),
-        text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=3, decoder_layers=2,
+        prompt_length=32, answer_length=24, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
+        vision=ViTConfig(image_size=(96, 96), patch=16, width=128, layers=2, heads=4, mlp_width=256, class_token=False,
+                         epsilon=1e-6, piece=4),
+        text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=2, decoder_layers=2,
                       heads=4, dropout=0.0)),
     pipeline=DataConfig(waypoints=True, proprioception=True),
     image_text_pipeline=ImageTextConfig(kinds=KindWeights(caption=0.5, vqa=2.0, match=0.5)),
     augment=AugmentConfig(crop=False, flip=True, flip_proprioception=(1, -1, 1, -1, 1, -1, 1)),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200))
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.01, ema_decay=0.998))

@@ -46,6 +46,9 @@ class ViTConfig:
     dropout: of the embeddings and of what each part adds.
     dtype: numbers to compute in; parameters are always float32, and so are norms and scores inside.
     remat: compute each layer again in the backward pass in place of keeping what is inside it.
+    piece, piece_width: pictures are first cut into pieces of so many pixels a side, each of which becomes so many
+      numbers through a linear map and a GELU; a patch is then the pieces in it (the hMLP stem of Touvron et al. 2022,
+      without its norms). 0: none, a patch is its pixels, as in all published weights.
   """
   image_size: tuple[int, int] = (224, 224)
   patch: int = 16
@@ -62,6 +65,8 @@ class ViTConfig:
   dropout: float = 0.0
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   remat: bool = False
+  piece: int = 0
+  piece_width: int = 64
 
   def __post_init__(self) -> None:
     kind = type(self).__name__
@@ -70,6 +75,9 @@ class ViTConfig:
         raise ValueError(f'{kind}.{name} is {getattr(self, name)}, it must be at least 1.')
     if min(self.image_size) < self.patch:
       raise ValueError(f'{kind}.image_size is {self.image_size}, not even one patch of {self.patch}.')
+    if self.piece < 0 or self.piece_width < 1 or (self.piece and self.patch % self.piece):
+      raise ValueError(f'{kind}.piece is {self.piece} of width {self.piece_width}, expected 0 (none) or what divides '
+                       f'the patch of {self.patch} pixels, and a width of at least 1.')
     if self.width % self.heads:
       raise ValueError(f'{kind}.width {self.width} does not divide into {self.heads} heads.')
     if not self.class_token and (self.classes or (self.pooler and kind == 'ViTConfig')):
@@ -146,14 +154,23 @@ def sines(grid: tuple[int, int], width: int) -> Float[np.ndarray, 'N D']:
   return np.pad(table, ((0, 0), (0, width - 4 * waves))).astype(np.float32)
 
 
+def cut(x: Float[Array, 'B H W C'], side: int) -> Float[Array, 'B h w sideC']:
+  """Squares of `side`, row by row, each as one vector."""
+  batch, height, width, channels = x.shape
+  squares = x.reshape(batch, height // side, side, width // side, side, channels).swapaxes(2, 3)
+  return squares.reshape(batch, height // side, width // side, side * side * channels)
+
+
 class ViT(nnx.Module):
   """See the module's docstring. All methods are plain traceable code; `rngs` (stream `dropout`) turns dropout on."""
 
   def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
     c, dtype = config, jnp.dtype(config.dtype)
     self.config = config
-    self.patch_embedding = nnx.Linear(c.patch ** 2 * 3, c.width, kernel_init=nnx.initializers.lecun_normal(),
-                                      dtype=dtype, rngs=rngs)
+    linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.lecun_normal(), dtype=dtype, rngs=rngs)
+    if c.piece:
+      self.piece_embedding = linear(c.piece ** 2 * 3, c.piece_width)
+    self.patch_embedding = linear((c.patch // c.piece) ** 2 * c.piece_width if c.piece else c.patch ** 2 * 3, c.width)
     if c.class_token:
       self.class_token = nnx.Param(jnp.zeros(c.width))
     first = nnx.initializers.normal(0.02)(rngs.params(), (int(c.class_token), c.width))
@@ -210,13 +227,15 @@ class ViT(nnx.Module):
 
   def embed(self, pixels: Float[Array, 'B H W 3']) -> Float[Array, 'B N D']:
     """What the first layer takes in."""
-    p, (batch, height, width, _) = self.config.patch, pixels.shape
-    rows, columns = height // p, width // p
+    c, (batch, height, width, _) = self.config, pixels.shape
+    rows, columns = height // c.patch, width // c.patch
     if not rows or not columns:
-      raise ValueError(f'pixels has shape {pixels.shape}: smaller than one patch of {p} x {p}.')
-    cut = pixels[:, :rows * p, :columns * p].reshape(batch, rows, p, columns, p, 3).swapaxes(2, 3)
-    x = self.patch_embedding(cut.reshape(batch, rows * columns, p * p * 3))
-    if self.config.class_token:
+      raise ValueError(f'pixels has shape {pixels.shape}: smaller than one patch of {c.patch} x {c.patch}.')
+    x = pixels[:, :rows * c.patch, :columns * c.patch]
+    if c.piece:
+      x = _ACTIVATIONS[c.activation](self.piece_embedding(cut(x, c.piece)))
+    x = self.patch_embedding(cut(x, c.patch // (c.piece or 1))).reshape(batch, rows * columns, c.width)
+    if c.class_token:
       first = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (batch, 1, x.shape[-1]))
       x = jnp.concatenate([first, x], 1)
     return x + self._positions((rows, columns)).astype(x.dtype)
