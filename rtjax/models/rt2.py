@@ -80,6 +80,7 @@ class RT2Config:
     smoothing: of the heads' targets over neighbouring bins, in training (`ActionSpec.smoothed`); 0 = none.
     decoding: 'argmax', the likeliest bin, or 'mean', that of the bins by their probabilities (`ActionSpec.decode`).
     waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
+    words_weight: weight of what visual tokens say by themselves of the words of captions (rt2_loss.py); 0 = none.
     dtype, remat: of both parts, whatever their own configurations say; see T5Config.
   """
   action_spec: ActionSpec = actions.ARM_7D
@@ -96,6 +97,7 @@ class RT2Config:
   smoothing: float = 0.0
   decoding: Literal['argmax', 'mean'] = 'argmax'
   waypoint_weight: float = 0.0
+  words_weight: float = 0.0
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   remat: bool = False
 
@@ -116,7 +118,7 @@ class RT2Config:
         raise ValueError(f'model.{name} is {getattr(self, name)}, it must be at least 1.')
     if not 0 <= self.label_smoothing < 1:
       raise ValueError(f'model.label_smoothing is {self.label_smoothing}, expected 0 (none) to below 1, such as 0.1.')
-    for name in ('proprioception_size', 'smoothing', 'waypoint_weight'):
+    for name in ('proprioception_size', 'smoothing', 'waypoint_weight', 'words_weight'):
       if getattr(self, name) < 0:
         raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
     if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):

@@ -45,9 +45,11 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
   """Answers to prompts about pictures. Unless in training, they are written too, and `answers` has the share of each
   kind that is right word for word."""
   images, asked, targets = batch['text_images'], batch['text_prompts'], batch['text_targets']
-  logits = model.read(model.context(model.see(images[:, None], rngs), None, asked, rngs), targets, rngs)
+  visual = model.see(images[:, None], rngs)
+  logits = model.read(model.context(visual, None, asked, rngs), targets, rngs)
   loss = _cross_entropy(logits, targets, model.config.label_smoothing if train else 0.0)
   there, weights = (targets != PAD).astype(jnp.float32), batch['text_weights']
+  total = jnp.sum(loss * weights)
   metrics = {'text_loss': (jnp.sum(loss * there), jnp.sum(there)),
              'text_accuracy': (jnp.sum((jnp.argmax(logits, -1) == targets) * there), jnp.sum(there))}
   if not train:
@@ -55,7 +57,32 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
     right = jnp.all(written == targets, 1)
     kinds = jax.nn.one_hot(batch['text_kinds'], len(prompts.KINDS)) * jnp.any(there, 1)[:, None]
     metrics['answers'] = jnp.sum(kinds * right[:, None], 0), jnp.sum(kinds, 0)
-  return LossTerms(jnp.sum(loss * weights), jnp.sum(weights), metrics)
+  if model.config.words_weight:
+    missed, told = _words(model, visual[:, 0], asked, targets, batch['text_kinds'])
+    metrics['words_loss'] = jnp.sum(missed * told), jnp.sum(told)
+    total += model.config.words_weight * jnp.sum(missed * jnp.sum(weights, 1))
+  return LossTerms(total, jnp.sum(weights), metrics)
+
+
+def _words(model: Any, visual: Float[Array, 'B N D'], asked: Int[Array, 'B L'], targets: Int[Array, 'B M'],
+           kinds: Int[Array, ' B']) -> tuple[Float[Array, ' B'], Float[Array, ' B']]:
+  """How badly visual tokens tell by themselves, through the head of words, which words are said of the picture, and of
+  which rows that is asked: captions and the names of things to point at, which are true of it.
+
+  A word is as likely as all tokens together make it. The classification of SuperClass (Huang et al. 2024), pooled over
+  patches after their logits and not before, so that a small thing's patch need not speak for the picture.
+  """
+  caption, point = (kinds == prompts.KINDS.index(kind) for kind in ('caption', 'point'))
+  said = jnp.where(caption[:, None], _present(model, targets), _present(model, asked) * point[:, None])
+  likely = jax.nn.log_softmax(jax.nn.logsumexp(model.text.logits(visual), 1))
+  return -jnp.sum(said * likely, -1) / jnp.maximum(jnp.sum(said, -1), 1), (caption | point).astype(jnp.float32)
+
+
+def _present(model: Any, ids: Int[Array, 'B M']) -> Float[Array, 'B V']:
+  """1 for each word of a text."""
+  rows = jnp.arange(len(ids))[:, None]
+  there = ((ids != PAD) & (ids != END)).astype(jnp.float32)
+  return jnp.zeros((len(ids), model.config.text.vocab_size)).at[rows, ids].max(there)
 
 
 def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None
