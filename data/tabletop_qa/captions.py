@@ -4,7 +4,7 @@ A caption states one or two facts in one of several wordings. A wrong one is wor
 another kind, the other side, something else in the gripper.
 """
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from questions import article, left_of
@@ -29,24 +29,23 @@ class Fact:
 
 
 def captions(view: View, draw: np.random.Generator) -> Iterator[str]:
-  """True captions, in random order, each of another fact."""
-  for fact in _shuffled(view, draw):
+  """True captions, each of another fact: first the one that lists all objects where that can be said, then others."""
+  for fact in (*_all(view, draw), *_shuffled(_details(view, draw), draw)):
     yield str(draw.choice(fact.true))
 
 
 def matches(view: View, draw: np.random.Generator) -> tuple[str, str] | None:
   """A true caption and a wrong one, of different facts where there are several; None where there is none."""
-  facts = [fact for fact in _shuffled(view, draw) if fact.wrong]
+  facts = [fact for fact in _shuffled((*_all(view, draw), *_details(view, draw)), draw) if fact.wrong]
   return (str(draw.choice(facts[0].true)), str(draw.choice(facts[-1].wrong))) if facts else None
 
 
-def _shuffled(view: View, draw: np.random.Generator) -> list[Fact]:
-  facts = list(_facts(view, draw))
-  return [facts[i] for i in draw.permutation(len(facts))]
+def _shuffled(facts: Iterable[Fact], draw: np.random.Generator) -> list[Fact]:
+  found = list(facts)
+  return [found[i] for i in draw.permutation(len(found))]
 
 
-def _facts(view: View, draw: np.random.Generator) -> Iterator[Fact]:
-  yield from _all(view, draw)
+def _details(view: View, draw: np.random.Generator) -> Iterator[Fact]:
   for thing in view.objects:
     swapped = article(_absent(view, thing, draw))
     name = article(thing.name)
@@ -74,7 +73,7 @@ def _facts(view: View, draw: np.random.Generator) -> Iterator[Fact]:
 
 def _all(view: View, draw: np.random.Generator) -> Iterator[Fact]:
   """All objects in one list, which is complete."""
-  if view.doubtful or not 1 < len(view.objects) <= 5:
+  if view.doubtful or not 1 < len(view.objects) <= 4:
     return
   order = [view.objects[i] for i in draw.permutation(len(view.objects))]
   names = [article(thing.name) for thing in order]

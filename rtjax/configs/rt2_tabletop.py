@@ -21,11 +21,12 @@ config = TrainConfig(
     save_every=500,
     model=RT2Config(
         prompt_length=32, answer_length=24, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
+        words_weight=1.0,
         vision=ViTConfig(image_size=(96, 96), patch=16, width=128, layers=2, heads=4, mlp_width=256, class_token=False,
                          epsilon=1e-6, piece=4),
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=2, decoder_layers=2,
                       heads=4, dropout=0.0)),
     pipeline=DataConfig(waypoints=True, proprioception=True),
-    image_text_pipeline=ImageTextConfig(kinds=KindWeights(caption=0.5, vqa=2.0, match=0.5)),
+    image_text_pipeline=ImageTextConfig(kinds=KindWeights(caption=2.0, vqa=2.0, match=0.5, point=2.0)),
     augment=AugmentConfig(crop=False, flip=True, flip_proprioception=(1, -1, 1, -1, 1, -1, 1)),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.01, ema_decay=0.998))

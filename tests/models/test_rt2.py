@@ -8,7 +8,7 @@ import pytest
 import tiny_rt2
 from flax import nnx
 
-from rtjax import actions, models
+from rtjax import actions, models, prompts
 from rtjax.models import RT2Config, decoding, lora
 from rtjax.models.decoding import END
 from rtjax.models.loss import IMPOSSIBLE
@@ -72,6 +72,23 @@ def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(conf
   squared = jnp.square(told - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
   expected = terms.metrics['action_loss'][0] + 10 * squared.sum()
   np.testing.assert_allclose(terms.total, expected, rtol=1e-4)
+
+
+def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
+  model, batch = built(dataclasses.replace(tiny_rt2.TINY, words_weight=0.5)), tiny_rt2.text_batch(tiny_rt2.TINY, 3)
+  batch = jax.tree.map(jnp.asarray, batch) | {
+      'text_kinds': jnp.array([prompts.KINDS.index(kind) for kind in ('caption', 'vqa', 'point')])}
+  terms, without = model.loss(batch, train=True), built(tiny_rt2.TINY).loss(batch, train=True)
+  likely = np.log(np.exp(model.text.logits(model.see(batch['text_images'][:, None])[:, 0])).sum(1))
+  likely -= np.log(np.exp(likely).sum(-1, keepdims=True))
+  missed = []
+  for row, ids in ((0, batch['text_targets'][0]), (2, batch['text_prompts'][2])):
+    missed.append(-likely[row, sorted(set(ids.tolist()) - {PAD, END})].mean())
+  np.testing.assert_allclose(terms.metrics['words_loss'], (sum(missed), 2), rtol=1e-4)
+  counts = batch['text_weights'].sum(1)  # a row weighs as much as its answer
+  np.testing.assert_allclose(terms.total - without.total, 0.5 * (missed[0] * counts[0] + missed[1] * counts[2]),
+                             rtol=1e-3)
+  assert terms.weight == without.weight and 'words_loss' not in without.metrics
 
 
 def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
@@ -252,7 +269,8 @@ def test_a_configuration_survives_json(config):
 
 @pytest.mark.parametrize('change, message', [
     ({'prompt_length': 0}, 'model.prompt_length is 0'), ({'window': 0}, 'model.window is 0'),
-    ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'), ({'smoothing': -1.0}, 'smoothing is -1.0'),
+    ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'), ({'words_weight': -1.0}, 'words_weight is -1.0'),
+    ({'smoothing': -1.0}, 'smoothing is -1.0'),
     ({'act': 'text', 'decoding': 'mean'}, "are for heads, model.act is 'text'"),
     ({'action_ids': (1, 2)}, 'has 2 different ids for 8 bins'),
     ({'action_ids': tuple(range(35, 43))}, 'go from 35 to 42, the text model has ids 0 to 39')])

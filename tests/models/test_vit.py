@@ -123,10 +123,23 @@ def test_configuration_survives_json(tiny):
 @pytest.mark.parametrize('change, message', [
     ({'heads': 3}, r'width 16 does not divide into 3 heads'), ({'patch': 9}, r'image_size is \(12, 8\)'),
     ({'layers': 0}, 'layers is 0'), ({'dropout': 1.0}, 'dropout is'),
-    ({'class_token': False, 'classes': 3}, 'class_token is False')])
+    ({'class_token': False, 'classes': 3}, 'class_token is False'), ({'piece': 3}, 'piece is 3 of width 64'),
+    ({'piece': -1}, 'piece is -1'), ({'piece': 2, 'piece_width': 0}, 'piece is 2 of width 0')])
 def test_bad_configurations(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(TINY, **change)
+
+
+def test_a_stem_of_pieces_sees_each_piece_by_itself():
+  model = models.build(dataclasses.replace(TINY, piece=2, piece_width=3), rngs=nnx.Rngs(0))
+  x = picture()
+  tokens, (first, patch) = model.embed(x), (model.piece_embedding, model.patch_embedding)
+  assert first.kernel.shape == (12, 3) and patch.kernel.shape == (12, 16)
+  for row, column in ((0, 0), (2, 1)):
+    pieces = [jax.nn.gelu(first(x[0, 4 * row + down:, 4 * column + across:][:2, :2].reshape(-1)), approximate=False)
+              for down in (0, 2) for across in (0, 2)]
+    place = 1 + 2 * row + column
+    np.testing.assert_allclose(tokens[0, place], patch(jnp.concatenate(pieces)) + model.positions[place], atol=1e-5)
 
 
 def test_a_picture_smaller_than_a_patch(tiny):
