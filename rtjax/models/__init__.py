@@ -11,7 +11,7 @@ from rtjax.models.rt1 import RT1Config as RT1Config
 from rtjax.models.rt1_multiview import MultiviewConfig as MultiviewConfig
 from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
 from rtjax.models.rt2 import RT2 as RT2
-from rtjax.models.rt2 import RT2Config as RT2Config
+from rtjax.models.rt2_config import RT2Config as RT2Config
 from rtjax.models.siglip import SigLIP as SigLIP
 from rtjax.models.siglip import SigLIPConfig as SigLIPConfig
 from rtjax.models.t5 import T5 as T5

@@ -18,7 +18,9 @@ def counted(model):
   v, t, spec = model.vision, model.text, model.action_spec
   attention = 4 * v.width * v.width + 4 * v.width
   mlp = 2 * v.width * v.mlp_width + v.width + v.mlp_width
-  vision = (v.layers * (attention + mlp + 4 * v.width) + 2 * v.width + (3 * v.patch ** 2 + 1) * v.width
+  pieces = (3 * v.piece ** 2 + 1) * v.piece_width if v.piece else 0
+  patch = (v.patch // v.piece) ** 2 * v.piece_width if v.piece else 3 * v.patch ** 2
+  vision = (v.layers * (attention + mlp + 4 * v.width) + 2 * v.width + pieces + (patch + 1) * v.width
             + (v.tokens + 2 * v.class_token) * v.width)
   attention, mlp = 4 * t.width * t.heads * t.head_size, 3 * t.width * t.mlp_width
   text = (t.encoder_layers * (attention + mlp + 2 * t.width) + t.decoder_layers * (2 * attention + mlp + 3 * t.width)
@@ -30,7 +32,7 @@ def counted(model):
 
 
 @pytest.mark.parametrize('name, billions, tokens', [
-    ('rt2_tabletop', 0.0022, 64), pytest.param('rt2', 0.73, 196, marks=pytest.mark.slow),
+    ('rt2_tabletop', 0.00183, 36), pytest.param('rt2', 0.73, 196, marks=pytest.mark.slow),
     pytest.param('rt2_5b', 4.63, 256, marks=pytest.mark.slow)])
 def test_parameters_and_tokens(name, billions, tokens):
   config = configs.get(name).model
