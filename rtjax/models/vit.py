@@ -234,7 +234,7 @@ class ViT(nnx.Module):
     x = pixels[:, :rows * c.patch, :columns * c.patch]
     if c.piece:
       x = _ACTIVATIONS[c.activation](self.piece_embedding(cut(x, c.piece)))
-    x = self.patch_embedding(cut(x, c.patch // (c.piece or 1))).reshape(batch, rows * columns, c.width)
+    x = self.patch_embedding(cut(x, c.patch // (c.piece or 1)).reshape(batch, rows * columns, -1))
     if c.class_token:
       first = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (batch, 1, x.shape[-1]))
       x = jnp.concatenate([first, x], 1)
