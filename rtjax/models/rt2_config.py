@@ -89,7 +89,7 @@ class RT2Config:
 
   @property
   def embedding_size(self) -> int:
-    """A prompt is what conditions a policy; see the module's docstring."""
+    """A prompt's ids are what conditions a policy; see rt2.py."""
     return self.prompt_length
 
   def to_dict(self) -> dict[str, Any]:
