@@ -1,7 +1,7 @@
 """Captions of a view, and captions that are wrong about it.
 
-A caption states one or two facts, or lists all objects, in one of several wordings. A wrong one is worded alike and not so: another colour,
-another kind, the other side, something else in the gripper.
+A caption states one or two facts, or lists all objects, in one of several wordings. A wrong one is worded alike and not
+so: another colour, another kind, the other side, something else in the gripper.
 """
 import dataclasses
 from collections.abc import Iterable, Iterator
