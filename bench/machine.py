@@ -24,3 +24,9 @@ def matmul_gflops(dtype: str = 'float32', size: int = 2048) -> float:
     jax.block_until_ready(multiply(x, x))
     times.append(time.perf_counter() - start)
   return 2 * size ** 3 / float(np.min(times)) / 1e9
+
+
+def device_memory() -> dict[str, float]:
+  """The most memory of the device that was in use so far, where it counts that."""
+  used = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
+  return {} if used is None else {'peak_gib': round(used / 2 ** 30, 2)}

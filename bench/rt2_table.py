@@ -1,9 +1,9 @@
 """The table of RT-2's presets in docs/rt2.md: sizes from shapes alone, speed where this machine can hold the network.
 
-  python bench/rt2_table.py                              parameters, tokens, arithmetic, memory of every preset
-  python bench/rt2_table.py --measure rt2_tabletop       and the times of a training step and of a policy's step
+  python bench/rt2_table.py                                     parameters, tokens, arithmetic, memory
+  python bench/rt2_table.py --measure --presets rt2_tabletop    instead, the times of a training step and of a policy's
 
-One line of JSON for each preset. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
+Lines of JSON. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
 forward pass of an action with heads, and a whole training step. Memory is that of parameters, gradients and optimizer
 state in float32, without activations.
 """
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
-from machine import describe, matmul_gflops
+from machine import describe, device_memory, matmul_gflops
 
 from rtjax import compiler, configs, memory, models
 from rtjax.models import RT2Config
@@ -30,6 +31,7 @@ from rtjax.training.optimizer import OptimizerConfig
 from rtjax.training.state import count, create, split
 from rtjax.training.step import train_step
 
+Kind = Literal['adam', 'adafactor']
 PRESETS = ('rt2', 'rt2_tabletop', 'rt2_5b')
 
 
@@ -83,7 +85,7 @@ def size(name: str) -> dict[str, Any]:
   adam, adafactor = OptimizerConfig(), OptimizerConfig(kind='adafactor')
   adapted = dataclasses.replace(config, lora=LoraConfig(rank=16))
   return {
-      'preset': name, 'parameters': count(nnx.state(model, nnx.Param)),
+      'parameters': count(nnx.state(model, nnx.Param)),
       'tokens': [config.vision.tokens * config.window, config.prompt_length, config.action_spec.num_tokens],
       'act_gflop': _gflop(act, variables, inputs['images'], inputs['embeddings'], inputs.get('proprioception')),
       'train_gflop': _gflop(step, state, inputs),
@@ -103,10 +105,13 @@ def median(function: Any, times: int) -> float:
   return round(float(np.median(found[1:])), 4)
 
 
-def speed(name: str, steps: int, batch_size: int) -> dict[str, Any]:
+def speed(name: str, steps: int, batch_size: int, optimizer: Kind | None) -> Iterator[dict[str, Any]]:
+  """One after the other, as the last may not fit."""
   preset = configs.get(name)
+  if optimizer:
+    preset = dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, kind=optimizer))
   size = batch_size or preset.batch_size
-  found: dict[str, Any] = {'batch_size': size}
+  yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
   step, start = stepper(preset)
   state = start(*split(models.build(preset.model, rngs=nnx.Rngs(0)))[1:])
   windows = jax.device_put(batch(preset.model, size))
@@ -116,7 +121,7 @@ def speed(name: str, steps: int, batch_size: int) -> dict[str, Any]:
     state, out = step(state, windows)
     float(out['loss'])
 
-  found['train_step_s'] = median(train, steps)
+  yield {'batch_size': size, 'train_step_s': median(train, steps), **device_memory()}
   del state  # room for the policies
   ids = tuple(range(3, 3 + preset.model.action_spec.vocab_size))
   ways: tuple[Literal['heads', 'text'], ...] = ('heads', 'text')
@@ -128,21 +133,25 @@ def speed(name: str, steps: int, batch_size: int) -> dict[str, Any]:
     policy.reset(0, embedding=seen['embeddings'][0])
     states = seen['proprioception'][:, -1] if config.proprioception_size else None
     see = functools.partial(policy.step, seen['images'][:, -1], proprioception=states)
-    found[f'{act}_step_s'] = median(see, 2 * steps)
-  return found | {'dtype': preset.model.dtype, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
+    yield {f'{act}_step_s': median(see, 2 * steps)}
+    del policy, see
 
 
-def main(measure: tuple[str, ...] = (), steps: int = 5, batch_size: int = 0) -> None:
+def main(presets: tuple[str, ...] = PRESETS, measure: bool = False, steps: int = 5, batch_size: int = 0,
+         optimizer: Kind | None = None) -> None:
   """Prints the lines.
 
   Args:
-    measure: presets to time as well.
+    presets: of which.
+    measure: times in place of sizes.
     steps: training steps timed; of a policy's twice as many.
     batch_size: windows of a training step, 0 = the preset's.
+    optimizer: of the training step, None = the preset's.
   """
   memory.keep()
-  for name in PRESETS:
-    print(json.dumps(size(name) | (speed(name, steps, batch_size) if name in measure else {})), flush=True)
+  for name in presets:
+    for found in speed(name, steps, batch_size, optimizer) if measure else [size(name)]:
+      print(json.dumps({'preset': name} | found), flush=True)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from machine import describe, matmul_gflops
+from machine import describe, device_memory, matmul_gflops
 
 from rtjax import compiler, memory
 from rtjax.models import RT1Config, build
@@ -55,7 +55,7 @@ def main(batch_size: int = 2, steps: int = 6, dtype: str = 'float32', micro_batc
       'median_s': round(median, 4), 'min_s': round(min(times), 4), 'windows_per_s': round(batch_size / median, 2),
       'compile_s': round(compile_s, 1), 'temporary_gib': round(temporary / 2 ** 30, 2),
       'loss_first_last': [round(losses[0], 4), round(losses[-1], 4)],
-      'matmul_gflops': round(matmul_gflops(dtype)), **describe()}))
+      **device_memory(), 'matmul_gflops': round(matmul_gflops(dtype)), **describe()}))
 
 
 if __name__ == '__main__':

@@ -37,7 +37,7 @@ from rtjax.models.rt2_loss import newest_prompt
 from rtjax.models.siglip import SigLIP, SigLIPConfig
 from rtjax.models.t5 import PAD, T5, shift_right
 from rtjax.models.vit import ViT, ViTConfig
-from rtjax.models.waypoint import WaypointHead
+from rtjax.models.waypoint import Follow, WaypointHead
 
 _VISION: dict[type, Any] = {ViTConfig: ViT, SigLIPConfig: SigLIP}
 
@@ -79,6 +79,8 @@ class RT2(nnx.Module):
     self.waypoint = WaypointHead(1, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None
     if c.waypoint_weight:
       self.plan = nnx.Param(normal(1.0)(rngs.params(), (1, width)))
+      known = width * (2 if c.proprioception_size else 1)
+      self.follow = Follow(known, width, dtype=dtype, rngs=rngs) if c.act == 'heads' else None
     lora.adapt(self, c.lora, rngs=rngs)
     self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
@@ -124,9 +126,9 @@ class RT2(nnx.Module):
       frames: which of them are there; None: all.
       rngs: stream `dropout`; None leaves dropout out.
     """
-    state = None if proprioception is None else proprioception[:, -1]
-    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs, self.told(state))
-    return self.act(context, rngs)[:, None]
+    state = self.told(None if proprioception is None else proprioception[:, -1])
+    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs, state)
+    return self.act(context, state, rngs)[:, None]
 
   def told(self, proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B D'] | None:
     """The state token, of a network that has one.
@@ -157,23 +159,27 @@ class RT2(nnx.Module):
       mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
     return Context(self.text.encode(sequence, mask, rngs), mask)
 
-  def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
+  def act(self, context: Context, state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None
+          ) -> Float[Array, 'B K V']:
     """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
     c, (batch, _) = self.config, context.mask.shape
     if c.act == 'text':
       ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
       cache = self.text.start_cache(*context, length=len(allowed))
       return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
-    return self.decide(context, rngs)[0]
+    return self.decide(context, state, rngs)[0]
 
-  def decide(self, context: Context, rngs: nnx.Rngs | None = None
+  def decide(self, context: Context, state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None
              ) -> tuple[Float[Array, 'B K V'], Float[Array, 'B 1 D'] | None]:
     """The heads' logits, and what the decoder made of the waypoint's query, which goes first: where to, then how."""
     queries = self.queries[...] if self.waypoint is None else jnp.concatenate([self.plan[...], self.queries[...]])
     hidden = self.text.decode(jnp.broadcast_to(queries, (context.mask.shape[0], *queries.shape)), *context, rngs)
-    plan, hidden = jnp.split(hidden, [len(queries) - self.config.action_spec.num_tokens], 1)
+    plan = None
+    if self.waypoint is not None:
+      plan, hidden = hidden[:, :1], hidden[:, 1:]
+      hidden = hidden + self.follow(plan if state is None else jnp.concatenate([plan, state[:, None]], -1))
     logits = jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
-    return logits, None if self.waypoint is None else plan
+    return logits, plan
 
   def planned(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 D']:
     """What the decoder makes of the waypoint's query alone, of a network that says its actions as text."""
@@ -203,7 +209,8 @@ class RT2(nnx.Module):
     """
     tokens = jnp.concatenate([history.tokens, self.see(images[:, None])], 1)
     frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings), state=self.told(proprioception)))
+    state = self.told(proprioception)
+    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings), state=state), state)
     return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
 
   def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',

@@ -57,8 +57,8 @@ class RT2Config:
   padding: ClassVar[Literal['back', 'front']] = 'front'
   # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
   partitions: ClassVar[dict[str, str]] = {
-      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|plan|state/|waypoint/)',
-      'lora': r'/lora_[ab]$|^(queries|heads|plan|state/|waypoint/)'}
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|plan|follow/|state/|waypoint/)',
+      'lora': r'/lora_[ab]$|^(queries|heads|plan|follow/|state/|waypoint/)'}
 
   def __post_init__(self) -> None:
     for part in ('vision', 'text'):

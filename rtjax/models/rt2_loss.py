@@ -30,7 +30,10 @@ def of_actions(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> 
   state = model.told(None if states is None else states[:, -1])
   context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs,
                           state)
-  terms, plan = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
+  if c.act == 'heads':
+    terms, plan = _by_heads(model, context, state, batch, train, rngs)
+  else:
+    terms, plan = _as_text(model, context, batch, train, rngs)
   terms.metrics.pop('accuracy_per_step', None)  # there is but one
   count = jnp.sum(batch['mask'][:, -1].astype(jnp.float32))
   total = terms.total * (count / jnp.maximum(terms.weight, 1))
@@ -85,14 +88,14 @@ def _present(model: Any, ids: Int[Array, 'B M']) -> Float[Array, 'B V']:
   return jnp.zeros((len(ids), model.config.text.vocab_size)).at[rows, ids].max(there)
 
 
-def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None
+def _by_heads(model: Any, context: Any, state: Array | None, batch: Batch, train: bool, rngs: nnx.Rngs | None
               ) -> tuple[LossTerms, Plan]:
   c, spec, recorded, targets = model.config, model.config.action_spec, batch['actions'][:, -1:], None
   if train and c.label_smoothing:
     labels = spec.tokenize(recorded)
     sharp = spec.smoothed(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
     targets = optax.smooth_labels(sharp, c.label_smoothing)
-  logits, plan = model.decide(context, rngs)
+  logits, plan = model.decide(context, state, rngs)
   return action_loss(spec, logits[:, None], recorded, batch['mask'][:, -1:], targets, train=train,
                      smoothing=c.smoothing if train else 0.0, decoding=c.decoding), plan
 

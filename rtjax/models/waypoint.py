@@ -38,3 +38,17 @@ class WaypointHead(nnx.Module):
       raise ValueError(f'a waypoint is x, y and z of the gripper, the first numbers of proprioception; the data has '
                        f'{len(mean)} of them. Train without: --model.waypoint-weight 0.')
     self.scale.set(mean[:3], std[:3])
+
+
+class Follow(nnx.Module):
+  """From what is known of where to, and of where the robot is, to what each action's query hears of it.
+
+  Towards a waypoint is nearly all that a step does, so that the way from one to the other should be short.
+  """
+
+  def __init__(self, known: int, width: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+    self.hidden = nnx.Linear(known, 2 * width, dtype=dtype, rngs=rngs)
+    self.out = nnx.Linear(2 * width, width, dtype=dtype, rngs=rngs)
+
+  def __call__(self, known: Float[Array, '*b K']) -> Float[Array, '*b D']:
+    return self.out(nnx.gelu(self.hidden(known)))
