@@ -32,7 +32,6 @@ from machine import describe
 from rtjax import compiler, configs, models, vocabulary
 from rtjax.data.augment import augment
 from rtjax.instructions import HASHED_NGRAMS
-from rtjax.models import parameters
 from rtjax.prompts import KINDS
 from rtjax.tokenizer import Tokenizer
 from rtjax.training import cotrain, initialize
@@ -127,7 +126,8 @@ def rt2(options: Options, data: Data, log: Callable[..., None]) -> None:
     arms = [(arm, seed) for arm in names for seed in range(options.seeds)]
     starts = [_trees(_started(config, seed, None if arm == 'scratch' else options.out / f'stage1-{seed}.npz',
                               data.statistics)) for arm, seed in arms]
-    ends = train(config, starts, pools, draw, options, functools.partial(log, 'rt2', arms=[f'{a}-{s}' for a, s in arms]))
+    report = functools.partial(log, 'rt2', arms=[f'{arm}-{seed}' for arm, seed in arms])
+    ends = train(config, starts, pools, draw, options, report)
     for (arm, seed), (state, row) in zip(arms, ends, strict=True):
       origin = {} if arm == 'scratch' else {'init_from': f'stage1-{seed}', 'image_text': ['tabletop_qa'],
                                             'steps': options.pretraining, 'batch_size': options.batch_size}
@@ -163,14 +163,15 @@ def train(config: TrainConfig, starts: Sequence[Tree], pools: dict[str, Tree],
   """
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, *_ = split(models.abstract(config.model))
-  vary = functools.partial(augment, config=config.augment, action_spec=config.model.action_spec) if config.data else None
+  vary = functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
   runs = [create(*trees, jax.random.key(seed), optimizer=optimizer, ema=True) for seed, trees in enumerate(starts)]
   states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
   count = max(config.steps // options.report, 1)
 
   def step(state: TrainState, key: jax.Array, pool: Tree) -> tuple[TrainState, Tree]:
-    return train_step(state, draw(pool, key), graphdef=graphdef, optimizer=optimizer, augment=vary,
-                      ema_decay=config.optimizer.ema_decay, balance=functools.partial(cotrain.balance, weight=config.vqa_weight))
+    return train_step(
+        state, draw(pool, key), graphdef=graphdef, optimizer=optimizer, ema_decay=config.optimizer.ema_decay,
+        augment=vary if config.data else None, balance=functools.partial(cotrain.balance, weight=config.vqa_weight))
 
   @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler.options())
   def go_on(states: TrainState, key: jax.Array, pool: Tree) -> tuple[TrainState, Tree]:

@@ -1,7 +1,7 @@
 """The table of RT-2's presets in docs/rt2.md: sizes from shapes alone, speed where this machine can hold the network.
 
   python bench/rt2_table.py                                     parameters, tokens, arithmetic, memory
-  python bench/rt2_table.py --measure --presets rt2_tabletop    instead, the times of a training step and of a policy's
+  python bench/rt2_table.py --measure --presets rt2_tabletop    times of a training step and of a policy's
 
 Lines of JSON. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
 forward pass of an action with heads, and a whole training step. Memory is that of parameters, gradients and optimizer
@@ -111,7 +111,8 @@ def speed(name: str, steps: int, batch_size: int, optimizer: Kind | None) -> Ite
   if optimizer:
     preset = dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, kind=optimizer))
   size = batch_size or preset.batch_size
-  yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind, 'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
+  yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind,
+         'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
   step, start = stepper(preset)
   state = start(*split(models.build(preset.model, rngs=nnx.Rngs(0)))[1:])
   windows = jax.device_put(batch(preset.model, size))

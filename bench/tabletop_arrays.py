@@ -1,7 +1,7 @@
 """Demonstrations and questions of the embedded simulator as arrays: all that a device needs, in its memory at once.
 
-Made as data/tabletop/generate.py and data/tabletop_qa/generate.py make them, without datasets in between: a GPU takes small
-pictures faster than JPEG files can be decoded.
+Made as data/tabletop/generate.py and data/tabletop_qa/generate.py make them, without datasets in between: a GPU takes
+small pictures faster than JPEG files can be decoded.
 """
 import functools
 import io

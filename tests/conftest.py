@@ -10,7 +10,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # The workers, and the processes that tests start, compile the same small networks: the first one does it for all.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   compiled = tempfile.TemporaryDirectory(prefix='rtjax-compiled-')  # removed with the process that made it
-  os.environ |= {'JAX_COMPILATION_CACHE_DIR': compiled.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3'}
+  os.environ |= {'JAX_COMPILATION_CACHE_DIR': compiled.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 # Shapes and types in the networks' signatures are checked here; outside tests they cost nothing.

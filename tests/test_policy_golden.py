@@ -34,6 +34,7 @@ def test_rollout(shared, golden, prefix):
     np.testing.assert_allclose(np.asarray(policy.history.tokens[0]), golden['final_image_tokens'], atol=3e-3)
 
 
+@pytest.mark.slow
 def test_rt1_x_rollout(shared):
   """18 frames of the public example's policy: before and after its window of 15 has filled."""
   golden = np.load(shared / 'parity/rt1_x/rollout.npz')

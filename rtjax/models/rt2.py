@@ -80,7 +80,7 @@ class RT2(nnx.Module):
     if c.waypoint_weight:
       self.plan = nnx.Param(normal(1.0)(rngs.params(), (1, width)))
       known = width * (2 if c.proprioception_size else 1)
-      self.follow = Follow(known, width, dtype=dtype, rngs=rngs) if c.act == 'heads' else None
+      self.follow: Any = Follow(known, width, dtype=dtype, rngs=rngs) if c.act == 'heads' else None
     lora.adapt(self, c.lora, rngs=rngs)
     self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 

@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rtjax.models.attention import Attention
+from rtjax.models.convolution import dense_conv
 from rtjax.models.layers import dropout, run_again
 from rtjax.models.resize import cubic_weights
 
@@ -49,6 +50,8 @@ class ViTConfig:
     piece, piece_width: pictures are first cut into pieces of so many pixels a side, each of which becomes so many
       numbers through a linear map and a GELU; a patch is then the pieces in it (the hMLP stem of Touvron et al. 2022,
       without its norms). 0: none, a patch is its pixels, as in all published weights.
+    mixes: convolutions over 3 x 3 pieces before they become patches, each added to what it sees (LayerNorm before, GELU
+      after); an addition for small networks trained from scratch, whose patches otherwise see no shape across a border.
   """
   image_size: tuple[int, int] = (224, 224)
   patch: int = 16
@@ -67,6 +70,7 @@ class ViTConfig:
   remat: bool = False
   piece: int = 0
   piece_width: int = 64
+  mixes: int = 0
 
   def __post_init__(self) -> None:
     kind = type(self).__name__
@@ -78,6 +82,9 @@ class ViTConfig:
     if self.piece < 0 or self.piece_width < 1 or (self.piece and self.patch % self.piece):
       raise ValueError(f'{kind}.piece is {self.piece} of width {self.piece_width}, expected 0 (none) or what divides '
                        f'the patch of {self.patch} pixels, and a width of at least 1.')
+    if self.mixes < 0 or (self.mixes and not self.piece):
+      raise ValueError(f'{kind}.mixes is {self.mixes}, expected 0 (none) or, with pieces ({kind}.piece is '
+                       f'{self.piece}), more.')
     if self.width % self.heads:
       raise ValueError(f'{kind}.width {self.width} does not divide into {self.heads} heads.')
     if not self.class_token and (self.classes or (self.pooler and kind == 'ViTConfig')):
@@ -141,6 +148,21 @@ class Layer(nnx.Module):
     return x + dropout(self.mlp(self.mlp_norm(x)), self.dropout, rngs)
 
 
+class Mix(nnx.Module):
+  """What pieces make of their neighbours; see `ViTConfig.mixes`."""
+
+  def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+    width = config.piece_width
+    self.norm = nnx.LayerNorm(width, epsilon=config.epsilon, use_fast_variance=False, dtype=jnp.dtype(config.dtype),
+                              rngs=rngs)
+    self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), (3, 3, width, width)))
+    self.activation = config.activation
+
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B h w C']:
+    y = dense_conv(self.norm(x), self.kernel[...].astype(x.dtype), 1, ((1, 1), (1, 1)))
+    return x + _ACTIVATIONS[self.activation](y)
+
+
 def sines(grid: tuple[int, int], width: int) -> Float[np.ndarray, 'N D']:
   """Where learned positions begin: sines and cosines of row and column, a quarter of the width each.
 
@@ -170,6 +192,7 @@ class ViT(nnx.Module):
     linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.lecun_normal(), dtype=dtype, rngs=rngs)
     if c.piece:
       self.piece_embedding = linear(c.piece ** 2 * 3, c.piece_width)
+    self.mixing = nnx.List([Mix(c, rngs=rngs) for _ in range(c.mixes)])
     self.patch_embedding = linear((c.patch // c.piece) ** 2 * c.piece_width if c.piece else c.patch ** 2 * 3, c.width)
     if c.class_token:
       self.class_token = nnx.Param(jnp.zeros(c.width))
@@ -234,6 +257,8 @@ class ViT(nnx.Module):
     x = pixels[:, :rows * c.patch, :columns * c.patch]
     if c.piece:
       x = _ACTIVATIONS[c.activation](self.piece_embedding(cut(x, c.piece)))
+      for mix in self.mixing:
+        x = mix(x)
     x = self.patch_embedding(cut(x, c.patch // (c.piece or 1)).reshape(batch, rows * columns, -1))
     if c.class_token:
       first = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (batch, 1, x.shape[-1]))

@@ -93,6 +93,17 @@ def test_int8_is_near_and_smaller(format, tmp_path):
   assert check.size(folders[1]) < check.size(folders[0])
 
 
+def test_int8_weights_leave_room_for_16_bit_sums(tmp_path):
+  """A processor without VNNI adds two products in 16 bits and lets them overflow: with weights of 7 bits none can."""
+  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), PICTURE)
+  exported('onnx', step, tmp_path, int8=True)
+  onnx = pytest.importorskip('onnx')
+  graph = onnx.load(tmp_path / 'policy.onnx').graph
+  weights = [onnx.numpy_helper.to_array(w) for w in graph.initializer if w.data_type == onnx.TensorProto.INT8]
+  largest = max(int(np.abs(w.astype(int)).max()) for w in weights if w.ndim == 2)
+  assert largest > 0 and 2 * largest * 255 < 2 ** 15
+
+
 def test_pictures_are_brought_to_the_size_of_training(tmp_path):
   model = models.build(TINY, rngs=nnx.Rngs(0))
   policy, step = Policy(model, image_size=(64, 64)), Step(model, PICTURE, (64, 64))

@@ -89,6 +89,7 @@ def test_attention_mask(forward):
   np.testing.assert_array_equal(attention_mask(6, 8, 11), forward['attention_mask'].astype(bool))
 
 
+@pytest.mark.slow
 def test_loss_and_gradients(shared, model, forward):
   """The official loss and the gradient of every trainable variable."""
   model = copy.copy(model)
@@ -121,6 +122,7 @@ def test_loss_and_gradients(shared, model, forward):
     assert place_of[name] not in by_name
 
 
+@pytest.mark.slow
 def test_batch_norm_in_training(shared, model):
   """Features of a batch on its own statistics, and all moving statistics after it."""
   golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')

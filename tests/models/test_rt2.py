@@ -74,6 +74,24 @@ def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(conf
   np.testing.assert_allclose(terms.total, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize('size', [0, 5])
+def test_the_heads_hear_of_the_plan_and_of_the_state(size):
+  config = dataclasses.replace(tiny_rt2.TINY, waypoint_weight=1.0, proprioception_size=size)
+  model = built(config)
+  batch = {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(config, 2).items()}
+  state = model.told(jax.random.normal(jax.random.key(1), (2, size))) if size else None
+  seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32), state=state)
+  logits, plan = model.decide(seen, state)
+  known = plan[:, 0] if state is None else jnp.concatenate([plan[:, 0], state], -1)
+  heard = model.follow.out(jax.nn.gelu(model.follow.hidden(known)))
+  model.follow.out.kernel[...] *= 0
+  model.follow.out.bias[...] *= 0
+  without, same = model.decide(seen, state)
+  np.testing.assert_array_equal(plan, same)
+  np.testing.assert_allclose(logits - without, jnp.einsum('bd,kdv->bkv', heard, model.heads[...]), atol=1e-5)
+  assert np.abs(logits - without).max() > 0.1
+
+
 def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
   model, batch = built(dataclasses.replace(tiny_rt2.TINY, words_weight=0.5)), tiny_rt2.text_batch(tiny_rt2.TINY, 3)
   batch = jax.tree.map(jnp.asarray, batch) | {

@@ -19,6 +19,7 @@ def counted(model):
   attention = 4 * v.width * v.width + 4 * v.width
   mlp = 2 * v.width * v.mlp_width + v.width + v.mlp_width
   pieces = (3 * v.piece ** 2 + 1) * v.piece_width if v.piece else 0
+  pieces += v.mixes * v.piece_width * (9 * v.piece_width + 2)
   patch = (v.patch // v.piece) ** 2 * v.piece_width if v.piece else 3 * v.patch ** 2
   vision = (v.layers * (attention + mlp + 4 * v.width) + 2 * v.width + pieces + (patch + 1) * v.width
             + (v.tokens + 2 * v.class_token) * v.width)
@@ -28,7 +29,9 @@ def counted(model):
   heads = spec.num_tokens * (t.width + (t.width + 1) * spec.vocab_size)
   waypoint = t.width + 3 * (t.width + 1) if model.waypoint_weight else 0
   state = (model.proprioception_size + 1) * t.width if model.proprioception_size else 0
-  return vision + (v.width + 1) * t.width + text + heads + waypoint + state
+  known = t.width * (2 if model.proprioception_size else 1)
+  follow = (known + 1) * 2 * t.width + (2 * t.width + 1) * t.width if model.waypoint_weight else 0
+  return follow + vision + (v.width + 1) * t.width + text + heads + waypoint + state
 
 
 @pytest.mark.parametrize('name, billions, tokens', [

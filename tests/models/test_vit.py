@@ -124,7 +124,8 @@ def test_configuration_survives_json(tiny):
     ({'heads': 3}, r'width 16 does not divide into 3 heads'), ({'patch': 9}, r'image_size is \(12, 8\)'),
     ({'layers': 0}, 'layers is 0'), ({'dropout': 1.0}, 'dropout is'),
     ({'class_token': False, 'classes': 3}, 'class_token is False'), ({'piece': 3}, 'piece is 3 of width 64'),
-    ({'piece': -1}, 'piece is -1'), ({'piece': 2, 'piece_width': 0}, 'piece is 2 of width 0')])
+    ({'piece': -1}, 'piece is -1'), ({'piece': 2, 'piece_width': 0}, 'piece is 2 of width 0'),
+    ({'mixes': 1}, 'mixes is 1'), ({'piece': 2, 'mixes': -1}, 'mixes is -1')])
 def test_bad_configurations(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(TINY, **change)
@@ -140,6 +141,15 @@ def test_a_stem_of_pieces_sees_each_piece_by_itself():
               for down in (0, 2) for across in (0, 2)]
     place = 1 + 2 * row + column
     np.testing.assert_allclose(tokens[0, place], patch(jnp.concatenate(pieces)) + model.positions[place], atol=1e-5)
+
+
+def test_mixes_look_one_piece_further_and_no_more():
+  model = models.build(dataclasses.replace(TINY, piece=2, piece_width=3, mixes=1), rngs=nnx.Rngs(0))
+  x = picture()
+  near, far = x.at[0, 4, 0].add(0.5), x.at[0, 6, 0].add(0.5)  # in the first piece of the patch below, and in the next
+  tokens, touched, untouched = (model.embed(pixels)[0, 1] for pixels in (x, near, far))
+  np.testing.assert_array_equal(tokens, untouched)
+  assert np.abs(tokens - touched).max() > 1e-3
 
 
 def test_a_picture_smaller_than_a_patch(tiny):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rtjax.models import MultiviewConfig, RT1Config, build
+from rtjax.models import MultiviewConfig, RT1Config, abstract, build
 from rtjax.models.efficientnet import EfficientNetConfig
 from rtjax.pretrained.keras_efficientnet import load_imagenet
 
@@ -61,7 +61,7 @@ def test_equals_keras(reference, tmp_path, kind, config):
 
 
 def test_bad_input(tmp_path):
-  model = build(RT1Config(layers=1), rngs=nnx.Rngs(0))
+  model = abstract(RT1Config(layers=1))
   with pytest.raises(FileNotFoundError, match='efficientnetb3_notop'):
     load_imagenet(model, tmp_path / 'nothing.h5')
   (tmp_path / 'wrong.h5').write_bytes(b'no weights')

@@ -44,6 +44,7 @@ def test_names_are_the_released_ones(shared):
     assert saved[f'model_variables/{number}']['checkpoint_name'] == golden_rt1.PREFIX + ours
 
 
+@pytest.mark.slow
 def test_prefix_folder_and_index_file(shared):
   prefix = golden_rt1.checkpoint(shared)
   expected = parameters.named(golden_rt1.model(shared))
