@@ -20,10 +20,10 @@ config = TrainConfig(
     steps=16000, batch_size=24, image_text_batch_size=8, log_every=50, validate_every=1000, validation_batches=20,
     save_every=500,
     model=RT2Config(
-        prompt_length=32, answer_length=24, proprioception_size=7, smoothing=3.0, decoding='mean', waypoint_weight=10.0,
-        words_weight=1.0,
+        prompt_length=32, answer_length=24, proprioception_size=7, smoothing=3.0, decoding='mean', queried_tokens=4,
+        waypoint_weight=10.0, words_weight=1.0,
         vision=ViTConfig(image_size=(96, 96), patch=16, width=128, layers=2, heads=4, mlp_width=256, class_token=False,
-                         epsilon=1e-6, piece=4),
+                         epsilon=1e-6, piece=4, mixes=2),
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=2, decoder_layers=2,
                       heads=4, dropout=0.0)),
     pipeline=DataConfig(waypoints=True, proprioception=True),

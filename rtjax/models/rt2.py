@@ -32,6 +32,7 @@ from rtjax.models import decoding, lora, rt2_loss
 from rtjax.models.decoding import END
 from rtjax.models.layers import StateToken, check_proprioception
 from rtjax.models.loss import LossTerms
+from rtjax.models.queried_tokens import QueriedTokens
 from rtjax.models.rt2_config import RT2Config
 from rtjax.models.rt2_loss import newest_prompt
 from rtjax.models.siglip import SigLIP, SigLIPConfig
@@ -53,10 +54,33 @@ class History(NamedTuple):
   frames: Int[Array, ' B']
 
 
+class Seen(NamedTuple):
+  """What the vision transformer makes of frames.
+
+  Attributes:
+    tokens: visual tokens of each frame.
+    pieces: of the newest frame, what its stem made of them (ViT.stem): where things are, finer than patches.
+  """
+  tokens: Float[Array, 'B T N D']
+  pieces: Float[Array, 'B h w C']
+
+
 class Context(NamedTuple):
-  """What the decoder looks at: the encoder's output, and which of its positions are there."""
+  """What the decoder goes by.
+
+  Attributes:
+    encoded, mask: the encoder's output, and which of its positions are there: what the decoder looks at.
+    found: the tokens that the prompt asked for, of a network that has such.
+    state: the state token, of a network that has one.
+  """
   encoded: Float[Array, 'B S D']
   mask: Bool[Array, 'B S']
+  found: Float[Array, 'B n D'] | None
+  state: Float[Array, 'B D'] | None
+
+  @property
+  def memory(self) -> tuple[Float[Array, 'B S D'], Bool[Array, 'B S']]:
+    return self.encoded, self.mask
 
 
 class RT2(nnx.Module):
@@ -76,11 +100,13 @@ class RT2(nnx.Module):
       self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # as T5's embeddings begin
       self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
       self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
-    self.waypoint = WaypointHead(1, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None
-    if c.waypoint_weight:
-      self.plan = nnx.Param(normal(1.0)(rngs.params(), (1, width)))
-      known = width * (2 if c.proprioception_size else 1)
-      self.follow: Any = Follow(known, width, dtype=dtype, rngs=rngs) if c.act == 'heads' else None
+    count = c.queried_tokens
+    self.queried = QueriedTokens(width, c.vision.piece_width, count, dtype=dtype, rngs=rngs) if count else None
+    if count:
+      self.gathered = nnx.Linear(c.vision.piece_width, width, dtype=dtype, rngs=rngs)
+    if count and c.act == 'heads':
+      self.follow = Follow((count + (self.state is not None)) * width, width, dtype=dtype, rngs=rngs)
+    self.waypoint = WaypointHead(count, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None
     lora.adapt(self, c.lora, rngs=rngs)
     self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/vocabulary.py)
 
@@ -128,7 +154,7 @@ class RT2(nnx.Module):
     """
     state = self.told(None if proprioception is None else proprioception[:, -1])
     context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs, state)
-    return self.act(context, state, rngs)[:, None]
+    return self.act(context, rngs)[:, None]
 
   def told(self, proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B D'] | None:
     """The state token, of a network that has one.
@@ -138,57 +164,53 @@ class RT2(nnx.Module):
     """
     return None if self.state is None else self.state(proprioception)
 
-  def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Float[Array, 'B T N D']:
-    """The visual tokens of each frame."""
-    pixels = self.vision.prepare(images.reshape(-1, *images.shape[-3:]))
-    tokens = self.projection(self.vision.patches(pixels, rngs))
-    return tokens.reshape(*images.shape[:-3], *tokens.shape[1:])
+  def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Seen:
+    """What is seen in frames [B, T, H, W, 3]."""
+    pieces = self.vision.stem(self.vision.prepare(images.reshape(-1, *images.shape[-3:])))
+    tokens = self.projection(self.vision.patches(self.vision.encode(pieces, rngs)))
+    apart = images.shape[:-3]
+    return Seen(tokens.reshape(*apart, *tokens.shape[1:]), pieces.reshape(*apart, *pieces.shape[1:])[:, -1])
 
-  def context(self, visual: Float[Array, 'B T N D'], frames: Bool[Array, 'B T'] | None, prompts: Int[Array, 'B L'],
+  def context(self, seen: Seen, frames: Bool[Array, 'B T'] | None, prompts: Int[Array, 'B L'],
               rngs: nnx.Rngs | None = None, state: Float[Array, 'B D'] | None = None) -> Context:
-    """The encoder's view of frames, the newest last, a prompt, and perhaps a state token."""
-    batch, steps, count, width = visual.shape
+    """The encoder's view of frames, the newest last, a prompt, and perhaps a state token and tokens asked for."""
+    visual, (batch, steps, count, width) = seen.tokens, seen.tokens.shape
     if self.config.window > 1:
       visual = visual + self.age[...][-steps:, None].astype(visual.dtype)
-    words = self.text.embed(prompts)
+    words, said = self.text.embed(prompts), prompts != PAD
     there = jnp.ones((batch, steps), bool) if frames is None else frames
-    mask = jnp.concatenate([jnp.repeat(there, count, axis=1), prompts != PAD], 1)
-    sequence = jnp.concatenate([visual.reshape(batch, steps * count, width), words.astype(visual.dtype)], 1)
+    parts, mask = [visual.reshape(batch, steps * count, width), words], [jnp.repeat(there, count, axis=1), said]
+    found = None
     if state is not None:
-      sequence = jnp.concatenate([sequence, state[:, None].astype(sequence.dtype)], 1)
-      mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
-    return Context(self.text.encode(sequence, mask, rngs), mask)
+      parts.append(state[:, None])
+    if self.queried is not None:
+      # All words together, at the scale of one.
+      asked = jnp.sum(jnp.where(said[..., None], words, 0), 1) / jnp.sqrt(jnp.maximum(jnp.sum(said, 1), 1))[:, None]
+      found = self.gathered(self.queried(self.queried.place(seen.pieces), asked.astype(words.dtype)))
+      parts.append(found)
+    sequence = jnp.concatenate([part.astype(visual.dtype) for part in parts], 1)
+    more = sequence.shape[1] - steps * count - words.shape[1]
+    present = jnp.concatenate([*mask, jnp.ones((batch, more), bool)], 1)
+    return Context(self.text.encode(sequence, present, rngs), present, found, state)
 
-  def act(self, context: Context, state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None
-          ) -> Float[Array, 'B K V']:
+  def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
     """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
     c, (batch, _) = self.config, context.mask.shape
     if c.act == 'text':
       ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
-      cache = self.text.start_cache(*context, length=len(allowed))
+      cache = self.text.start_cache(*context.memory, length=len(allowed))
       return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
-    return self.decide(context, state, rngs)[0]
-
-  def decide(self, context: Context, state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None
-             ) -> tuple[Float[Array, 'B K V'], Float[Array, 'B 1 D'] | None]:
-    """The heads' logits, and what the decoder made of the waypoint's query, which goes first: where to, then how."""
-    queries = self.queries[...] if self.waypoint is None else jnp.concatenate([self.plan[...], self.queries[...]])
-    hidden = self.text.decode(jnp.broadcast_to(queries, (context.mask.shape[0], *queries.shape)), *context, rngs)
-    plan = None
-    if self.waypoint is not None:
-      plan, hidden = hidden[:, :1], hidden[:, 1:]
-      hidden = hidden + self.follow(plan if state is None else jnp.concatenate([plan, state[:, None]], -1))
-    logits = jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
-    return logits, plan
-
-  def planned(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 D']:
-    """What the decoder makes of the waypoint's query alone, of a network that says its actions as text."""
-    query = jnp.broadcast_to(self.plan[...], (context.mask.shape[0], *self.plan.shape))
-    return self.text.decode(query, *context, rngs)
+    queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
+    hidden = self.text.decode(queries, *context.memory, rngs)
+    if context.found is not None:
+      known = context.found.reshape(batch, -1)
+      hidden = hidden + self.follow(known if context.state is None
+                                    else jnp.concatenate([known, context.state], -1))[:, None]
+    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
 
   def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:
     """The logits of each token of a text, given those before it (teacher forcing)."""
-    return self.text.logits(self.text.decode(shift_right(targets), *context, rngs))
+    return self.text.logits(self.text.decode(shift_right(targets), *context.memory, rngs))
 
   def empty_history(self, batch: int) -> History:
     """What a policy remembers before its first step, of `batch` robots."""
@@ -207,10 +229,11 @@ class RT2(nnx.Module):
     Returns:
       The history with these frames, and the logits of the action to take now.
     """
-    tokens = jnp.concatenate([history.tokens, self.see(images[:, None])], 1)
+    seen = self.see(images[:, None])
+    tokens = jnp.concatenate([history.tokens, seen.tokens], 1)
     frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    state = self.told(proprioception)
-    logits = self.act(self.context(tokens, frames, newest_prompt(embeddings), state=state), state)
+    seen, state = Seen(tokens, seen.pieces), self.told(proprioception)
+    logits = self.act(self.context(seen, frames, newest_prompt(embeddings), state=state))
     return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
 
   def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
@@ -265,7 +288,7 @@ class RT2(nnx.Module):
     Args: see decoding.generate.
     """
     length = length or self.config.answer_length
-    cache = self.text.start_cache(*self.context(self.see(images[:, None]), None, prompts), length=length)
+    cache = self.text.start_cache(*self.context(self.see(images[:, None]), None, prompts).memory, length=length)
     return decoding.generate(self._step, cache, key, batch=len(images), length=length, start=PAD, end=END, pad=PAD,
                              temperature=temperature, top_k=top_k)
 

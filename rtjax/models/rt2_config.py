@@ -30,6 +30,7 @@ class RT2Config:
     label_smoothing: share of each target that is spread over all tokens, in training.
     smoothing: of the heads' targets over neighbouring bins, in training (`ActionSpec.smoothed`); 0 = none.
     decoding: 'argmax', the likeliest bin, or 'mean', that of the bins by their probabilities (`ActionSpec.decode`).
+    queried_tokens: n, tokens that the prompt asks for among the newest frame's pieces (queried_tokens.py); 0 = none.
     waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
     words_weight: weight of what visual tokens say by themselves of the words of captions (rt2_loss.py); 0 = none.
     dtype, remat: of both parts, whatever their own configurations say; see T5Config.
@@ -47,6 +48,7 @@ class RT2Config:
   label_smoothing: float = 0.0
   smoothing: float = 0.0
   decoding: Literal['argmax', 'mean'] = 'argmax'
+  queried_tokens: int = 0
   waypoint_weight: float = 0.0
   words_weight: float = 0.0
   dtype: Literal['float32', 'bfloat16'] = 'float32'
@@ -57,8 +59,8 @@ class RT2Config:
   padding: ClassVar[Literal['back', 'front']] = 'front'
   # What `TrainConfig.trainable` may name besides 'full': patterns of the parameters that then are trained.
   partitions: ClassVar[dict[str, str]] = {
-      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|plan|follow/|state/|waypoint/)',
-      'lora': r'/lora_[ab]$|^(queries|heads|plan|follow/|state/|waypoint/)'}
+      'decoder': r'^(text/decoder/|text/token_head/|queries|heads|follow/|state/|waypoint/)',
+      'lora': r'/lora_[ab]$|^(queries|heads|follow/|state/|waypoint/)'}
 
   def __post_init__(self) -> None:
     for part in ('vision', 'text'):
@@ -69,9 +71,15 @@ class RT2Config:
         raise ValueError(f'model.{name} is {getattr(self, name)}, it must be at least 1.')
     if not 0 <= self.label_smoothing < 1:
       raise ValueError(f'model.label_smoothing is {self.label_smoothing}, expected 0 (none) to below 1, such as 0.1.')
-    for name in ('proprioception_size', 'smoothing', 'waypoint_weight', 'words_weight'):
+    for name in ('proprioception_size', 'queried_tokens', 'smoothing', 'waypoint_weight', 'words_weight'):
       if getattr(self, name) < 0:
         raise ValueError(f'model.{name} is {getattr(self, name)}, expected 0 (none) or more.')
+    if self.queried_tokens and not self.vision.piece:
+      raise ValueError('model.queried_tokens are gathered from pieces, and model.vision.piece is 0: say '
+                       '--model.vision.piece 4, or --model.queried-tokens 0.')
+    if self.waypoint_weight and not self.queried_tokens:
+      raise ValueError('model.waypoint_weight is set and model.queried_tokens is 0: they are what tells the waypoint. '
+                       'Say --model.queried-tokens 4, or --model.waypoint-weight 0.')
     if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):
       raise ValueError("model.smoothing and model.decoding 'mean' are for heads, model.act is 'text'.")
     bins, ids = self.action_spec.vocab_size, self.action_ids

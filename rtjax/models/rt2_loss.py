@@ -14,8 +14,6 @@ from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
 from rtjax.models.t5 import PAD
 
 Batch = Mapping[str, Any]
-Plan = Array | None
-"""What the decoder made of the waypoint's query, [B, 1, D], of a network that learns waypoints."""
 
 
 def newest_prompt(embeddings: Array) -> Int[Array, 'B L']:
@@ -30,16 +28,13 @@ def of_actions(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> 
   state = model.told(None if states is None else states[:, -1])
   context = model.context(model.see(batch['images'], rngs), batch['frames'], newest_prompt(batch['embeddings']), rngs,
                           state)
-  if c.act == 'heads':
-    terms, plan = _by_heads(model, context, state, batch, train, rngs)
-  else:
-    terms, plan = _as_text(model, context, batch, train, rngs)
+  terms = (_by_heads if c.act == 'heads' else _as_text)(model, context, batch, train, rngs)
   terms.metrics.pop('accuracy_per_step', None)  # there is but one
   count = jnp.sum(batch['mask'][:, -1].astype(jnp.float32))
   total = terms.total * (count / jnp.maximum(terms.weight, 1))
   metrics = terms.metrics | {'action_loss': (total, count)}
-  if plan is not None:
-    error, metrics['waypoint_distance'] = _waypoints(model, plan, batch)
+  if model.waypoint is not None:
+    error, metrics['waypoint_distance'] = _waypoints(model, context.found, batch)
     total += c.waypoint_weight * error
   return LossTerms(total, count, metrics)
 
@@ -48,8 +43,8 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
   """Answers to prompts about pictures. Unless in training, they are written too, and `answers` has the share of each
   kind that is right word for word."""
   images, asked, targets = batch['text_images'], batch['text_prompts'], batch['text_targets']
-  visual = model.see(images[:, None], rngs)
-  logits = model.read(model.context(visual, None, asked, rngs), targets, rngs)
+  seen = model.see(images[:, None], rngs)
+  logits = model.read(model.context(seen, None, asked, rngs), targets, rngs)
   loss = _cross_entropy(logits, targets, model.config.label_smoothing if train else 0.0)
   there, weights = (targets != PAD).astype(jnp.float32), batch['text_weights']
   total = jnp.sum(loss * weights)
@@ -61,7 +56,7 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
     kinds = jax.nn.one_hot(batch['text_kinds'], len(prompts.KINDS)) * jnp.any(there, 1)[:, None]
     metrics['answers'] = jnp.sum(kinds * right[:, None], 0), jnp.sum(kinds, 0)
   if model.config.words_weight:
-    missed, told = _words(model, visual[:, 0], asked, targets, batch['text_kinds'])
+    missed, told = _words(model, seen.tokens[:, 0], asked, targets, batch['text_kinds'])
     metrics['words_loss'] = jnp.sum(missed * told), jnp.sum(told)
     total += model.config.words_weight * jnp.sum(missed * jnp.sum(weights, 1))
   return LossTerms(total, jnp.sum(weights), metrics)
@@ -88,20 +83,18 @@ def _present(model: Any, ids: Int[Array, 'B M']) -> Float[Array, 'B V']:
   return jnp.zeros((len(ids), model.config.text.vocab_size)).at[rows, ids].max(there)
 
 
-def _by_heads(model: Any, context: Any, state: Array | None, batch: Batch, train: bool, rngs: nnx.Rngs | None
-              ) -> tuple[LossTerms, Plan]:
+def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
   c, spec, recorded, targets = model.config, model.config.action_spec, batch['actions'][:, -1:], None
   if train and c.label_smoothing:
     labels = spec.tokenize(recorded)
     sharp = spec.smoothed(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
     targets = optax.smooth_labels(sharp, c.label_smoothing)
-  logits, plan = model.decide(context, state, rngs)
+  logits = model.act(context, rngs)
   return action_loss(spec, logits[:, None], recorded, batch['mask'][:, -1:], targets, train=train,
-                     smoothing=c.smoothing if train else 0.0, decoding=c.decoding), plan
+                     smoothing=c.smoothing if train else 0.0, decoding=c.decoding)
 
 
-def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None
-             ) -> tuple[LossTerms, Plan]:
+def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
   """All tokens of the vocabulary compete, and the end of the text is learned too; metrics are those of the bins."""
   spec, recorded, mask = model.config.action_spec, batch['actions'][:, -1:], batch['mask'][:, -1:]
   ids = jnp.asarray(model.action_ids)
@@ -111,16 +104,15 @@ def _as_text(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rngs
   metrics = action_loss(spec, bins[:, None], recorded, mask, train=train).metrics
   counted = jnp.broadcast_to(mask[:, 0], said.shape).astype(jnp.float32)
   loss = _cross_entropy(logits, said, model.config.label_smoothing if train else 0.0)
-  plan = None if model.waypoint is None else model.planned(context, rngs)
-  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics), plan
+  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics)
 
 
-def _waypoints(model: Any, plan: Float[Array, 'B 1 D'], batch: Batch) -> tuple[Array, tuple[Array, Array]]:
-  """The squared error of what the decoder plans, and the distance, each summed over the actions."""
+def _waypoints(model: Any, found: Float[Array, 'B n D'], batch: Batch) -> tuple[Array, tuple[Array, Array]]:
+  """The squared error of what the tokens asked for tell, and the distance, each summed over the actions."""
   if 'waypoints' not in batch:
     raise ValueError("the batch has no 'waypoints', which this network learns: say --pipeline.waypoints and train on "
                      'datasets whose adapters name proprioception, or set --model.waypoint-weight 0.')
-  squared, distance = model.waypoint.errors(plan[:, None], batch['waypoints'][:, -1:])
+  squared, distance = model.waypoint.errors(found[:, None], batch['waypoints'][:, -1:])
   counted = batch['mask'][:, -1].astype(jnp.float32)
   return jnp.sum(squared * counted), (jnp.sum(distance * counted), jnp.sum(counted))
 

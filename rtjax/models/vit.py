@@ -49,9 +49,9 @@ class ViTConfig:
     remat: compute each layer again in the backward pass in place of keeping what is inside it.
     piece, piece_width: pictures are first cut into pieces of so many pixels a side, each of which becomes so many
       numbers through a linear map and a GELU; a patch is then the pieces in it (the hMLP stem of Touvron et al. 2022,
-      without its norms). 0: none, a patch is its pixels, as in all published weights.
-    mixes: convolutions over 3 x 3 pieces before they become patches, each added to what it sees (LayerNorm before, GELU
-      after); an addition for small networks trained from scratch, whose patches otherwise see no shape across a border.
+      with instance in place of batch norms). 0: none, a patch is its pixels, as in all published weights.
+    mixes: convolutions over 3 x 3 pieces before they become patches, each added to what it sees; an addition, for
+      small networks trained from scratch: what is learned in one place is known in all.
   """
   image_size: tuple[int, int] = (224, 224)
   patch: int = 16
@@ -152,15 +152,20 @@ class Mix(nnx.Module):
   """What pieces make of their neighbours; see `ViTConfig.mixes`."""
 
   def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-    width = config.piece_width
-    self.norm = nnx.LayerNorm(width, epsilon=config.epsilon, use_fast_variance=False, dtype=jnp.dtype(config.dtype),
-                              rngs=rngs)
-    self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), (3, 3, width, width)))
+    width, normal = config.piece_width, nnx.initializers.lecun_normal(in_axis=(0, 1, 2))
+    self.kernel = nnx.Param(normal(rngs.params(), (3, 3, width, width)))
     self.activation = config.activation
 
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B h w C']:
-    y = dense_conv(self.norm(x), self.kernel[...].astype(x.dtype), 1, ((1, 1), (1, 1)))
-    return x + _ACTIVATIONS[self.activation](y)
+    y = dense_conv(x, self.kernel[...].astype(x.dtype), 1, ((1, 1), (1, 1)))
+    return x + _ACTIVATIONS[self.activation](stand_out(y))
+
+
+def stand_out(x: Float[Array, 'B h w C']) -> Float[Array, 'B h w C']:
+  """Each channel standardised over its picture (instance normalisation): what is the same all over it goes."""
+  x32 = x.astype(jnp.float32)
+  centred = x32 - jnp.mean(x32, (1, 2), keepdims=True)
+  return (centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 2), keepdims=True) + 1e-3)).astype(x.dtype)
 
 
 def sines(grid: tuple[int, int], width: int) -> Float[np.ndarray, 'N D']:
@@ -231,14 +236,18 @@ class ViT(nnx.Module):
     Raises:
       ValueError: a picture smaller than a patch.
     """
-    x = dropout(self.embed(pixels), self.config.dropout, rngs)
+    return self.encode(self.stem(pixels), rngs)
+
+  def encode(self, pieces: Float[Array, 'B h w C'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
+    """The tokens, from what `stem` gave."""
+    x = dropout(self.embed(pieces), self.config.dropout, rngs)
     for layer in self.layers:
       x = run_again(layer, x, rngs) if self.config.remat else layer(x, rngs)
     return self.norm(x)
 
-  def patches(self, pixels: Float[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
-    """As calling it, without the class token: what a language model reads."""
-    return self(pixels, rngs)[:, int(self.config.class_token):]
+  def patches(self, tokens: Float[Array, 'B M D']) -> Float[Array, 'B N D']:
+    """Without the class token: what a language model reads."""
+    return tokens[:, int(self.config.class_token):]
 
   def pool(self, tokens: Float[Array, 'B N D']) -> Float[Array, 'B D']:
     """One vector for the picture, from what calling the network gave."""
@@ -248,18 +257,26 @@ class ViT(nnx.Module):
     """Logits of the classes, from what calling the network gave."""
     return self.classifier(tokens[:, 0]).astype(jnp.float32)
 
-  def embed(self, pixels: Float[Array, 'B H W 3']) -> Float[Array, 'B N D']:
-    """What the first layer takes in."""
-    c, (batch, height, width, _) = self.config, pixels.shape
-    rows, columns = height // c.patch, width // c.patch
-    if not rows or not columns:
+  def stem(self, pixels: Float[Array, 'B H W 3']) -> Float[Array, 'B h w C']:
+    """The pieces of all whole patches, or the pixels themselves."""
+    c, (_, height, width, _) = self.config, pixels.shape
+    if min(height, width) < c.patch:
       raise ValueError(f'pixels has shape {pixels.shape}: smaller than one patch of {c.patch} x {c.patch}.')
-    x = pixels[:, :rows * c.patch, :columns * c.patch]
+    x = pixels[:, :height // c.patch * c.patch, :width // c.patch * c.patch]
     if c.piece:
-      x = _ACTIVATIONS[c.activation](self.piece_embedding(cut(x, c.piece)))
-      for mix in self.mixing:
-        x = mix(x)
-    x = self.patch_embedding(cut(x, c.patch // (c.piece or 1)).reshape(batch, rows * columns, -1))
+      x = _ACTIVATIONS[c.activation](stand_out(self.piece_embedding(cut(x, c.piece))))
+    for mix in self.mixing:
+      x = mix(x)
+    return x
+
+  def embed(self, pieces: Float[Array, 'B h w C']) -> Float[Array, 'B N D']:
+    """What the first layer takes in, from what `stem` gave."""
+    c = self.config
+    x = self.patch_embedding(cut(pieces, c.patch // (c.piece or 1)))
+    if c.piece:
+      x = stand_out(x)
+    batch, rows, columns, _ = x.shape
+    x = x.reshape(batch, rows * columns, -1)
     if c.class_token:
       first = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (batch, 1, x.shape[-1]))
       x = jnp.concatenate([first, x], 1)

@@ -68,7 +68,9 @@ def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(conf
   terms = model.loss(batch | {'waypoints': waypoints}, train=True)
   seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32))
   # Causal: what comes behind it changes nothing for the plan.
-  told = model.waypoint.linear(model.text.decode(jnp.tile(model.plan[...], (3, 1, 1)), *seen)[:, 0])
+  words = [model.text.embed(row[row != PAD]) for row in jnp.asarray(batch['embeddings'], jnp.int32)]
+  asked = jnp.stack([model.plan[...] + row.sum(0) / np.sqrt(len(row)) for row in words])
+  told = model.waypoint.linear(model.text.decode(asked, *seen.memory)[:, 0])
   squared = jnp.square(told - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
   expected = terms.metrics['action_loss'][0] + 10 * squared.sum()
   np.testing.assert_allclose(terms.total, expected, rtol=1e-4)
@@ -81,12 +83,12 @@ def test_the_heads_hear_of_the_plan_and_of_the_state(size):
   batch = {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(config, 2).items()}
   state = model.told(jax.random.normal(jax.random.key(1), (2, size))) if size else None
   seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32), state=state)
-  logits, plan = model.decide(seen, state)
+  logits, plan = model.decide(seen)
   known = plan[:, 0] if state is None else jnp.concatenate([plan[:, 0], state], -1)
   heard = model.follow.out(jax.nn.gelu(model.follow.hidden(known)))
   model.follow.out.kernel[...] *= 0
   model.follow.out.bias[...] *= 0
-  without, same = model.decide(seen, state)
+  without, same = model.decide(seen)
   np.testing.assert_array_equal(plan, same)
   np.testing.assert_allclose(logits - without, jnp.einsum('bd,kdv->bkv', heard, model.heads[...]), atol=1e-5)
   assert np.abs(logits - without).max() > 0.1
@@ -113,7 +115,7 @@ def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
   model = built(tiny_rt2.TINY)
   seen, targets = context(model), tiny_rt2.prompts(3, 5, 7)
   at_once = model.read(seen, jnp.asarray(targets))
-  cache, tokens = model.text.start_cache(*seen, length=5), jnp.full(3, PAD, jnp.int32)
+  cache, tokens = model.text.start_cache(*seen.memory, length=5), jnp.full(3, PAD, jnp.int32)
   for place in range(5):
     logits, cache = model._step(tokens, cache)
     np.testing.assert_allclose(logits, at_once[:, place], rtol=1e-4, atol=1e-4)
