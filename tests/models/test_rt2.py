@@ -56,8 +56,8 @@ def test_bfloat16_is_near(config):
 
 
 @BOTH
-def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(config):
-  config = dataclasses.replace(config, window=2, waypoint_weight=10.0)
+def test_tokens_that_the_prompt_asks_for_tell_the_waypoint(config):
+  config = dataclasses.replace(tiny_rt2.SEEKING, act=config.act, window=2)
   model, batch = built(config), {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(
       config, 3).items()}
   mean, std = np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.5, 1.0, 2.0, 1.0])
@@ -66,32 +66,39 @@ def test_the_waypoint_is_planned_before_the_action_and_weighs_as_configured(conf
     model.loss(batch, train=True)
   waypoints = jax.random.normal(jax.random.key(0), (3, 2, 3))
   terms = model.loss(batch | {'waypoints': waypoints}, train=True)
-  seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32))
-  # Causal: what comes behind it changes nothing for the plan.
   words = [model.text.embed(row[row != PAD]) for row in jnp.asarray(batch['embeddings'], jnp.int32)]
-  asked = jnp.stack([model.plan[...] + row.sum(0) / np.sqrt(len(row)) for row in words])
-  told = model.waypoint.linear(model.text.decode(asked, *seen.memory)[:, 0])
-  squared = jnp.square(told - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
+  asked = jnp.stack([row.sum(0) / np.sqrt(len(row)) for row in words])
+  newest = model.vision.stem(model.vision.prepare(batch['images'][:, 1]))
+  found = model.gathered(model.queried(model.queried.place(newest), asked))
+  np.testing.assert_allclose(found, context(model).found, atol=1e-5)
+  squared = jnp.square(model.waypoint.linear(found.reshape(3, -1)) - (waypoints[:, 1] - mean[:3]) / std[:3]).mean(-1)
   expected = terms.metrics['action_loss'][0] + 10 * squared.sum()
   np.testing.assert_allclose(terms.total, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize('size', [0, 5])
-def test_the_heads_hear_of_the_plan_and_of_the_state(size):
-  config = dataclasses.replace(tiny_rt2.TINY, waypoint_weight=1.0, proprioception_size=size)
-  model = built(config)
-  batch = {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(config, 2).items()}
+def test_the_heads_hear_of_what_was_found_and_of_the_state(size):
+  model = built(dataclasses.replace(tiny_rt2.SEEKING, proprioception_size=size))
+  batch = {name: jnp.asarray(array) for name, array in tiny_rt2.robot_batch(model.config, 2).items()}
   state = model.told(jax.random.normal(jax.random.key(1), (2, size))) if size else None
   seen = model.context(model.see(batch['images']), None, jnp.asarray(batch['embeddings'], jnp.int32), state=state)
-  logits, plan = model.decide(seen)
-  known = plan[:, 0] if state is None else jnp.concatenate([plan[:, 0], state], -1)
-  heard = model.follow.out(jax.nn.gelu(model.follow.hidden(known)))
+  assert seen.mask.shape[1] == 4 + model.config.prompt_length + bool(size) + 2 and seen.mask[:, -2:].all()
+  logits, known = model.act(seen), seen.found.reshape(2, -1)
+  heard = model.follow.out(jax.nn.gelu(model.follow.hidden(
+      known if state is None else jnp.concatenate([known, state], -1))))
   model.follow.out.kernel[...] *= 0
   model.follow.out.bias[...] *= 0
-  without, same = model.decide(seen)
-  np.testing.assert_array_equal(plan, same)
-  np.testing.assert_allclose(logits - without, jnp.einsum('bd,kdv->bkv', heard, model.heads[...]), atol=1e-5)
-  assert np.abs(logits - without).max() > 0.1
+  difference = logits - model.act(seen)
+  np.testing.assert_allclose(difference, jnp.einsum('bd,kdv->bkv', heard, model.heads[...]), atol=1e-5)
+  assert np.abs(difference).max() > 0.1
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'queried_tokens': 2}, 'model.vision.piece is 0'), ({'waypoint_weight': 1.0}, 'model.queried_tokens is 0'),
+    ({'queried_tokens': -1}, 'model.queried_tokens is -1')])
+def test_what_finds_things_needs_its_parts(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(tiny_rt2.TINY, **change)
 
 
 def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
@@ -99,7 +106,7 @@ def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
   batch = jax.tree.map(jnp.asarray, batch) | {
       'text_kinds': jnp.array([prompts.KINDS.index(kind) for kind in ('caption', 'vqa', 'point')])}
   terms, without = model.loss(batch, train=True), built(tiny_rt2.TINY).loss(batch, train=True)
-  likely = np.log(np.exp(model.text.logits(model.see(batch['text_images'][:, None])[:, 0])).sum(1))
+  likely = np.log(np.exp(model.text.logits(model.see(batch['text_images'][:, None]).tokens[:, 0])).sum(1))
   likely -= np.log(np.exp(likely).sum(-1, keepdims=True))
   missed = []
   for row, ids in ((0, batch['text_targets'][0]), (2, batch['text_prompts'][2])):

@@ -19,7 +19,7 @@ def counted(model):
   attention = 4 * v.width * v.width + 4 * v.width
   mlp = 2 * v.width * v.mlp_width + v.width + v.mlp_width
   pieces = (3 * v.piece ** 2 + 1) * v.piece_width if v.piece else 0
-  pieces += v.mixes * v.piece_width * (9 * v.piece_width + 2)
+  pieces += v.mixes * 9 * v.piece_width ** 2
   patch = (v.patch // v.piece) ** 2 * v.piece_width if v.piece else 3 * v.patch ** 2
   vision = (v.layers * (attention + mlp + 4 * v.width) + 2 * v.width + pieces + (patch + 1) * v.width
             + (v.tokens + 2 * v.class_token) * v.width)
@@ -27,15 +27,17 @@ def counted(model):
   text = (t.encoder_layers * (attention + mlp + 2 * t.width) + t.decoder_layers * (2 * attention + mlp + 3 * t.width)
           + 2 * t.width + 2 * t.buckets * t.heads + (1 if t.tied else 2) * t.vocab_size * t.width)
   heads = spec.num_tokens * (t.width + (t.width + 1) * spec.vocab_size)
-  waypoint = t.width + 3 * (t.width + 1) if model.waypoint_weight else 0
+  n, c = model.queried_tokens, v.piece_width
+  queried = 2 * c + 2 * c + (t.width + 1) * n * c + (c + 1) * t.width if n else 0
+  known = (n + bool(model.proprioception_size)) * t.width
+  follow = (known + 1) * 2 * t.width + (2 * t.width + 1) * t.width if n else 0
+  waypoint = 3 * (n * t.width + 1) if model.waypoint_weight else 0
   state = (model.proprioception_size + 1) * t.width if model.proprioception_size else 0
-  known = t.width * (2 if model.proprioception_size else 1)
-  follow = (known + 1) * 2 * t.width + (2 * t.width + 1) * t.width if model.waypoint_weight else 0
-  return follow + vision + (v.width + 1) * t.width + text + heads + waypoint + state
+  return queried + follow + vision + (v.width + 1) * t.width + text + heads + waypoint + state
 
 
 @pytest.mark.parametrize('name, billions, tokens', [
-    ('rt2_tabletop', 0.00183, 36), pytest.param('rt2', 0.73, 196, marks=pytest.mark.slow),
+    ('rt2_tabletop', 0.00214, 36), pytest.param('rt2', 0.73, 196, marks=pytest.mark.slow),
     pytest.param('rt2_5b', 4.63, 256, marks=pytest.mark.slow)])
 def test_parameters_and_tokens(name, billions, tokens):
   config = configs.get(name).model

@@ -20,7 +20,7 @@ def test_golden(shared, case):
   for i, state in enumerate(states):
     close(state, golden[f'hidden_{i}'], err_msg=f'hidden_{i}')
   close(tokens, golden['last_hidden_state'])
-  np.testing.assert_array_equal(run(model, lambda m, x: m.patches(x), pixels(golden)), tokens)
+  np.testing.assert_array_equal(run(model, lambda m, x: m.patches(m(x)), pixels(golden)), tokens)
   if model.config.pooler:
     close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'])
   else:

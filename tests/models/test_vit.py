@@ -38,7 +38,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (12, 8)) -> jax.Array:
 
 def hidden_states(model, x):
   """The residual stream before each layer and after the last, and what comes out."""
-  states = [model.embed(x)]
+  states = [model.embed(model.stem(x))]
   for layer in model.layers:
     states.append(layer(states[-1]))
   return states, model(x)
@@ -56,7 +56,7 @@ def test_golden(shared, case):
     close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'])
   else:
     close(run(model, lambda m, x: m.classify(m(x)), pixels(golden)), golden['logits'])
-  close(run(model, lambda m, x: m.patches(x), pixels(golden)), golden['last_hidden_state'][:, 1:])
+  close(run(model, lambda m, x: m.patches(m(x)), pixels(golden)), golden['last_hidden_state'][:, 1:])
   close(run(model, lambda m, x: m(x), pixels(golden, 'interp_pixel_values')), golden['interp_last_hidden_state'])
   np.testing.assert_allclose(model.prepare(golden['image_uint8']), pixels(golden), atol=1e-6)  # of that size already
 
@@ -131,25 +131,26 @@ def test_bad_configurations(change, message):
     dataclasses.replace(TINY, **change)
 
 
-def test_a_stem_of_pieces_sees_each_piece_by_itself():
-  model = models.build(dataclasses.replace(TINY, piece=2, piece_width=3), rngs=nnx.Rngs(0))
-  x = picture()
-  tokens, (first, patch) = model.embed(x), (model.piece_embedding, model.patch_embedding)
-  assert first.kernel.shape == (12, 3) and patch.kernel.shape == (12, 16)
-  for row, column in ((0, 0), (2, 1)):
-    pieces = [jax.nn.gelu(first(x[0, 4 * row + down:, 4 * column + across:][:2, :2].reshape(-1)), approximate=False)
-              for down in (0, 2) for across in (0, 2)]
-    place = 1 + 2 * row + column
-    np.testing.assert_allclose(tokens[0, place], patch(jnp.concatenate(pieces)) + model.positions[place], atol=1e-5)
+def standardised(x):
+  """Each channel over its picture [B, h, w, C]."""
+  return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-3)
 
 
-def test_mixes_look_one_piece_further_and_no_more():
+def test_pieces_and_what_they_make_of_their_neighbours():
   model = models.build(dataclasses.replace(TINY, piece=2, piece_width=3, mixes=1), rngs=nnx.Rngs(0))
-  x = picture()
-  near, far = x.at[0, 4, 0].add(0.5), x.at[0, 6, 0].add(0.5)  # in the first piece of the patch below, and in the next
-  tokens, touched, untouched = (model.embed(pixels)[0, 1] for pixels in (x, near, far))
-  np.testing.assert_array_equal(tokens, untouched)
-  assert np.abs(tokens - touched).max() > 1e-3
+  x, first, patch = picture(), model.piece_embedding, model.patch_embedding
+  assert first.kernel.shape == (12, 3) and patch.kernel.shape == (12, 16)
+  rows, columns = x.shape[1] // 2, x.shape[2] // 2
+  cut = [[first(x[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2].reshape(len(x), -1)) for j in range(columns)] for i in range(rows)]
+  pieces = jax.nn.gelu(standardised(jnp.stack([jnp.stack(row, 1) for row in cut], 1)), approximate=False)
+  mixed = jax.lax.conv_general_dilated(pieces, model.mixing[0].kernel[...], (1, 1), 'SAME',
+                                       dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  pieces = pieces + jax.nn.gelu(standardised(mixed), approximate=False)
+  np.testing.assert_allclose(model.stem(x), pieces, atol=1e-5)
+  patches = [[patch(pieces[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2].reshape(len(x), -1)) for j in range(columns // 2)]
+             for i in range(rows // 2)]
+  expected = standardised(jnp.stack([jnp.stack(row, 1) for row in patches], 1)).reshape(len(x), -1, 16)
+  np.testing.assert_allclose(model.embed(model.stem(x))[:, 1:], expected + model.positions[1:], atol=1e-4)
 
 
 def test_a_picture_smaller_than_a_patch(tiny):
