@@ -3,7 +3,7 @@
     pictures [B, T, H, W, 3]  ->  vision transformer, projection  ->  [B, T * N, D]   N tokens of each frame
     prompt   [B, L]           ->  embedding                       ->  [B, L, D]       filled up with padding
 
-    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL [s]    everyone sees all that is there
+    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL [s] [f1 ... fn]    everyone sees all of it
                                      |
     decoder, causal, sees all of that and what it has said:
       act = 'heads'     q1 ... qK     learned queries, in one pass; head k of V bins reads qk
@@ -13,7 +13,10 @@
 What it is asked is told by the prompt alone (rtjax/prompts.py). A policy's "embedding" of an instruction is the ids of
 the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers and exports need no second kind.
 
-The state token s is an addition to the paper: `proprioception_size` numbers of the robot's state, none by default.
+Two additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
+`proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
+that the newest frame is cut into before its patches (queried_tokens.py). They have to tell the waypoint (waypoint.py),
+and the heads hear of both directly: what to do is mostly the way from s to f.
 
 Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
 """

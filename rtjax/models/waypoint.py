@@ -41,7 +41,7 @@ class WaypointHead(nnx.Module):
 
 
 class Follow(nnx.Module):
-  """From what is known of where to, and of where the robot is, to what each action's query hears of it.
+  """What was found, and the robot's state, to what is added to each action's query for RT-2's heads to read.
 
   Towards a waypoint is nearly all that a step does, so that the way from one to the other should be short.
   """

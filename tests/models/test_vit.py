@@ -141,7 +141,8 @@ def test_pieces_and_what_they_make_of_their_neighbours():
   x, first, patch = picture(), model.piece_embedding, model.patch_embedding
   assert first.kernel.shape == (12, 3) and patch.kernel.shape == (12, 16)
   rows, columns = x.shape[1] // 2, x.shape[2] // 2
-  cut = [[first(x[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2].reshape(len(x), -1)) for j in range(columns)] for i in range(rows)]
+  cut = [[first(x[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2].reshape(len(x), -1)) for j in range(columns)]
+         for i in range(rows)]
   pieces = jax.nn.gelu(standardised(jnp.stack([jnp.stack(row, 1) for row in cut], 1)), approximate=False)
   mixed = jax.lax.conv_general_dilated(pieces, model.mixing[0].kernel[...], (1, 1), 'SAME',
                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
