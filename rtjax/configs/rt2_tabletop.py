@@ -1,4 +1,4 @@
-"""RT-2 small enough for two CPU cores and the embedded simulator: 36 visual tokens, a T5 of 2 + 2 layers.
+"""RT-2 small enough for two CPU cores and the embedded simulator: 36 visual tokens, 4 asked for, a T5 of 2 + 2 layers.
 
     python data/tabletop_qa/generate.py --out data/built --pictures 5000
     python data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
