@@ -67,6 +67,8 @@ class Options:
   """What to train; 'rt2' needs what 'stage1' left in OUT."""
   report: int = 10
   """Reports of a training."""
+  seconds: float = 0.0
+  """Longest time of a training, compilation included, after which it ends at its next report as it is; 0 = none."""
   workers: int = 0
   """Processes that make the data; 0 means one per core."""
 
@@ -181,8 +183,8 @@ def train(config: TrainConfig, starts: Sequence[Tree], pools: dict[str, Tree],
     states, out = jax.lax.scan(one, states, jax.random.split(key, count))
     return states, {'loss': out['loss'].mean(0), 'finite': out['finite'].all(0)}
 
-  key, left = jax.random.key(1), config.steps
-  while left >= count:
+  key, left, begun = jax.random.key(1), config.steps, time.perf_counter()
+  while left >= count and not 0 < options.seconds < time.perf_counter() - begun:
     key, part = jax.random.split(key)
     start = time.perf_counter()
     states, out = jax.block_until_ready(go_on(states, part, pools['train']))
