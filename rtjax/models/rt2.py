@@ -15,7 +15,7 @@ the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers
 
 Two additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
 `proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
-that the newest frame is cut into before its patches (queried_tokens.py). They have to tell the waypoint (waypoint.py),
+that the newest frame is cut into before its patches (queried_tokens.py). f also has to tell the waypoint (waypoint.py),
 and the heads hear of both directly: what to do is mostly the way from s to f.
 
 Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
@@ -104,7 +104,7 @@ class RT2(nnx.Module):
       self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
       self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
     count = c.queried_tokens
-    self.queried = QueriedTokens(width, c.vision.piece_width, count, dtype=dtype, rngs=rngs) if count else None
+    self.queried: Any = None if not count else QueriedTokens(width, c.vision.piece_width, count, dtype=dtype, rngs=rngs)
     if count:
       self.gathered = nnx.Linear(c.vision.piece_width, width, dtype=dtype, rngs=rngs)
     if count and c.act == 'heads':
@@ -182,19 +182,21 @@ class RT2(nnx.Module):
       visual = visual + self.age[...][-steps:, None].astype(visual.dtype)
     words, said = self.text.embed(prompts), prompts != PAD
     there = jnp.ones((batch, steps), bool) if frames is None else frames
-    parts, mask = [visual.reshape(batch, steps * count, width), words], [jnp.repeat(there, count, axis=1), said]
-    found = None
+    parts = [(visual.reshape(batch, steps * count, width), jnp.repeat(there, count, axis=1)), (words, said)]
     if state is not None:
-      parts.append(state[:, None])
-    if self.queried is not None:
-      # All words together, at the scale of one.
-      asked = jnp.sum(jnp.where(said[..., None], words, 0), 1) / jnp.sqrt(jnp.maximum(jnp.sum(said, 1), 1))[:, None]
-      found = self.gathered(self.queried(self.queried.place(seen.pieces), asked.astype(words.dtype)))
-      parts.append(found)
-    sequence = jnp.concatenate([part.astype(visual.dtype) for part in parts], 1)
-    more = sequence.shape[1] - steps * count - words.shape[1]
-    present = jnp.concatenate([*mask, jnp.ones((batch, more), bool)], 1)
-    return Context(self.text.encode(sequence, present, rngs), present, found, state)
+      parts.append((state[:, None], jnp.ones((batch, 1), bool)))
+    found = None if self.queried is None else self._found(seen.pieces, words, said)
+    if found is not None:
+      parts.append((found, jnp.ones(found.shape[:2], bool)))
+    sequence = jnp.concatenate([tokens.astype(visual.dtype) for tokens, _ in parts], 1)
+    mask = jnp.concatenate([present for _, present in parts], 1)
+    return Context(self.text.encode(sequence, mask, rngs), mask, found, state)
+
+  def _found(self, pieces: Float[Array, 'B h w C'], words: Float[Array, 'B L D'], said: Bool[Array, 'B L']
+             ) -> Float[Array, 'B n D']:
+    """What all words of the prompt together, at the scale of one of them, ask for."""
+    asked = jnp.sum(jnp.where(said[..., None], words, 0), 1) / jnp.sqrt(jnp.maximum(jnp.sum(said, 1), 1))[:, None]
+    return self.gathered(self.queried(self.queried.place(pieces), asked.astype(words.dtype)))
 
   def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
     """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
