@@ -16,7 +16,7 @@ from rtjax.models import parameters
 from rtjax.policy import Policy
 
 PICTURE = (24, 20)
-NETWORKS = {'heads': dataclasses.replace(tiny_rt2.TINY, window=2), 'text': tiny_rt2.TEXT}
+NETWORKS = {'heads': dataclasses.replace(tiny_rt2.SEEKING, window=2), 'text': tiny_rt2.TEXT}
 
 
 def exported(format, step, folder, int8=False):
