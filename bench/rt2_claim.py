@@ -34,11 +34,10 @@ from rtjax.data.augment import augment
 from rtjax.instructions import HASHED_NGRAMS
 from rtjax.prompts import KINDS
 from rtjax.tokenizer import Tokenizer
-from rtjax.training import cotrain, initialize
+from rtjax.training import checkpoint, cotrain, initialize
 from rtjax.training import optimizer as optimizers
-from rtjax.training.checkpoint import Checkpoints
 from rtjax.training.config import TrainConfig
-from rtjax.training.state import TrainState, create, named, split
+from rtjax.training.state import TrainState, create, split
 from rtjax.training.step import eval_step, train_step
 
 Tree = Any
@@ -51,8 +50,9 @@ class Options:
   out: pathlib.Path
   """Folder of the data and of the checkpoints."""
   pictures: int = 12000
+  """Pictures with questions to train on; a tenth as many more are held out."""
   episodes: int = 4000
-  """Of the data, to train on."""
+  """Demonstrations of picking; the same."""
   pretraining: int = 40000
   """Steps of stage 1."""
   steps: int = 20000
@@ -126,7 +126,7 @@ def rt2(options: Options, data: Data, log: Callable[..., None]) -> None:
     return draw_robots(pool, robots) | draw_texts(pool['texts'], texts, options.pairs, beside)
   for names, config, draw in ((('scratch', 'robots'), alone, draw_robots), (('both',), beside, draw_both)):
     arms = [(arm, seed) for arm in names for seed in range(options.seeds)]
-    starts = [_trees(_started(config, seed, None if arm == 'scratch' else options.out / f'stage1-{seed}.npz',
+    starts = [_trees(_started(config, seed, None if arm == 'scratch' else options.out / f'stage1-{seed}',
                               data.statistics)) for arm, seed in arms]
     report = functools.partial(log, 'rt2', arms=[f'{arm}-{seed}' for arm, seed in arms])
     ends = train(config, starts, pools, draw, options, report)
@@ -199,7 +199,7 @@ def train(config: TrainConfig, starts: Sequence[Tree], pools: dict[str, Tree],
 
 
 def validate(config: TrainConfig, graphdef: nnx.GraphDef, states: TrainState, pool: Tree) -> list[dict[str, float]]:
-  """Averages over all held-out windows and texts, of each run."""
+  """Averages over the held-out windows and texts, but for a rest that fills no batch, of each run."""
   judge = jax.jit(jax.vmap(lambda state, batch: eval_step(state, batch, graphdef=graphdef).metrics, (0, None)))
   sums: dict[str, Any] = {}
   parts = []
@@ -253,11 +253,8 @@ def _batches(count: int) -> list[np.ndarray]:
 
 
 def _started(config: TrainConfig, seed: int, before: pathlib.Path | None, statistics: Any) -> Any:
-  if before is None:
-    model = models.build(config.model, rngs=nnx.Rngs(seed))
-  else:
-    with np.load(before) as values:
-      model = models.from_values(config.model, dict(values))
+  """A new network, or that of the checkpoint `before`, with what it keeps of the robots' statistics."""
+  model = checkpoint.load_model(before) if before else models.build(config.model, rngs=nnx.Rngs(seed))
   initialize.standardize(model, statistics)
   return model
 
@@ -268,16 +265,14 @@ def _trees(model: Any) -> Tree:
 
 def save(options: Options, name: str, state: TrainState, config: TrainConfig, row: dict[str, float],
          **metadata: Any) -> None:
-  """Writes a checkpoint to act from and, to carry it away or start from, a tar and an npz of it."""
+  """Writes a checkpoint to act from, and a tar of it to carry away."""
   run = options.out / name
-  with Checkpoints(run) as checkpoints:
+  with checkpoint.Checkpoints(run) as checkpoints:
     checkpoints.save(state, {'config': config.model.to_dict(), 'train': config.to_dict(), 'statistics': {},
                              'embedding_id': '', 'data': [], 'metrics': row} | metadata)
   (run / 'config.json').write_text(json.dumps(config.to_dict()))
   with tarfile.open(run.with_suffix('.tar'), 'w') as tar:
     tar.add(run, name)
-  np.savez(run.with_suffix('.npz'), **{key: np.asarray(value) for tree in (
-      state.params, state.batch_stats, state.constants) for key, value in named(tree).items()})
 
 
 def _rounded(values: jax.Array) -> list[float]:
