@@ -20,6 +20,7 @@ from rtjax import actions
 from rtjax.data import DataConfig, TrainingStream, episodes, images, statistics, validation_batches
 from rtjax.data.windows import WindowConfig, window_ends
 
+make = tiny_rlds.stream
 LENGTHS = [3, 7, 1, 12, 5, 9, 2, 4, 6, 8, 11, 10, 1, 2, 3, 14, 5, 6, 7, 2]
 
 
@@ -32,12 +33,6 @@ def tiny(tmp_path_factory):
 def other(tmp_path_factory):
   """A second dataset, whose episodes are all of 5 steps."""
   return tiny_rlds.write_lengths(tmp_path_factory.mktemp('other'), [5] * 9, 2)
-
-
-def make(datasets, config=None, **options):
-  options = {'window': 4, 'horizon': 1, 'batch_size': 8, 'seed': 0} | options
-  return TrainingStream([datasets] if isinstance(datasets, str) else datasets, config or DataConfig(shuffle_episodes=6),
-                        actions.ARM_7D, **options)
 
 
 def windows_of(batch):
@@ -341,35 +336,6 @@ def test_errors_of_threads_reach_next(tiny, tmp_path):
   (tmp_path / 'broken.png').write_bytes(tf.io.encode_png(tiny_rlds.image(0, 1)).numpy()[:40])
   stream = make(tiny_rlds.write(tmp_path, [steps]))
   with pytest.raises(ValueError, match='episode 0, step 1: the image cannot be decoded'):
-    next(stream)
-
-
-def test_image_size(tmp_path, tiny):
-  """The host's resize is RT-1-X's, and brings datasets of other sizes together."""
-  shape = (13, 9, 3)
-  layout = tiny_rlds.features(tfds.features.Image(shape=shape, encoding_format='png'))
-  noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  steps = tiny_rlds.steps(0, 1, observation={'image_0': noise, 'state': np.zeros(2, np.float32)})
-  narrow = tiny_rlds.write(tmp_path, [steps], layout=layout)
-  with pytest.raises(ValueError, match=r'differ in their image sizes.*\(8, 10\).*\(13, 9\).*image_size'):
-    make([tiny, narrow])
-  with make(narrow, DataConfig(image_size=(8, 10)), batch_size=1) as stream:
-    resized = next(stream)['images'][0, -1]
-  np.testing.assert_array_equal(resized, tf.cast(tf.image.resize_with_pad(noise, 8, 10), tf.uint8))
-  assert not resized[:, [0, -1]].any() and resized[:, 2:-2].any()
-  with make([tiny, narrow], DataConfig(image_size=(8, 10)), batch_size=16) as stream:
-    assert next(stream)['images'].shape == (16, 4, 8, 10, 3)
-
-
-def test_images_of_a_size_that_the_features_do_not_tell(tmp_path):
-  layout = tiny_rlds.features(tfds.features.Image(encoding_format='png'))
-  folder = tiny_rlds.write(tmp_path / 'same', [tiny_rlds.steps(0, 3)], layout=layout)
-  with make(folder) as stream:
-    assert next(stream)['images'].shape == (8, 4, *tiny_rlds.IMAGE)
-  episodes_of_two_sizes = [tiny_rlds.steps(0, 3), tiny_rlds.steps(1, 3, shape=(6, 6, 3))]
-  folder = tiny_rlds.write(tmp_path / 'two', episodes_of_two_sizes, layout=layout)
-  words = r'episode 1, step \d: the image is \(6, 6\), others are \(8, 10\)'
-  with make(folder) as stream, pytest.raises(ValueError, match=words):
     next(stream)
 
 

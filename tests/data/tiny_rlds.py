@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rtjax import actions
+from rtjax.data import DataConfig, TrainingStream
+
 IMAGE = (8, 10, 3)
 
 
@@ -51,3 +54,10 @@ def write(folder: pathlib.Path, episodes: Sequence[list[dict[str, Any]]], *, sha
 
 def write_lengths(folder: pathlib.Path, lengths: Sequence[int], shards: int = 1, **options: Any) -> str:
   return write(folder, [steps(i, length) for i, length in enumerate(lengths)], shards=shards, **options)
+
+
+def stream(datasets: str | list[str], config: DataConfig | None = None, **options: Any) -> TrainingStream:
+  """A training stream of small batches."""
+  options = {'window': 4, 'horizon': 1, 'batch_size': 8, 'seed': 0} | options
+  return TrainingStream([datasets] if isinstance(datasets, str) else datasets, config or DataConfig(shuffle_episodes=6),
+                        actions.ARM_7D, **options)
