@@ -2,6 +2,7 @@
 
   python bench/rt2_table.py                                     parameters, tokens, arithmetic, memory
   python bench/rt2_table.py --measure --presets rt2_tabletop    times of a training step and of a policy's
+  python bench/rt2_table.py --measure --presets rt2_5b --batch-size 1 --dtype float32 --trainable lora    on 24 GB
 
 Lines of JSON. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
 forward pass of an action with heads, and a whole training step. Memory is that of parameters, gradients and optimizer
@@ -32,6 +33,8 @@ from rtjax.training.state import count, create, split
 from rtjax.training.step import train_step
 
 Kind = Literal['adam', 'adafactor']
+Dtype = Literal['float32', 'bfloat16']
+Trainable = Literal['full', 'decoder', 'lora']
 PRESETS = ('rt2', 'rt2_tabletop', 'rt2_5b')
 
 
@@ -105,31 +108,33 @@ def median(function: Any, times: int) -> float:
   return round(float(np.median(found[1:])), 4)
 
 
-def speed(name: str, steps: int, batch_size: int, optimizer: Kind | None) -> Iterator[dict[str, Any]]:
+def filled(config: RT2Config) -> Any:
+  """A network of zeros: as fast as any, and no memory but its own is needed to make it."""
+  graphdef, variables = nnx.split(abstract(config))
+  return nnx.merge(graphdef, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables))
+
+
+def speed(preset: TrainConfig, steps: int) -> Iterator[dict[str, Any]]:
   """One after the other, as the last may not fit."""
-  preset = configs.get(name)
-  if optimizer:
-    preset = dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, kind=optimizer))
-  size = batch_size or preset.batch_size
-  yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind,
+  yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind, 'trainable': preset.trainable,
          'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
   step, start = stepper(preset)
-  state = start(*split(models.build(preset.model, rngs=nnx.Rngs(0)))[1:])
-  windows = jax.device_put(batch(preset.model, size))
+  state = start(*split(filled(preset.model), preset.trains)[1:])
+  windows = jax.device_put(batch(preset.model, preset.batch_size))
 
   def train() -> None:
     nonlocal state
     state, out = step(state, windows)
     float(out['loss'])
 
-  yield {'batch_size': size, 'train_step_s': median(train, steps), **device_memory()}
+  yield {'batch_size': preset.batch_size, 'train_step_s': median(train, steps), **device_memory()}
   del state  # room for the policies
   ids = tuple(range(3, 3 + preset.model.action_spec.vocab_size))
   ways: tuple[Literal['heads', 'text'], ...] = ('heads', 'text')
   for act in ways:
     plain = {'smoothing': 0.0, 'decoding': 'argmax'} if act == 'text' else {}  # these are for heads
-    config = dataclasses.replace(preset.model, act=act, action_ids=ids, **plain)
-    policy = BatchPolicy(models.build(config, rngs=nnx.Rngs(0)), 1)
+    config = dataclasses.replace(preset.model, act=act, action_ids=ids, lora=LoraConfig(), **plain)
+    policy = BatchPolicy(filled(config), 1)
     seen = batch(config, 1)
     policy.reset(0, embedding=seen['embeddings'][0])
     states = seen['proprioception'][:, -1] if config.proprioception_size else None
@@ -138,20 +143,36 @@ def speed(name: str, steps: int, batch_size: int, optimizer: Kind | None) -> Ite
     del policy, see
 
 
+def variant(name: str, batch_size: int, dtype: Dtype | None, trainable: Trainable | None, optimizer: Kind | None
+            ) -> TrainConfig:
+  """A preset with what is given; adapters have the rank of the table."""
+  preset = configs.get(name)
+  model = dataclasses.replace(preset.model, dtype=dtype or preset.model.dtype,
+                              lora=LoraConfig(rank=16 if trainable == 'lora' else 0))
+  return dataclasses.replace(
+      preset, model=model, batch_size=batch_size or preset.batch_size, trainable=trainable or preset.trainable,
+      optimizer=dataclasses.replace(preset.optimizer, kind=optimizer or preset.optimizer.kind))
+
+
 def main(presets: tuple[str, ...] = PRESETS, measure: bool = False, steps: int = 5, batch_size: int = 0,
-         optimizer: Kind | None = None) -> None:
+         dtype: Dtype | None = None, trainable: Trainable | None = None, optimizer: Kind | None = None) -> None:
   """Prints the lines.
 
   Args:
     presets: of which.
-    measure: times in place of sizes.
+    measure: times in place of sizes; what follows is for these.
     steps: training steps timed; of a policy's twice as many.
     batch_size: windows of a training step, 0 = the preset's.
+    dtype: of the arithmetic, None = the preset's.
+    trainable: what the training step moves, None = the preset's.
     optimizer: of the training step, None = the preset's.
   """
   memory.keep()
   for name in presets:
-    for found in speed(name, steps, batch_size, optimizer) if measure else [size(name)]:
+    if not measure:
+      print(json.dumps({'preset': name} | size(name)), flush=True)
+      continue
+    for found in speed(variant(name, batch_size, dtype, trainable, optimizer), steps):
       print(json.dumps({'preset': name} | found), flush=True)
 
 

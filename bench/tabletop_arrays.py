@@ -64,14 +64,18 @@ def windows(episodes: list[dict[str, Any]], tokenizer: Tokenizer, prompt_length:
 
 
 def texts(pictures: list[dict[str, Any]], tokenizer: Tokenizer, prompt_length: int, answer_length: int) -> Arrays:
-  """'images', and one row for each pair, ordered by kind: 'picture', 'prompts', 'targets', 'kinds'; of each kind k the
-  rows from 'first'[k] to 'first'[k + 1]."""
+  """'images', and one row for each pair, ordered by kind: 'picture', 'prompts', 'targets', 'kinds', 'points'; of each
+  kind k the rows from 'first'[k] to 'first'[k + 1]."""
+  pointed = prompts.KINDS.index('point')
   pairs = [(prompts.KINDS.index(kind), i, asked, answer)
            for i, picture in enumerate(pictures) for kind, asked, answer in picture['pairs']]
   kinds, numbers, asked, answers = zip(*sorted(pairs, key=lambda pair: pair[0]), strict=True)
   return {'images': np.stack([picture['image'] for picture in pictures]), 'picture': np.array(numbers),
           'prompts': _encode(tokenizer, asked, prompt_length), 'targets': _encode(tokenizer, answers, answer_length),
-          'kinds': np.array(kinds, np.int32), 'first': np.searchsorted(kinds, np.arange(len(prompts.KINDS) + 1))}
+          'kinds': np.array(kinds, np.int32),
+          'points': np.array([answer.split() if kind == pointed else (-1, -1)
+                              for kind, answer in zip(kinds, answers, strict=True)]).astype(np.int32),
+          'first': np.searchsorted(kinds, np.arange(len(prompts.KINDS) + 1))}
 
 
 def statistics(episodes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ TINY = RT2Config(
                   mlp_width=32, dropout=0.0))
 TEXT = dataclasses.replace(TINY, act='text')
 # With what finds things: tokens that the prompt asks for among pieces, told to know the waypoint.
-SEEKING = dataclasses.replace(TINY, queried_tokens=2, waypoint_weight=10.0, vision=dataclasses.replace(
+SEEKING = dataclasses.replace(TINY, queried_tokens=2, waypoint_weight=10.0, point_weight=1.0, point_cells=2, vision=dataclasses.replace(
     TINY.vision, piece=4, piece_width=6, mixes=1))
 ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
 
@@ -50,4 +50,5 @@ def text_batch(config: RT2Config, size: int, seed: int = 0) -> dict[str, np.ndar
   return {
       'text_images': random.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
       'text_prompts': prompts(size, config.prompt_length, seed), 'text_targets': targets,
-      'text_kinds': random.integers(1, 4, size).astype(np.int32), 'text_weights': (targets != 0).astype(np.float32)}
+      'text_kinds': random.integers(1, 4, size).astype(np.int32), 'text_weights': (targets != 0).astype(np.float32),
+      'text_points': np.where(random.random((size, 1)) < 0.5, -1, random.integers(0, 2, (size, 2))).astype(np.int32)}

@@ -21,7 +21,7 @@ config = TrainConfig(
     save_every=500,
     model=RT2Config(
         prompt_length=32, answer_length=24, proprioception_size=7, smoothing=3.0, decoding='mean', queried_tokens=4,
-        waypoint_weight=10.0, words_weight=1.0,
+        waypoint_weight=10.0, words_weight=1.0, point_weight=3.0,
         vision=ViTConfig(image_size=(96, 96), patch=16, width=128, layers=2, heads=4, mlp_width=256, class_token=False,
                          epsilon=1e-6, piece=4, mixes=2),
         text=T5Config(vocab_size=1536, width=128, head_size=32, mlp_width=256, encoder_layers=2, decoder_layers=2,

@@ -6,6 +6,7 @@ A batch is a dict of NumPy arrays (B pairs of prompt and target, L and M tokens)
     prompts   int32 [B, L]         what is asked, as rtjax.prompts words it; ended by EOS (1), then 0
     targets   int32 [B, M]         the text to answer with; the same
     kinds     int32 [B]            place in prompts.KINDS; -1 where a last batch has nothing
+    points    int32 [B, 2]         column and row that are pointed at; -1 where nothing is
     prompt_texts, target_texts     str [B] (object), and where each is from (`sources`); they stay on the host
 
 The order is as in rtjax.data.stream: a function of seed, process count and config, whose position costs the reading of
@@ -131,6 +132,7 @@ class _Batches:
         'prompts': np.full((size, shapes.prompt_length), PAD, np.int32),
         'targets': np.full((size, shapes.target_length), PAD, np.int32),
         'kinds': np.full(size, -1, np.int32),
+        'points': np.full((size, 2), -1, np.int32),
         **{name: np.full(size, '', object) for name in ('prompt_texts', 'target_texts', 'sources')}}
     batch['images'][len(chosen):] = 0
     for row, (_, picture, number) in enumerate(chosen):
@@ -138,6 +140,8 @@ class _Batches:
       batch['kinds'][row] = prompts.KINDS.index(pair.kind)
       batch['prompt_texts'][row], batch['target_texts'][row] = pair.prompt, pair.target
       batch['sources'][row] = picture.where
+      if pair.kind == 'point':
+        batch['points'][row] = [int(number) for number in pair.target.split()]
     work = [self._pool.submit(self._texts, batch, len(chosen))]
     work += [self._pool.submit(self._picture, batch, row, picture) for row, (_, picture, _) in enumerate(chosen)]
     return Pending(batch, work)

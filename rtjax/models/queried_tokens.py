@@ -32,11 +32,15 @@ class QueriedTokens(nnx.Module):
     places = np.stack(np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing='ij'), -1)
     return (features + self.coordinates(jnp.asarray(places, features.dtype))).reshape(-1, height * width, size)
 
-  def weights(self, placed: Float[Array, 'B N D'], embeddings: Float[Array, 'B E']) -> Float[Array, 'B n N']:
-    """The share of each position in each token; sums to 1 over positions."""
+  def scores(self, placed: Float[Array, 'B N D'], embeddings: Float[Array, 'B E']) -> Float[Array, 'B n N']:
+    """How well each position fits what is asked for, as logits over positions, float32."""
     keys, queries = self.norm(placed), self.query(embeddings)
     scores = jnp.einsum('bnd,bNd->bnN', queries, keys) / np.sqrt(keys.shape[-1]).astype(keys.dtype)
-    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+    return scores.astype(jnp.float32)
+
+  def gather(self, placed: Float[Array, 'B N D'], scores: Float[Array, 'B n N']) -> Float[Array, 'B n D']:
+    """The tokens, in which each position has the share that its score gives it."""
+    return jnp.einsum('bnN,bNd->bnd', jax.nn.softmax(scores, axis=-1).astype(placed.dtype), placed)
 
   def __call__(self, placed: Float[Array, 'B N D'], embeddings: Float[Array, 'B E']) -> Float[Array, 'B n D']:
-    return jnp.einsum('bnN,bNd->bnd', self.weights(placed, embeddings).astype(placed.dtype), placed)
+    return self.gather(placed, self.scores(placed, embeddings))

@@ -16,7 +16,7 @@ the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers
 Two additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
 `proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
 that the newest frame is cut into before its patches (queried_tokens.py). f also has to tell the waypoint (waypoint.py),
-and the heads hear of both directly: what to do is mostly the way from s to f.
+and the heads hear of both directly: what to do is mostly the way from s to f. Asked to point, f1 has to look at the thing.
 
 Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
 """
@@ -74,11 +74,13 @@ class Context(NamedTuple):
   Attributes:
     encoded, mask: the encoder's output, and which of its positions are there: what the decoder looks at.
     found: the tokens that the prompt asked for, of a network that has such.
+    scores: how well each piece fits what each of them is, as logits.
     state: the state token, of a network that has one.
   """
   encoded: Float[Array, 'B S D']
   mask: Bool[Array, 'B S']
   found: Float[Array, 'B n D'] | None
+  scores: Float[Array, 'B n P'] | None
   state: Float[Array, 'B D'] | None
 
   @property
@@ -185,18 +187,20 @@ class RT2(nnx.Module):
     parts = [(visual.reshape(batch, steps * count, width), jnp.repeat(there, count, axis=1)), (words, said)]
     if state is not None:
       parts.append((state[:, None], jnp.ones((batch, 1), bool)))
-    found = None if self.queried is None else self._found(seen.pieces, words, said)
+    found, scores = (None, None) if self.queried is None else self._found(seen.pieces, words, said)
     if found is not None:
       parts.append((found, jnp.ones(found.shape[:2], bool)))
     sequence = jnp.concatenate([tokens.astype(visual.dtype) for tokens, _ in parts], 1)
     mask = jnp.concatenate([present for _, present in parts], 1)
-    return Context(self.text.encode(sequence, mask, rngs), mask, found, state)
+    return Context(self.text.encode(sequence, mask, rngs), mask, found, scores, state)
 
   def _found(self, pieces: Float[Array, 'B h w C'], words: Float[Array, 'B L D'], said: Bool[Array, 'B L']
-             ) -> Float[Array, 'B n D']:
-    """What all words of the prompt together, at the scale of one of them, ask for."""
+             ) -> tuple[Float[Array, 'B n D'], Float[Array, 'B n P']]:
+    """What all words of the prompt together, at the scale of one of them, ask for, and the scores by which."""
     asked = jnp.sum(jnp.where(said[..., None], words, 0), 1) / jnp.sqrt(jnp.maximum(jnp.sum(said, 1), 1))[:, None]
-    return self.gathered(self.queried(self.queried.place(pieces), asked.astype(words.dtype)))
+    placed = self.queried.place(pieces)
+    scores = self.queried.scores(placed, asked.astype(words.dtype))
+    return self.gathered(self.queried.gather(placed, scores)), scores
 
   def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
     """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
@@ -304,7 +308,8 @@ class RT2(nnx.Module):
       batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
         newest frame's count, with `waypoint_weight` also `waypoints` [B, T, 3], with a state token `proprioception`
         [B, T, P]; of language, `text_images` [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds`
-        [b] and `text_weights` [b, M], what each token's loss is multiplied by (training/cotrain.py).
+        [b], with `point_weight` `text_points` [b, 2], and `text_weights` [b, M], what each token's loss is multiplied
+        by (training/cotrain.py).
       train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
     """
     parts = []

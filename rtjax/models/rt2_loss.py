@@ -44,7 +44,8 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
   kind that is right word for word."""
   images, asked, targets = batch['text_images'], batch['text_prompts'], batch['text_targets']
   seen = model.see(images[:, None], rngs)
-  logits = model.read(model.context(seen, None, asked, rngs), targets, rngs)
+  context = model.context(seen, None, asked, rngs)
+  logits = model.read(context, targets, rngs)
   loss = _cross_entropy(logits, targets, model.config.label_smoothing if train else 0.0)
   there, weights = (targets != PAD).astype(jnp.float32), batch['text_weights']
   total = jnp.sum(loss * weights)
@@ -59,6 +60,10 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
     missed, told = _words(model, seen.tokens[:, 0], asked, targets, batch['text_kinds'])
     metrics['words_loss'] = jnp.sum(missed * told), jnp.sum(told)
     total += model.config.words_weight * jnp.sum(missed * jnp.sum(weights, 1))
+  if model.config.point_weight:
+    missed, hit, told = _pointing(context.scores, seen.pieces.shape[1:3], model.config.point_cells, batch)
+    metrics |= {'pointing_loss': (jnp.sum(missed * told), jnp.sum(told)), 'pointing': (jnp.sum(hit * told), jnp.sum(told))}
+    total += model.config.point_weight * jnp.sum(missed * told * jnp.sum(weights, 1))
   return LossTerms(total, jnp.sum(weights), metrics)
 
 
@@ -74,6 +79,27 @@ def _words(model: Any, visual: Float[Array, 'B N D'], asked: Int[Array, 'B L'], 
   said = jnp.where(caption[:, None], _present(model, targets), _present(model, asked) * point[:, None])
   likely = jax.nn.log_softmax(jax.nn.logsumexp(model.text.logits(visual), 1))
   return -jnp.sum(said * likely, -1) / jnp.maximum(jnp.sum(said, -1), 1), (caption | point).astype(jnp.float32)
+
+
+def _pointing(scores: Float[Array, 'B n P'], pieces: tuple[int, int], cells: int, batch: Batch
+              ) -> tuple[Float[Array, ' B'], Float[Array, ' B'], Float[Array, ' B']]:
+  """How little of the first token that is asked for is from the cell where the thing is (the negative log of its
+  share), whether the piece it looks at most is in there, and of which rows that is asked.
+
+  The first, so that the others remain free for what a thing is to be compared with. What looks at 'the red cube' when
+  asked to point does so when asked to pick it up: the words are the same.
+  """
+  if 'text_points' not in batch:
+    raise ValueError("the batch has no 'text_points', which this network learns from: take batches of "
+                     'rtjax.data.image_text, or set --model.point-weight 0.')
+  told = batch['text_points'][:, :1] >= 0
+  column, row = (jnp.arange(size) * cells // size == batch['text_points'][:, axis, None]
+                 for axis, size in enumerate(pieces[::-1]))
+  inside = (row[:, :, None] & column[:, None]).reshape(len(told), -1) | ~told
+  likely = jax.nn.log_softmax(scores[:, 0])
+  missed = -jax.nn.logsumexp(jnp.where(inside, likely, -jnp.inf), 1)
+  hit = jnp.take_along_axis(inside, jnp.argmax(likely, 1, keepdims=True), 1)
+  return missed, hit[:, 0].astype(jnp.float32), told[:, 0].astype(jnp.float32)
 
 
 def _present(model: Any, ids: Int[Array, 'B M']) -> Float[Array, 'B V']:

@@ -47,8 +47,8 @@ class Texts:
                                                **self._process)
 
   def next(self) -> Batch:
-    """The next training batch: `text_images`, `text_prompts`, `text_targets`, `text_kinds`."""
-    return _device_part(next(self.stream))
+    """The next training batch: `text_images`, `text_prompts`, `text_targets`, `text_kinds`, `text_points`."""
+    return self._device_part(next(self.stream))
 
   def validation(self) -> Iterator[Batch]:
     """The held-out pairs, a batch of each kind in turn: however few are looked at, each kind is among them."""
@@ -60,21 +60,26 @@ class Texts:
     weights = dataclasses.asdict(pipeline.kinds)
     alone = [dataclasses.replace(pipeline, kinds=KindWeights(**{other: float(other == kind) for other in weights}))
              for kind, weight in weights.items() if weight and kind in held]
-    return _in_turn([image_text.validation_batches(names, kind, *others, batch_size=size, **self._process)
-                     for kind in alone])
+    return self._in_turn([image_text.validation_batches(names, kind, *others, batch_size=size, **self._process)
+                          for kind in alone])
+
+  def _in_turn(self, parts: list[Any]) -> Iterator[Batch]:
+    with contextlib.ExitStack() as stack:
+      for part in parts:
+        stack.enter_context(contextlib.closing(part))
+      for batch in (batch for batches in itertools.zip_longest(*parts) for batch in batches if batch is not None):
+        yield self._device_part(batch) | {'text_weights': (batch['targets'] != 0).astype(np.float32)}
 
   def prompts(self, batch: Batch) -> np.ndarray:
     """The prompts of a batch of windows, float32 [B, L]; of rows without a window, padding."""
     return np.stack([self._encode(text) if text else self._blank for text in batch['instructions']])
 
-
-def _in_turn(parts: list[Any]) -> Iterator[Batch]:
-  with contextlib.ExitStack() as stack:
-    for part in parts:
-      stack.enter_context(contextlib.closing(part))
-    for batch in (batch for batches in itertools.zip_longest(*parts) for batch in batches if batch is not None):
-      yield _device_part(batch) | {'text_weights': (batch['targets'] != 0).astype(np.float32)}
-
-
-def _device_part(batch: Batch) -> Batch:
-  return {f'text_{name}': batch[name] for name in ('images', 'prompts', 'targets', 'kinds')}
+  def _device_part(self, batch: Batch) -> Batch:
+    model: Any = self._config.model
+    outside = np.any(batch['points'] >= model.point_cells, axis=1)
+    if model.point_weight and outside.any():
+      row = int(np.argmax(outside))
+      raise ValueError(f'{batch["sources"][row]}: column and row {batch["points"][row].tolist()} are pointed at, outside '
+                       f'the grid of model.point_cells, {model.point_cells} by {model.point_cells}: give the grid that '
+                       'the source has, or --model.point-weight 0.')
+    return {f'text_{name}': batch[name] for name in ('images', 'prompts', 'targets', 'kinds', 'points')}
