@@ -43,6 +43,7 @@ def test_a_batch(tmp_path):
     batch = next(made)
   assert batch['images'].dtype == np.uint8 and batch['images'].shape == (4, *fabricated.SIZE, 3)
   assert batch['prompts'].shape == (4, 24) and batch['targets'].shape == (4, 12)
+  assert batch['points'].dtype == np.int32 and (batch['points'] == -1).all()
   for row in range(4):
     number = int(batch['images'][row, 0, 0, 0])
     np.testing.assert_array_equal(batch['images'][row], fabricated.pixels(number))

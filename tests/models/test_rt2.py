@@ -95,10 +95,15 @@ def test_the_heads_hear_of_what_was_found_and_of_the_state(size):
 
 @pytest.mark.parametrize('change, message', [
     ({'queried_tokens': 2}, 'model.vision.piece is 0'), ({'waypoint_weight': 1.0}, 'model.queried_tokens is 0'),
-    ({'queried_tokens': -1}, 'model.queried_tokens is -1')])
+    ({'queried_tokens': -1}, 'model.queried_tokens is -1'), ({'point_weight': 1.0}, 'what points')])
 def test_what_finds_things_needs_its_parts(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(tiny_rt2.TINY, **change)
+
+
+def test_a_grid_to_point_at_is_no_finer_than_the_pieces():
+  with pytest.raises(ValueError, match='model.point_cells is 5, expected 1 to 4, the pieces across'):
+    dataclasses.replace(tiny_rt2.SEEKING, point_cells=5)
 
 
 def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
@@ -116,6 +121,31 @@ def test_visual_tokens_say_the_words_of_captions_and_of_things_to_point_at():
   np.testing.assert_allclose(terms.total - without.total, 0.5 * (missed[0] * counts[0] + missed[1] * counts[2]),
                              rtol=1e-3)
   assert terms.weight == without.weight and 'words_loss' not in without.metrics
+
+
+def test_the_first_token_that_is_asked_for_looks_where_it_is_told_to_point():
+  model, batch = built(tiny_rt2.SEEKING), jax.tree.map(jnp.asarray, tiny_rt2.text_batch(tiny_rt2.SEEKING, 3))
+  cells = {1: (1, 0), 2: (0, 1)}  # column and row; the first of the three is not asked to point
+  batch['text_points'] = jnp.array([(-1, -1), *cells.values()])
+  terms = model.loss(batch, train=True)
+  without = built(dataclasses.replace(tiny_rt2.SEEKING, point_weight=0.0)).loss(batch, train=True)
+  words = [model.text.embed(row[row != PAD]) for row in batch['text_prompts']]
+  asked = jnp.stack([row.sum(0) / np.sqrt(len(row)) for row in words])
+  pieces = model.queried.place(model.vision.stem(model.vision.prepare(batch['text_images'])))
+  shares = np.asarray(jax.nn.softmax(model.queried.scores(pieces, asked)[:, 0])).reshape(3, 4, 4)
+  missed, hits = {}, 0
+  for number, (column, row) in cells.items():
+    missed[number] = -np.log(shares[number, 2 * row:2 * row + 2, 2 * column:2 * column + 2].sum())
+    down, across = np.unravel_index(shares[number].argmax(), (4, 4))
+    hits += (across // 2, down // 2) == (column, row)
+  np.testing.assert_allclose(terms.metrics['pointing_loss'], (sum(missed.values()), 2), rtol=1e-4)
+  assert terms.metrics['pointing'] == (hits, 2)
+  counts = batch['text_weights'].sum(1)  # a row weighs as much as its answer
+  np.testing.assert_allclose(terms.total - without.total, sum(missed[row] * counts[row] for row in cells), rtol=1e-3)
+  assert terms.weight == without.weight and 'pointing' not in without.metrics
+  del batch['text_points']
+  with pytest.raises(ValueError, match="the batch has no 'text_points'"):
+    model.loss(batch, train=True)
 
 
 def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():

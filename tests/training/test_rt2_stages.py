@@ -87,6 +87,25 @@ def test_few_validation_batches_hold_every_kind(pictures, tmp_path):
   assert kinds == [[1, -1], [2, 2], [2, 2]]
 
 
+def test_pointing_outside_the_grid_is_refused(tmp_path):
+  from rtjax.training.texts import Texts
+  Image.new('RGB', (16, 16)).save(tmp_path / 'black.png')
+  (tmp_path / 'train.jsonl').write_text(json.dumps({'image': 'black.png', 'point': 'the hole', 'answer': '2 0'}))
+  model = dataclasses.replace(tiny_rt2.SEEKING, action_spec=tiny.SPEC, action_ids=(), prompt_length=20, answer_length=6,
+                              text=MODEL.text)
+  for cells in (3, 2):
+    fits = vocabulary.fitted(dataclasses.replace(model, point_cells=cells), Tokenizer())
+    texts = Texts(config(tmp_path / 'run', str(tmp_path), batch_size=2, model=fits), Tokenizer())
+    try:
+      if cells == 3:
+        assert texts.next()['text_points'].tolist() == [[2, 0], [2, 0]]
+        continue
+      with pytest.raises(ValueError, match=r'column and row \[2, 0\] are pointed at, outside the grid'):
+        texts.next()
+    finally:
+      texts.stream.close()
+
+
 def test_stage_two_learns_actions_and_texts_and_knows_where_it_came_from(stages):
   found = rows(stages / 'two')
   train = next(row for row in found if 'grad_norm' in row)
