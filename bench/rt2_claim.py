@@ -211,8 +211,8 @@ def validate(config: TrainConfig, graphdef: nnx.GraphDef, states: TrainState, po
   for part in parts:
     for name, pair in jax.device_get(judge(states, part)).items():
       sums[name] = [a + b for a, b in zip(sums[name], pair, strict=True)] if name in sums else list(pair)
-  wanted = [name for name in ('action_loss', 'l1', 'waypoint_distance', 'text_loss', 'words_loss', 'pointing', 'answers')
-            if name in sums]
+  reported = ('action_loss', 'l1', 'waypoint_distance', 'text_loss', 'words_loss', 'pointing', 'answers')
+  wanted = [name for name in reported if name in sums]
   labels = {'l1': config.model.action_spec.number_names, 'answers': KINDS}
   return [{f'{name}/{labels[name][j]}' if name in labels else name: float(total) / float(number)
            for name in wanted

@@ -18,9 +18,10 @@ TINY = RT2Config(
     text=T5Config(vocab_size=VOCABULARY, width=16, encoder_layers=2, decoder_layers=2, heads=2, head_size=8,
                   mlp_width=32, dropout=0.0))
 TEXT = dataclasses.replace(TINY, act='text')
-# With what finds things: tokens that the prompt asks for among pieces, told to know the waypoint.
-SEEKING = dataclasses.replace(TINY, queried_tokens=2, waypoint_weight=10.0, point_weight=1.0, point_cells=2, vision=dataclasses.replace(
-    TINY.vision, piece=4, piece_width=6, mixes=1))
+# With what finds things: tokens that the prompt asks for among pieces, told to know the waypoint and to point.
+SEEKING = dataclasses.replace(
+    TINY, queried_tokens=2, waypoint_weight=10.0, point_weight=1.0, point_cells=2,
+    vision=dataclasses.replace(TINY.vision, piece=4, piece_width=6, mixes=1))
 ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
 
 

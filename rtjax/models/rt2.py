@@ -16,7 +16,7 @@ the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers
 Two additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
 `proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
 that the newest frame is cut into before its patches (queried_tokens.py). f also has to tell the waypoint (waypoint.py),
-and the heads hear of both directly: what to do is mostly the way from s to f. Asked to point, f1 has to look at the thing.
+and the heads hear of both directly: what to do is mostly the way from s to f. Asked to point, f1 has to look there.
 
 Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
 """

@@ -62,7 +62,8 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
     total += model.config.words_weight * jnp.sum(missed * jnp.sum(weights, 1))
   if model.config.point_weight:
     missed, hit, told = _pointing(context.scores, seen.pieces.shape[1:3], model.config.point_cells, batch)
-    metrics |= {'pointing_loss': (jnp.sum(missed * told), jnp.sum(told)), 'pointing': (jnp.sum(hit * told), jnp.sum(told))}
+    metrics['pointing_loss'] = jnp.sum(missed * told), jnp.sum(told)
+    metrics['pointing'] = jnp.sum(hit * told), jnp.sum(told)
     total += model.config.point_weight * jnp.sum(missed * told * jnp.sum(weights, 1))
   return LossTerms(total, jnp.sum(weights), metrics)
 

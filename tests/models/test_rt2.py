@@ -102,7 +102,7 @@ def test_what_finds_things_needs_its_parts(change, message):
 
 
 def test_a_grid_to_point_at_is_no_finer_than_the_pieces():
-  with pytest.raises(ValueError, match='model.point_cells is 5, expected 1 to 4, the pieces across'):
+  with pytest.raises(ValueError, match=r'model\.point_cells is 5, expected 1 to 4, the pieces across'):
     dataclasses.replace(tiny_rt2.SEEKING, point_cells=5)
 
 
