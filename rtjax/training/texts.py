@@ -80,7 +80,7 @@ class Texts:
     if model.point_weight and outside.any():
       row = int(np.argmax(outside))
       raise ValueError(
-          f'{batch["sources"][row]}: column and row {batch["points"][row].tolist()} are pointed at, outside the grid of '
-          f'model.point_cells, {model.point_cells} by {model.point_cells}: give the grid that the source has, or '
+          f'{batch["sources"][row]}: column and row {batch["points"][row].tolist()} are pointed at, outside the grid '
+          f'of model.point_cells, {model.point_cells} by {model.point_cells}: give the grid that the source has, or '
           '--model.point-weight 0.')
     return {f'text_{name}': batch[name] for name in ('images', 'prompts', 'targets', 'kinds', 'points')}
