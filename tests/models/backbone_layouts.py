@@ -30,7 +30,8 @@ class Pali(nnx.Module):
 
   def loss(self, batch, rngs):
     text = self.text
-    sequence = jnp.concatenate([self.vision.patches(batch['pixels'], rngs), text.embed(batch['prompts'])], 1)
+    seen = self.vision.patches(self.vision(batch['pixels'], rngs))
+    sequence = jnp.concatenate([seen, text.embed(batch['prompts'])], 1)
     memory = text.encode(sequence, batch['mask'], rngs)
     logits = text.logits(text.decode(t5.shift_right(batch['labels']), memory, batch['mask'], rngs))
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels']).mean()

@@ -96,7 +96,7 @@ def test_queried_tokens_are_weighted_means_of_placed_features():
   placed = np.asarray(queried.place(jnp.asarray(features, jnp.float32)))
   corner = features[:, 0, 4] + np.array([-1, 1]) @ np.asarray(queried.coordinates.kernel[...])
   np.testing.assert_allclose(placed[:, 4], corner, atol=1e-5)
-  weights = np.asarray(queried.weights(jnp.asarray(placed), jnp.asarray(embeddings, jnp.float32)))
+  weights = np.asarray(jax.nn.softmax(queried.scores(jnp.asarray(placed), jnp.asarray(embeddings, jnp.float32))))
   normed = (placed - placed.mean(-1, keepdims=True)) / np.sqrt(placed.var(-1, keepdims=True) + 1e-6)
   queries = np.einsum('be,end->bnd', embeddings, np.asarray(queried.query.kernel[...]).reshape(512, 2, 16))
   scores = np.exp(np.einsum('bnd,bNd->bnN', queries, normed) / 4)
