@@ -2,7 +2,7 @@
 
   python bench/rt2_table.py                                     parameters, tokens, arithmetic, memory
   python bench/rt2_table.py --measure --presets rt2_tabletop    times of a training step and of a policy's
-  python bench/rt2_table.py --measure --presets rt2_5b --batch-size 1 --dtype float32 --trainable lora    on 24 GB
+  python bench/rt2_table.py --measure --presets rt2_5b --batch-size 1 --dtype float32 --trainable lora
 
 Lines of JSON. FLOPs are XLA's count for one window (and, of `train_gflop`, nothing beside it): the
 forward pass of an action with heads, and a whole training step. Memory is that of parameters, gradients and optimizer
