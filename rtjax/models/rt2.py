@@ -13,7 +13,7 @@
 What it is asked is told by the prompt alone (rtjax/prompts.py). A policy's "embedding" of an instruction is the ids of
 the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers and exports need no second kind.
 
-Two additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
+Additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
 `proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
 that the newest frame is cut into before its patches (queried_tokens.py). f also has to tell the waypoint (waypoint.py),
 and the heads hear of both directly: what to do is mostly the way from s to f. Asked to point, f1 has to look there.

@@ -34,7 +34,7 @@ class RT2Config:
     waypoint_weight: weight of the hindsight waypoint's squared error in the loss (waypoint.py); 0 = none.
     words_weight: weight of what visual tokens say by themselves of the words of captions (rt2_loss.py); 0 = none.
     point_weight: weight of where the first of the queried tokens looks when asked to point (rt2_loss.py); 0 = none.
-    point_cells: of a row and of a column of the grid that answers to pointing speak of.
+    point_cells: cells across, and as many down, of the grid that answers to pointing speak of.
     dtype, remat: of both parts, whatever their own configurations say; see T5Config.
   """
   action_spec: ActionSpec = actions.ARM_7D
@@ -85,12 +85,14 @@ class RT2Config:
     if self.waypoint_weight and not self.queried_tokens:
       raise ValueError('model.waypoint_weight is set and model.queried_tokens is 0: they are what tells the waypoint. '
                        'Say --model.queried-tokens 4, or --model.waypoint-weight 0.')
-    if self.point_weight and not self.queried_tokens:
-      raise ValueError('model.point_weight is set and model.queried_tokens is 0: the first of them is what points. '
-                       'Say --model.queried-tokens 4, or --model.point-weight 0.')
-    pieces = min(self.vision.grid) * self.vision.patch // (self.vision.piece or 1)
-    if self.point_weight and not 1 <= self.point_cells <= pieces:
-      raise ValueError(f'model.point_cells is {self.point_cells}, expected 1 to {pieces}, the pieces across a picture.')
+    if self.point_weight:
+      if not self.queried_tokens:
+        raise ValueError('model.point_weight is set and model.queried_tokens is 0: the first of them is what points. '
+                         'Say --model.queried-tokens 4, or --model.point-weight 0.')
+      pieces = min(self.vision.grid) * self.vision.patch // self.vision.piece
+      if not 1 <= self.point_cells <= pieces:
+        raise ValueError(f'model.point_cells is {self.point_cells}, expected 1 to {pieces}, the pieces across a '
+                         'picture.')
     if self.act == 'text' and (self.smoothing or self.decoding != 'argmax'):
       raise ValueError("model.smoothing and model.decoding 'mean' are for heads, model.act is 'text'.")
     bins, ids = self.action_spec.vocab_size, self.action_ids
