@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rtjax import cli
+from rtjax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,28 +101,28 @@ def main() -> None:
 
 
 def _simulate(config: Config, folder: pathlib.Path) -> None:
-  from rtjax.evaluation import simulate
+  from rtjax.evaluation.closed_loop import evaluator
 
-  size = config.image_size or simulate.picture_size(config.checkpoint) or (96, 96)
+  size = config.image_size or evaluator.picture_size(config.checkpoint) or (96, 96)
   settings: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
   if config.env == 'tabletop':
     settings |= {'wrist': config.wrist, 'multiview': config.multiview}
-  world = simulate.open_world(config.env, config.split, config.skills, settings)
-  evaluation = simulate.Evaluation(world, config.episodes or 100, config.environments or simulate.cores(),
+  world = evaluator.open_world(config.env, config.split, config.skills, settings)
+  evaluation = evaluator.Evaluation(world, config.episodes or 100, config.environments or evaluator.cores(),
                                    config.threshold, config.encoder, config.videos, config.image_text)
-  _print(simulate.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
+  _print(evaluator.judge(evaluation, config.checkpoint, config.baseline, config.compare, folder, config.show), folder)
 
 
 def _report(config: Config, folder: pathlib.Path) -> None:
-  from rtjax.evaluation import outside, simulate
+  from rtjax.evaluation.closed_loop import evaluator, external_log
 
-  report = outside.report([config.checkpoint, *config.compare])
-  simulate.write(folder, report, config.show)
+  report = external_log.report([config.checkpoint, *config.compare])
+  evaluator.write(folder, report, config.show)
   _print(report, folder)
 
 
 def _print(report: dict[str, Any], folder: pathlib.Path) -> None:
-  from rtjax.evaluation.text import percent
+  from rtjax.evaluation.html.formatting import percent
 
   for policy in report['policies']:
     share = policy['summary']['success']
@@ -137,7 +137,7 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
   from rich.progress import track
 
   import rtjax
-  from rtjax.evaluation import replay, report
+  from rtjax.evaluation.replay import replay, report
 
   policy = rtjax.load_policy(config.checkpoint)
   dataset = replay.open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')

@@ -1,7 +1,7 @@
 """Trains a robotics transformer: python train.py PRESET --data FOLDER_OR_NAME ...  (python train.py --list)"""
 import sys
 
-from rtjax import cli
+from rtjax.runtime import cli
 from rtjax.training import config as configuration
 
 

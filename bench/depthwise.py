@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import tyro
 from machine import describe
 
-from rtjax import compiler
-from rtjax.models import convolution
-from rtjax.models.efficientnet import conv_padding
+from rtjax.models.backbones.film_efficientnet import conv_padding
+from rtjax.models.layers import convolution
+from rtjax.runtime import compiler
 
 # Height and width, channels, kernel, stride: EfficientNet-B3's at 300 x 300.
 SHAPES = [(150, 40, 3, 1), (150, 144, 3, 2), (75, 192, 3, 1), (37, 288, 5, 1), (18, 816, 5, 1), (9, 1392, 5, 1)]

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from rtjax import actions, data
 from rtjax.data import images
-from rtjax.data.episodes import Dataset
+from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.tf import tfds
 
 _HEIGHT, _WIDTH = 256, 320

@@ -14,8 +14,8 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 import rtjax
-from rtjax.data import image_text
 from rtjax.data.config import ImageTextConfig, KindWeights
+from rtjax.data.image_text import stream
 from rtjax.models import RT2
 
 _SCALE, _LINE = 3, 28  # screen pixels of a picture's, and of a line of text
@@ -57,8 +57,8 @@ def main(checkpoint: tyro.conf.Positional[str], source: tyro.conf.Positional[str
   model = rtjax.load_model(checkpoint)
   if not isinstance(model, RT2) or model.queried is None:
     raise ValueError(f'{checkpoint} asks for no tokens: expected an RT-2 trained with --model.queried-tokens 4, say.')
-  shapes = image_text.Shapes(model.config.image_size, model.config.prompt_length, model.config.answer_length)
-  batch = next(image_text.validation_batches(
+  shapes = stream.Shapes(model.config.image_size, model.config.prompt_length, model.config.answer_length)
+  batch = next(stream.validation_batches(
       [source], ImageTextConfig(kinds=KindWeights(0, 0, 0, 1)), model.vocabulary, shapes, batch_size=256))
   count = int(np.sum(batch['kinds'] >= 0))
   pairs = [list(rows)[:2] for _, rows in itertools.groupby(range(count), lambda row: batch['images'][row].tobytes())]

@@ -15,14 +15,14 @@ import tyro
 from flax import nnx
 from machine import describe, matmul_gflops
 
-from rtjax import memory
 from rtjax.models import RT1Config, build
 from rtjax.models.rt1 import RT1_X
-from rtjax.policy import BatchPolicy
+from rtjax.policies.policy import BatchPolicy
+from rtjax.runtime import malloc
 
 
 def main(model: Literal['rt1', 'rt1_x'] = 'rt1', robots: int = 1, steps: int = 30, dtype: str = 'float32') -> None:
-  memory.keep()  # as eval.py and the server do
+  malloc.keep()  # as eval.py and the server do
   config = dataclasses.replace({'rt1': RT1Config(), 'rt1_x': RT1_X}[model], dtype=dtype)
   policy = BatchPolicy(build(config, rngs=nnx.Rngs(0)), robots)
   for slot in range(robots):

@@ -29,11 +29,13 @@ import tyro
 from flax import nnx
 from machine import describe
 
-from rtjax import compiler, configs, models, vocabulary
+from rtjax import configs, models
 from rtjax.data.augment import augment
-from rtjax.instructions import HASHED_NGRAMS
-from rtjax.prompts import KINDS
-from rtjax.tokenizer import Tokenizer
+from rtjax.language.instructions import HASHED_NGRAMS
+from rtjax.language.prompts import KINDS
+from rtjax.language.tokenizer import Tokenizer
+from rtjax.models import vocabulary
+from rtjax.runtime import compiler
 from rtjax.training import checkpoint, cotrain, initialize
 from rtjax.training import optimizer as optimizers
 from rtjax.training.config import TrainConfig

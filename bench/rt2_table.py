@@ -22,10 +22,11 @@ import tyro
 from flax import nnx
 from machine import describe, device_memory, matmul_gflops
 
-from rtjax import compiler, configs, memory, models
+from rtjax import configs, models
 from rtjax.models import RT2Config
-from rtjax.models.lora import LoraConfig
-from rtjax.policy import BatchPolicy
+from rtjax.models.layers.lora import LoraConfig
+from rtjax.policies.policy import BatchPolicy
+from rtjax.runtime import compiler, malloc
 from rtjax.training import optimizer as optimizers
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
@@ -167,7 +168,7 @@ def main(presets: tuple[str, ...] = PRESETS, measure: bool = False, steps: int =
     trainable: what the training step moves, None = the preset's.
     optimizer: of the training step, None = the preset's.
   """
-  memory.keep()
+  malloc.keep()
   for name in presets:
     if not measure:
       print(json.dumps({'preset': name} | size(name)), flush=True)

@@ -31,11 +31,11 @@ SIZE = {'tiny': (64, 80), 'rt1': (256, 320)}
 def run_server(model: str, clients: int, port) -> None:
   """In a process of its own, whose memory is the server's."""
   from flax import nnx
-  from tiny_rt1 import TINY
+  from helpers.tiny_rt1 import TINY
 
   import rtjax
   from rtjax.models import RT1Config, build
-  from rtjax.policy import BatchPolicy
+  from rtjax.policies.policy import BatchPolicy
   from rtjax.serving.server import Server, warm_up
   if model in SIZE:
     config = TINY if model == 'tiny' else RT1Config()

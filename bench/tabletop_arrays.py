@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rtjax import prompts
 from rtjax.actions import ARM_7D
 from rtjax.data.chunks import Chunks, spans
 from rtjax.data.windows import next_changes
-from rtjax.instructions import HASHED_NGRAMS, Prompts, hashed_ngrams
-from rtjax.tokenizer import PAD, Tokenizer
+from rtjax.language import prompts
+from rtjax.language.instructions import HASHED_NGRAMS, Prompts, hashed_ngrams
+from rtjax.language.tokenizer import PAD, Tokenizer
 
 _DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
 sys.path[:0] = [str(_DATA / 'tabletop'), str(_DATA / 'tabletop_qa')]

@@ -15,15 +15,15 @@ import tyro
 from flax import nnx
 from machine import describe, device_memory, matmul_gflops
 
-from rtjax import compiler, memory
 from rtjax.models import RT1Config, build
+from rtjax.runtime import compiler, malloc
 from rtjax.training import optimizer as optimizers
 from rtjax.training.state import create, split
 from rtjax.training.step import train_step
 
 
 def main(batch_size: int = 2, steps: int = 6, dtype: str = 'float32', micro_batches: int = 1) -> None:
-  memory.keep()  # as train.py does
+  malloc.keep()  # as train.py does
   config = dataclasses.replace(RT1Config(), dtype=dtype)
   graphdef, *trees = split(build(config, rngs=nnx.Rngs(0)))
   optimizer = optimizers.build(optimizers.OptimizerConfig(), 1000)

@@ -8,7 +8,7 @@ from rtjax.actions import ActionSpec as ActionSpec
 __version__ = '0.1.0'
 
 # Loaded at first use: `import rtjax` stays light, and nothing here pulls in TensorFlow.
-_LAZY = {'load_model': 'rtjax.pretrained', 'load_policy': 'rtjax.policy'}
+_LAZY = {'load_model': 'rtjax.pretrained', 'load_policy': 'rtjax.policies.policy'}
 
 
 def __getattr__(name: str) -> Any:

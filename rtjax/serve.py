@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from rtjax import cli
+from rtjax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Config:
   image_size: tuple[int, int] | None = None
   """Height and width of the pictures that clients send; if left out, those of the training, else 256 320."""
   encoder: str = ''
-  """What turns instructions into vectors: a folder or an .npz table, see rtjax/instructions.py. Not needed for policies
+  """What turns instructions into vectors: a folder or an .npz table, see rtjax/language/instructions.py. Not needed for policies
   with the built-in encoder, nor for clients that send embeddings."""
 
   def check(self, api_key: str) -> None:
@@ -61,7 +61,7 @@ def main() -> None:
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
   # Only now: --help should not wait for JAX.
   import rtjax
-  from rtjax import instructions
+  from rtjax.language import instructions
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None

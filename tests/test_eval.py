@@ -2,7 +2,6 @@
 import dataclasses
 import importlib.util
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -10,20 +9,21 @@ import jax
 import numpy as np
 import optax
 import pytest
-import tiny_rt2
 from flax import nnx
+from helpers import image_text_folders, replays, tiny_rt2
+from helpers.paths import ROOT
 
 import rtjax
-from rtjax import actions, cli, models, vocabulary
-from rtjax.evaluation import simulate
-from rtjax.policy import Policy
-from rtjax.tokenizer import Tokenizer
+from rtjax import actions, models
+from rtjax.evaluation.closed_loop import evaluator
+from rtjax.language.tokenizer import Tokenizer
+from rtjax.models import vocabulary
+from rtjax.policies.policy import Policy
+from rtjax.runtime import cli
 from rtjax.training import checkpoint, state
 from rtjax.training.config import TrainConfig
-from tests.data import image_text_folders
-from tests.evaluation import replays
 
-SCRIPT = pathlib.Path(__file__).resolve().parent.parent / 'eval.py'
+SCRIPT = ROOT / 'eval.py'
 ENCODER = 'universal-sentence-encoder-large/5'
 
 
@@ -123,7 +123,7 @@ def test_mistakes_are_explained(evaluate, run_folder, dataset, tmp_path, changed
 def test_actions_that_do_not_fit_the_dataset(evaluate, dataset, tmp_path, monkeypatch):
   spec = rtjax.ActionSpec((rtjax.ActionField('wheels', 2),))
   policy = replays.FakePolicy(spec, np.zeros((9, 2), np.int32))
-  monkeypatch.setattr('rtjax.policy.load_policy', lambda path: policy)
+  monkeypatch.setattr('rtjax.policies.policy.load_policy', lambda path: policy)
   code, printed = evaluate('some', '--dataset', dataset, '--output', tmp_path)
   assert code == 2 and "gives no ['wheels'], which the ActionSpec has" in printed.err
 
@@ -200,8 +200,8 @@ def test_pictures_are_of_the_size_that_it_was_trained_on(evaluate, tmp_path):
   sizes = {'one': {'renderer': None, 'picture': [16, 24]}, 'other': {'renderer': None, 'picture': None}}
   run = saved_run(models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(1)), tmp_path / 'run', 'hashed-ngrams/1',
                   sizes)
-  assert simulate.picture_size(str(run)) == (16, 24)
-  assert simulate.picture_size('expert') is None
+  assert evaluator.picture_size(str(run)) == (16, 24)
+  assert evaluator.picture_size('expert') is None
   code, _ = evaluate(run, '--env', 'tabletop', '--skills', 'pick', '--split', 'seen', '--episodes', 1,
                      '--environments', 1, '--output', tmp_path / 'report')
   assert code == 0
@@ -211,7 +211,7 @@ def test_pictures_are_of_the_size_that_it_was_trained_on(evaluate, tmp_path):
   mixed = saved_run(models.build(replays.network(actions.ARM_7D), rngs=nnx.Rngs(1)), tmp_path / 'mixed',
                     'hashed-ngrams/1', sizes)
   with pytest.raises(ValueError, match=r'pictures of several sizes.*--image-size'):
-    simulate.picture_size(str(mixed))
+    evaluator.picture_size(str(mixed))
 
 
 def test_expert_does_as_in_one_process(evaluate, tmp_path):

@@ -10,9 +10,9 @@ HEAVY = ('tensorflow', 'tensorflow_datasets', 'torch', 'keras', 'mujoco', 'gymna
 
 
 @pytest.mark.parametrize('statement', [
-    'import rtjax', 'import rtjax.data', 'from rtjax.policy import Policy; from rtjax.models import RT1',
-    'import rtjax.evaluation', 'import rtjax.envs', 'import rtjax.instructions, rtjax.smoothing, rtjax.robots',
-    'import rtjax.tokenizer, rtjax.prompts, rtjax.evaluation.vqa, rtjax.data.config'])
+    'import rtjax', 'import rtjax.data', 'from rtjax.policies.policy import Policy; from rtjax.models import RT1',
+    'import rtjax.evaluation', 'import rtjax.envs', 'import rtjax.language.instructions, rtjax.policies.action_filters, rtjax.policies.robots',
+    'import rtjax.language.tokenizer, rtjax.language.prompts, rtjax.evaluation.language.vqa, rtjax.data.config'])
 def test_no_tensorflow(statement):
   code = f'{statement}; import sys; print([m for m in {HEAVY} if m in sys.modules])'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -1,18 +1,16 @@
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from helpers.paths import ROOT
 
 import train
 from rtjax import actions, configs
 from rtjax.models import MultiviewConfig, RT1Config, config_from_dict
-from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.training import config
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def run(*words):

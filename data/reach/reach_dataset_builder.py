@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import scene as reach  # isort: skip  (beside this file: the folder is on the path, it is no package)
-from rtjax.instructions import hashed_ngrams
+from rtjax.language.instructions import hashed_ngrams
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

@@ -14,7 +14,7 @@ from PIL import Image
 from rtjax import envs
 from rtjax.envs.tabletop import splits
 from rtjax.envs.tabletop.scene import CAMERAS
-from rtjax.instructions import hashed_ngrams
+from rtjax.language.instructions import hashed_ngrams
 
 CHUNK = 20
 """Episodes per file of raw episodes."""

@@ -21,7 +21,7 @@ import scenes
 import tyro
 
 from rtjax.data.chunks import Chunks, Spans, spans
-from rtjax.evaluation import vqa
+from rtjax.evaluation.language import vqa
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """TFDS builder of `tabletop_qa`: pictures of the embedded simulator with captions, questions, and captions to judge.
 
-Each example is one picture with its pairs of question and answer, in the layout that rtjax.data.image_text_sources
+Each example is one picture with its pairs of question and answer, in the layout that rtjax.data.image_text.sources
 reads. A caption's question is empty, a match's is the caption that may fit.
 """
 import importlib.metadata

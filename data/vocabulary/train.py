@@ -20,9 +20,9 @@ import sentencepiece
 import tyro
 from scenes import Recipe
 
-from rtjax import prompts
 from rtjax.envs.tabletop import language, splits, tasks
-from rtjax.tokenizer import Tokenizer
+from rtjax.language import prompts
+from rtjax.language.tokenizer import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a space in front: '1 128' is two tokens
@@ -33,7 +33,7 @@ _PICTURES = 600
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Trains the vocabulary."""
-  out: pathlib.Path = ROOT / 'rtjax/vocabulary.model'
+  out: pathlib.Path = ROOT / 'rtjax/language/vocabulary.model'
   """The file to write."""
   size: int = 1536
   """Tokens, of which 515 are bytes, integers and marks."""

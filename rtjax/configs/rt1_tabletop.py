@@ -14,7 +14,7 @@ from rtjax import actions
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig
 from rtjax.models import RT1Config
-from rtjax.models.efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 

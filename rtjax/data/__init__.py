@@ -19,18 +19,18 @@ that read data is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rtjax.data.adapters import Adapter, register
 from rtjax.data.config import DataConfig
+from rtjax.data.rlds.adapters import Adapter, register
 from rtjax.data.windows import WindowConfig, device_part
 
 if TYPE_CHECKING:
-  from rtjax.data.dataset_statistics import statistics
+  from rtjax.data.rlds.statistics import statistics
   from rtjax.data.stream import TrainingStream, validation_batches
 
 __all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'device_part', 'register', 'statistics',
            'validation_batches']
 
-_LAZY = {'TrainingStream': 'stream', 'validation_batches': 'stream', 'statistics': 'dataset_statistics'}
+_LAZY = {'TrainingStream': 'stream', 'validation_batches': 'stream', 'statistics': 'rlds.statistics'}
 
 
 def __getattr__(name: str) -> Any:

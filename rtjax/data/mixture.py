@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rtjax.data.episodes import Chunk, Dataset, Episode
+from rtjax.data.rlds.episodes import Chunk, Dataset, Episode
 from rtjax.data.windows import WindowConfig, window_ends
 
 # Large chunks read fast, as a TFRecord must be read up to where a chunk starts; small ones mix well. So: most shards of

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rtjax.actions import ActionSpec
-from rtjax.data.batches import Batches, Pending
 from rtjax.data.config import DataConfig
-from rtjax.data.episodes import Dataset
 from rtjax.data.mixture import Share, Shuffled, choose
+from rtjax.data.rlds.batches import Batches, Pending
+from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.windows import Batch, Padding, WindowConfig, window_ends
 
 _UNDER_WAY = 2

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from rtjax import cli
+from rtjax.runtime import cli
 
 FORMATS = ('savedmodel', 'stablehlo', 'onnx', 'safetensors')
 

@@ -11,7 +11,7 @@ import numpy as np
 from rtjax.export.step import Step
 from rtjax.models import RT2Config
 from rtjax.models.loss import IMPOSSIBLE
-from rtjax.policy import Policy
+from rtjax.policies.policy import Policy
 
 # Float32 programs may differ by rounding, which other runtimes do in another order: by this much of the largest logit.
 _TOLERANCE = 1e-3
@@ -109,7 +109,7 @@ def _check_actions(step: Step, steps: Steps) -> None:
 def dataset_frames(policy: Policy, name: str, split: str, picture: tuple[int, int], count: int) -> list[Frames]:
   """The first `count` frames of a dataset's episodes, brought to the size of `picture` with the aspect kept."""
   from rtjax.data.images import decoder
-  from rtjax.evaluation.replay import embeddings, open_dataset
+  from rtjax.evaluation.replay.replay import embeddings, open_dataset
   dataset = open_dataset(policy, name, split)
   decode = decoder(dataset.image_feature, picture)
   episodes: list[Frames] = []

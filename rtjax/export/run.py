@@ -10,8 +10,9 @@ import rtjax
 from rtjax import models
 from rtjax.export import check
 from rtjax.export.step import Step
-from rtjax.models import RT2, RT1Config, RT2Config, lora, parameters
-from rtjax.policy import Policy
+from rtjax.models import RT2, RT1Config, RT2Config, parameters
+from rtjax.models.layers import lora
+from rtjax.policies.policy import Policy
 
 # The released policies' camera.
 _RELEASED_PICTURE = (256, 320)

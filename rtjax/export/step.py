@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-from rtjax import models, vocabulary
-from rtjax.models import parameters
-from rtjax.models.resize import resize_with_pad
+from rtjax import models
+from rtjax.models import parameters, vocabulary
+from rtjax.models.layers.resize import resize_with_pad
 
 Weights = dict[str, Any]  # name -> array, or {'int8': array, 'scale': array} (quantize.py)
 

@@ -5,19 +5,19 @@ from typing import Any
 from flax import nnx
 
 from rtjax.models import parameters as parameters
+from rtjax.models.backbones.siglip import SigLIP as SigLIP
+from rtjax.models.backbones.siglip import SigLIPConfig as SigLIPConfig
+from rtjax.models.backbones.t5 import T5 as T5
+from rtjax.models.backbones.t5 import T5Config as T5Config
+from rtjax.models.backbones.vit import ViT as ViT
+from rtjax.models.backbones.vit import ViTConfig as ViTConfig
 from rtjax.models.loss import LossTerms as LossTerms
 from rtjax.models.rt1 import RT1 as RT1
 from rtjax.models.rt1 import RT1Config as RT1Config
 from rtjax.models.rt1_multiview import MultiviewConfig as MultiviewConfig
 from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
-from rtjax.models.rt2 import RT2 as RT2
-from rtjax.models.rt2_config import RT2Config as RT2Config
-from rtjax.models.siglip import SigLIP as SigLIP
-from rtjax.models.siglip import SigLIPConfig as SigLIPConfig
-from rtjax.models.t5 import T5 as T5
-from rtjax.models.t5 import T5Config as T5Config
-from rtjax.models.vit import ViT as ViT
-from rtjax.models.vit import ViTConfig as ViTConfig
+from rtjax.models.rt2.config import RT2Config as RT2Config
+from rtjax.models.rt2.model import RT2 as RT2
 
 Config = Any  # the configuration of a network, such as RT1Config
 Model = Any  # a network: an nnx.Module with `config`, and `loss` and `loss_scale` if it is trained, such as RT1

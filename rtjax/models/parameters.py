@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rtjax.models.layers import Constant
+from rtjax.models.layers.common import Constant
 
 KINDS = (nnx.Param, nnx.BatchStat, Constant)
 

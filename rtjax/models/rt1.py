@@ -36,14 +36,14 @@ from jaxtyping import Array, Float, Int
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.models.efficientnet import EfficientNetConfig
-from rtjax.models.layers import Standardize, StateToken, check_proprioception
+from rtjax.models.auxiliary.language_pooling import QueriedTokens
+from rtjax.models.auxiliary.waypoint import WaypointHead
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
+from rtjax.models.backbones.image_encoder import PictureEncoder
+from rtjax.models.layers.common import Standardize, StateToken, check_proprioception
+from rtjax.models.layers.token_learner import TokenLearner
+from rtjax.models.layers.transformer import Transformer, TransformerConfig, attention_mask
 from rtjax.models.loss import LossTerms, action_loss
-from rtjax.models.picture_encoder import PictureEncoder
-from rtjax.models.queried_tokens import QueriedTokens
-from rtjax.models.token_learner import TokenLearner
-from rtjax.models.transformer import Transformer, TransformerConfig, attention_mask
-from rtjax.models.waypoint import WaypointHead
 
 
 class History(NamedTuple):

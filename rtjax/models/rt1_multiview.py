@@ -40,12 +40,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.models.efficientnet import EfficientNetConfig
-from rtjax.models.layers import StateToken
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
+from rtjax.models.backbones.image_encoder import PictureEncoder
+from rtjax.models.layers.common import StateToken
+from rtjax.models.layers.post_norm import PostNormLayer, glorot
+from rtjax.models.layers.token_learner import TokenLearner
 from rtjax.models.loss import IMPOSSIBLE, LossTerms, action_loss
-from rtjax.models.picture_encoder import PictureEncoder
-from rtjax.models.post_norm import PostNormLayer, glorot
-from rtjax.models.token_learner import TokenLearner
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rtjax.models import Config, Model, SigLIPConfig, T5Config, ViTConfig, abstract, from_values, parameters
-from rtjax.models import t5 as t5_module
+from rtjax.models.backbones import t5 as t5_module
 from rtjax.pretrained import safetensors
 
 _SAFETENSORS, _INDEX = 'model.safetensors', 'model.safetensors.index.json'

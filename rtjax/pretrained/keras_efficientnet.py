@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from rtjax.models import Model, parameters
-from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained.tf_rt1 import encoder_layers
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rtjax import actions
 from rtjax.models import RT1, RT1Config
-from rtjax.models.picture_encoder import IMAGENET_MEAN, IMAGENET_STD
+from rtjax.models.backbones.image_encoder import IMAGENET_MEAN, IMAGENET_STD
 from rtjax.models.rt1 import RT1_X
 from rtjax.pretrained import matching
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rtjax import models, vocabulary
+from rtjax import models
+from rtjax.models import vocabulary
 
 _KEY, _SCALE = 'rtjax', '.scale'
 

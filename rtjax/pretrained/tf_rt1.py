@@ -14,7 +14,7 @@ import numpy as np
 
 from rtjax import actions
 from rtjax.models import RT1, RT1Config
-from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained import matching
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjax.policy import BatchPolicy, PolicyOutput
+from rtjax.policies.policy import BatchPolicy, PolicyOutput
 from rtjax.serving.metrics import Metrics
 from rtjax.serving.protocol import Observation, ProtocolError
 from rtjax.serving.sessions import Session, Sessions

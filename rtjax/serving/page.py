@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rtjax.evaluation.style import CSS
+from rtjax.evaluation.html.style import CSS
 from rtjax.serving.metrics import Metrics
 from rtjax.serving.sessions import Session, Sessions
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from rtjax.policy import PolicyOutput
+from rtjax.policies.policy import PolicyOutput
 
 MAX_MESSAGE = 16 * 2 ** 20
 """Bytes of a client's message; a picture of 1920 x 1080 takes 6 MiB."""

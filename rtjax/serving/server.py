@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 
 import rtjax
 from rtjax.actions import ActionSpec
-from rtjax.policy import BatchPolicy
+from rtjax.policies.policy import BatchPolicy
 from rtjax.serving import page, protocol
 from rtjax.serving.batching import Batcher
 from rtjax.serving.metrics import CONTENT_TYPE, Metrics

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rtjax.policy import PolicyOutput
+from rtjax.policies.policy import PolicyOutput
 
 CURVE = 100
 """Actions that the page shows of each client."""

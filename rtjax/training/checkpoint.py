@@ -25,7 +25,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from rtjax import models, vocabulary
+from rtjax import models
+from rtjax.models import vocabulary
 from rtjax.training import sharding
 from rtjax.training.state import TrainState, Tree, named
 

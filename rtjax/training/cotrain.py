@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from rtjax.models.t5 import PAD
+from rtjax.models.backbones.t5 import PAD
 
 Batch = dict[str, Any]
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtjax import pretrained, pruning
+from rtjax import pretrained
 from rtjax.models import RT1, Model, RT1Config, parameters
 from rtjax.pretrained import keras_efficientnet
+from rtjax.training import pruning
 
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8

@@ -25,14 +25,15 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rtjax import compiler, models, vocabulary
+from rtjax import models
 from rtjax.data.augment import augment
-from rtjax.models import RT2Config
-from rtjax.training import cotrain, distill, initialize, metrics, origin, sharding
+from rtjax.models import RT2Config, vocabulary
+from rtjax.runtime import compiler
+from rtjax.training import cotrain, distill, initialize, lineage, metrics, sharding
 from rtjax.training import optimizer as optimizers
-from rtjax.training.batches import Batches
 from rtjax.training.checkpoint import Checkpoints, is_checkpoint
 from rtjax.training.config import TrainConfig, check_same_run
+from rtjax.training.input import Batches
 from rtjax.training.state import TrainState, Tree, count, create, merge, split
 from rtjax.training.step import eval_step, train_step
 
@@ -80,7 +81,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     sharding.check_batch(config.image_text_batch_size, config.micro_batches, mesh, 'image_text_batch_size')
   tokenizer = None
   if isinstance(config.model, RT2Config):
-    tokenizer = origin.open_vocabulary(config)
+    tokenizer = lineage.open_vocabulary(config)
     config = dataclasses.replace(config, model=vocabulary.fitted(config.model, tokenizer))
   run = _run_folder(config)
   optimizer = optimizers.build(config.optimizer, config.steps)
@@ -94,7 +95,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
       known: dict[str, Any] = {name: metadata[name] for name in ('vocabulary', 'origin') if name in metadata}
     else:
       state = _first_state(config, optimizer, target, mesh, batches)
-      known = {'vocabulary': vocabulary.stored(tokenizer), 'origin': origin.describe(config)} if tokenizer else {}
+      known = {'vocabulary': vocabulary.stored(tokenizer), 'origin': lineage.describe(config)} if tokenizer else {}
     _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state, known)
@@ -209,7 +210,7 @@ def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, t
       print(report)
   for part, folder in (('vision', config.vision_from), ('text', config.text_from)):
     if folder:
-      report = origin.fill_part(model, part, folder)
+      report = lineage.fill_part(model, part, folder)
       if jax.process_index() == 0:
         print(report)
   if vision_language and config.data:  # at last: what stage 1 kept is of no robot

@@ -1,7 +1,6 @@
 """Augmentation: the official crops exactly, and properties of the rest."""
 import dataclasses
 import functools
-import pathlib
 import subprocess
 import sys
 
@@ -9,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 
 from rtjax import actions
 from rtjax.data import augment
 
 SPEC = actions.get('arm7d')
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 OFF = augment.AugmentConfig(crop=False)
 
 
@@ -247,7 +246,7 @@ def test_sharded_batch_needs_no_communication():
 import re, sys
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tests.data.test_augment import augment, make_batch, run
+from test_augment import augment, make_batch, run
 mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
 batch, key = make_batch(size=8), jax.random.key(0)
 config = augment.AugmentConfig(flip=True, brightness=0.2)
@@ -256,5 +255,5 @@ program = run.lower(sharded, key, config).compile().as_text()
 assert not re.search('all-(gather|reduce|to-all)|collective', program)
 np.testing.assert_array_equal(run(sharded, key, config)['images'], run(batch, key, config)['images'])
 '''
-  environment = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.'}
+  environment = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.:tests:tests/data'}
   subprocess.run([sys.executable, '-c', code], check=True, env=environment, cwd=str(ROOT))

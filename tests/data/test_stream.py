@@ -1,7 +1,6 @@
 """The stream's promises: what is in a batch, in which order, and that killing and resuming changes nothing."""
 import collections
 import json
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -13,11 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-import tiny_rlds
-from stream_worker import fingerprint
+from helpers import tiny_rlds
+from helpers.paths import ROOT
+from helpers.stream_worker import fingerprint
+from helpers.tiny_rlds import windows_of
 
 from rtjax import actions
-from rtjax.data import DataConfig, TrainingStream, episodes, images, statistics, validation_batches
+from rtjax.data import DataConfig, TrainingStream, images, statistics, validation_batches
+from rtjax.data.rlds import episodes
 from rtjax.data.windows import WindowConfig, window_ends
 
 make = tiny_rlds.stream
@@ -33,10 +35,6 @@ def tiny(tmp_path_factory):
 def other(tmp_path_factory):
   """A second dataset, whose episodes are all of 5 steps."""
   return tiny_rlds.write_lengths(tmp_path_factory.mktemp('other'), [5] * 9, 2)
-
-
-def windows_of(batch):
-  return list(zip(batch['episodes'].tolist(), batch['steps'].tolist(), strict=True))
 
 
 def draw(datasets, count, **options):
@@ -178,7 +176,7 @@ def test_shuffling_crosses_files_and_mixes_windows(tiny):
 
 def run_workers(settings):
   """Runs the worker once per setting, all at a time; their lines and exit codes."""
-  worker = str(pathlib.Path(__file__).with_name('stream_worker.py'))
+  worker = str(ROOT / 'tests/helpers/stream_worker.py')
   running = [subprocess.Popen([sys.executable, worker, json.dumps(setting)], stdout=subprocess.PIPE, text=True)
              for setting in settings]
   outputs = [process.communicate()[0] for process in running]

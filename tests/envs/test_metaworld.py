@@ -9,7 +9,7 @@ pytest.importorskip('metaworld', reason="needs the extra 'metaworld', in a virtu
 from gymnasium.utils.env_checker import check_env
 
 from rtjax import actions, envs
-from rtjax.evaluation import actors, simulate
+from rtjax.evaluation.closed_loop import agents, evaluator
 
 BLIND = {'image_size': (8, 8), 'renderer': 'none'}
 gl = pytest.mark.skipif(not os.environ.get('MUJOCO_GL'), reason='needs OpenGL: set MUJOCO_GL to egl or osmesa')
@@ -62,9 +62,9 @@ def test_actions_are_centimetres():
 
 
 def test_random_is_judged_and_does_not_succeed(tmp_path):
-  world = simulate.open_world('metaworld/drawer-open-v3', (), (), BLIND)
+  world = evaluator.open_world('metaworld/drawer-open-v3', (), (), BLIND)
   assert (world.spec, world.control_hz, world.max_steps) == (actions.METAWORLD, 80, 500)
-  found = simulate.judge(simulate.Evaluation(world, 2, 2), 'random', [], ['expert'], tmp_path, 2)
+  found = evaluator.judge(evaluator.Evaluation(world, 2, 2), 'random', [], ['expert'], tmp_path, 2)
   random, expert = (policy['summary'] for policy in found['policies'])
   assert (random['success']['successes'], expert['success']['successes']) == (0, 2)
   assert random['failures'] == {'timeout': 2} and random['jerk']['p50'] > expert['jerk']['p50'] > 0
@@ -76,9 +76,9 @@ def test_what_does_not_exist():
   with pytest.raises(ValueError, match="renderer is 'rays', Meta-World has 'gl' and 'none'"):
     envs.make('metaworld/reach-v3', renderer='rays')
   with pytest.raises(ValueError, match="unknown split 'unseen'"):
-    simulate.open_world('metaworld/reach-v3', ('unseen',), (), BLIND)
+    evaluator.open_world('metaworld/reach-v3', ('unseen',), (), BLIND)
   with pytest.raises(ValueError, match=r"acts with translation \[3\] m, rotation .* takes translation \[3\] cm"):
-    actors.require_fit(actions.ARM_7D, actions.METAWORLD, 'metaworld/reach-v3')
+    agents.require_fit(actions.ARM_7D, actions.METAWORLD, 'metaworld/reach-v3')
 
 
 @gl

@@ -9,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tiny_rt1 import TINY
+from helpers import replays
+from helpers.tiny_rt1 import TINY
 
 import rtjax
-from rtjax import cli, models
+from rtjax import models
+from rtjax.runtime import cli
 from rtjax.training import checkpoint, state
 from rtjax.training.config import TrainConfig
-from tests.evaluation import replays
 
 pytest.importorskip('safetensors')
 

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_rt1 import TINY
+from helpers.tiny_rt1 import TINY
 
 import rtjax
 from rtjax import models
 from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import parameters
-from rtjax.models.efficientnet import EfficientNetConfig, Stage
-from rtjax.policy import Policy
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
+from rtjax.policies.policy import Policy
 
 PICTURE = (40, 32)
 NETWORKS = {

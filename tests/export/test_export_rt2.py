@@ -5,15 +5,15 @@ import json
 
 import numpy as np
 import pytest
-import tiny_rt2
 from flax import nnx
+from helpers import tiny_rt2
 
 import rtjax
-from rtjax import models, vocabulary
+from rtjax import models
 from rtjax.export import check, run
 from rtjax.export.step import Step
-from rtjax.models import parameters
-from rtjax.policy import Policy
+from rtjax.models import parameters, vocabulary
+from rtjax.policies.policy import Policy
 
 PICTURE = (24, 20)
 NETWORKS = {'heads': dataclasses.replace(tiny_rt2.SEEKING, window=2), 'text': tiny_rt2.TEXT}
@@ -70,7 +70,7 @@ def test_int8_is_near_and_smaller(format, tmp_path):
 
 def test_an_export_carries_the_vocabulary(tmp_path):
   pytest.importorskip('safetensors')
-  from rtjax.tokenizer import Tokenizer
+  from rtjax.language.tokenizer import Tokenizer
   tokenizer = Tokenizer()
   text = dataclasses.replace(tiny_rt2.TINY.text, vocab_size=tokenizer.size)
   config = vocabulary.fitted(dataclasses.replace(

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_rt1 import TINY, tiny_batch
+from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
 from rtjax.models import RT1Config, build, config_from_dict, parameters
-from rtjax.models.layers import BatchNorm
-from rtjax.models.resize import resize_bilinear, resize_with_pad
+from rtjax.models.layers.common import BatchNorm
+from rtjax.models.layers.resize import resize_bilinear, resize_with_pad
 
 
 @pytest.fixture(scope='module')

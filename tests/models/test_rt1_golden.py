@@ -2,18 +2,18 @@
 import copy
 import dataclasses
 
-import golden_rt1
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import golden_rt1
 
 from rtjax import actions
-from rtjax.models.convolution import dense_conv
+from rtjax.models.layers.convolution import dense_conv
+from rtjax.models.layers.transformer import attention_mask
 from rtjax.models.parameters import named
 from rtjax.models.rt1 import RT1
-from rtjax.models.transformer import attention_mask
 from rtjax.pretrained import tf_rt1
 
 

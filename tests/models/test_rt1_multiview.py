@@ -10,7 +10,7 @@ from flax import nnx
 
 from rtjax import actions, models
 from rtjax.models import MultiviewConfig, RT1Config, build, config_from_dict, parameters, rt1_multiview
-from rtjax.models.efficientnet import B0_STAGES, EfficientNetConfig
+from rtjax.models.backbones.film_efficientnet import B0_STAGES, EfficientNetConfig
 
 SPEC = actions.POSE_7D
 VIEWS = MultiviewConfig(

@@ -1,17 +1,17 @@
 """RT-1-X against the public Flax code, on the same weights and inputs."""
 import dataclasses
 
-import golden_rt1_x
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import golden_rt1_x
 
 from rtjax import actions
 from rtjax.models import RT1, parameters
+from rtjax.models.layers.transformer import attention_mask
 from rtjax.models.rt1 import RT1_X
-from rtjax.models.transformer import attention_mask
 from rtjax.pretrained import rt1_x
 from rtjax.training import state as training_state
 

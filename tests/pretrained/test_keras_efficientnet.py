@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from rtjax.models import MultiviewConfig, RT1Config, abstract, build
-from rtjax.models.efficientnet import EfficientNetConfig
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained.keras_efficientnet import load_imagenet
 
 keras = pytest.importorskip('keras')

@@ -1,8 +1,8 @@
 """Released RT-1-X checkpoints: every layout, both sizes, and what is wrong with a damaged one."""
-import golden_rt1_x
 import numpy as np
 import pytest
 from flax import serialization
+from helpers import golden_rt1_x
 
 import rtjax
 from rtjax.models import parameters

@@ -2,9 +2,9 @@
 import json
 import pathlib
 
-import golden_rt1
 import numpy as np
 import pytest
+from helpers import golden_rt1
 
 import rtjax
 from rtjax import models

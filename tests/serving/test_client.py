@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rtjax_client
+from helpers.fakes import SIZE, CountingPolicies, serving, until
 from rtjax_client import ActionTimeout, ConnectionLost, RemotePolicy, ServerError, codec, resize_with_pad
 from rtjax_client import policy as client
 from scipy.spatial.transform import Rotation
@@ -22,8 +23,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from rtjax import actions
-from rtjax.models import resize
-from tests.serving.fakes import SIZE, CountingPolicies, serving, until
+from rtjax.models.layers import resize
 
 PACKAGE = pathlib.Path(rtjax_client.__file__).parent
 EXAMPLE = PACKAGE.parent / 'examples' / 'simpler_env_policy.py'

@@ -1,6 +1,5 @@
 """A served network gives what it gives in one's own process; and the command line, from a checkpoint to its end."""
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,18 +11,19 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers.fakes import serving
+from helpers.paths import ROOT
+from helpers.tiny_rt1 import TINY
 from rtjax_client import RemoteError, RemotePolicy
-from tiny_rt1 import TINY
 
-from rtjax import cli, models, serve
-from rtjax import policy as policy_module
-from rtjax.policy import BatchPolicy, Policy
+from rtjax import models, serve
+from rtjax.policies import policy as policy_module
+from rtjax.policies.policy import BatchPolicy, Policy
+from rtjax.runtime import cli
 from rtjax.serving.server import warm_up
 from rtjax.training import checkpoint, state
 from rtjax.training.config import TrainConfig
-from tests.serving.fakes import serving
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE, ENCODER = (32, 40), 'hashed-ngrams/1'
 
 

@@ -3,15 +3,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_rt2
 from flax import nnx
+from helpers import tiny_rt2
+from helpers.fakes import serving
 from rtjax_client import RemotePolicy
 
-from rtjax import models, vocabulary
-from rtjax.policy import BatchPolicy, Policy
+from rtjax import models
+from rtjax.language.tokenizer import Tokenizer
+from rtjax.models import vocabulary
+from rtjax.policies.policy import BatchPolicy, Policy
 from rtjax.serving.server import warm_up
-from rtjax.tokenizer import Tokenizer
-from tests.serving.fakes import serving
 
 SIZE = (16, 20)
 

@@ -10,6 +10,7 @@ import urllib.request
 import msgpack
 import numpy as np
 import pytest
+from helpers.fakes import SIZE, CountingPolicies, serving, until
 from rtjax_client import codec
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -17,7 +18,6 @@ from websockets.sync.client import connect
 from rtjax.actions import ARM_7D
 from rtjax.models import MultiviewConfig
 from rtjax.serving.sessions import Session
-from tests.serving.fakes import SIZE, CountingPolicies, serving, until
 
 FRAMES, PICTURE, TASK = 0, 1, 2  # places in CountingPolicies' plan
 

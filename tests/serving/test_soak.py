@@ -1,13 +1,11 @@
 """bench/serve.py in short: robots, spoilt messages and dropped connections against a server in a process of its own."""
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
 
 
 @pytest.mark.slow

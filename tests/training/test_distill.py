@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tiny_rt1 import TINY, tiny_batch
+from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
 from rtjax.training import distill, sharding, state

@@ -2,16 +2,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
 from flax import nnx
+from helpers import tiny_training
 
 from rtjax import actions, models, pretrained
 from rtjax.models import RT1Config, parameters
-from rtjax.models.efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training import initialize
 
 SMALL = RT1Config(
-    action_spec=tiny.SPEC, window=3, image_size=(16, 16), image_tokens=2, token_width=8, width=16, layers=1, heads=2,
+    action_spec=tiny_training.SPEC, window=3, image_size=(16, 16), image_tokens=2, token_width=8, width=16, layers=1, heads=2,
     head_size=4, encoder=EfficientNetConfig(width=0.25, depth=0.25, stages=(Stage(3, 1, 16, 1, 2),)))
 
 
@@ -62,7 +62,7 @@ def test_a_horizon_keeps_the_rows_of_the_first_action(source, monkeypatch):
 
 
 def test_other_actions_keep_image_rows_and_those_of_the_same_name(source, monkeypatch):
-  spec = dataclasses.replace(tiny.SPEC, fields=(actions.ActionField('new', 1, bins=4), *tiny.SPEC.fields[1:]))
+  spec = dataclasses.replace(tiny_training.SPEC, fields=(actions.ActionField('new', 1, bins=4), *tiny_training.SPEC.fields[1:]))
   theirs, _, ours, report = start(source, monkeypatch, action_spec=spec)
   name, config = 'transformer/position/kernel', dataclasses.replace(SMALL, action_spec=spec)
   old, new = rows(theirs[name], SMALL), rows(ours[name], config)
@@ -72,7 +72,7 @@ def test_other_actions_keep_image_rows_and_those_of_the_same_name(source, monkey
 
 
 def test_another_vocabulary_leaves_the_output_new(source, monkeypatch):
-  spec = dataclasses.replace(tiny.SPEC, vocab_size=8)
+  spec = dataclasses.replace(tiny_training.SPEC, vocab_size=8)
   _, fresh, ours, report = start(source, monkeypatch, action_spec=spec)
   np.testing.assert_array_equal(ours['transformer/output/kernel'], fresh['transformer/output/kernel'])
   assert 'new: 2 variables, 136 numbers (transformer/output/bias, transformer/output/kernel)' in report
@@ -80,7 +80,7 @@ def test_another_vocabulary_leaves_the_output_new(source, monkeypatch):
 
 
 def test_nothing_in_common_is_an_error(monkeypatch):
-  other = models.build(tiny.TinyConfig(width=8), rngs=nnx.Rngs(0))
+  other = models.build(tiny_training.TinyConfig(width=8), rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match=r'none of its .* variables fits'):
     start(other, monkeypatch)
 

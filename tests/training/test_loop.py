@@ -13,17 +13,16 @@ import time
 import jax
 import numpy as np
 import pytest
-import run_tiny
-import tiny
+from helpers import run_tiny_training, tiny_training
 
 from rtjax.training import checkpoint, loop, state
 from rtjax.training.optimizer import OptimizerConfig
 
-SCRIPT = pathlib.Path(run_tiny.__file__)
+SCRIPT = pathlib.Path(run_tiny_training.__file__)
 
 
-def train(output, stream=tiny.Stream, **changes):
-  return loop.train(tiny.config(output, **changes), data=tiny.data(stream))
+def train(output, stream=tiny_training.Stream, **changes):
+  return loop.train(tiny_training.config(output, **changes), data=tiny_training.data(stream))
 
 
 def rows(run):
@@ -53,7 +52,7 @@ def run(four_steps, tmp_path):
 
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
-  class Stops(tiny.Stream):
+  class Stops(tiny_training.Stream):
     """Ends the run after step 3, so that step 2's checkpoint is the last."""
 
     def __next__(self):
@@ -64,16 +63,16 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
     train(tmp_path / 'run', Stops)
   resumed = train(tmp_path / 'run')
   assert resumed.step == 4 and resumed.finished
-  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(four_steps)
+  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(four_steps)
   assert losses(tmp_path / 'run') == losses(four_steps)
 
 
 def test_a_finished_run_is_left_as_it_is(run, capsys):
-  before = run_tiny.digest(run)
+  before = run_tiny_training.digest(run)
   outcome = train(run)
   assert outcome.finished and outcome.step == 4 and outcome.best_step in (2, 4)
   assert 'has all its 4 steps already' in capsys.readouterr().out
-  assert run_tiny.digest(run) == before and len(rows(run)) == 6
+  assert run_tiny_training.digest(run) == before and len(rows(run)) == 6
 
 
 def test_what_a_run_leaves_behind(four_steps):
@@ -83,7 +82,7 @@ def test_what_a_run_leaves_behind(four_steps):
   metadata, weights = checkpoint.load(four_steps)
   assert metadata['step'] == 4 and metadata['embedding_id'] == 'universal-sentence-encoder-large/5'
   assert metadata['data'] == [{'next': 4}] and metadata['train']['steps'] == 4
-  assert tiny.TinyConfig.from_dict(metadata['config']) == tiny.TinyConfig()
+  assert tiny_training.TinyConfig.from_dict(metadata['config']) == tiny_training.TinyConfig()
   assert json.loads((four_steps / 'config.json').read_text()) == metadata['train']
   model = checkpoint.load_model(four_steps)
   np.testing.assert_array_equal(model.output.kernel[...], weights['params']['output']['kernel'])
@@ -94,7 +93,7 @@ def test_what_a_run_leaves_behind(four_steps):
 def test_the_tiny_model_learns(tmp_path):
   outcome = train(tmp_path / 'run', steps=80, save_every=40, validate_every=40, log_every=20,
                   optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9),
-                  model=tiny.TinyConfig(horizon=2))
+                  model=tiny_training.TinyConfig(horizon=2))
   first = rows(tmp_path / 'run')[0]
   assert outcome.row['loss'] < first['loss'] * 0.7 and outcome.row['validation/accuracy'] > 0.6
   assert 'validation/accuracy_per_token/grip+1' in outcome.row
@@ -106,7 +105,7 @@ def test_the_tiny_model_learns(tmp_path):
 
 def test_another_configuration_is_refused_with_the_differing_fields(run):
   with pytest.raises(ValueError, match='another configuration') as caught:
-    train(run, seed=1, batch_size=8, model=tiny.TinyConfig(width=32))
+    train(run, seed=1, batch_size=8, model=tiny_training.TinyConfig(width=32))
   for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init'):
     assert expected in str(caught.value)
   assert 'steps' not in str(caught.value).split('To resume')[0]
@@ -135,14 +134,14 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_step
       file.write_bytes(content[:len(content) // 2] if damage.startswith('cut') else b'')
   with pytest.warns(UserWarning, match=r'step 4 .* is damaged .* 4\.corrupt'):
     train(run)
-  assert run_tiny.digest(run) == run_tiny.digest(four_steps)
+  assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
   assert (run / 'checkpoints' / '4.corrupt').is_dir()
 
 
 def test_an_unfinished_checkpoint_is_passed_over_and_cleared(run, four_steps):
   (run / 'checkpoints' / '4').rename(run / 'checkpoints' / '4.orbax-checkpoint-tmp')
   assert train(run).step == 4
-  assert run_tiny.digest(run) == run_tiny.digest(four_steps)
+  assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
 
 
 def test_checkpoints_that_are_all_damaged_are_an_error_and_stay(run):
@@ -199,10 +198,10 @@ def test_bad_settings(tmp_path, changes, message):
 
 
 def test_datasets_of_different_instruction_encoders_are_refused(tmp_path):
-  data = tiny.data()
+  data = tiny_training.data()
   data.statistics = lambda names, *_: {name: {'embedding_id': name} for name in names}
   with pytest.raises(ValueError, match='different instruction encoders'):
-    loop.train(tiny.config(tmp_path / 'run', data=('one', 'other')), data=data)
+    loop.train(tiny_training.config(tmp_path / 'run', data=('one', 'other')), data=data)
 
 
 def test_output_that_is_a_file(tmp_path):
@@ -238,7 +237,7 @@ def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
   output = process.communicate()[0]
   assert process.returncode == 0, output
   assert 'resumes at step' in output
-  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(tmp_path / 'whole')
+  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'whole')
   assert losses(tmp_path / 'run') == losses(tmp_path / 'whole')
 
 
@@ -260,12 +259,12 @@ def test_a_signal_saves_and_ends(tmp_path, number):
 
 def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
   (run / 'config.json').write_text((run / 'config.json').read_text().replace('"steps": 4', '"steps": 8'))
-  before = run_tiny.digest(run)
+  before = run_tiny_training.digest(run)
   process = start_process(run, 'full', steps=8)
   output = process.communicate()[0]
   assert process.returncode == 1, output
   assert 'CheckpointError: could not write a checkpoint' in output and 'The one of step 4 is whole' in output
-  assert run_tiny.digest(run) == before
+  assert run_tiny_training.digest(run) == before
   assert (run / 'checkpoints' / '4').is_dir()
 
 
@@ -304,7 +303,7 @@ def test_two_processes_train_save_and_resume(tmp_path):
   outputs = [p.communicate()[0] for p in resumed]
   assert [p.returncode for p in resumed] == [0, 0], outputs
   assert 'resumes at step 4' in outputs[0]
-  assert run_tiny.digest(tmp_path / 'run') == run_tiny.digest(tmp_path / 'whole')
+  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'whole')
 
   stopped = both(tmp_path / 'stopped', ['slow'], steps=500, save_every=500, validate_every=0)
   for line in stopped[0].stdout:

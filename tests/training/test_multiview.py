@@ -10,7 +10,7 @@ from rtjax import actions, models, pretrained
 from rtjax.data import device_part
 from rtjax.data.augment import AugmentConfig
 from rtjax.models import MultiviewConfig, RT1Config, parameters
-from rtjax.models.efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training import checkpoint, initialize, loop
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig

@@ -10,25 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
-import tiny_rt2
 from flax import nnx
+from helpers import tiny_rt2, tiny_training
 from PIL import Image
 
 import rtjax
-from rtjax import models, vocabulary
+from rtjax import models
 from rtjax.data.augment import AugmentConfig
-from rtjax.evaluation import answers
-from rtjax.models.lora import LoraConfig
-from rtjax.tokenizer import Tokenizer
-from rtjax.training import checkpoint, cotrain, loop, optimizer, origin, sharding, state
+from rtjax.evaluation.language import answers
+from rtjax.language.tokenizer import Tokenizer
+from rtjax.models import vocabulary
+from rtjax.models.layers.lora import LoraConfig
+from rtjax.training import checkpoint, cotrain, lineage, loop, optimizer, sharding, state
 from rtjax.training.config import TrainConfig
 from rtjax.training.optimizer import OptimizerConfig
 from rtjax.training.step import train_step
 
 COLOURS = ('red', 'green', 'blue', 'yellow')
 MODEL = dataclasses.replace(
-    tiny_rt2.TINY, action_spec=tiny.SPEC, action_ids=(), prompt_length=20, answer_length=6,
+    tiny_rt2.TINY, action_spec=tiny_training.SPEC, action_ids=(), prompt_length=20, answer_length=6,
     text=dataclasses.replace(tiny_rt2.TINY.text, vocab_size=1536, encoder_layers=1, decoder_layers=1))
 
 
@@ -60,7 +60,7 @@ def stages(tmp_path_factory, pictures):
   """Stage 1 on pictures with texts alone, and stage 2 on robots too, from its weights. Copy before touching."""
   runs = tmp_path_factory.mktemp('stages')
   loop.train(config(runs / 'one', pictures))
-  loop.train(config(runs / 'two', pictures, data=('colours',), init_from=str(runs / 'one')), data=tiny.data())
+  loop.train(config(runs / 'two', pictures, data=('colours',), init_from=str(runs / 'one')), data=tiny_training.data())
   return runs
 
 
@@ -80,7 +80,7 @@ def test_a_missing_split_shows_before_training(pictures, tmp_path):
 
 
 def test_few_validation_batches_hold_every_kind(pictures, tmp_path):
-  from rtjax.training.texts import Texts
+  from rtjax.training.text_input import Texts
   texts = Texts(config(tmp_path, pictures, batch_size=2, model=vocabulary.fitted(MODEL, Tokenizer())), Tokenizer())
   texts.stream.close()
   kinds = [batch['text_kinds'].tolist() for batch in texts.validation()]
@@ -88,10 +88,10 @@ def test_few_validation_batches_hold_every_kind(pictures, tmp_path):
 
 
 def test_pointing_outside_the_grid_is_refused(tmp_path):
-  from rtjax.training.texts import Texts
+  from rtjax.training.text_input import Texts
   Image.new('RGB', (16, 16)).save(tmp_path / 'black.png')
   (tmp_path / 'train.jsonl').write_text(json.dumps({'image': 'black.png', 'point': 'the hole', 'answer': '2 0'}))
-  model = dataclasses.replace(tiny_rt2.SEEKING, action_spec=tiny.SPEC, action_ids=(), prompt_length=20, answer_length=6,
+  model = dataclasses.replace(tiny_rt2.SEEKING, action_spec=tiny_training.SPEC, action_ids=(), prompt_length=20, answer_length=6,
                               text=MODEL.text)
   for cells in (3, 2):
     fits = vocabulary.fitted(dataclasses.replace(model, point_cells=cells), Tokenizer())
@@ -171,7 +171,7 @@ def test_a_resumed_run_ends_with_the_same_bits(stages, pictures, tmp_path):
   run = tmp_path / 'two'
   shutil.copytree(whole, run)
   shutil.rmtree(run / 'checkpoints/4')
-  loop.train(config(run, pictures, data=('colours',), init_from=str(stages / 'one')), data=tiny.data())
+  loop.train(config(run, pictures, data=('colours',), init_from=str(stages / 'one')), data=tiny_training.data())
   (_, ours), (metadata, theirs) = checkpoint.load(run), checkpoint.load(whole)
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
   assert checkpoint.read_metadata(run)['origin'] == metadata['origin']
@@ -224,7 +224,7 @@ def test_what_is_frozen_stays_bitwise_the_same_and_needs_no_memory(trainable, st
   adapted = dataclasses.replace(MODEL, lora=LoraConfig(rank=2))
   settings = config(tmp_path / 'run', pictures, data=('colours',), init_from=str(stages / 'one'), trainable=trainable,
                     model=adapted if trainable == 'lora' else MODEL)
-  loop.train(settings, data=tiny.data())
+  loop.train(settings, data=tiny_training.data())
   before = models.parameters.named(rtjax.load_model(stages / 'one'))
   after = models.parameters.named(rtjax.load_model(tmp_path / 'run'))
   moved = {name for name in before if not np.array_equal(before[name], after[name])}
@@ -319,7 +319,7 @@ def test_parts_from_hugging_face(shared):
   vision = dataclasses.replace(held['vision'].config, classes=0, pooler=False)
   model = models.build(dataclasses.replace(MODEL, vision=vision, text=text), rngs=nnx.Rngs(0))
   before = models.parameters.named(model)
-  reports = [origin.fill_part(model, part, folder) for part, folder in folders.items()]
+  reports = [lineage.fill_part(model, part, folder) for part, folder in folders.items()]
   after = models.parameters.named(model)
   theirs = {f'{part}/{name}': value for part, found in held.items() for name, value in found.values.items()}
   for name, value in after.items():
@@ -328,11 +328,11 @@ def test_parts_from_hugging_face(shared):
   assert 'new: 14 variables' in reports[1] and f'text/{new}/attention/query/kernel' in reports[1]
   assert 'left out: 2 variables' in reports[0] and 'vision/classifier/kernel' in reports[0]
   with pytest.raises(ValueError, match='it holds a ViT, expected a T5'):
-    origin.fill_part(model, 'text', folders['vision'])
+    lineage.fill_part(model, 'text', folders['vision'])
   with pytest.raises(ValueError, match=r'none of its .* variables fits the text part'):
-    origin.fill_part(models.build(MODEL, rngs=nnx.Rngs(0)), 'text', folders['text'])
+    lineage.fill_part(models.build(MODEL, rngs=nnx.Rngs(0)), 'text', folders['text'])
   with pytest.raises(FileNotFoundError, match=r'holds no spiece\.model'):
-    origin.open_vocabulary(TrainConfig(model=MODEL, output='nowhere', text_from=str(folders['text'])))
+    lineage.open_vocabulary(TrainConfig(model=MODEL, output='nowhere', text_from=str(folders['text'])))
 
 
 def test_computing_layers_again_changes_no_gradient():

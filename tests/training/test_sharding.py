@@ -1,19 +1,17 @@
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from rtjax import models
-from rtjax.models.efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training import sharding
-
-HERE = pathlib.Path(__file__).parent
 
 
 def mesh(data, fsdp, tensor):
@@ -67,7 +65,7 @@ def test_an_unknown_way_to_connect_is_refused():
 
 def test_every_layout_gives_the_curve_of_one_device():
   """Tiny RT-1 in train mode: BatchNorm, dropout and drop connect, Adam, a moving average."""
-  done = subprocess.run([sys.executable, HERE / 'layouts.py'], capture_output=True, text=True, check=False)
+  done = subprocess.run([sys.executable, ROOT / 'tests/helpers/training_layouts.py'], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout.splitlines()[-1])
   single = found.pop('single')

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
 from flax import nnx
+from helpers import tiny_training
 
 from rtjax import models
 from rtjax.training import optimizer, state
@@ -23,7 +23,7 @@ SGD, ADAM = optax.sgd(1.0), optimizer.build(optimizer.OptimizerConfig(), 10)
 compiled = jax.jit(train_step, static_argnames=('graphdef', 'optimizer', 'micro_batches', 'ema_decay', 'augment'))
 
 
-TINY = tiny.TinyConfig()
+TINY = tiny_training.TinyConfig()
 
 
 def start(config=TINY, transform=SGD, ema=False):
@@ -43,8 +43,8 @@ def assert_equal(one, other, **kwargs):
 
 
 def test_split_and_merge_are_inverse_and_names_are_plain():
-  model = models.build(tiny.TinyConfig(), rngs=nnx.Rngs(0))
-  batch = tiny.batch(0, 3)
+  model = models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0))
+  batch = tiny_training.batch(0, 3)
   graphdef, params, batch_stats, constants = state.split(model)
   merged = state.merge(graphdef, params, batch_stats, constants)
   inputs = batch['images'], batch['embeddings']
@@ -65,9 +65,9 @@ def test_a_model_with_random_numbers_of_its_own_is_refused():
 @pytest.mark.parametrize('parts', [2, 8])
 def test_accumulated_gradient_is_the_gradient_of_the_whole_batch(parts):
   # SGD with a rate of one: the update is the gradient. Parts differ in how many targets count.
-  config = tiny.TinyConfig(batch_norm=False, dropout=0.0)
+  config = tiny_training.TinyConfig(batch_norm=False, dropout=0.0)
   first, step = start(config)
-  batch = device(tiny.batch(0, 16))
+  batch = device(tiny_training.batch(0, 16))
   batch['mask'] = batch['mask'].at[3::2].set(False)
   whole, whole_outputs = step(first, batch)
   accumulated, outputs = step(first, batch, micro_batches=parts)
@@ -79,8 +79,8 @@ def test_accumulated_gradient_is_the_gradient_of_the_whole_batch(parts):
 
 
 def test_accumulation_moves_batch_statistics_once_per_part():
-  first, step = start(tiny.TinyConfig(dropout=0.0))
-  batch = device(tiny.batch(0, 8))
+  first, step = start(tiny_training.TinyConfig(dropout=0.0))
+  batch = device(tiny_training.batch(0, 8))
   by_hand = first.batch_stats
   graphdef = step.keywords['graphdef']
   for i in range(2):
@@ -92,9 +92,9 @@ def test_accumulation_moves_batch_statistics_once_per_part():
 
 def test_loss_scale_multiplies_loss_and_gradient(monkeypatch):
   first, step = start()
-  batch = device(tiny.batch(0, 8))
+  batch = device(tiny_training.batch(0, 8))
   plain, outputs = step(first, batch)
-  monkeypatch.setattr(tiny.TinyModel, 'loss_scale', lambda self, size: 1 / size)
+  monkeypatch.setattr(tiny_training.TinyModel, 'loss_scale', lambda self, size: 1 / size)
   jax.clear_caches()
   scaled, scaled_outputs = step(first, batch)
   np.testing.assert_allclose(scaled_outputs['loss'] * 8, outputs['loss'], rtol=1e-6)
@@ -106,7 +106,7 @@ def test_loss_scale_multiplies_loss_and_gradient(monkeypatch):
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(value):
   first, step = start(transform=ADAM, ema=True)
-  batch = device(tiny.batch(0, 8))
+  batch = device(tiny_training.batch(0, 8))
   first, _ = step(first, batch, ema_decay=0.9)
   batch['embeddings'] = batch['embeddings'].at[0, 0, 0].set(value)
   after, outputs = step(first, batch, ema_decay=0.9)
@@ -117,7 +117,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(value):
 
 def test_a_batch_without_targets_has_no_loss_and_no_gradient():
   first, step = start()
-  batch = device(tiny.batch(0, 4))
+  batch = device(tiny_training.batch(0, 4))
   batch['mask'] = jnp.zeros_like(batch['mask'])
   after, outputs = step(first, batch)
   assert outputs['finite'] and outputs['loss'] == 0 and outputs['grad_norm'] == 0
@@ -125,8 +125,8 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient():
 
 
 def test_random_numbers_follow_from_the_state_and_the_step():
-  first, step = start(tiny.TinyConfig(dropout=0.5))
-  batch = device(tiny.batch(0, 8))
+  first, step = start(tiny_training.TinyConfig(dropout=0.5))
+  batch = device(tiny_training.batch(0, 8))
   loss = float(step(first, batch)[1]['loss'])
   assert loss == float(step(first, batch)[1]['loss'])
   assert loss != float(step(dataclasses.replace(first, step=first.step + 1), batch)[1]['loss'])
@@ -140,14 +140,14 @@ def test_augmentation_draws_anew_for_each_part_and_step():
     jax.debug.callback(lambda k: keys.append(tuple(np.asarray(k))), jax.random.key_data(key))
     return part
   for _ in range(2):
-    first, _ = step(first, device(tiny.batch(0, 8)), micro_batches=2, augment=note)
+    first, _ = step(first, device(tiny_training.batch(0, 8)), micro_batches=2, augment=note)
   jax.effects_barrier()
   assert len(set(keys)) == 4
 
 
 def test_moving_average_and_validation_with_it():
   first, step = start(ema=True)
-  batch = device(tiny.batch(0, 8))
+  batch = device(tiny_training.batch(0, 8))
   second, _ = step(first, batch, ema_decay=0.9)
   # Step 0: the decay is the smaller one of 0.9 and 1 / 10.
   expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, first.params, second.params)
@@ -160,10 +160,10 @@ def test_moving_average_and_validation_with_it():
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-  batch = device(tiny.batch(0, 8))
+  batch = device(tiny_training.batch(0, 8))
   losses = {}
   for dtype in ('float32', 'bfloat16'):
-    first, step = start(tiny.TinyConfig(dtype=dtype, dropout=0.0))
+    first, step = start(tiny_training.TinyConfig(dtype=dtype, dropout=0.0))
     after, outputs = step(first, batch)
     losses[dtype] = float(outputs['loss'])
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype('float32')}

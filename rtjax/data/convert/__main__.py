@@ -3,8 +3,9 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from rtjax import cli, instructions
 from rtjax.data.convert.options import Options
+from rtjax.language import instructions
+from rtjax.runtime import cli
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rtjax.actions import ActionSpec
+from rtjax.data.convert.images import Pictures, pictures
 from rtjax.data.convert.logs import Entry, Log, Problem, missing
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
-from rtjax.data.convert.pictures import Pictures, pictures
 
 
 @dataclasses.dataclass(frozen=True)

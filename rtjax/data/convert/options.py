@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rtjax import actions, instructions
+from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.data import adapters
+from rtjax.data.rlds import adapters
+from rtjax.language import instructions
 
 TRANSLATION_UNITS = {'m': 1.0, 'cm': 1e-2, 'mm': 1e-3}
 ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}

@@ -12,9 +12,9 @@ from rich.table import Table
 from rtjax.actions import ActionField, ActionSpec
 from rtjax.data.convert import episode as episodes
 from rtjax.data.convert.episode import Episode
+from rtjax.data.convert.images import size
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
-from rtjax.data.convert.pictures import size
 
 # So many times the bounds is no fast robot, but another unit; in more than this share of the steps it is no slip.
 _FAR, _SHARE = 5, 0.01

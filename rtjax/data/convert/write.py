@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data import adapters
 from rtjax.data.convert import episode as episodes
+from rtjax.data.convert.images import stored
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
-from rtjax.data.convert.pictures import stored
 from rtjax.data.convert.validate import Report
+from rtjax.data.rlds import adapters
 from rtjax.data.tf import tf, tfds
-from rtjax.instructions import InstructionEncoder
+from rtjax.language.instructions import InstructionEncoder
 
 VERSION = '1.0.0'
 

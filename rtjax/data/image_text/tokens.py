@@ -1,0 +1,25 @@
+"""Texts to token ids in the input pipeline: tensorflow-text where it is installed, which encodes a batch in one call
+without holding Python's lock; else the tokenizer itself. Both give the same ids (tested)."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rtjax.data.tf import tf
+from rtjax.language.tokenizer import Tokenizer, padded
+
+Encoder = Callable[[Sequence[str], int], np.ndarray]
+
+
+def encoder(tokenizer: Tokenizer) -> Encoder:
+  """`tokenizer.encode`, by tensorflow-text if it is there; threads may share it."""
+  try:
+    import tensorflow_text
+  except (ImportError, tf.errors.NotFoundError):  # no wheel for this platform; one for another TensorFlow
+    return tokenizer.encode
+  sentencepiece: Any = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model, add_eos=True)
+
+  def encode(texts: Sequence[str], length: int) -> np.ndarray:
+    return padded(sentencepiece.tokenize(tf.constant(list(texts), tf.string)).to_list(), texts, length)
+
+  return encode

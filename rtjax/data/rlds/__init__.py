@@ -1,0 +1,1 @@
+"""RLDS episodes: datasets, adapters, statistics, batches of windows."""

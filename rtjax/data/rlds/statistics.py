@@ -1,0 +1,122 @@
+"""Statistics of actions and proprioception, without decoding images, and how much the ActionSpec's bounds clip."""
+import concurrent.futures
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from rtjax.actions import ActionSpec
+from rtjax.data.config import DataConfig
+from rtjax.data.rlds.episodes import Dataset
+
+# Above this share of clipped numbers in any dimension the bounds, or the units, are likely wrong.
+_MAX_CLIPPED = 0.01
+
+
+def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec) -> dict[str, Any]:
+  """Statistics of each dataset's `config.split`, JSON-able.
+
+  Read from the cache folder where the same files, adapter and ActionSpec were seen before.
+
+  Returns:
+    {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'picture', 'episodes', 'steps', 'action',
+    'proprioception', 'embedding'}}. 'renderer' made the pictures of a simulator's dataset, else it is None. 'picture'
+    is [height, width] of its pictures, None where they vary. 'action' has 'names' [A] and, each [A] in
+    the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
+    bounds. 'proprioception' has the same without names and clipped, or is None. 'embedding' has 'mean' and 'std' of the
+    instruction embeddings.
+
+  Raises:
+    ValueError: an action is NaN or infinite, or more than 1 % of a dimension is clipped and `config.allow_clipping` is
+      False. What a dataset's reading raises.
+  """
+  result = {}
+  for name in datasets:
+    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None)
+    result[name] = _cached(dataset, config, action_spec)
+  if not config.allow_clipping:
+    for name, found in result.items():
+      _refuse_clipping(name, found, action_spec)
+  return result
+
+
+def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
+  base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+  file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, spec)}.json'
+  try:
+    return json.loads(file.read_text())
+  except (OSError, ValueError):
+    found = _compute(dataset, spec)
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile('w', dir=file.parent, delete=False) as temporary:
+      json.dump(found, temporary)
+    os.replace(temporary.name, file)  # Other processes see all of it or nothing.
+  except OSError as error:
+    warnings.warn(f'the statistics of {dataset.name} cannot be kept in {file.parent} ({error}), so they will be '
+                  'computed again next time. Set cache_dir to a folder that can be written.', stacklevel=3)
+  return found
+
+
+def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
+  """Of all that the statistics depend on: the files, the adapter with its module's code, the ActionSpec."""
+  def stamp(file: str) -> tuple[str, int, float]:
+    stat = epath.Path(file).stat()
+    return epath.Path(file).name, stat.length, stat.mtime
+
+  with concurrent.futures.ThreadPoolExecutor(16) as pool:  # A stat of a gs:// file takes a round trip.
+    files = sorted(pool.map(stamp, dataset.files))
+  adapter = dataset.adapter
+  try:
+    code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
+  except (OSError, TypeError):  # typed in by hand
+    code = repr(adapter.action)
+  parts = [3, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
+  actions, states, embeddings = [], [], []
+  for episode in dataset.read(dataset.chunks(dataset.num_episodes)):
+    actions.append(episode.actions)
+    embeddings.append(episode.embeddings)
+    if episode.proprioception is not None:
+      states.append(episode.proprioception)
+  all_actions = np.concatenate(actions)
+  if not len(all_actions):
+    raise dataset.no_steps()
+  clipped = spec.clipped(all_actions).mean(0).tolist()
+  return {
+      'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,
+      'renderer': dataset.renderer, 'picture': dataset.picture, 'episodes': len(actions), 'steps': len(all_actions),
+      'action': {'names': list(spec.number_names), **_moments(all_actions), 'clipped': clipped},
+      'proprioception': _moments(np.concatenate(states)) if states else None,
+      'embedding': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
+
+
+def _moments(values: np.ndarray) -> dict[str, list[float]]:
+  """Of float32 [N, A] over the steps; means in float64."""
+  q01, q99 = np.quantile(values, (0.01, 0.99), 0)
+  found = {'mean': values.mean(0, np.float64), 'std': values.std(0, np.float64),
+           'min': values.min(0), 'max': values.max(0), 'q01': q01, 'q99': q99}
+  return {name: value.astype(np.float64).tolist() for name, value in found.items()}
+
+
+def _refuse_clipping(name: str, found: dict[str, Any], spec: ActionSpec) -> None:
+  low = np.concatenate([np.broadcast_to(f.low, f.size) for f in spec.fields])
+  high = np.concatenate([np.broadcast_to(f.high, f.size) for f in spec.fields])
+  action = found['action']
+  bad = [f'{action["names"][i]} {share:.1%} outside [{low[i]:g}, {high[i]:g}] '
+         f'(quantiles {action["q01"][i]:g} and {action["q99"][i]:g})'
+         for i, share in enumerate(action['clipped']) if share > _MAX_CLIPPED]
+  if bad:
+    raise ValueError(f'{name}: the bounds of the ActionSpec clip more than 1 % of its steps: ' + '; '.join(bad)
+                     + '. Widen the bounds, check units and adapter, or allow it with --pipeline.allow-clipping.')

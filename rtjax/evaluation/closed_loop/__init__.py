@@ -1,0 +1,1 @@
+"""Closed-loop evaluation: episodes in an environment, success rates, a report."""

@@ -1,0 +1,1 @@
+"""Replay of recorded episodes: accuracy of single actions, a report."""

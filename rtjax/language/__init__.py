@@ -1,0 +1,1 @@
+"""Instruction encoders, tokenizers and prompts."""

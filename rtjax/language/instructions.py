@@ -1,0 +1,312 @@
+"""Instruction encoders: sentences to the vectors that a policy is conditioned on.
+
+A policy understands the vectors of the one encoder it was trained on, whose id its checkpoint holds. Three give them:
+
+    'hashed-ngrams/1'     built in: NumPy alone; knows spelling, not meaning
+    FOLDER                a Universal Sentence Encoder from TensorFlow Hub, unpacked (needs TensorFlow)
+    TABLE.npz             the vectors that a dataset carries, under the id of the encoder that made them
+
+The last one lets a policy take a dataset's instructions without their encoder. To make it (all splits are read):
+
+    python -m rtjax.language.instructions DATASET --out table.npz
+
+A vision-language model (RT-2) brings its own in its checkpoint: `Prompts`, the ids of the prompt's tokens.
+"""
+import collections
+import contextlib
+import dataclasses
+import difflib
+import functools
+import hashlib
+import itertools
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rtjax.language import prompts
+
+HASHED_NGRAMS = 'hashed-ngrams/1'
+"""The built-in encoder's id. The number rises when a text would get another vector."""
+
+SAME_VECTOR = 1e-6
+"""Vectors of one sentence may differ by this much in a number (batches of other sizes round differently)."""
+
+_SIZE = 512
+
+
+class InstructionEncoder(Protocol):
+  """Turns texts into float32 [n, size].
+
+  Attributes:
+    id: name and version, as a checkpoint's "embedding_id".
+    size: numbers of a vector.
+  """
+
+  @property
+  def id(self) -> str: ...
+  @property
+  def size(self) -> int: ...
+  def __call__(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
+  """The encoder that `spec` names, in one of the three ways above.
+
+  Raises:
+    FileNotFoundError: it is neither built in, nor is there such a folder or file.
+    ValueError: what is there is no encoder or table.
+  """
+  if spec == HASHED_NGRAMS:
+    return HashedNgrams()
+  path = pathlib.Path(spec).expanduser()
+  if path.is_dir():
+    return UniversalSentenceEncoder(path)
+  if path.is_file():
+    return Table.load(path)
+  close = difflib.get_close_matches(str(spec), [HASHED_NGRAMS], 1)
+  raise FileNotFoundError(
+      f'instruction encoder {str(spec)!r}: no such folder or file. Expected {HASHED_NGRAMS!r}, a folder of a Universal '
+      "Sentence Encoder from TensorFlow Hub, or an .npz table." + (f' Did you mean {close[0]!r}?' if close else ''))
+
+
+def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:
+  """The encoder for a policy trained on vectors of `embedding_id`: the one given, or the built-in one if it fits.
+
+  Args:
+    embedding_id: the id in the policy's checkpoint; '' where it names none, which takes any encoder given.
+    encoder: from `open_encoder`, or any of its kind.
+
+  Raises:
+    ValueError: the ids differ, or the policy needs an encoder that is not built in and none was given.
+  """
+  if encoder is None and embedding_id == HASHED_NGRAMS:
+    return HashedNgrams()
+  needed = repr(embedding_id) if embedding_id else 'an unnamed encoder'
+  if encoder is None:
+    raise ValueError(
+        f'this policy was trained on instruction embeddings of {needed}, which is not built in. Pass encoder=, opened '
+        'by rtjax.language.instructions.open_encoder from a folder of that encoder or from a table of its vectors (python -m '
+        'rtjax.language.instructions DATASET --out table.npz makes one); or pass embedding= in place of the text.')
+  if embedding_id and encoder.id != embedding_id:
+    raise ValueError(f'this policy was trained on instruction embeddings of {needed}, the encoder given is '
+                     f'{encoder.id!r}, whose vectors mean nothing to it. Pass one of {needed}.')
+  return encoder
+
+
+class HashedNgrams:
+  """`hashed_ngrams` as an encoder."""
+  id = HASHED_NGRAMS
+  size = _SIZE
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    return np.array([hashed_ngrams(text) for text in _checked(texts)], np.float32).reshape(-1, _SIZE)
+
+
+def hashed_ngrams(text: str) -> np.ndarray:
+  """A sentence's words, pairs of neighbours and letter triples, each hashed to a signed place in a vector.
+
+  Similar sentences get similar vectors, and every process, machine and Python version the same ones. It knows no
+  meaning: 'grab' is as far from 'grasp' as spelling makes it. Case and punctuation are ignored.
+
+  Returns:
+    float32 [512] of unit norm; zeros for a text without words.
+  """
+  words = re.findall(r'\w+', text.lower())
+  pairs = [f'{a} {b}' for a, b in itertools.pairwise(words)]
+  triples = [f'<{word}>'[i:i + 3] for word in words for i in range(len(word))]
+  vector = np.zeros(_SIZE, np.float32)
+  for kind, grams in (('word', words), ('pair', pairs), ('letters', triples)):
+    for gram in grams:
+      number = int.from_bytes(hashlib.blake2b(f'{kind}:{gram}'.encode(), digest_size=8).digest(), 'little')
+      vector[(number >> 1) % _SIZE] += 1 if number & 1 else -1
+  return vector / max(np.linalg.norm(vector), np.float32(1e-12))
+
+
+class UniversalSentenceEncoder:
+  """A Universal Sentence Encoder from TensorFlow Hub: a SavedModel that, called with strings [n], gives [n, 512].
+
+  Its files do not say which of the family it is, and their vectors do not mix. So the folder has to: its path ends
+  as the address does, `universal-sentence-encoder-large/5`, or as the archive is called,
+  `universal-sentence-encoder-large_5`.
+
+  Raises:
+    ValueError: the path does not end so, or the folder holds no such SavedModel.
+    ImportError: TensorFlow is not installed.
+  """
+
+  def __init__(self, folder: str | os.PathLike):
+    path = pathlib.Path(folder).expanduser().absolute()
+    if not (path / 'saved_model.pb').is_file():
+      held = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else 'nothing'
+      raise ValueError(f'{folder} is no Universal Sentence Encoder: it holds {held}, expected a SavedModel '
+                       '(saved_model.pb). Name the folder that the archive from TensorFlow Hub was unpacked into.')
+    named = re.search(r'(universal-sentence-encoder[a-z-]*)[/_](\d+)$', path.as_posix())
+    if not named:
+      raise ValueError(f'{folder}: which Universal Sentence Encoder is it? Its vectors do not tell. Rename the folder, '
+                       "or link to it, so that its path ends in name and version, such as "
+                       "'universal-sentence-encoder-large/5', the one that released RT-1 policies need.")
+    self.id = '/'.join(named.groups())
+    self._model = _load_saved_model(path)
+    if not callable(self._model):
+      raise ValueError(f'{folder}: this SavedModel cannot be called with texts, expected a Universal Sentence Encoder '
+                       'from TensorFlow Hub, for TensorFlow 2.')
+    self.size = self(['size']).shape[-1]
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    if not _checked(texts):
+      return np.zeros((0, self.size), np.float32)
+    vectors = np.asarray(self._model(list(texts)), np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+      raise ValueError(f'{self.id}: the SavedModel gave {vectors.shape} for {len(texts)} texts, expected '
+                       f'[{len(texts)}, 512]: it is no Universal Sentence Encoder.')
+    return vectors
+
+
+class Prompts:
+  """Instructions as prompts of a vision-language model (RT-2): token ids, which float32 holds exactly up to 2**24.
+
+  Args:
+    tokenizer: a `rtjax.language.tokenizer.Tokenizer`, whose id is the encoder's.
+    length: the most tokens of a prompt; shorter ones are filled up with padding.
+  """
+
+  def __init__(self, tokenizer: Any, length: int):
+    self.id, self.size, self._tokenizer = tokenizer.id, length, tokenizer
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    asked = [prompts.prompt('robot', text) for text in _checked(texts)]
+    return self._tokenizer.encode(asked, self.size).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Sentences and their vectors, made once and looked up; the exact sentence counts.
+
+  Attributes:
+    id: the encoder that made the vectors.
+    texts: S different sentences.
+    vectors: float32 [S, size], finite.
+  """
+  id: str
+  texts: tuple[str, ...]
+  vectors: np.ndarray
+
+  def __post_init__(self) -> None:
+    vectors = np.asarray(self.vectors, np.float32)
+    if not self.texts or vectors.ndim != 2 or len(vectors) != len(self.texts):
+      raise ValueError(f'Table: vectors has shape {vectors.shape} for {len(self.texts)} texts, expected a row for '
+                       'each, and at least one.')
+    if not np.isfinite(vectors).all():
+      bad = self.texts[np.argwhere(~np.isfinite(vectors))[0, 0]]
+      raise ValueError(f'Table: the vector of {bad!r} holds NaN or infinite numbers.')
+    object.__setattr__(self, 'vectors', vectors)
+
+  @property
+  def size(self) -> int:
+    return self.vectors.shape[1]
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    return self.vectors[[self._row(text) for text in _checked(texts)]].reshape(-1, self.size)
+
+  @functools.cached_property
+  def _rows(self) -> dict[str, int]:
+    return {text: row for row, text in enumerate(self.texts)}
+
+  def _row(self, text: str) -> int:
+    if text not in self._rows:
+      nearest = difflib.get_close_matches(text, self.texts, 3, 0)
+      raise ValueError(f'the instruction {text!r} is not among the {len(self.texts)} of this table of {self.id!r}. '
+                       f'The nearest are {nearest}. Take one of them, or the encoder itself in place of the table.')
+    return self._rows[text]
+
+  def save(self, path: str | os.PathLike) -> None:
+    with open(path, 'wb') as file:  # NumPy would add .npz to a name without it
+      np.savez(file, id=np.array(self.id), texts=np.array(self.texts), vectors=self.vectors)
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> 'Table':
+    """Reads what `save` wrote; nothing in the file is run.
+
+    Raises:
+      ValueError: it is another kind of file, or damaged.
+    """
+    try:
+      with np.load(path, allow_pickle=False) as held:
+        return cls(str(held['id']), tuple(map(str, held['texts'])), held['vectors'])
+    except (KeyError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+      raise ValueError(f'{path} is no table of instructions: {error}. Expected an .npz that python -m '
+                       'rtjax.language.instructions wrote.') from error
+
+
+def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table:
+  """The table of (sentence, vector) pairs; the first vector of a sentence counts, and the others must equal it.
+
+  Raises:
+    ValueError: there is no pair, or sentences have vectors that differ by more than `SAME_VECTOR`.
+  """
+  first: dict[str, np.ndarray] = {}
+  differing: dict[str, float] = collections.defaultdict(float)
+  for text, vector in pairs:
+    if not np.isfinite(vector).all():
+      raise ValueError(f'a vector of {text!r} holds NaN or infinite numbers. Mend the dataset.')
+    difference = float(np.abs(first.setdefault(text, vector) - vector).max())
+    if difference > SAME_VECTOR:
+      differing[text] = max(difference, differing[text])
+  if differing:
+    worst = max(differing, key=lambda text: differing[text])
+    raise ValueError(f'{len(differing)} of {len(first)} sentences have several vectors, which differ by up to '
+                     f'{differing[worst]:.2g} ({worst!r}); expected one for each, within {SAME_VECTOR}. Were they made '
+                     'by several encoders, or augmented? Mend the dataset, or use the encoder itself.')
+  if not first:
+    raise ValueError('there is no sentence to put into a table: the dataset has no step.')
+  return Table(embedding_id, tuple(first), np.stack(list(first.values())))
+
+
+def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all') -> None:
+  """Writes the table of a dataset's instructions and their vectors.
+
+  Args:
+    dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
+    out: the file to write.
+    split: which episodes to read, in TFDS's split algebra.
+  """
+  from rtjax import actions
+  from rtjax.data.rlds.episodes import Dataset
+  opened = Dataset(dataset, split, actions.RT1, images=False)
+  table = collect(opened.adapter.embedding_id, opened.sentences())
+  table.save(out)
+  print(f'{len(table.texts)} sentences of {opened.num_episodes} episodes, vectors of {table.id} [{table.size}]')
+  print(f'Table: {out}')
+
+
+def _load_saved_model(path: pathlib.Path) -> Any:
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  try:
+    import tensorflow as tf
+  except ImportError as error:
+    raise ImportError('a Universal Sentence Encoder needs TensorFlow: pip install rtjax[data]. Without it, make a '
+                      'table elsewhere (python -m rtjax.language.instructions) and take that along.') from error
+  with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, as its user set it up
+    tf.config.set_visible_devices([], 'GPU')  # the GPU belongs to JAX
+  try:
+    return tf.saved_model.load(str(path))
+  except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    raise ValueError(f'{path}: this SavedModel cannot be read: {error}. Unpack the archive again.') from error
+
+
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+  if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    raise ValueError(f'texts is {texts!r}, expected a list of strings.')
+  return texts
+
+
+if __name__ == '__main__':
+  import tyro
+
+  from rtjax.runtime import cli
+  cli.run(lambda: tyro.cli(write_table, config=(tyro.conf.PositionalRequiredArgs,)))

@@ -1,0 +1,1 @@
+"""Networks that other models are built from, each as published."""

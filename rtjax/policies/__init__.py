@@ -1,0 +1,1 @@
+"""Policies, action filters and robot interfaces."""

@@ -1,0 +1,1 @@
+"""Command-line helpers, the C allocator, and compiler options."""

@@ -1,0 +1,157 @@
+"""The validator: each thing that can be wrong with a log, and what it says of it."""
+import io
+
+import h5py
+import numpy as np
+import pytest
+from helpers import robot_logs
+from rich.console import Console
+
+from rtjax import actions
+from rtjax.data.convert import logs, validate
+from rtjax.data.convert.options import Options
+
+
+def findings(path, **changed):
+  options = Options(logs=path, **changed)
+  return validate.check(logs.find(path, options.action), options, options.spec()).findings
+
+
+def check(folder, arrays, **changed):
+  """What is found in an episode that lies beside a good one."""
+  robot_logs.write_npz(folder, {'good': robot_logs.episode(0), 'other': arrays})
+  return [(f.level, f.kind, f.text) for f in findings(folder, **changed) if f.episode == 'other']
+
+
+def changed(**parts):
+  return robot_logs.episode(1) | parts
+
+
+GOOD = robot_logs.episode(1)
+ACTION, IMAGES, TIMES = GOOD['action'], GOOD['images'], GOOD['timestamp']
+NAN, JUMP, BACK, FEW_BEYOND = ACTION.copy(), TIMES.copy(), TIMES.copy(), ACTION.copy()
+NAN[3, 2] = np.nan
+JUMP[3:] += 0.4
+BACK[3] = BACK[1]
+FEW_BEYOND[2, 0] = 0.07
+STUCK = np.concatenate([IMAGES[:2], np.repeat(IMAGES[2:3], 4, 0)])
+SHORT = {key: value if isinstance(value, str) else value[:1] for key, value in GOOD.items()}
+
+CASES = {
+    'lengths': (changed(action=ACTION[:-1]), 'error', 'lengths differ', '6 of --image, 5 of --action'),
+    'nan': (changed(action=NAN), 'error', 'not finite', "'nan' at step 3, number 2"),
+    'text for numbers': (changed(action=np.full((6, 7), 'x')), 'error', 'not finite', "'x' at step 0, number 0"),
+    'too few numbers': (changed(action=ACTION[:, :6]), 'error', 'wrong numbers', "6 numbers.*'arm7d' 7"),
+    'not a table': (changed(action=np.zeros((6, 7, 1))), 'error', 'wrong numbers', r'float64 \[6, 7, 1\]'),
+    'float pictures': (changed(images=IMAGES / 255), 'error', 'wrong pictures', 'float64.*Multiply by 255'),
+    'channels first': (changed(images=IMAGES.transpose(0, 3, 1, 2)), 'error', 'wrong pictures', r'\(0, 2, 3, 1\)'),
+    'grey': (changed(images=IMAGES[..., 0]), 'error', 'wrong pictures', 'Grey'),
+    'other size': (changed(images=IMAGES[:, :8]), 'error', 'picture sizes', r'\(8, 16\).*\(12, 16\)'),
+    'other state': (changed(state=np.ones((6, 3))), 'error', 'state sizes', '3 numbers, in the first episode 7'),
+    'millimetres': (changed(
+        action=ACTION * np.array([1000] * 3 + [1] * 4)), 'error', 'translation far too large',
+        r'millimetres \(--translation-unit mm\)'),
+    'degrees': (changed(action=ACTION * np.array([1] * 3 + [300] * 3 + [1])), 'error', 'rotation far too large',
+                r'degrees \(--rotation-unit deg\)'),
+    'normalised': (changed(action=np.sign(ACTION) * np.array([1] * 3 + [0] * 3 + [1])), 'error',
+                   'translation far too large', "a controller's -1 to 1"),
+    'a slip': (changed(action=FEW_BEYOND), 'warning', 'translation out of bounds', r'translation\[0\] reaches 0.07'),
+    'gripper in numbers of its own': (changed(action=ACTION * np.array([1] * 6 + [255])), 'error', 'gripper range',
+                                      '0 to 255.*--gripper-range'),
+    'gripper still': (changed(action=ACTION * np.array([1] * 6 + [0])), 'warning', 'gripper still', 'is 0 in every'),
+    'uneven': (changed(timestamp=JUMP), 'warning', 'uneven steps', 'steps 2 and 3 passed 0.6, usually 0.2'),
+    'out of order': (changed(timestamp=BACK), 'error', 'time stands still', 'at step 3'),
+    'empty instruction': (changed(instruction=' '), 'error', 'empty instruction', '--task'),
+    'number as instruction': (changed(instruction=7), 'error', 'wrong instruction', 'int64'),
+    'too short': (SHORT, 'error', 'too short', 'steps with an action: 1,'),
+    'stuck': (changed(images=np.repeat(IMAGES[:1], 6, 0)), 'error', 'camera stuck', 'all 6'),
+    'repeats': (changed(images=STUCK), 'warning', 'pictures repeat', 'pictures 2 to 5'),
+    'missing': ({k if k != 'action' else 'actoin': v for k, v in GOOD.items()}, 'error', 'missing entry',
+                "no 'action', but actoin, images.*Did you mean 'actoin'.*--action"),
+    'objects': (changed(action=np.array([None] * 6)), 'error', 'unreadable', 'Object arrays')}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_says_what_is_wrong(case, tmp_path):
+  arrays, level, kind, words = CASES[case]
+  found = check(tmp_path, arrays)
+  assert [f[:2] for f in found] == [(level, kind)], found
+  with pytest.raises(ValueError, match=words):
+    raise ValueError(found[0][2])
+
+
+def test_a_good_one_and_units_that_are_given(tmp_path):
+  assert check(tmp_path / 'good', GOOD) == []
+  scale = np.array([1000] * 3 + [180 / np.pi] * 3 + [1])
+  robot_logs.write_npz(tmp_path / 'mm', {'a': changed(action=ACTION * scale)})
+  assert findings(tmp_path / 'mm', translation_unit='mm', rotation_unit='deg') == []
+
+
+def test_what_all_episodes_show(tmp_path):
+  action = ACTION.copy()
+  action[:, 3] = 0
+  action[:, 6] *= 0.08
+  robot_logs.write_npz(tmp_path, {'a': changed(action=action), 'b': changed(action=action)})
+  texts = [(f.kind, f.episode, f.text) for f in findings(tmp_path)]
+  assert [t[:2] for t in texts] == [('constant number', ''), ('gripper range', '')]
+  assert texts[0][2].startswith('rotation[0] never changes') and '--gripper-range 0 0.08' in texts[1][2]
+
+
+def test_damaged_files(tmp_path):
+  file = robot_logs.write_npz(tmp_path / 'n', {'a': GOOD, 'b': GOOD}) / 'b.npz'
+  file.write_bytes(file.read_bytes()[:-200])
+  robot_logs.write_hdf5(tmp_path / 'h', {'a': GOOD, 'b': GOOD})
+  (tmp_path / 'h/b.hdf5').write_bytes((tmp_path / 'h/b.hdf5').read_bytes()[:3000])
+  hdf5 = {'image': 'observations/images/front', 'instruction': '@task', 'state': 'observations/pose'}
+  for found in (findings(tmp_path / 'n'), findings(tmp_path / 'h', **hdf5)):
+    assert [(f.level, f.kind, f.episode) for f in found] == [('error', 'unreadable', 'b')]
+    assert 'cannot be read' in found[0].text
+
+
+def test_folders(tmp_path):
+  path = robot_logs.write_folders(tmp_path, {name: GOOD for name in 'abcde'})
+  rows = (path / 'b/steps.csv').read_text().splitlines()
+  (path / 'b/steps.csv').write_text('\n'.join([*rows[:-1], rows[-1][:20]]))
+  (path / 'c/steps.csv').unlink()
+  picture = path / 'd/000002.png'
+  picture.write_bytes(picture.read_bytes()[:-300])
+  (path / 'e/000005.png').unlink()
+  found = {f.episode: (f.kind, f.text) for f in findings(path)}
+  assert {name: kind for name, (kind, _) in found.items()} == {
+      'b': 'unreadable', 'c': 'missing entry', 'd': 'unreadable', 'e': 'lengths differ'}
+  assert 'step 5: ' in found['b'][1] and 'no steps.csv' in found['c'][1] and '5 of --image' in found['e'][1]
+  (path / 'e/000005.png').write_bytes((path / 'e/000004.png').read_bytes())
+  (path / 'e/steps.csv').write_text((path / 'e/steps.csv').read_text().replace('action_x', 'x'))
+  (text,) = [f.text for f in findings(path, action='action_z,action_x') if f.episode == 'e']
+  assert "there is no 'action_x', but x, action_y" in text
+
+
+def test_a_group_that_lacks_an_entry_is_not_left_out(tmp_path):
+  lacking = robot_logs.write_hdf5_groups(tmp_path / 'g.h5', {'demo_0': GOOD, 'demo_2': GOOD, 'demo_10': GOOD})
+  with h5py.File(lacking, 'r+') as file:
+    del file['data/demo_2/actions']
+  found = logs.find(lacking, 'actions')
+  assert [log.name for log in found] == ['demo_0', 'demo_2', 'demo_10']
+  keys = {'image': 'obs/front', 'instruction': 'language', 'action': 'actions', 'state': 'obs/pose'}
+  assert [(f.kind, f.episode) for f in findings(lacking, **keys)] == [('missing entry', 'demo_2')]
+
+
+@pytest.mark.parametrize(('make', 'error', 'words'), [
+    (lambda folder: folder / 'nothing', FileNotFoundError, 'no such file'),
+    (lambda folder: folder, ValueError, r'holds no episode \(nothing\)'),
+    (lambda folder: (robot_logs.write_npz(folder, {'a': GOOD}), robot_logs.write_hdf5(folder, {'b': GOOD}))[0],
+     ValueError, 'several layouts')])
+def test_no_logs(tmp_path, make, error, words):
+  with pytest.raises(error, match=words):
+    logs.find(make(tmp_path), 'action')
+
+
+def test_the_table_groups_and_shows_brackets(tmp_path):
+  far = changed(action=ACTION * np.array([1000] * 3 + [1] * 4))
+  path = robot_logs.write_npz(tmp_path, {name: far for name in 'abcde'} | {'f': changed(timestamp=JUMP)})
+  report = validate.check(logs.find(path, 'action'), Options(logs=path), actions.ARM_7D)
+  output = io.StringIO()
+  Console(file=output, width=200).print(report.table())
+  (error,) = [line for line in output.getvalue().splitlines() if 'error' in line]
+  assert '5: a, b, c, ...' in error and 'translation[' in error
+  assert (report.count('error'), report.count('warning')) == (5, 1)

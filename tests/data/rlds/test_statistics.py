@@ -1,0 +1,112 @@
+"""Statistics against NumPy over all steps, and the cache that must never give those of other data."""
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from helpers import tiny_rlds
+
+from rtjax import actions
+from rtjax.data import DataConfig, statistics
+from rtjax.data.rlds import adapters, episodes
+
+SPEC = actions.ARM_7D
+LENGTHS = [3, 9, 1, 12]
+
+
+@pytest.fixture
+def config(tmp_path):
+  return DataConfig(cache_dir=str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+  """The numbers of the episodes that are read from files."""
+  read = []
+  whole = episodes.Dataset._episode
+  monkeypatch.setattr(episodes.Dataset, '_episode', lambda *args: read.append(args[1]) or whole(*args))
+  return read
+
+
+def check(found, values):
+  for name, expected in {'mean': values.mean(0), 'std': values.std(0), 'min': values.min(0), 'max': values.max(0),
+                         'q01': np.quantile(values, 0.01, 0), 'q99': np.quantile(values, 0.99, 0)}.items():
+    np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-8, err_msg=name)
+
+
+def test_numbers(tmp_path, config):
+  folder = tiny_rlds.write_lengths(tmp_path, LENGTHS, 2)
+  result = statistics([folder], config, SPEC)
+  found = json.loads(json.dumps(result))[folder]
+  steps = [(i, t) for i, length in enumerate(LENGTHS) for t in range(length)]
+  check(found['action'], np.array([tiny_rlds.action(*step) for step in steps], float))
+  check(found['proprioception'], np.array(steps, float))
+  assert found['episodes'] == 4 and found['steps'] == 25 and found['split'] == 'train'
+  assert found['action']['names'] == list(SPEC.number_names) and found['action']['clipped'] == [0] * 7
+  assert found['embedding_id'] == adapters.get('bridge_dataset').embedding_id
+
+
+def test_bridge(shared, config):
+  folder = str(shared / 'data/bridge_dataset')
+  found = statistics([folder], config, SPEC)[folder]
+  dataset = episodes.Dataset(folder, 'train', SPEC)
+  values = np.concatenate([e.actions for e in dataset.read(dataset.chunks(25))])
+  check(found['action'], values.astype(float))
+  np.testing.assert_allclose(found['action']['clipped'], SPEC.clipped(values).mean(0))
+  assert 0 < max(found['action']['clipped']) < 0.01
+
+
+def test_cache_is_used_until_something_changes(tmp_path, config, reads, monkeypatch):
+  folder = tiny_rlds.write_lengths(tmp_path, LENGTHS, 2)
+  first = statistics([folder], config, SPEC)
+  assert sorted(reads) == [0, 1, 2, 3]
+
+  def count(datasets=(folder,), config=config, spec=SPEC):
+    reads.clear()
+    found = statistics(list(datasets), config, spec)
+    return len(reads), found
+
+  assert count() == (0, first)
+  assert count(config=DataConfig(cache_dir=config.cache_dir, split='train[:2]'))[0] == 2
+  wider = actions.ActionSpec((*SPEC.fields[:2], actions.ActionField('gripper', 1, -1.0, 1.0)))
+  assert count(spec=wider)[0] == 4
+  file = pathlib.Path(folder) / 'bridge_dataset-train.tfrecord-00000-of-00002'
+  os.utime(file, (0, 0))
+  assert count()[0] == 4 and count()[0] == 0
+  bridge = adapters.get('bridge_dataset')
+  monkeypatch.setitem(adapters.ADAPTERS, 'bridge_dataset', adapters.Adapter(
+      'bridge_dataset', lambda steps: bridge.action(steps), bridge.image, bridge.instruction, bridge.embedding))
+  changed, found = count()
+  assert changed == 4 and found[folder]['proprioception'] is None
+  for entry in pathlib.Path(config.cache_dir).rglob('*.json'):
+    entry.write_text('{"half an ent')
+  assert count()[0] == 4 and count()[0] == 0
+
+
+def test_a_cache_that_cannot_be_written_warns(tmp_path):
+  folder = tiny_rlds.write_lengths(tmp_path, [2])
+  (tmp_path / 'file').write_text('')
+  with pytest.warns(UserWarning, match='cannot be kept'):
+    assert statistics([folder], DataConfig(cache_dir=str(tmp_path / 'file/cache')), SPEC)[folder]['steps'] == 2
+
+
+def test_clipping_is_refused_unless_allowed(tmp_path, config):
+  steps = tiny_rlds.steps(0, 50)
+  steps[7]['action'][4] = 0.3
+  folder = tiny_rlds.write(tmp_path, [steps])
+  words = r'rotation\[1\] 2\.0% outside \[-0\.25, 0\.25\].*--pipeline\.allow-clipping'
+  with pytest.raises(ValueError, match=words) as error:
+    statistics([folder], config, SPEC)
+  assert 'translation' not in str(error.value)
+  allowed = statistics([folder], DataConfig(cache_dir=config.cache_dir, allow_clipping=True), SPEC)
+  np.testing.assert_allclose(allowed[folder]['action']['clipped'], [0, 0, 0, 0, 0.02, 0, 0])
+  half = tiny_rlds.write(tmp_path / 'half', [steps, tiny_rlds.steps(1, 50)])
+  np.testing.assert_allclose(statistics([half], config, SPEC)[half]['action']['clipped'][4], 0.01)  # not above 1 %
+
+
+def test_nan_is_refused(tmp_path, config):
+  steps = tiny_rlds.steps(0, 5)
+  steps[3]['action'][2] = np.nan
+  with pytest.raises(ValueError, match=r'episode 0 .*step 3: action translation\[2\] is nan'):
+    statistics([tiny_rlds.write(tmp_path, [steps])], config, SPEC)

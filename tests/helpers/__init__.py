@@ -1,0 +1,1 @@
+"""What several tests share: tiny networks, fabricated datasets, golden arrays, processes to start."""

@@ -1,0 +1,87 @@
+"""A policy without a network, whose numbers tell what it was asked; and a server of it in a thread."""
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from helpers.tiny_rt1 import TINY
+from rtjax.policies.policy import PolicyOutput
+from rtjax.serving.server import Server
+
+SIZE = (4, 6)
+
+
+class CountingPolicies:
+  """Its plan holds, per slot: frames seen in this episode, the picture's first number, the task's, the calls so far."""
+
+  def __init__(self, robots: int, delay: float = 0.0):
+    self.robots, self.config, self.image_size = robots, TINY, None
+    self.embedding_id, self.delay = 'counting', delay
+    self.frames = dict.fromkeys(range(robots), -1)
+    self.task: dict[int, float] = {}
+    self.batches: list[list[int]] = []
+    self.states: list[np.ndarray | None] = []
+    self.threads: set[str] = set()
+    self.broken = False
+
+  def reset(self, slot, instruction=None, *, embedding=None):
+    self.set_instruction(slot, instruction, embedding=embedding)
+    self.frames[slot] = 0
+
+  def in_episode(self, slot):
+    return self.frames[slot] >= 0
+
+  def set_instruction(self, slot, instruction=None, *, embedding=None):
+    self.threads.add(threading.current_thread().name)
+    if embedding is not None and embedding.shape != (512,):
+      raise ValueError(f'embedding has shape {embedding.shape}, expected (512,).')
+    self.task[slot] = len(instruction) if embedding is None else float(embedding[0])
+
+  def step(self, images, slots, proprioception=None):
+    self.states.append(proprioception)
+    assert len(set(slots)) == len(slots) == len(images) and min(self.frames[slot] for slot in slots) >= 0
+    self.threads.add(threading.current_thread().name)
+    time.sleep(self.delay)
+    if self.broken:
+      raise RuntimeError('a secret of the server')
+    self.batches.append(list(slots))
+    return [self._output(slot, image) for slot, image in zip(slots, images, strict=True)]
+
+  def _output(self, slot, image):
+    self.frames[slot] += 1
+    plan = np.array([[self.frames[slot], image.flat[0], self.task[slot], len(self.batches), 0, 0, 1]], np.float32)
+    tokens = np.arange(7, dtype=np.int32)
+    return PolicyOutput(self.config.action_spec.unpack(plan[0]), tokens, np.zeros((7, 256), np.float32),
+                        np.full(7, 0.5, np.float32), plan)
+
+
+@contextlib.contextmanager
+def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int = 0) -> Iterator[tuple[Server, int]]:
+  """A server in a thread, and its port."""
+  server, stop, ready, ports = Server(policies, size, api_key, 'a model'), asyncio.Event(), threading.Event(), []
+  loop = asyncio.new_event_loop()
+
+  def run():
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+      runner.run(server.run('127.0.0.1', port, stop, lambda number: (ports.append(number), ready.set())))
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  try:
+    assert ready.wait(20)
+    yield server, ports[0]
+  finally:
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def until(condition, seconds: float = 5.0) -> None:
+  """Waits for something that another thread is about to do."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, 'it did not come about'
+    time.sleep(0.01)

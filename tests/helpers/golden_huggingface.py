@@ -1,0 +1,48 @@
+"""Tiny published checkpoints with the reference's outputs: see parity/vlm/README.md in the folder of reference data."""
+import functools
+import pathlib
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import rtjax
+
+ATOL = 1e-4  # in float32; the reference itself moves by up to 3e-5
+
+
+def load(shared: pathlib.Path, case: str):
+  """The model of a case, and its golden arrays."""
+  folder = shared / 'parity/vlm' / case
+  if not folder.is_dir():
+    pytest.skip(f'no reference outputs at {folder}: this test compares with them')
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # what is ignored is tested in tests/pretrained
+    model = rtjax.pretrained.load_huggingface(folder)
+  with np.load(folder / 'golden.npz') as golden:
+    return model, dict(golden)
+
+
+def run(model: nnx.Module, function, *inputs):
+  """`function(model, *inputs)`, compiled."""
+  graphdef, state = nnx.split(model)
+  return jax.jit(lambda state, *inputs: function(nnx.merge(graphdef, state), *inputs))(state, *inputs)
+
+
+def pixels(golden, name: str = 'pixel_values'):
+  """Channels last, as rtjax has them."""
+  return jnp.asarray(golden[name].transpose(0, 2, 3, 1))
+
+
+close = functools.partial(np.testing.assert_allclose, rtol=0, atol=ATOL)
+
+
+def hidden_states(model, x):
+  """The residual stream before each layer and after the last, and what comes out."""
+  states = [model.embed(model.stem(x))]
+  for layer in model.layers:
+    states.append(layer(states[-1]))
+  return states, model(x)

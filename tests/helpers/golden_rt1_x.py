@@ -1,0 +1,40 @@
+"""The reference weights of RT-1-X, written as a checkpoint once per test run."""
+import functools
+import pathlib
+import tempfile
+
+from helpers.golden_rt1 import load_script
+from rtjax.models import RT1
+from rtjax.pretrained import rt1_x
+
+
+@functools.cache
+def script(shared: pathlib.Path):
+  """make_checkpoint.py beside the golden arrays."""
+  return load_script(shared / 'parity/rt1_x/make_checkpoint.py')
+
+
+@functools.cache
+def variables(shared: pathlib.Path, manifest: str = 'rt1_x') -> dict:
+  """{'params': ..., 'batch_stats': ...} as Flax nests them."""
+  return script(shared).variables(shared / f'parity/rt1_x/manifest_{manifest}.json', 'public')
+
+
+@functools.cache
+def checkpoint(shared: pathlib.Path) -> pathlib.Path:
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='rt1_x_golden_')) / 'rt_1_x_jax'
+  script(shared).write(variables(shared), folder, 'checkpoint')
+  return folder
+
+
+@functools.cache
+def model(shared: pathlib.Path) -> RT1:
+  return rt1_x.load(checkpoint(shared))
+
+
+def flat(tree: dict, prefix: str = '') -> dict:
+  """{'params/Transformer_0/...': array}."""
+  found = {}
+  for key, value in tree.items():
+    found |= flat(value, f'{prefix}{key}/') if isinstance(value, dict) else {f'{prefix}{key}': value}
+  return found

@@ -1,0 +1,42 @@
+"""One training process in small, for tests that need real ones: `stream_worker.py '{json of settings}'`.
+
+Prints one JSON line per batch: a hash of all its bytes, the windows in it, and the state after it. Ends by SIGKILL
+if so asked.
+"""
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from rtjax import actions, data
+
+
+def fingerprint(batch) -> str:
+  parts = [(name, array.shape, array.tolist() if array.dtype == object else array.tobytes())
+           for name, array in sorted(batch.items())]
+  return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def main(settings) -> None:
+  config = data.DataConfig(**settings['config'])
+  with data.TrainingStream(settings['datasets'], config, actions.ARM_7D, **settings['stream']) as stream:
+    if settings.get('state'):
+      stream.restore(settings['state'])
+    printed = 0
+    # So many batches, or (in batches of one window) the whole first epoch.
+    while printed < settings['batches'] if 'batches' in settings else stream.state()['positions'][0][0] < 1:
+      batch = next(stream)
+      printed += 1
+      windows = [list(map(int, w)) for w in zip(batch['episodes'], batch['steps'], strict=True)]
+      print(json.dumps([fingerprint(batch), windows, stream.state()]), flush=True)
+    if settings.get('kill'):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == '__main__':
+  main(json.loads(sys.argv[1]))

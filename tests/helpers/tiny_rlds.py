@@ -1,0 +1,67 @@
+"""Tiny RLDS datasets in bridge_dataset's layout, whose every number tells the episode and step it came from."""
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from rtjax import actions
+from rtjax.data import DataConfig, TrainingStream
+
+IMAGE = (8, 10, 3)
+
+
+def action(episode: int, step: int) -> np.ndarray:
+  return np.float32([episode * 1e-3, step * 1e-3, 0, 0, 0, 0, step % 2])
+
+
+def image(episode: int, step: int, shape: tuple[int, int, int] = IMAGE) -> np.ndarray:
+  return np.broadcast_to(np.uint8([episode, step, 255]), shape)
+
+
+def embedding(episode: int, step: int) -> np.ndarray:
+  return np.full(512, episode + step / 100, np.float32)
+
+
+def features(image_feature: Any = None) -> tfds.features.FeaturesDict:
+  image_feature = image_feature or tfds.features.Image(shape=IMAGE, encoding_format='png')
+  return tfds.features.FeaturesDict({'steps': tfds.features.Dataset({
+      'action': tfds.features.Tensor(shape=(7,), dtype=np.float32),
+      'observation': {'image_0': image_feature, 'state': tfds.features.Tensor(shape=(2,), dtype=np.float32)},
+      'language_instruction': tfds.features.Text(),
+      'language_embedding': tfds.features.Tensor(shape=(512,), dtype=np.float32),
+      'is_last': np.bool_,
+  })})
+
+
+def steps(episode: int, length: int, shape: tuple[int, int, int] = IMAGE, **changed: Any) -> list[dict[str, Any]]:
+  """The steps of one episode; `changed` replaces top-level parts of each."""
+  return [{
+      'action': action(episode, t), 'observation': {'image_0': image(episode, t, shape), 'state': [episode, t]},
+      'language_instruction': f'task {episode}', 'language_embedding': embedding(episode, t),
+      'is_last': t == length - 1} | changed for t in range(length)]
+
+
+def write(folder: pathlib.Path, episodes: Sequence[list[dict[str, Any]]], *, shards: int = 1, split: str = 'train',
+          layout: tfds.features.FeaturesDict | None = None, name: str = 'bridge_dataset') -> str:
+  """Writes episodes in this order, and returns the dataset's folder."""
+  builder = tfds.dataset_builders.store_as_tfds_dataset(
+      name, '1.0.0', layout or features(), {split: [(i, {'steps': e}) for i, e in enumerate(episodes)]},
+      data_dir=folder, disable_shuffling=True, download_config=tfds.download.DownloadConfig(num_shards=shards))
+  return str(builder.data_dir)
+
+
+def write_lengths(folder: pathlib.Path, lengths: Sequence[int], shards: int = 1, **options: Any) -> str:
+  return write(folder, [steps(i, length) for i, length in enumerate(lengths)], shards=shards, **options)
+
+
+def stream(datasets: str | list[str], config: DataConfig | None = None, **options: Any) -> TrainingStream:
+  """A training stream of small batches."""
+  options = {'window': 4, 'horizon': 1, 'batch_size': 8, 'seed': 0} | options
+  return TrainingStream([datasets] if isinstance(datasets, str) else datasets, config or DataConfig(shuffle_episodes=6),
+                        actions.ARM_7D, **options)
+
+
+def windows_of(batch):
+  return list(zip(batch['episodes'].tolist(), batch['steps'].tolist(), strict=True))

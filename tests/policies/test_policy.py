@@ -1,0 +1,216 @@
+"""What a policy promises, on a tiny network; its numbers are in test_policy_golden.py."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers.tiny_rt1 import TINY
+
+from rtjax.language import instructions
+from rtjax.models import MultiviewConfig, build
+from rtjax.policies import policy as policy_module
+from rtjax.policies.policy import BatchPolicy, Policy
+
+
+@pytest.fixture(scope='module')
+def model():
+  return build(TINY, rngs=nnx.Rngs(0))
+
+
+def frames(count: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).integers(0, 256, (count, 40, 32, 3), dtype=np.uint8)
+
+
+def embedding(seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=512).astype(np.float32)
+
+
+def test_equals_the_whole_window(model):
+  """Each step gives what the network gives for the frames up to it, before and after the window has filled."""
+  policy = Policy(model)
+  policy.reset(embedding=embedding())
+  images = frames(6)
+  for step in range(6):
+    out = policy.step(images[step])
+    window = images[max(0, step + 1 - TINY.window):step + 1]
+    expected = np.asarray(model(window[None], embedding()[None]))[0, -1]
+    np.testing.assert_allclose(out.logits, expected, atol=2e-5)
+    assert out.tokens.dtype == np.int32 and out.tokens.shape == (7,)
+    np.testing.assert_allclose(out.confidence, np.exp(expected).max(-1) / np.exp(expected).sum(-1), rtol=1e-3)
+    np.testing.assert_array_equal(
+        np.concatenate(list(out.action.values())), TINY.action_spec.detokenize(out.tokens))
+
+
+def test_reset_forgets(model):
+  policy = Policy(model)
+  policy.reset(embedding=embedding())
+  first = policy.step(frames(1)[0])
+  policy.step(frames(1, 1)[0])
+  policy.reset(embedding=embedding())
+  np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, first.logits)
+
+
+def test_instruction_as_text(model):
+  policy = Policy(model, instructions.HASHED_NGRAMS)
+  policy.reset('reach the red circle')
+  by_text = policy.step(frames(1)[0])
+  policy.reset(embedding=instructions.hashed_ngrams('reach the red circle'))
+  np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
+
+
+def test_instruction_by_a_table(model):
+  encoder_id = 'universal-sentence-encoder-large/5'
+  table = instructions.Table(encoder_id, ('pick up the can', 'open the drawer'), np.stack([embedding(1), embedding(2)]))
+  policy = Policy(model, encoder_id, encoder=table)
+  policy.reset('open the drawer')
+  by_text = policy.step(frames(1)[0])
+  policy.reset(embedding=embedding(2))
+  np.testing.assert_array_equal(policy.step(frames(1)[0]).logits, by_text.logits)
+  with pytest.raises(ValueError, match='pick up the can'):
+    policy.reset('pick up a can')
+  with pytest.raises(ValueError, match=f'embeddings of .{encoder_id}.*given is .hashed-ngrams/1.'):
+    Policy(model, encoder_id, encoder=instructions.HashedNgrams())
+
+
+def test_pictures_are_brought_to_the_size_of_training(model):
+  tf = pytest.importorskip('tensorflow')
+  image = frames(1)[0]
+  fitted = tf.cast(tf.image.resize_with_pad(image, 64, 64), tf.uint8).numpy()
+  outputs = []
+  for policy, picture in [(Policy(model, image_size=(64, 64)), image), (Policy(model), fitted)]:
+    policy.reset(embedding=embedding())
+    outputs.append(policy.step(picture).logits)
+  np.testing.assert_allclose(*outputs, atol=1e-2)
+
+
+def test_bad_input(model):
+  policy = Policy(model, 'universal-sentence-encoder-large/5')
+  with pytest.raises(ValueError, match='reset'):
+    policy.step(frames(1)[0])
+  with pytest.raises(ValueError, match=r'(?s)universal-sentence-encoder-large/5.*embedding='):
+    policy.reset('pick up the can')
+  with pytest.raises(ValueError, match='either'):
+    policy.reset()
+  with pytest.raises(ValueError, match=r'\(511,\)'):
+    policy.reset(embedding=embedding()[:-1])
+  with pytest.raises(ValueError, match='NaN'):
+    policy.reset(embedding=np.full(512, np.nan))
+  policy.reset(embedding=embedding())
+  with pytest.raises(ValueError, match=r'float32 \(1, 40, 32, 3\)'):
+    policy.step(frames(1)[0].astype(np.float32))
+
+
+VARIANTS = {
+    'official': TINY,
+    'rt1_x': dataclasses.replace(TINY, padding='front', images_see_actions=False, feed_forward='swiglu'),
+    'blind images, back': dataclasses.replace(TINY, images_see_actions=False)}
+
+
+@pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
+def test_decode_step_is_decode_at_that_step(config):
+  """Leaving out what nobody attends to changes no logit, wherever the newest frame stands."""
+  network = build(config, rngs=nnx.Rngs(1))
+  tokens = jax.random.normal(jax.random.key(0), (2, config.window, config.image_tokens, config.token_width))
+  whole = network.decode(tokens)
+  for slot in range(config.window):
+    step = network.decode_step(tokens, jnp.array([slot, config.window - 1]))
+    np.testing.assert_allclose(step[0], whole[0, slot], atol=2e-5)
+    np.testing.assert_allclose(step[1], whole[1, -1], atol=2e-5)
+
+
+def test_front_padding_equals_windows_with_blank_frames_in_front():
+  config = VARIANTS['rt1_x']
+  network = build(config, rngs=nnx.Rngs(1))
+  policy = Policy(network)
+  policy.reset(embedding=embedding())
+  images = frames(5)
+  for step in range(5):
+    seen = images[max(0, step + 1 - config.window):step + 1]
+    blank = config.window - len(seen)
+    window = np.concatenate([np.zeros((blank, *images.shape[1:]), np.uint8), seen])
+    embeddings = np.concatenate([np.zeros((blank, 512), np.float32), np.tile(embedding(), (len(seen), 1))])
+    expected = np.asarray(network(window[None], embeddings[None]))[0, -1]
+    np.testing.assert_allclose(policy.step(images[step]).logits, expected, atol=2e-5)
+
+
+def test_robots_do_not_notice_each_other(model):
+  """Three robots that start, stop and change their instruction at different times act as each would alone."""
+  together, alone = BatchPolicy(model, 3), [Policy(model) for _ in range(3)]
+  images = frames(30)
+  for slot in range(3):
+    together.reset(slot, embedding=embedding(slot))
+    alone[slot].reset(embedding=embedding(slot))
+  for step, slots in enumerate([[0, 1, 2], [2], [0, 2], [1, 0, 2], [1], [2, 1], [0, 1, 2]]):
+    if step == 3:
+      together.set_instruction(1, embedding=embedding(9))
+      alone[1].set_instruction(embedding=embedding(9))
+    if step == 4:
+      together.reset(2, embedding=embedding(8))
+      alone[2].reset(embedding=embedding(8))
+    pictures = images[3 * step:3 * step + len(slots)]
+    for slot, picture, out in zip(slots, pictures, together.step(pictures, slots), strict=True):
+      expected = alone[slot].step(picture)
+      np.testing.assert_allclose(out.logits, expected.logits, atol=2e-5)
+      np.testing.assert_array_equal(out.tokens, expected.tokens)
+
+
+def test_bad_slots(model):
+  policies = BatchPolicy(model, 2)
+  policies.reset(0, embedding=embedding())
+  with pytest.raises(ValueError, match='slot 1 has no episode'):
+    policies.step(frames(2))
+  with pytest.raises(ValueError, match='slot is 2, expected 0 to 1'):
+    policies.reset(2, embedding=embedding())
+  with pytest.raises(ValueError, match='different ones'):
+    policies.step(frames(2), [0, 0])
+  with pytest.raises(ValueError, match=r'uint8 \[1, H, W, 3\]'):
+    policies.step(frames(2), [0])
+  with pytest.raises(ValueError, match='robots is 0'):
+    BatchPolicy(model, 0)
+  assert policies.step(frames(0), []) == []
+
+
+@pytest.mark.parametrize('call', ['_step', '_write'])
+def test_a_failure_of_the_device_is_survived(model, monkeypatch, call):
+  """It overwrites the histories and dies: one clear error, then all slots begin anew as if nothing had been."""
+  policies, images = BatchPolicy(model, 2), frames(3)
+  for slot in range(2):
+    policies.reset(slot, embedding=embedding(slot))
+  first = policies.step(images[:2])
+  run = getattr(policy_module, call)
+
+  def dies(*arguments):
+    run(*arguments)
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+  monkeypatch.setattr(policy_module, call, dies)
+  with pytest.raises(RuntimeError, match=r'RESOURCE_EXHAUSTED.*call reset for every slot'):
+    policies.step(images[:2]) if call == '_step' else policies.reset(0, embedding=embedding())
+  monkeypatch.undo()
+  assert not policies.in_episode(0) and not policies.in_episode(1)
+  policies.reset(1, embedding=embedding(1))
+  with pytest.raises(ValueError, match='slot 0 has no episode'):
+    policies.step(images[:2])
+  policies.reset(0, embedding=embedding(0))
+  for again, expected in zip(policies.step(images[:2]), first, strict=True):
+    np.testing.assert_array_equal(again.logits, expected.logits)
+
+
+def test_a_policy_of_several_views_and_the_robots_state():
+  """Equals the network on the same step; the state and every view are needed."""
+  config = MultiviewConfig(views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
+  network = build(config, rngs=nnx.Rngs(2))
+  policies = BatchPolicy(network, 2)
+  for slot in range(2):
+    policies.reset(slot, embedding=embedding(slot))
+  images, states = frames(4).reshape(2, 2, 40, 32, 3), np.random.default_rng(3).normal(size=(2, 7)).astype(np.float32)
+  outputs = policies.step(images, proprioception=states)
+  for out, picture, state, slot in zip(outputs, images, states, (0, 1), strict=True):
+    expected = np.asarray(network(picture[None, None], embedding(slot)[None], state[None, None]))[0, 0]
+    np.testing.assert_allclose(out.logits, expected, atol=2e-5)
+  with pytest.raises(ValueError, match=r'proprioception has shape \(2, 0\), expected float32 \[2, 7\]'):
+    policies.step(images)
+  with pytest.raises(ValueError, match=r'expected uint8 \[2, 2, H, W, 3\]: 2 views'):
+    policies.step(images[:, 0], proprioception=states)
