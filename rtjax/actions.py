@@ -127,12 +127,12 @@ class ActionSpec:
     return tuple(f.bins for f in self.fields for _ in range(f.num_tokens))
 
   @functools.cached_property
-  def number_names(self) -> tuple[str, ...]:
+  def dimension_names(self) -> tuple[str, ...]:
     """A name for each number of the raw action."""
     return tuple(name for f in self.fields for name in _indexed(f.name, f.size))
 
   @functools.cached_property
-  def number_units(self) -> tuple[str, ...]:
+  def dimension_units(self) -> tuple[str, ...]:
     """The unit of each number of the raw action."""
     return tuple(f.unit for f in self.fields for _ in range(f.size))
 
@@ -166,7 +166,7 @@ class ActionSpec:
     self._expect(action, self.size, 'action')
     xp = jnp if isinstance(action, jax.Array) else np
     if xp is np and not np.all(np.isfinite(action)):
-      bad = sorted({self.number_names[i] for i in np.argwhere(~np.isfinite(action))[:, -1]})
+      bad = sorted({self.dimension_names[i] for i in np.argwhere(~np.isfinite(action))[:, -1]})
       raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Mend the data or drop '
                        'the step.')
     tokens, number = [], 0
@@ -221,7 +221,7 @@ class ActionSpec:
         parts.append((share * table).sum(-1) / share.sum(-1))
     return xp.concatenate(parts, -1)
 
-  def smoothed(self, tokens: Int[Array, '*b K'], width: float) -> Float[jax.Array, '*b K V']:
+  def smooth_labels(self, tokens: Int[Array, '*b K'], width: float) -> Float[jax.Array, '*b K V']:
     """Tokens as probabilities spread over neighbouring bins: a Gaussian of standard deviation `width`, in bins.
 
     Beyond a field's bins there is nothing; classes have no neighbours.

@@ -17,7 +17,7 @@ TEMPLATES = {
     'match': 'Does this describe the picture? {}',
     'point': 'Point at {}.',
 }
-KINDS = tuple(TEMPLATES)
+TASKS = tuple(TEMPLATES)
 """A batch's `kinds` are places in this list."""
 
 
@@ -25,15 +25,15 @@ def prompt(kind: str, text: str = '') -> str:
   """The prompt of a task.
 
   Args:
-    kind: one of KINDS.
+    kind: one of TASKS.
     text: the instruction, question, caption or thing; nothing for 'caption'.
 
   Raises:
     ValueError: there is no such kind, or the text is missing or too much.
   """
   if kind not in TEMPLATES:
-    close = difflib.get_close_matches(kind, KINDS, 1)
-    raise ValueError(f'unknown task {kind!r}, expected one of {list(KINDS)}.'
+    close = difflib.get_close_matches(kind, TASKS, 1)
+    raise ValueError(f'unknown task {kind!r}, expected one of {list(TASKS)}.'
                      + (f' Did you mean {close[0]!r}?' if close else ''))
   template, text = TEMPLATES[kind], text.strip()
   if bool(text) != ('{}' in template):

@@ -9,12 +9,13 @@ padding 0 and the end of a text 1.
 
 A checkpoint carries the vocabulary itself (`model`, bytes) and its `id`.
 """
+import base64
 import functools
 import hashlib
 import importlib.resources
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -71,6 +72,23 @@ class Tokenizer:
     if not file.is_file():
       raise FileNotFoundError(f'vocabulary {str(file)!r}: no such file. {_FIX}')
     return cls(file.read_bytes(), file.parent.name if file.name == 'spiece.model' else file.stem)
+
+  def to_json(self) -> dict[str, str]:
+    """Return the vocabulary and its id, as checkpoints and exports hold them."""
+    return {'id': self.id, 'model': base64.b64encode(self.model).decode()}
+
+  @classmethod
+  def from_json(cls, data: Mapping[str, str]) -> 'Tokenizer':
+    """Return the tokenizer that `to_json` wrote.
+
+    Raises:
+      ValueError: it is damaged, or not the one that its id names.
+    """
+    tokenizer = cls(base64.b64decode(data['model']), data['id'].rpartition('/')[0])
+    if tokenizer.id != data['id']:
+      raise ValueError(f'the tokenizer stored with the weights is {tokenizer.id!r}, expected {data["id"]!r}: the file '
+                       'was changed. Use the original checkpoint.')
+    return tokenizer
 
   def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes, str]]:
     return Tokenizer, (self.model, self._name)

@@ -1,59 +1,44 @@
-"""What a model's loss gives the trainer, and the loss of models that predict one token per action dimension."""
-from typing import Literal, NamedTuple
-
-import jax
+"""Loss of models that predict one token per action dimension."""
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
 from rtjax.actions import ActionSpec
+from rtjax.models.base import Decoding, LossTerms
 
-# The logit of a token that cannot be, such as a class that the field does not have. Its exponential is 0 in float32,
-# and so is its gradient.
+# Logit of an impossible token, such as a class that the field does not have. Its exponential is 0 in float32, and so is
+# its gradient.
 IMPOSSIBLE = -1e9
 
 
-class LossTerms(NamedTuple):
-  """What a model's loss gives the trainer.
-
-  Attributes:
-    total: sum of the loss over the targets that count.
-    weight: how many there are; the loss is `model.loss_scale(batch) * total / weight`.
-    metrics: name -> (sum, count), scalars or vectors; an average is sum / count over as many batches as one likes.
-  """
-  total: jax.Array
-  weight: jax.Array
-  metrics: dict[str, tuple[jax.Array, jax.Array]]
-
-
 def action_loss(spec: ActionSpec, logits: Float[Array, 'B T KF V'], actions: Float[Array, 'B T F A'],
-                mask: Bool[Array, 'B T F'], targets: Float[Array, 'B T F K V'] | None = None, *,
-                train: bool, smoothing: float = 0.0, decoding: Literal['argmax', 'mean'] = 'argmax') -> LossTerms:
-  """Cross-entropy of the recorded actions' tokens, summed over those that count.
+                mask: Bool[Array, 'B T F'], target_probabilities: Float[Array, 'B T F K V'] | None = None, *,
+                train: bool, bin_smoothing: float = 0.0, decoding: Decoding = 'argmax') -> LossTerms:
+  """Return the cross-entropy of the recorded actions' tokens, summed over those that count.
 
   Args:
-    mask: which actions count.
-    targets: probabilities to learn in place of the recorded tokens (distillation).
-    train: leaves out all metrics but the accuracy.
-    smoothing: spreads the recorded tokens over neighbouring bins, see `ActionSpec.smoothed`; 0 does not.
-    decoding: what `l1` judges, see `ActionSpec.decode`.
+    mask: True where an action counts.
+    target_probabilities: targets in place of the recorded tokens, for distillation.
+    train: leave out all metrics but the accuracy.
+    bin_smoothing: spread of the recorded tokens over neighbouring bins, see `ActionSpec.smooth_labels`; 0 = none.
+    decoding: of the actions in the metric `l1`, see `ActionSpec.decode`.
   """
   labels = spec.tokenize(actions)  # [B, T, F, K]
   logits = logits.reshape(*labels.shape, -1)
   counted = jnp.broadcast_to(mask[..., None], labels.shape).astype(jnp.float32)
-  if targets is None and smoothing:
-    targets = spec.smoothed(labels, smoothing)
+  targets = target_probabilities
+  if targets is None and bin_smoothing:
+    targets = spec.smooth_labels(labels, bin_smoothing)
   cross_entropy = (optax.softmax_cross_entropy_with_integer_labels(logits, labels) if targets is None else
                    optax.softmax_cross_entropy(logits, targets))
   total, count = jnp.sum(cross_entropy * counted), jnp.sum(counted)
-  predicted = jnp.argmax(logits, -1).astype(jnp.int32)
-  right = (predicted == labels) * counted
-  metrics = {'accuracy': (jnp.sum(right), count)}
+  correct = (jnp.argmax(logits, -1).astype(jnp.int32) == labels) * counted
+  metrics = {'accuracy': (jnp.sum(correct), count)}
   if not train:
     error = jnp.abs(spec.decode(logits, decoding) - actions) * mask[..., None]
     numbers = jnp.broadcast_to(mask[..., None], error.shape).astype(jnp.float32)
     metrics |= {
-        'accuracy_per_token': (right.sum((0, 1)).reshape(-1), counted.sum((0, 1)).reshape(-1)),
-        'accuracy_per_step': (right.sum((0, 2, 3)), counted.sum((0, 2, 3))),
+        'accuracy_per_token': (correct.sum((0, 1)).reshape(-1), counted.sum((0, 1)).reshape(-1)),
+        'accuracy_per_frame': (correct.sum((0, 2, 3)), counted.sum((0, 2, 3))),
         'l1': (error.sum((0, 1, 2)), numbers.sum((0, 1, 2)))}
   return LossTerms(total, count, metrics)

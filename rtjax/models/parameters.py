@@ -1,4 +1,4 @@
-"""A model's variables by name: 'transformer/layers/0/attention/query/kernel' -> array."""
+"""Variables of a model by name: 'transformer/layers/0/attention/query/kernel' -> array."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,39 +9,53 @@ from flax import nnx
 
 from rtjax.models.layers.common import Constant
 
-KINDS = (nnx.Param, nnx.BatchStat, Constant)
+_VARIABLES = (nnx.Param, nnx.BatchStat, Constant)
 
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-  """Name and shape of every variable, also of an abstract model."""
-  return {'/'.join(map(str, path)): tuple(v.shape) for path, v in nnx.to_flat_state(nnx.state(model, KINDS))}
+  """Return the shape of every variable; the model may be abstract."""
+  return {'/'.join(map(str, path)): tuple(v.shape) for path, v in nnx.to_flat_state(nnx.state(model, _VARIABLES))}
 
 
 def named(model: nnx.Module) -> dict[str, jax.Array]:
-  """Name and value of every variable."""
-  return {'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(nnx.state(model, KINDS))}
+  """Return the value of every variable."""
+  return {'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(nnx.state(model, _VARIABLES))}
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Return the leaves of any pytree by path."""
+  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+  """Return a pytree path as 'a/b/0'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def count(tree: Any) -> int:
+  """Return the number of elements of all arrays of a pytree."""
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def assign(model: nnx.Module, values: Mapping[str, Any]) -> None:
-  """Gives every variable of `model` its value, in place; the values' names and shapes are the model's.
+  """Set every variable of `model` in place; names and shapes must be the model's.
 
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
   """
-  wanted = shapes(model)
-  check(wanted, {name: tuple(np.shape(value)) for name, value in values.items()}, 'the values')
-  state = nnx.state(model, KINDS)
+  check(shapes(model), {name: tuple(np.shape(value)) for name, value in values.items()}, 'the values')
+  state = nnx.state(model, _VARIABLES)
   flat = [(path, v.replace(jnp.asarray(values['/'.join(map(str, path))], v.dtype)))
           for path, v in nnx.to_flat_state(state)]
   nnx.update(model, nnx.from_flat_state(flat))
 
 
-def check(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], what: str) -> None:
-  """Raises a ValueError that names what `given` lacks, has too much, or has in another shape."""
-  problems = [f'missing: {name} {wanted[name]}' for name in wanted if name not in given]
-  problems += [f'unknown: {name} {given[name]}' for name in given if name not in wanted]
-  problems += [f'shape {given[name]}, expected {wanted[name]}: {name}'
-               for name in wanted if name in given and given[name] != wanted[name]]
+def check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], source: str) -> None:
+  """Raise ValueError naming variables of `given` that are missing, unknown or of another shape."""
+  problems = [f'missing: {name} {expected[name]}' for name in expected if name not in given]
+  problems += [f'unknown: {name} {given[name]}' for name in given if name not in expected]
+  problems += [f'shape {given[name]}, expected {expected[name]}: {name}'
+               for name in expected if name in given and given[name] != expected[name]]
   if problems:
     shown = '\n  '.join(problems[:10]) + (f'\n  ... and {len(problems) - 10} more' if len(problems) > 10 else '')
-    raise ValueError(f'{what} do not fit the network in {len(problems)} variables:\n  {shown}')
+    raise ValueError(f'{source} do not fit the network in {len(problems)} variables:\n  {shown}')

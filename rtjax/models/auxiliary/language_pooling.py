@@ -1,46 +1,47 @@
-"""Tokens that the instruction asks for: an addition to the paper, for networks that are trained from scratch.
+"""Language-attention pooling: tokens gathered where the features match the instruction.
 
-TokenLearner chooses positions by what is there; that its features depend on the instruction is left to FiLM. Here the
-instruction points directly: n queries, projections of it, are compared with the features of every position, and each
-gathers a token from where it fits. Features know their place, so that the token tells where the thing is:
+TokenLearner weighs positions by their features; only FiLM makes these depend on the instruction. Here the instruction
+attends directly: n queries, projected from it, are compared with the features of every position, and each pools a token.
+Coordinates are added to the features, so that a token tells where it was found:
 
-    features [B, h, w, D] + projection of (y, x)            [B, h * w, D]
+    features [B, H, W, D] + projection of (y, x)            [B, N, D]       N = H * W
     instruction [B, E]                                      queries [B, n, D]
-    softmax over positions of (queries . norm(features))    [B, n, h * w]
+    softmax over positions of (queries . norm(features))    [B, n, N]
     tokens                                                  [B, n, D]
-"""
-from typing import Any
 
+An addition to the papers. docs/results/tabletop.md has figures.
+"""
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 
-class QueriedTokens(nnx.Module):
-  """See the module's docstring. `place` and then the call, so that others may use the placed features too."""
+class LanguageAttentionPooling(nnx.Module):
+  """Pool n tokens from a feature map by attention of the instruction."""
 
-  def __init__(self, embedding_size: int, width: int, tokens: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, embedding_size: int, width: int, tokens: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.coordinates = nnx.Linear(2, width, use_bias=False, dtype=dtype, rngs=rngs)
     self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     self.query = nnx.LinearGeneral(embedding_size, (tokens, width), dtype=dtype, rngs=rngs)
 
-  def place(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B N D']:
-    """The features of each position, which know where it is: y and x run from -1 to 1."""
+  def add_coordinates(self, features: Float[Array, 'B H W D']) -> Float[Array, 'B N D']:
+    """Add a projection of each position, y and x from -1 to 1, and flatten the map."""
     _, height, width, size = features.shape
-    places = np.stack(np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing='ij'), -1)
-    return (features + self.coordinates(jnp.asarray(places, features.dtype))).reshape(-1, height * width, size)
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing='ij'), -1)
+    return (features + self.coordinates(jnp.asarray(grid, features.dtype))).reshape(-1, height * width, size)
 
-  def scores(self, placed: Float[Array, 'B N D'], embeddings: Float[Array, 'B E']) -> Float[Array, 'B n N']:
-    """How well each position fits what is asked for, as logits over positions, float32."""
-    keys, queries = self.norm(placed), self.query(embeddings)
+  def scores(self, features: Float[Array, 'B N D'], instruction: Float[Array, 'B E']) -> Float[Array, 'B n N']:
+    """Return the attention logits of each query over positions, float32."""
+    keys, queries = self.norm(features), self.query(instruction)
     scores = jnp.einsum('bnd,bNd->bnN', queries, keys) / np.sqrt(keys.shape[-1]).astype(keys.dtype)
     return scores.astype(jnp.float32)
 
-  def gather(self, placed: Float[Array, 'B N D'], scores: Float[Array, 'B n N']) -> Float[Array, 'B n D']:
-    """The tokens, in which each position has the share that its score gives it."""
-    return jnp.einsum('bnN,bNd->bnd', jax.nn.softmax(scores, axis=-1).astype(placed.dtype), placed)
+  def pool(self, features: Float[Array, 'B N D'], scores: Float[Array, 'B n N']) -> Float[Array, 'B n D']:
+    """Return the mean of the features, weighted by the softmax of the scores."""
+    return jnp.einsum('bnN,bNd->bnd', jax.nn.softmax(scores, axis=-1).astype(features.dtype), features)
 
-  def __call__(self, placed: Float[Array, 'B N D'], embeddings: Float[Array, 'B E']) -> Float[Array, 'B n D']:
-    return self.gather(placed, self.scores(placed, embeddings))
+  def __call__(self, features: Float[Array, 'B N D'], instruction: Float[Array, 'B E']) -> Float[Array, 'B n D']:
+    """Pool tokens from the output of `add_coordinates`."""
+    return self.pool(features, self.scores(features, instruction))

@@ -1,54 +1,61 @@
-"""The hindsight waypoint: an addition to the paper that tells the image tokens what to find.
+"""Hindsight waypoints: an auxiliary loss that teaches a network where to go.
 
-Where will the gripper be when its opening is next commanded to change, or else at the end? Every demonstration answers
-that in hindsight, from what was recorded anyway (`rtjax.data`, `waypoints`). For 'pick up X' it is where X is. A linear
-head on a frame's tokens has to tell it; its squared error is added to the loss, and nothing else looks at the head.
+The waypoint of a frame is the position of the gripper when its opening is next commanded to change, or else at the end
+of the episode; every demonstration tells it in hindsight, without annotation (`rtjax.data`, `waypoints`). For 'pick up
+X' it is the place of X. A linear head on a frame's tokens predicts it; its squared error is added to the loss.
+
+An addition to the papers. docs/results/tabletop.md has figures.
 """
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from rtjax.models.layers.common import Standardize
+from rtjax.models.layers.common import Normalize
 
 
 class WaypointHead(nnx.Module):
-  """All tokens of a frame to x, y and z of its waypoint, in standard deviations of where the gripper is."""
+  """Predict x, y and z of a frame's waypoint, in standard deviations of the gripper's position."""
 
-  def __init__(self, tokens: int, width: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-    self.scale = Standardize(3)
+  def __init__(self, tokens: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    self.normalize = Normalize(3)
     self.linear = nnx.Linear(tokens * width, 3, dtype=dtype, rngs=rngs)
 
-  def errors(self, tokens: Float[Array, 'B T N D'], waypoints: Float[Array, 'B T 3']
+  def errors(self, tokens: Float[Array, 'B T N D'], waypoints: Float[Array, 'B T 3'] | None
              ) -> tuple[Float[Array, 'B T'], Float[Array, 'B T']]:
-    """Of each frame the mean squared error, standardised, and the distance in the unit of `waypoints`, m."""
-    found = self.linear(tokens.reshape(*tokens.shape[:2], -1)).astype(jnp.float32)
-    missed = found - self.scale(waypoints)
-    return jnp.mean(jnp.square(missed), -1), jnp.linalg.norm(missed * self.scale.std[...], axis=-1)
-
-  def standardize(self, mean: np.ndarray, std: np.ndarray) -> None:
-    """Takes mean and standard deviation of the training data's proprioception, which begins with x, y and z.
+    """Return each frame's normalised squared error, and the distance in m.
 
     Raises:
-      ValueError: if it has fewer than three numbers.
+      ValueError: the batch has no waypoints.
+    """
+    if waypoints is None:
+      raise ValueError("the batch has no 'waypoints', which this model learns: set --pipeline.waypoints and train on "
+                       'datasets whose adapters name proprioception, or set --model.auxiliary.waypoint-weight 0.')
+    predicted = self.linear(tokens.reshape(*tokens.shape[:2], -1)).astype(jnp.float32)
+    error = predicted - self.normalize(waypoints)
+    return jnp.mean(jnp.square(error), -1), jnp.linalg.norm(error * self.normalize.std[...], axis=-1)
+
+  def set_normalization(self, mean: np.ndarray, std: np.ndarray) -> None:
+    """Take mean and standard deviation of proprioception, which begins with x, y and z.
+
+    Raises:
+      ValueError: it has fewer than three numbers.
     """
     if len(mean) < 3:
       raise ValueError(f'a waypoint is x, y and z of the gripper, the first numbers of proprioception; the data has '
-                       f'{len(mean)} of them. Train without: --model.waypoint-weight 0.')
-    self.scale.set(mean[:3], std[:3])
+                       f'{len(mean)} of them. Train without: --model.auxiliary.waypoint-weight 0.')
+    self.normalize.set(mean[:3], std[:3])
 
 
-class Follow(nnx.Module):
-  """What was found, and the robot's state, to what is added to each action's query for RT-2's heads to read.
+class GroundingResidual(nnx.Module):
+  """Map grounded tokens and the state token to a residual of the action queries.
 
-  Towards a waypoint is nearly all that a step does, so that the way from one to the other should be short.
+  Most of a step's action is the direction from the gripper to its waypoint: this gives it a short path to the heads.
   """
 
-  def __init__(self, known: int, width: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-    self.hidden = nnx.Linear(known, 2 * width, dtype=dtype, rngs=rngs)
+  def __init__(self, inputs: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    self.hidden = nnx.Linear(inputs, 2 * width, dtype=dtype, rngs=rngs)
     self.out = nnx.Linear(2 * width, width, dtype=dtype, rngs=rngs)
 
-  def __call__(self, known: Float[Array, '*b K']) -> Float[Array, '*b D']:
-    return self.out(nnx.gelu(self.hidden(known)))
+  def __call__(self, grounded: Float[Array, '*B I']) -> Float[Array, '*B D']:
+    return self.out(nnx.gelu(self.hidden(grounded)))

@@ -7,31 +7,43 @@
                6 at 9 x 9 x 232, 2 at 9 x 9 x 384
       head     1x1, BatchNorm, swish                        9 x 9 x 1536
 
-The sizes are those of B3 with the official padding. Source: keras.applications.efficientnet and robotics_transformer,
-film_efficientnet/film_efficientnet_encoder.py.
+The sizes are those of B3 with the official padding. `ImageEncoder` wraps it with what comes before and after in RT-1.
+Source: keras.applications.efficientnet; robotics_transformer, film_efficientnet/film_efficientnet_encoder.py and
+pretrained_efficientnet_encoder.py.
 """
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from rtjax.models.layers.common import BatchNorm, dropout
+from rtjax.models.layers.common import BatchNorm, Constant, dropout
 from rtjax.models.layers.convolution import Padding, dense_conv, depthwise_conv, pointwise_conv
 from rtjax.models.layers.film import Film
+from rtjax.models.layers.resize import resize_bilinear
+
+# Means and standard deviations of ImageNet's red, green and blue (0..1), as in Keras.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """`repeats` blocks of `features` channels before the network's width and depth are applied (B0's numbers).
+  """Blocks of one resolution, in B0's numbers: the encoder's width and depth multiply them.
 
   Attributes:
-    dense: one ordinary convolution a block in place of the bottleneck, which then has no `expand`. It multiplies more,
-      and yet is several times faster on a CPU where channels are few.
+    kernel: size of the convolution.
+    repeats: number of blocks.
+    features: output channels.
+    expand: factor of the channels inside a bottleneck.
+    stride: of the first block.
+    dense: one ordinary convolution per block in place of the bottleneck, without `expand`. It multiplies more and is
+      several times faster on a CPU where channels are few.
   """
   kernel: int
   repeats: int
@@ -48,7 +60,7 @@ B0_STAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class EfficientNetConfig:
-  """Width and depth multiply B0's channels and repeats (B3: 1.2 and 1.4).
+  """Shape of the encoder; the defaults are B3.
 
   Attributes:
     width, depth: multipliers of B0's channels and repeats.
@@ -56,8 +68,8 @@ class EfficientNetConfig:
     padding: of stride-2 convolutions. 'official': k//2 - 1 before and k//2 after, whatever the size, as Keras does for
       an unknown input shape (300 ends as 9x9). 'same': as TensorFlow's SAME (10x10).
     drop_connect: rate at the last block; block i of n has rate * i / n.
-    momentum: of BatchNorm's moving averages. 0.99 forgets their start after some 500 steps: give a short run less.
-    unbiased: whether BatchNorm's moving variance is the unbiased one (n / (n - 1)), as Keras has it.
+    momentum: of BatchNorm's moving averages. 0.99 forgets the start after some 500 steps: a short run needs less.
+    unbiased: whether BatchNorm's moving variance is the unbiased one (n / (n - 1)), as in Keras.
     head: channels of the last convolution, before the width is applied.
   """
   width: float = 1.2
@@ -70,7 +82,7 @@ class EfficientNetConfig:
   head: int = 1280
 
   def channels(self, features: int) -> int:
-    """`features` times the width, rounded to a multiple of 8 and by at most a tenth downwards."""
+    """Return `features` times the width, rounded to a multiple of 8 and down by at most a tenth."""
     scaled = features * self.width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -83,19 +95,14 @@ class EfficientNetConfig:
     return math.ceil(self.depth * stage.repeats)
 
   def out_size(self, size: int) -> int:
-    """Height or width of the last feature map, for pictures of height or width `size`."""
+    """Return the height or width of the last feature map, for images of height or width `size`."""
     for kernel, stride in ((3, 2), *((stage.kernel, stage.stride) for stage in self.stages)):
       size = (size + sum(conv_padding(size, kernel, stride, self.padding)) - kernel) // stride + 1
     return size
 
-  @classmethod
-  def from_dict(cls, config: dict[str, Any]) -> 'EfficientNetConfig':
-    """Reads back what `dataclasses.asdict` wrote."""
-    return cls(**config | {'stages': tuple(Stage(**stage) for stage in config['stages'])})
-
 
 def conv_padding(size: int, kernel: int, stride: int, rule: str) -> tuple[int, int]:
-  """Zeros before and after one axis of length `size`."""
+  """Return the zeros before and after one axis of length `size`."""
   if stride > 1 and rule == 'official':
     return kernel // 2 - 1, kernel // 2
   total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -106,7 +113,7 @@ def _paddings(x: Array, kernel: int, stride: int, rule: str) -> Padding:
   return conv_padding(x.shape[1], kernel, stride, rule), conv_padding(x.shape[2], kernel, stride, rule)
 
 
-# Keras's start for all of EfficientNet's convolutions.
+# Keras's initializer of all convolutions of EfficientNet.
 conv_init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
 
 
@@ -114,12 +121,12 @@ class Conv1x1(nnx.Module):
   """A 1x1 convolution: one matrix product over all pixels."""
 
   def __init__(self, inputs: int, features: int, *, use_bias: bool = False,
-               initializer: nnx.initializers.Initializer = conv_init, dtype: Any, rngs: nnx.Rngs):
+               initializer: nnx.initializers.Initializer = conv_init, dtype: DTypeLike, rngs: nnx.Rngs):
     self.kernel = nnx.Param(initializer(rngs.params(), (inputs, features)))
     self.bias = nnx.Param(jnp.zeros(features)) if use_bias else None
     self.dtype = dtype
 
-  def __call__(self, x: Float[Array, '*b I']) -> Float[Array, '*b O']:
+  def __call__(self, x: Float[Array, '*B I']) -> Float[Array, '*B O']:
     y = pointwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
     return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
@@ -128,11 +135,12 @@ class Block(nnx.Module):
   """Mobile inverted bottleneck with squeeze and excitation, then FiLM."""
 
   def __init__(self, inputs: int, features: int, stage: Stage, stride: int, drop_rate: float, condition: int,
-               config: EfficientNetConfig, *, dtype: Any, rngs: nnx.Rngs):
+               config: EfficientNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
     norm = functools.partial(BatchNorm, momentum=config.momentum, unbiased=config.unbiased)
     wide = inputs * stage.expand
     squeezed = max(1, inputs // 4)  # of the block's input, not of the expanded channels
-    if stage.expand > 1:
+    self.expands = stage.expand > 1
+    if self.expands:
       self.expand = Conv1x1(inputs, wide, dtype=dtype, rngs=rngs)
       self.expand_norm = norm(wide)
     self.depthwise = nnx.Param(conv_init(rngs.params(), (stage.kernel, stage.kernel, wide, 1))[..., 0])
@@ -146,10 +154,10 @@ class Block(nnx.Module):
     self.residual = stride == 1 and inputs == features
     self.drop_rate = drop_rate
 
-  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B D'], train: bool = False,
+  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w c']:
     y = x
-    if hasattr(self, 'expand'):
+    if self.expands:
       y = self.expand_norm(self.expand(y), train, swish=True)
     y = depthwise_conv(y, self.depthwise[...].astype(self.dtype), self.stride,
                        _paddings(y, self.kernel, self.stride, self.padding))
@@ -165,7 +173,7 @@ class DenseBlock(nnx.Module):
   """An ordinary convolution, BatchNorm, swish, then FiLM; see `Stage`."""
 
   def __init__(self, inputs: int, features: int, stage: Stage, stride: int, drop_rate: float, condition: int,
-               config: EfficientNetConfig, *, dtype: Any, rngs: nnx.Rngs):
+               config: EfficientNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
     self.conv = nnx.Param(conv_init(rngs.params(), (stage.kernel, stage.kernel, inputs, features)))
     self.norm = BatchNorm(features, momentum=config.momentum, unbiased=config.unbiased)
     self.film = Film(condition, features, dtype=dtype, rngs=rngs)
@@ -173,7 +181,7 @@ class DenseBlock(nnx.Module):
     self.residual = stride == 1 and inputs == features
     self.drop_rate = drop_rate
 
-  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B D'], train: bool = False,
+  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w c']:
     y = dense_conv(x.astype(self.dtype), self.conv[...].astype(self.dtype), self.stride,
                    _paddings(x, self.kernel, self.stride, self.padding))
@@ -184,9 +192,9 @@ class DenseBlock(nnx.Module):
 
 
 class FilmEfficientNet(nnx.Module):
-  """The encoder up to its last feature map; see the module's docstring."""
+  """EfficientNet up to its last feature map, with FiLM; see the module's docstring."""
 
-  def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     norm = functools.partial(BatchNorm, momentum=config.momentum, unbiased=config.unbiased)
     stem = config.channels(32)
     self.stem = nnx.Param(conv_init(rngs.params(), (3, 3, 3, stem)))
@@ -204,15 +212,42 @@ class FilmEfficientNet(nnx.Module):
     self.head_norm = norm(config.out_channels)
     self.padding, self.dtype = config.padding, dtype
 
-  def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B D'], train: bool = False,
+  def __call__(self, x: Float[Array, 'B H W 3'], condition: Float[Array, 'B E'], train: bool = False,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w C']:
-    x = self.begin(x, train)
+    x = self.stem_features(x, train)
     for block in self.blocks:
       x = block(x, condition, train, rngs)
     return self.head_norm(self.head(x), train, swish=True)
 
-  def begin(self, x: Float[Array, 'B H W 3'], train: bool = False) -> Float[Array, 'B h w C']:
-    """The stem."""
+  def stem_features(self, x: Float[Array, 'B H W 3'], train: bool = False) -> Float[Array, 'B h w C']:
+    """Return the output of the stem."""
     x = x.astype(self.dtype)
     x = dense_conv(x, self.stem[...].astype(self.dtype), 2, _paddings(x, 3, 2, self.padding))
     return self.stem_norm(x, train, swish=True)
+
+
+class ImageEncoder(nnx.Module):
+  """Resize, normalise, FiLM-EfficientNet, and a 1x1 convolution to `width` channels with FiLM."""
+
+  def __init__(self, encoder: EfficientNetConfig, image_size: tuple[int, int], embedding_size: int, width: int, *,
+               dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    self.mean = Constant(jnp.array(IMAGENET_MEAN))
+    # Not squared: Keras divides by sqrt(variance) and then by sqrt(std), which together is the standard deviation.
+    self.variance = Constant(jnp.array(IMAGENET_STD))
+    self.encoder = FilmEfficientNet(encoder, embedding_size, dtype=dtype, rngs=rngs)
+    self.conv = Conv1x1(encoder.out_channels, width, dtype=dtype, rngs=rngs,
+                        initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
+    self.film = Film(embedding_size, width, dtype=dtype, rngs=rngs)
+    self.image_size = image_size
+
+  def normalize(self, images: Array) -> Float[Array, 'B h w 3']:
+    """Return the encoder's input, from images [B, H, W, 3], uint8 or float32 in 0..255."""
+    resized = resize_bilinear(images.astype(jnp.float32) * np.float32(1 / 255), self.image_size)
+    centred = (resized - self.mean[...]) / jnp.maximum(jnp.sqrt(self.variance[...]), 1e-7)
+    return centred * np.float32(1 / np.sqrt(IMAGENET_STD))
+
+  def __call__(self, images: Array, instruction: Float[Array, 'B E'], train: bool = False,
+               rngs: nnx.Rngs | None = None) -> Float[Array, 'B h w D']:
+    """Return the last feature map, conditioned on the instruction."""
+    x = self.encoder(self.normalize(images), instruction, train, rngs)
+    return self.film(self.conv(x), instruction)

@@ -1,21 +1,19 @@
 """FiLM: features conditioned on a sentence (Perez et al. 2018; RT-1, section 5.1)."""
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 
 class Film(nnx.Module):
-  """(1 + mult(c)) * x + add(c), per channel. Zero at initialization: x passes through unchanged.
+  """(1 + mult(c)) * x + add(c), per channel; the identity at initialization.
 
   Source: robotics_transformer, film_efficientnet/film_conditioning_layer.py.
   """
 
-  def __init__(self, condition: int, features: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, condition: int, features: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     zeros = nnx.initializers.zeros
     self.add = nnx.Linear(condition, features, kernel_init=zeros, dtype=dtype, rngs=rngs)
     self.mult = nnx.Linear(condition, features, kernel_init=zeros, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B D']) -> Float[Array, 'B H W C']:
+  def __call__(self, x: Float[Array, 'B H W C'], condition: Float[Array, 'B E']) -> Float[Array, 'B H W C']:
     return (1 + self.mult(condition)[:, None, None]) * x + self.add(condition)[:, None, None]

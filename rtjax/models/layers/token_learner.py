@@ -1,26 +1,24 @@
-"""TokenLearner v1.1 (Ryoo et al. 2021): a picture's many positions become a few learned tokens."""
-from typing import Any
-
+"""TokenLearner v1.1 (Ryoo et al. 2021): many positions of an image to a few learned tokens."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 
 class TokenLearner(nnx.Module):
-  """Each token is a weighted mean of all positions; a small MLP on the normalised features gives the weights.
+  """Weighted means of all positions; a small MLP on the normalised features gives the weights.
 
   Source: robotics_transformer, tokenizers/token_learner.py.
   """
 
-  def __init__(self, width: int, tokens: int, hidden: int = 64, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, width: int, tokens: int, hidden: int = 64, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     glorot = nnx.initializers.glorot_uniform()
     self.hidden = nnx.Linear(width, hidden, kernel_init=glorot, dtype=dtype, rngs=rngs)
     self.output = nnx.Linear(hidden, tokens, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
   def weights(self, x: Float[Array, 'B N D'], visible: Bool[Array, 'B N'] | None = None) -> Float[Array, 'B n N']:
-    """The share of each position in each token; sums to 1 over positions, those that are not visible have none."""
+    """Return the weight of each position in each token; over visible positions they sum to 1."""
     logits = self.output(jax.nn.gelu(self.hidden(self.norm(x)), approximate=True))
     where = None if visible is None else visible[:, None]
     return jax.nn.softmax(logits.astype(jnp.float32).swapaxes(1, 2), axis=-1, where=where)

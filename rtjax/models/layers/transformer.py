@@ -1,7 +1,7 @@
-"""RT-1's decoder-only transformer and the attention mask of its windows.
+"""Transformers of RT-1 and its variants.
 
-Per step of the window, N image tokens and then K action tokens (T = 2, N = 3, K = 2 here); a row may attend to columns
-marked x:
+`Transformer` is RT-1's decoder-only network. Its sequence holds, per frame of the window, N image tokens and then K
+action tokens; T = 2, N = 3, K = 2 here. A row may attend to the columns marked x:
 
              i i i a a i i i a a
     i        x . . . . . . . . .      Images attend to all before them, actions included.
@@ -15,40 +15,49 @@ marked x:
     a        x x x . . x x x . .
     a        x x x . . x x x . .
 
-In RT-1-X images do not attend to actions either: nobody does. Source: robotics_transformer, transformer.py and
+In RT-1-X images do not attend to actions either. Source: robotics_transformer, transformer.py and
 transformer_network.py; google-deepmind/open_x_embodiment, models/rt1.py.
 """
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from rtjax.models.layers import attention
+from rtjax.models.layers.attention import Attention
 from rtjax.models.layers.common import dropout
 
+_glorot = nnx.initializers.glorot_uniform()  # the default of Keras's layers
 
-def attention_mask(steps: int, image_tokens: int, action_tokens: int,
+Mask = Bool[Array | np.ndarray, '*B Q N']
+
+# Longer sequences attend in blocks of this many rows, each to the columns up to its own end: the mask hides the rest.
+_BLOCK = 256
+
+
+def attention_mask(frames: int, image_tokens: int, action_tokens: int,
                    images_see_actions: bool = True) -> Bool[np.ndarray, 'N N']:
-  """True where the row's position may attend to the column's; see the module's docstring."""
-  action = np.tile(np.arange(image_tokens + action_tokens) >= image_tokens, steps)
+  """Return the mask drawn in the module's docstring."""
+  action = np.tile(np.arange(image_tokens + action_tokens) >= image_tokens, frames)
   causal = np.tri(len(action), dtype=bool)
   return causal & ~action if not images_see_actions else causal & ~(action[:, None] & action[None, :])
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-  """The transformer's shape.
+  """Shape of `Transformer`.
 
   Attributes:
-    inputs: width of the tokens that come in.
+    inputs: width of the input tokens.
     width: width inside, and of a hidden layer where there is one.
     positions: longest sequence.
     vocab_size: logits per position.
     feed_forward: 'linear', one linear map without activation (official), or 'swiglu' (RT-1-X).
-    dropout: of attention probabilities and of the feed-forward's output.
+    dropout: rate on attention probabilities and on the feed-forward's output.
     shared_dropout: one mask of attention probabilities for all heads and examples (RT-1-X).
   """
   inputs: int
@@ -63,111 +72,78 @@ class TransformerConfig:
   shared_dropout: bool = False
 
 
-glorot = nnx.initializers.glorot_uniform()  # what Keras's layers start from
-
-
-def _glorot(*shape: int) -> nnx.initializers.Initializer:
-  """Keras counts fans on the kernel's own shape, [width, heads, size]; LinearGeneral would flatten it first."""
-  return lambda key, flat, dtype=jnp.float32: glorot(key, shape, dtype).reshape(flat)
-
-
-# Longer sequences attend in parts of this many rows, each to the columns up to its own end: causality hides the rest.
-_ROWS = 256
-
-
-class Attention(nnx.Module):
-  """Multi-head self-attention with biases; dropout on the probabilities."""
-
-  def __init__(self, config: TransformerConfig, *, dtype: Any, rngs: nnx.Rngs):
-    width, heads, head_size = config.width, config.heads, config.head_size
-
-    def project() -> nnx.LinearGeneral:
-      return nnx.LinearGeneral(width, (heads, head_size), kernel_init=_glorot(width, heads, head_size), dtype=dtype,
-                               rngs=rngs)
-    self.query, self.key, self.value = project(), project(), project()
-    self.out = nnx.LinearGeneral((heads, head_size), width, axis=(-2, -1), kernel_init=_glorot(heads, head_size, width),
-                                 dtype=dtype, rngs=rngs)
-    self.head_size, self.dropout, self.shared_dropout = head_size, config.dropout, config.shared_dropout
-
-  def __call__(self, x: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, '*B R N'],
-               rngs: nnx.Rngs | None = None, rows: Int[Array, 'B R'] | None = None) -> Float[Array, 'B R D']:
-    """What each position gathers; of `rows` alone if given, whose rows of the mask `mask` then holds.
-
-    The mask has to be causal unless `rows` are given: no row attends to a column behind it.
-    """
-    query = self.query(x if rows is None else take_rows(x, rows)) / np.sqrt(self.head_size).astype(x.dtype)
-    key, value = self.key(x), self.value(x)
-    if rows is not None:
-      return self.out(self._attend(query, key, value, mask, rngs))
-    ends = [(start, min(start + _ROWS, x.shape[1])) for start in range(0, x.shape[1], _ROWS)]
-    parts = [self._attend(query[:, a:b], key[:, :b], value[:, :b], mask[..., a:b, :b], rngs) for a, b in ends]
-    return self.out(jnp.concatenate(parts, 1))
-
-  def _attend(self, query: Array, key: Array, value: Array, mask: Array | np.ndarray,
-              rngs: nnx.Rngs | None) -> Float[Array, 'B R h d']:
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key).astype(jnp.float32)
-    hidden = jnp.where(mask, 0.0, -1e9).astype(jnp.float32)  # [R, N] or [B, R, N]
-    weights = jax.nn.softmax(scores + jnp.expand_dims(hidden, -3), axis=-1)
-    one_for_all = (1, 1, *weights.shape[2:]) if self.shared_dropout else None
-    weights = dropout(weights, self.dropout, rngs, one_for_all).astype(query.dtype)
-    return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
-
-
 class SwiGLU(nnx.Module):
   """swish(x W1) * (x W2), through W3; no biases (Shazeer 2020)."""
 
-  def __init__(self, width: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+  def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
     def linear(inputs: int, outputs: int) -> nnx.Linear:
-      return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=glorot, dtype=dtype, rngs=rngs)
+      return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=_glorot, dtype=dtype, rngs=rngs)
     self.hidden, self.gate, self.out = linear(width, hidden), linear(width, hidden), linear(hidden, width)
 
-  def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
+  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
     return self.out(jax.nn.swish(self.hidden(x)) * self.gate(x))
 
 
-class Layer(nnx.Module):
+class PreNormLayer(nnx.Module):
   """x += attention(norm(x)); x += feed_forward(norm(x)).
 
   The official feed-forward is one linear map and has no hidden layer.
   """
 
-  def __init__(self, config: TransformerConfig, *, dtype: Any, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
     width = config.width
     self.attention_norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.attention = Attention(config, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, config.heads, config.head_size, dropout=config.dropout, dtype=dtype, rngs=rngs,
+                               shared_dropout=config.shared_dropout, kernel_init=attention.keras_glorot)
     self.feed_forward_norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     self.feed_forward = (SwiGLU(width, width, dtype=dtype, rngs=rngs) if config.feed_forward == 'swiglu' else
-                         nnx.Linear(width, width, kernel_init=glorot, dtype=dtype, rngs=rngs))
+                         nnx.Linear(width, width, kernel_init=_glorot, dtype=dtype, rngs=rngs))
     self.dropout = config.dropout
 
-  def __call__(self, x: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, '*B R N'],
-               rngs: nnx.Rngs | None = None, rows: Int[Array, 'B R'] | None = None) -> Float[Array, 'B R D']:
-    gathered = self.attention(self.attention_norm(x), mask, rngs, rows)
-    x = (x if rows is None else take_rows(x, rows)) + gathered
+  def __call__(self, x: Float[Array, 'B N D'], mask: Mask, rngs: nnx.Rngs | None = None,
+               rows: Int[Array, 'B Q'] | None = None) -> Float[Array, 'B Q D']:
+    """Apply the layer.
+
+    Args:
+      mask: causal over all positions, or the rows of the mask that `rows` selects.
+      rows: the only positions to compute; None: all.
+    """
+    y = self.attention_norm(x)
+    if rows is None:
+      x = x + self._causal_attention(y, mask, rngs)
+    else:
+      x = take_rows(x, rows) + self.attention(take_rows(y, rows), y, None, mask, rngs)
     return x + dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, rngs)
+
+  def _causal_attention(self, y: Float[Array, 'B N D'], mask: Mask, rngs: nnx.Rngs | None) -> Float[Array, 'B N D']:
+    key, value = self.attention.key_value(y)
+    length = y.shape[1]
+    blocks = [(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
+    return jnp.concatenate([self.attention.attend(y[:, a:b], key[:, :b], value[:, :b], None, mask[..., a:b, :b], rngs)
+                            for a, b in blocks], 1)
 
 
 class Transformer(nnx.Module):
-  """Tokens plus learned positions, through the layers, to logits. No normalisation after the last layer."""
+  """Map tokens with learned positions to logits. No normalisation after the last layer."""
 
-  def __init__(self, config: TransformerConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     def linear(inputs: int, outputs: int) -> nnx.Linear:
-      return nnx.Linear(inputs, outputs, kernel_init=glorot, dtype=dtype, rngs=rngs)
+      return nnx.Linear(inputs, outputs, kernel_init=_glorot, dtype=dtype, rngs=rngs)
     self.embed = linear(config.inputs, config.width)
     # The official code passes one-hot positions through a dense layer: its kernel's rows, and a bias of its own.
     self.position = linear(config.positions, config.width)
-    self.layers = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
+    self.layers = nnx.List([PreNormLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
     self.output = linear(config.width, config.vocab_size)
 
-  def __call__(self, tokens: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, '*B N N'],
-               rngs: nnx.Rngs | None = None, *, positions: Int[Array, '*B N'] | None = None,
-               rows: Int[Array, 'B R'] | None = None) -> Float[Array, 'B R V']:
-    """Logits of every position.
+  def __call__(self, tokens: Float[Array, 'B N D'], mask: Mask, rngs: nnx.Rngs | None = None, *,
+               positions: Int[Array, '*B N'] | None = None,
+               rows: Int[Array, 'B Q'] | None = None) -> Float[Array, 'B Q vocab']:
+    """Return the logits of every position.
 
     Args:
       mask: causal; True where a row may attend to a column.
-      positions: the tokens' places in the training sequence; None: 0, 1, ...
-      rows: the only positions whose logits are wanted: the last layer then computes no others.
+      positions: places of the tokens in the training sequence; None: 0, 1, ...
+      rows: the only positions whose logits are wanted; the last layer computes no others.
     """
     kernel, bias = self.position.kernel[...], self.position.bias
     assert bias is not None  # for mypy
@@ -181,6 +157,27 @@ class Transformer(nnx.Module):
     return self.output(x).astype(jnp.float32)
 
 
-def take_rows(x: Array, rows: Int[Array, 'B R']) -> Array:
-  """[B, N, D] to [B, R, D]."""
+class PostNormLayer(nnx.Module):
+  """x = norm(x + attention(x)); x = norm(x + mlp(x)), with a ReLU MLP (Vaswani et al. 2017)."""
+
+  def __init__(self, width: int, heads: int, hidden: int, dropout_rate: float, *, dtype: DTypeLike = jnp.float32,
+               rngs: nnx.Rngs):
+    self.attention = Attention(width, heads, width // heads, dropout=dropout_rate, kernel_init=attention.glorot,
+                               dtype=dtype, rngs=rngs)
+    self.attention_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.hidden = nnx.Linear(width, hidden, kernel_init=_glorot, dtype=dtype, rngs=rngs)
+    self.output = nnx.Linear(hidden, width, kernel_init=_glorot, dtype=dtype, rngs=rngs)
+    self.output_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.dropout = dropout_rate
+
+  def __call__(self, x: Float[Array, 'B N D'], mask: Mask | None = None,
+               rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
+    """Apply the layer; `mask` is True where a row may attend to a column, None: everywhere."""
+    x = self.attention_norm(x + dropout(self.attention(x, x, None, mask, rngs), self.dropout, rngs))
+    y = self.output(dropout(jax.nn.relu(self.hidden(x)), self.dropout, rngs))
+    return self.output_norm(x + dropout(y, self.dropout, rngs))
+
+
+def take_rows(x: Array, rows: Int[Array, 'B Q']) -> Array:
+  """Return [B, Q, D], the rows of [B, N, D]."""
   return jnp.take_along_axis(x, rows[..., None], axis=1)

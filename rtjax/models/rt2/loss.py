@@ -54,7 +54,7 @@ def of_texts(model: Any, batch: Batch, train: bool, rngs: nnx.Rngs | None) -> Lo
   if not train:
     written = model.write(images, asked, jax.random.key(0), length=targets.shape[1])
     right = jnp.all(written == targets, 1)
-    kinds = jax.nn.one_hot(batch['text_kinds'], len(prompts.KINDS)) * jnp.any(there, 1)[:, None]
+    kinds = jax.nn.one_hot(batch['text_kinds'], len(prompts.TASKS)) * jnp.any(there, 1)[:, None]
     metrics['answers'] = jnp.sum(kinds * right[:, None], 0), jnp.sum(kinds, 0)
   if model.config.words_weight:
     missed, told = _words(model, seen.tokens[:, 0], asked, targets, batch['text_kinds'])
@@ -76,7 +76,7 @@ def _words(model: Any, visual: Float[Array, 'B N D'], asked: Int[Array, 'B L'], 
   A word is as likely as all tokens together make it. The classification of SuperClass (Huang et al. 2024), pooled over
   patches after their logits and not before, so that a small thing's patch need not speak for the picture.
   """
-  caption, point = (kinds == prompts.KINDS.index(kind) for kind in ('caption', 'point'))
+  caption, point = (kinds == prompts.TASKS.index(kind) for kind in ('caption', 'point'))
   said = jnp.where(caption[:, None], _present(model, targets), _present(model, asked) * point[:, None])
   likely = jax.nn.log_softmax(jax.nn.logsumexp(model.text.logits(visual), 1))
   return -jnp.sum(said * likely, -1) / jnp.maximum(jnp.sum(said, -1), 1), (caption | point).astype(jnp.float32)
@@ -114,7 +114,7 @@ def _by_heads(model: Any, context: Any, batch: Batch, train: bool, rngs: nnx.Rng
   c, spec, recorded, targets = model.config, model.config.action_spec, batch['actions'][:, -1:], None
   if train and c.label_smoothing:
     labels = spec.tokenize(recorded)
-    sharp = spec.smoothed(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
+    sharp = spec.smooth_labels(labels, c.smoothing) if c.smoothing else jax.nn.one_hot(labels, spec.vocab_size)
     targets = optax.smooth_labels(sharp, c.label_smoothing)
   logits = model.act(context, rngs)
   return action_loss(spec, logits[:, None], recorded, batch['mask'][:, -1:], targets, train=train,

@@ -254,7 +254,7 @@ class RT2(nnx.Module):
       images: uint8 [B, H, W, 3].
       texts: B instructions, questions or captions of a `task`; whole prompts where no task is named; or their ids
         [B, L] filled up with padding.
-      task: one of rtjax.language.prompts.KINDS.
+      task: one of rtjax.language.prompts.TASKS.
       length: the most tokens of an answer, its end included; None: `config.answer_length`.
       temperature, top_k: 0: the likeliest token; above, one drawn from the `top_k` likeliest (0: from all).
       seed: of what is drawn.

@@ -1,0 +1,200 @@
+"""Reading checkpoints: weights, the model's configuration, and what a policy needs to know besides.
+
+    RUN/config.json               the run's configuration
+    RUN/checkpoints/STEP/state    the TrainState (orbax)
+    RUN/checkpoints/STEP/metadata JSON: "format", "step", "config" (the model's), "train" (the run's), "statistics",
+                                  "embedding_id", "data" (position in the data, one per process), "metrics"; of
+                                  a vision-language model also "tokenizer" and "lineage" (the weights it started from)
+    RUN/checkpoints/STEP/metrics  JSON: metrics that decide which checkpoint is best; only where the step was validated
+
+Writing is the affair of rtjax.training.checkpoint.
+"""
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import warnings
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from rtjax import models
+from rtjax.models import PolicyModel, parameters
+
+FORMAT = 2
+Tree = Any  # nested dicts with string keys and arrays as leaves
+Json = dict[str, Any]
+
+UNIVERSAL_SENTENCE_ENCODER = 'universal-sentence-encoder-large/5'
+"""Instruction encoder of the released policies (RT-1, section 5.1; tfhub.dev)."""
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written or read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyMetadata:
+  """Everything but the weights that a policy needs, and where they come from.
+
+  Attributes:
+    path: the file or folder that was read.
+    embedding_id: instruction encoder that made the embeddings of the training data; '' where unknown.
+    image_size: height and width that the training pipeline resized images to, aspect kept and padded with black; None:
+      images reach the model as they are.
+    views: names of the cameras, in the order of the images.
+    step: training step; None for weights that were not trained by rtjax.
+    statistics: of each training dataset, see `rtjax.data.statistics`.
+    training: the run's configuration as JSON.
+    lineage: the weights that the run started from, see training/lineage.py.
+  """
+  path: str = ''
+  embedding_id: str = ''
+  image_size: tuple[int, int] | None = None
+  views: tuple[str, ...] = ()
+  step: int | None = None
+  statistics: Json = dataclasses.field(default_factory=dict)
+  training: Json = dataclasses.field(default_factory=dict)
+  lineage: Json = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_json(cls, path: epath.PathLike, data: Json) -> Self:
+    """Return the metadata of a checkpoint's JSON."""
+    pipeline = data['train']['pipeline']
+    return cls(str(path), data['embedding_id'], _pair(pipeline['image_size']), tuple(pipeline['views']), data['step'],
+               data['statistics'], data['train'], data.get('lineage', {}))
+
+  def dataset_image_size(self) -> tuple[int, int] | None:
+    """Return height and width of the training data's images; None where they vary or are unknown.
+
+    Raises:
+      ValueError: the datasets differ.
+    """
+    sizes = {tuple(found['image_size']) for found in self.statistics.values() if found.get('image_size')}
+    if len(sizes) > 1:
+      raise ValueError(f'{self.path} was trained on images of several sizes, {sorted(sizes)} (height, width): choose one '
+                       'with --image-size.')
+    return sizes.pop() if sizes else None
+
+
+def is_checkpoint(path: epath.PathLike) -> bool:
+  """Return whether `path` is a run folder with at least one checkpoint, or the folder of one step."""
+  return bool(_candidates(path))
+
+
+def load(path: epath.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+  """Return the model of a checkpoint, with the moving average of its parameters if there is one, and its metadata.
+
+  Raises:
+    FileNotFoundError, CheckpointError: see `load_weights`.
+  """
+  data, weights = load_weights(path)
+  trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
+  model = models.from_values(models.config_from_json(data['config']), {
+      name: value for tree in trees for name, value in parameters.named_leaves(tree).items()})
+  attach_tokenizer(model, data)
+  return model, PolicyMetadata.from_json(path, data)
+
+
+def attach_tokenizer(model: PolicyModel, data: Json) -> None:
+  """Set the tokenizer that the JSON of a checkpoint or an export holds, if it holds one."""
+  if data.get('tokenizer'):
+    from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
+    model.set_tokenizer(Tokenizer.from_json(data['tokenizer']))
+
+
+def load_weights(path: epath.PathLike) -> tuple[Json, dict[str, Tree]]:
+  """Read the weights of a checkpoint on any machine, whatever devices wrote it.
+
+  Args:
+    path: a run folder (its newest complete checkpoint is taken) or the folder of one step.
+
+  Returns:
+    The JSON (see the module's docstring), and NumPy trees `params`, `batch_stats`, `constants` and, if the run keeps
+    one, `ema`.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint at `path`.
+    CheckpointError: the checkpoint is damaged, or of another format.
+  """
+  first_error: Exception | None = None
+  for folder in _existing(path):
+    try:
+      data = read_step_json(folder)
+      weights = _read_weights(folder / 'state')
+    except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
+      warnings.warn(f'the checkpoint {folder} is damaged: {describe(error)}.', stacklevel=2)
+      first_error = first_error or error
+      continue
+    if data.get('format') != FORMAT:
+      raise CheckpointError(f'{folder} is of format {data.get("format")}, this rtjax reads format {FORMAT}.')
+    return data, weights
+  assert first_error is not None
+  raise CheckpointError(f'the checkpoint at {path} cannot be read: {describe(first_error)}.') from first_error
+
+
+def read_json(path: epath.PathLike) -> Json:
+  """Return the JSON of a checkpoint without its weights; arguments and errors as for `load_weights`."""
+  for folder in _existing(path):
+    with contextlib.suppress(OSError, ValueError):
+      return read_step_json(folder)
+  raise CheckpointError(f'the metadata of the checkpoint at {path} cannot be read.')
+
+
+def read_step_json(folder: epath.Path | pathlib.Path) -> Json:
+  """Return the JSON in the folder of one step."""
+  return json.loads((folder / 'metadata' / 'metadata').read_text())
+
+
+def steps(folder: epath.Path) -> list[int]:
+  """Return the steps that have a folder, the newest first; unfinished and damaged ones have other names."""
+  if not folder.is_dir():
+    return []
+  return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def describe(error: BaseException) -> str:
+  """Return the first words of an error; tensorstore's go on for pages."""
+  text = ' '.join(str(error).split())
+  return f'{type(error).__name__}: {text[:300]}{"..." if len(text) > 300 else ""}'
+
+
+def silence_orbax() -> None:
+  """Hide warnings of orbax about checkpoints without metrics and parts without metadata, which are intended."""
+  logging.getLogger('absl').setLevel(logging.ERROR)
+
+
+def _existing(path: epath.PathLike) -> list[epath.Path]:
+  candidates = _candidates(path)
+  if not candidates:
+    raise FileNotFoundError(f'no checkpoint at {path}: expected a run folder (with checkpoints/STEP in it) or the '
+                            'folder of one step.')
+  return candidates
+
+
+def _candidates(path: epath.PathLike) -> list[epath.Path]:
+  """Return the folders of steps at `path`, the newest first."""
+  folder = epath.Path(path).expanduser().resolve()
+  if (folder / 'state').is_dir() and (folder / 'metadata').is_dir():
+    return [folder]
+  if (folder / 'checkpoints').is_dir():
+    folder = folder / 'checkpoints'
+  return [folder / str(step) for step in steps(folder)]
+
+
+def _read_weights(folder: epath.Path) -> dict[str, Tree]:
+  silence_orbax()
+  with ocp.PyTreeCheckpointer() as reader:
+    stored = reader.metadata(folder).item_metadata.tree
+    names = ('params', 'batch_stats', 'constants', 'ema')
+    wanted = {name: stored[name] for name in names if stored.get(name) is not None}
+    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))
+
+
+def _pair(size: list[int] | None) -> tuple[int, int] | None:
+  return (size[0], size[1]) if size else None

@@ -1,0 +1,83 @@
+"""Models by name: build one from its configuration, write the configuration as JSON and read it back.
+
+Every module of `rtjax.models` may register models; a new one is found without an entry anywhere else.
+"""
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flax import nnx
+
+from rtjax.models import parameters
+from rtjax.runtime import serialization
+
+_M = TypeVar('_M', bound=type[nnx.Module])
+_models: dict[str, tuple[type, type[nnx.Module]]] = {}
+
+
+def register(name: str, config_class: type) -> Callable[[_M], _M]:
+  """Register the decorated class as the model of `config_class`, under `name` in checkpoints."""
+  def decorate(model_class: _M) -> _M:
+    _models[name] = config_class, model_class
+    return model_class
+  return decorate
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+  """Return the JSON form of a model's configuration; the entry 'model' names the model."""
+  name = next(name for name, (config_class, _) in _known().items() if config_class is type(config))
+  return {'model': name} | serialization.to_json(config)
+
+
+def config_from_json(data: Mapping[str, Any]) -> Any:
+  """Return the configuration that `config_to_json` wrote.
+
+  Raises:
+    ValueError: the model is unknown, or the entries are not those of its configuration.
+  """
+  name = data.get('model')
+  if name not in _known():
+    raise ValueError(f'this model configuration is of {name!r}, expected one of {sorted(_known())}.')
+  return serialization.from_json({k: v for k, v in data.items() if k != 'model'}, _known()[name][0])
+
+
+def build(config: Any, *, rngs: nnx.Rngs) -> Any:
+  """Return a newly initialised model; its initialisation is compiled, many times faster than eagerly."""
+  return nnx.jit(lambda rngs: _class_of(config)(config, rngs=rngs))(rngs)
+
+
+def abstract(config: Any) -> Any:
+  """Return the model with shapes and types in place of values."""
+  return nnx.eval_shape(lambda: _class_of(config)(config, rngs=nnx.Rngs(0)))
+
+
+def from_values(config: Any, values: Mapping[str, Any]) -> Any:
+  """Return a model with these variables, by name (see parameters.py); nothing is initialised.
+
+  Raises:
+    ValueError: names the variables that are missing, unknown or of another shape.
+  """
+  model = abstract(config)
+  parameters.assign(model, values)
+  return model
+
+
+def _class_of(config: Any) -> type[nnx.Module]:
+  for config_class, model_class in _known().values():
+    if type(config) is config_class:
+      return model_class
+  raise ValueError(f'no model takes a configuration of type {type(config).__name__}.')
+
+
+def _known() -> dict[str, tuple[type, type[nnx.Module]]]:
+  _import_all()
+  return _models
+
+
+@functools.cache
+def _import_all() -> None:
+  package = importlib.import_module('rtjax.models')
+  for module in pkgutil.walk_packages(package.__path__, 'rtjax.models.'):
+    importlib.import_module(module.name)

@@ -1,0 +1,67 @@
+"""Configurations to JSON and back, by their type hints.
+
+A dataclass becomes an object with one entry a field. In a union of dataclasses the entry 'type' names the class. Reading
+is strict: unknown entries, missing ones and values of another type are errors that name the place.
+"""
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import cattrs
+
+_T = TypeVar('_T')
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def to_json(config: Any, declared: Any = None) -> Any:
+  """Return the JSON form of a configuration.
+
+  Args:
+    config: a dataclass instance.
+    declared: type that `from_json` will be given, if not the instance's class: a union adds the entry 'type'.
+  """
+  return json.loads(json.dumps(_converter.unstructure(config, declared or type(config))))
+
+
+def from_json(data: Any, declared: type[_T]) -> _T:
+  """Return the configuration that `to_json` wrote.
+
+  Raises:
+    ValueError: lists the entries that are unknown, missing or of another type.
+  """
+  try:
+    return _converter.structure(data, declared)
+  except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError) as error:
+    found = '; '.join(cattrs.transform_error(error))
+    raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
+
+
+def _dataclasses_of(declared: Any) -> dict[str, type]:
+  """Return the dataclasses of a union by name; empty for any other type."""
+  members = typing.get_args(declared) if typing.get_origin(declared) in (typing.Union, types.UnionType) else ()
+  return {m.__name__: m for m in members} if len(members) > 1 and all(map(dataclasses.is_dataclass, members)) else {}
+
+
+@_converter.register_structure_hook_factory(lambda declared: bool(_dataclasses_of(declared)))
+def _structure_union(declared: Any) -> Callable[[Any, Any], Any]:
+  members = _dataclasses_of(declared)
+
+  def structure(data: Any, _: Any) -> Any:
+    name = data.get('type') if isinstance(data, dict) else None
+    if name not in members:
+      raise ValueError(f'type is {name!r}, expected one of {sorted(members)}')
+    return _converter.structure({k: v for k, v in data.items() if k != 'type'}, members[name])
+  return structure
+
+
+@_converter.register_unstructure_hook_factory(lambda declared: bool(_dataclasses_of(declared)))
+def _unstructure_union(declared: Any) -> Callable[[Any], Any]:
+  return lambda value: {'type': type(value).__name__} | _converter.unstructure(value, type(value))
+
+
+@_converter.register_structure_hook
+def _structure_numbers(data: Any, _: Any) -> float | tuple[float, ...]:
+  return tuple(map(float, data)) if isinstance(data, (list, tuple)) else float(data)
