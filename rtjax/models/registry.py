@@ -27,8 +27,7 @@ def register(name: str, config_class: type) -> Callable[[_M], _M]:
 
 def config_to_json(config: Any) -> dict[str, Any]:
   """Return the JSON form of a model's configuration; the entry 'model' names the model."""
-  name = next(name for name, (config_class, _) in _known().items() if config_class is type(config))
-  return {'model': name} | serialization.to_json(config)
+  return {'model': _entry_of(config)[0]} | serialization.to_json(config)
 
 
 def config_from_json(data: Mapping[str, Any]) -> Any:
@@ -37,20 +36,19 @@ def config_from_json(data: Mapping[str, Any]) -> Any:
   Raises:
     ValueError: the model is unknown, or the entries are not those of its configuration.
   """
-  name = data.get('model')
-  if name not in _known():
-    raise ValueError(f'this model configuration is of {name!r}, expected one of {sorted(_known())}.')
-  return serialization.from_json({k: v for k, v in data.items() if k != 'model'}, _known()[name][0])
+  _, config_class, _ = _find(lambda name, _: name == data.get('model'),
+                             f'this configuration is of the model {data.get("model")!r}')
+  return serialization.from_json({k: v for k, v in data.items() if k != 'model'}, config_class)
 
 
 def build(config: Any, *, rngs: nnx.Rngs) -> Any:
   """Return a newly initialised model; its initialisation is compiled, many times faster than eagerly."""
-  return nnx.jit(lambda rngs: _class_of(config)(config, rngs=rngs))(rngs)
+  return nnx.jit(lambda rngs: _entry_of(config)[2](config, rngs=rngs))(rngs)
 
 
 def abstract(config: Any) -> Any:
   """Return the model with shapes and types in place of values."""
-  return nnx.eval_shape(lambda: _class_of(config)(config, rngs=nnx.Rngs(0)))
+  return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=nnx.Rngs(0)))
 
 
 def from_values(config: Any, values: Mapping[str, Any]) -> Any:
@@ -64,16 +62,20 @@ def from_values(config: Any, values: Mapping[str, Any]) -> Any:
   return model
 
 
-def _class_of(config: Any) -> type[nnx.Module]:
-  for config_class, model_class in _known().values():
-    if type(config) is config_class:
-      return model_class
-  raise ValueError(f'no model takes a configuration of type {type(config).__name__}.')
+def _entry_of(config: Any) -> tuple[str, type, type[nnx.Module]]:
+  return _find(lambda name, config_class: config_class is type(config),
+               f'no model takes a configuration of type {type(config).__name__}')
 
 
-def _known() -> dict[str, tuple[type, type[nnx.Module]]]:
-  _import_all()
-  return _models
+def _find(matches: Callable[[str, type], bool], problem: str) -> tuple[str, type, type[nnx.Module]]:
+  """Return name, configuration class and class of a model; modules of rtjax.models are imported where it is unknown."""
+  for import_all in (False, True):
+    if import_all:
+      _import_all()
+    for name, (config_class, model_class) in _models.items():
+      if matches(name, config_class):
+        return name, config_class, model_class
+  raise ValueError(f'{problem}, expected one of {sorted(_models)}.')
 
 
 @functools.cache
