@@ -6,7 +6,7 @@ a loss, and takes single frames with a cache. docs/add_a_model.md builds a small
 import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ class PolicyConfig:
     """Type of the array that stands for an instruction."""
     return np.int32 if self.reads_prompts else np.float32
 
-  def with_tokenizer(self, tokenizer: 'Tokenizer') -> Self:
+  def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'PolicyConfig':
     """Return the configuration with what it takes from a tokenizer, such as the ids of action tokens.
 
     Raises:
@@ -217,7 +217,7 @@ class PolicyModel(nnx.Module):
     self.config.with_tokenizer(tokenizer)
     self.tokenizer = tokenizer
 
-  def merged(self) -> Self:
+  def merged(self) -> 'PolicyModel':
     """Return the model without adapters; one that has none returns itself."""
     return self
 

@@ -1,4 +1,4 @@
-"""What RT-1 promises beyond its numbers, on a tiny network."""
+"""RT-1: causality, loss, training mode, configurations and errors, on a tiny network."""
 import dataclasses
 import functools
 
@@ -10,7 +10,7 @@ from flax import nnx
 from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
-from rtjax.models import RT1Config, build, config_from_dict, parameters
+from rtjax.models import RT1Config, build, config_from_json, parameters
 from rtjax.models.layers.common import BatchNorm
 from rtjax.models.layers.resize import resize_bilinear, resize_with_pad
 
@@ -35,42 +35,42 @@ def test_parameter_counts():
 
 
 def test_causality(model):
-  """A later frame changes no logits of an earlier step; an earlier frame changes those of later ones."""
+  """A frame changes the logits of its own and later frames, not those of earlier ones."""
   batch = tiny_batch(TINY, 1)
-  logits = np.asarray(model(batch['images'], batch['embeddings']))
-  changed = batch['images'].copy()
+  logits = np.asarray(model(batch.observation.images, batch.observation.instruction))
+  changed = batch.observation.images.copy()
   changed[:, 1] = 255 - changed[:, 1]
-  after = np.asarray(model(changed, batch['embeddings']))
+  after = np.asarray(model(changed, batch.observation.instruction))
   np.testing.assert_array_equal(after[:, 0], logits[:, 0])
   assert np.abs(after[:, 1] - logits[:, 1]).max() > 1e-6
   assert np.abs(after[:, 2] - logits[:, 2]).max() > 1e-7
 
 
-def test_embedding_per_window_or_per_frame(model):
+def test_instruction_per_window_or_per_frame(model):
   batch = tiny_batch(TINY, 2)
-  one = batch['embeddings'][:, 0]
+  one = batch.observation.instruction[:, 0]
   np.testing.assert_array_equal(
-      model(batch['images'], one), model(batch['images'], np.repeat(one[:, None], TINY.window, 1)))
+      model(batch.observation.images, one), model(batch.observation.images, np.repeat(one[:, None], TINY.window, 1)))
 
 
-def test_loss_is_the_mean_over_what_counts(model):
+def test_loss_is_the_mean_over_counted_tokens(model):
   batch = tiny_batch(TINY, 3)
-  batch['mask'][0, 0] = False
+  batch.action_mask[0, 0] = False
   terms = loss_of(model, batch)
-  logits = jax.nn.log_softmax(model(batch['images'], batch['embeddings']))
-  labels = TINY.action_spec.tokenize(batch['actions'])[:, :, 0]
+  logits = jax.nn.log_softmax(model(batch.observation.images, batch.observation.instruction))
+  labels = TINY.action_spec.tokenize(batch.actions)[:, :, 0]
   picked = np.take_along_axis(np.asarray(logits), labels[..., None], -1)[..., 0]
-  mask = batch['mask']  # [B, T, 1]
+  mask = batch.action_mask  # [B, T, 1]
   np.testing.assert_allclose(terms.total / terms.weight, -(picked * mask).sum() / (mask.sum() * 7), rtol=1e-5)
   right = (np.asarray(logits).argmax(-1) == labels) * mask
   assert float(terms.metrics['accuracy'][0]) == right.sum()
   np.testing.assert_array_equal(terms.metrics['accuracy_per_token'][0], right.sum((0, 1)))
-  np.testing.assert_array_equal(terms.metrics['accuracy_per_step'][1], mask[:, :, 0].sum(0) * 7)
+  np.testing.assert_array_equal(terms.metrics['accuracy_per_frame'][1], mask[:, :, 0].sum(0) * 7)
   predicted = TINY.action_spec.detokenize(np.asarray(logits).argmax(-1))
-  l1 = (np.abs(predicted - batch['actions'][:, :, 0]) * mask).sum((0, 1))
+  l1 = (np.abs(predicted - batch.actions[:, :, 0]) * mask).sum((0, 1))
   np.testing.assert_allclose(terms.metrics['l1'][0], l1, rtol=1e-4)
-  # What is masked does not matter.
-  batch['actions'][0, 0] = 0.01
+  # A masked action does not matter.
+  batch.actions[0, 0] = 0.01
   np.testing.assert_array_equal(loss_of(model, batch).total, terms.total)
 
 
@@ -81,16 +81,16 @@ def test_official_loss_scale():
 
 
 def test_horizon(model):
-  """Two actions per step: twice the action tokens, and the mask still hides them from one another."""
+  """Two actions per frame: twice the action tokens."""
   config = dataclasses.replace(TINY, horizon=2)
   wide = build(config, rngs=nnx.Rngs(0))
   batch = tiny_batch(config, 2)
-  assert wide(batch['images'], batch['embeddings']).shape == (2, config.window, 14, 256)
+  assert wide(batch.observation.images, batch.observation.instruction).shape == (2, config.window, 14, 256)
   assert float(loss_of(wide, batch).weight) == 2 * config.window * 14
 
 
 def test_training_mode(model):
-  """Batch statistics move, dropout needs rngs and draws anew from other ones, inference does neither."""
+  """Batch statistics move; dropout needs rngs and depends on them; inference does neither."""
   batch = jax.tree.map(jnp.asarray, tiny_batch(TINY, 4))
   graphdef, state = nnx.split(model)
 
@@ -122,7 +122,8 @@ def test_bfloat16():
   model = build(dataclasses.replace(TINY, dtype='bfloat16'), rngs=nnx.Rngs(0))
   reference = build(TINY, rngs=nnx.Rngs(0))
   batch = tiny_batch(TINY, 2)
-  logits, expected = model(batch['images'], batch['embeddings']), reference(batch['images'], batch['embeddings'])
+  inputs = batch.observation.images, batch.observation.instruction
+  logits, expected = model(*inputs), reference(*inputs)
   assert logits.dtype == jnp.float32
   assert all(v.dtype == jnp.float32 for v in parameters.named(model).values())
   np.testing.assert_allclose(logits, expected, atol=0.1 * float(jnp.std(expected)) + 0.05)
@@ -145,7 +146,7 @@ def test_resize_with_pad_as_tensorflow(source):
 
 
 def test_preprocessing_golden(shared, model):
-  """uint8 to float is the reference's table, exactly; the picture is not cropped in inference."""
+  """uint8 to float equals the reference's table; images are not cropped in inference."""
   golden = np.load(shared / 'parity/rt1_tf/preprocess.npz')
   table = np.arange(256, dtype=np.uint8).astype(np.float32) * np.float32(1 / 255)
   np.testing.assert_array_equal(table, golden['uint8_to_float'])
@@ -154,20 +155,20 @@ def test_preprocessing_golden(shared, model):
 
 def test_configuration_round_trip():
   for config in (RT1Config(), TINY, dataclasses.replace(TINY, dtype='bfloat16', horizon=3)):
-    assert config_from_dict(config.to_dict()) == config
+    assert config_from_json(models.config_to_json(config)) == config
   with pytest.raises(ValueError, match=r'rt9.*rt1'):
-    config_from_dict({'model': 'rt9'})
+    config_from_json({'model': 'rt9'})
 
 
-@pytest.mark.parametrize('images,embeddings,words', [
+@pytest.mark.parametrize('images,instruction,words', [
     (np.zeros((1, 3, 32, 32), np.uint8), np.zeros((1, 512), np.float32), r'images has shape'),
     (np.zeros((1, 4, 32, 32, 3), np.uint8), np.zeros((1, 512), np.float32), r'T from 1 to 3'),
     (np.zeros((1, 3, 32, 32, 3), np.float32), np.zeros((1, 512), np.float32), r'float32, expected uint8'),
-    (np.zeros((1, 3, 32, 32, 3), np.uint8), np.zeros((2, 512), np.float32), r'embeddings has shape \(2, 512\)'),
+    (np.zeros((1, 3, 32, 32, 3), np.uint8), np.zeros((2, 512), np.float32), r'instruction has shape \(2, 512\)'),
 ])
-def test_bad_input(model, images, embeddings, words):
+def test_bad_input(model, images, instruction, words):
   with pytest.raises(ValueError, match=words):
-    model(images, embeddings)
+    model(images, instruction)
 
 
 def test_values_must_fit(model):

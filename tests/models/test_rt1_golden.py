@@ -1,4 +1,4 @@
-"""The whole network against the official TensorFlow RT-1, on the same weights and inputs."""
+"""RT-1 against the official TensorFlow code, on the same weights and inputs."""
 import copy
 import dataclasses
 
@@ -14,6 +14,7 @@ from rtjax.models.layers.convolution import dense_conv
 from rtjax.models.layers.transformer import attention_mask
 from rtjax.models.parameters import named
 from rtjax.models.rt1 import RT1
+from rtjax.observation import Batch, observe
 from rtjax.pretrained import tf_rt1
 
 
@@ -33,39 +34,38 @@ def close(value, expected, atol, rtol=0.0):
 
 def test_stages(shared, model):
   golden = np.load(shared / 'parity/rt1_tf/stages.npz')
-  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
-  tokenizer = model.tokenizer
-  normalized = tokenizer.normalize(images)
+  images, instruction = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
+  encoder = model.image_encoder
+  normalized = encoder.normalize(images)
   close(normalized[:, ::6, ::6], golden['normalized'], 1e-5)
-  net = tokenizer.encoder(normalized, embeddings)
+  net = encoder.encoder(normalized, instruction)
   close(net, golden['features_net'], 1e-3)
-  features = tokenizer.features(images, embeddings)
+  features = encoder(images, instruction)
   close(features, golden['features'], 1e-3)
   flat = features.reshape(2, -1, features.shape[-1])
-  close(tokenizer.token_learner.weights(flat), golden['token_weights'], 5e-4)
-  close(tokenizer(images, embeddings), golden['tokens'], 1e-3)
+  close(model.token_learner.weights(flat), golden['token_weights'], 5e-4)
+  close(model.encode_frames(observe(images[:, None], instruction))[:, 0], golden['tokens'], 1e-3)
 
 
 def test_every_block(shared, model):
-  """The output of each of the 26 blocks: means over the picture, and its middle pixel."""
+  """The output of each of the 26 blocks: means over the image, and its middle pixel."""
   golden = np.load(shared / 'parity/rt1_tf/stages.npz')
-  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
-  encoder = model.tokenizer.encoder
+  images, instruction = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
+  encoder = model.image_encoder.encoder
   names = [str(name) for name in golden['stage_names']]
   films = [name for name in names if name.startswith('film_')]
-  outputs = []
 
   @jax.jit
   def run(x):
     x = dense_conv(x, encoder.stem[...], 2, ((0, 1), (0, 1)))
     x = encoder.stem_norm(x, swish=True)
-    seen = []
+    found = []
     for block in encoder.blocks:
-      x = block(x, embeddings)
-      seen.append(x)
-    return seen
+      x = block(x, instruction)
+      found.append(x)
+    return found
 
-  outputs = run(model.tokenizer.normalize(images))
+  outputs = run(model.image_encoder.normalize(images))
   assert len(films) >= 26
   for index, x in enumerate(outputs):
     assert f'film_{index:02d}' in films
@@ -77,9 +77,8 @@ def test_forward(model, forward):
   logits = np.asarray(model(forward['image'], forward['embedding']))
   close(logits, forward['logits'], 2e-3)
   np.testing.assert_array_equal(logits.argmax(-1), forward['predictions'])
-  tokens = jax.jit(nnx.merge(*nnx.split(model.tokenizer)))(
-      forward['image'].reshape(-1, 256, 320, 3), np.repeat(forward['embedding'], 6, 0))
-  close(tokens.reshape(2, 6, 8, 512), forward['image_tokens'], 3e-3)
+  tokens = jax.jit(model.encode_frames)(observe(forward['image'], forward['embedding']))
+  close(tokens, forward['image_tokens'], 3e-3)
   raw = actions.RT1.unpack(actions.RT1.detokenize(logits.argmax(-1).astype(np.int32)))
   for name in actions.RT1.names:
     np.testing.assert_array_equal(raw[name][:, -1], forward[f'last_{name}'], err_msg=name)
@@ -96,8 +95,8 @@ def test_loss_and_gradients(shared, model, forward):
   model.config = dataclasses.replace(model.config, loss='official')
   raw = actions.RT1.pack({name: forward[f'action_{name}'] for name in actions.RT1.names})
   np.testing.assert_array_equal(actions.RT1.tokenize(raw), forward['labels'])
-  batch = jax.tree.map(jnp.asarray, {'images': forward['image'], 'embeddings': forward['embedding'],
-                                     'actions': raw[:, :, None], 'mask': np.ones((2, 6, 1), bool)})
+  batch = jax.tree.map(jnp.asarray, Batch(observe(forward['image'], forward['embedding']), raw[:, :, None],
+                                          np.ones((2, 6, 1), bool)))
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
   @jax.jit
@@ -126,13 +125,13 @@ def test_loss_and_gradients(shared, model, forward):
 def test_batch_norm_in_training(shared, model):
   """Features of a batch on its own statistics, and all moving statistics after it."""
   golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')
-  images, embeddings = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
+  images, instruction = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
   graphdef, state = nnx.split(model)
 
   @jax.jit
   def run(state):
     model = nnx.merge(graphdef, state)
-    features = model.tokenizer.features(images, embeddings, train=True)
+    features = model.image_encoder(images, instruction, train=True)
     return features, nnx.state(model)
 
   features, state = run(state)
@@ -142,12 +141,12 @@ def test_batch_norm_in_training(shared, model):
   assert len(golden['stat_names']) == 156
   for index, name in enumerate(map(str, golden['stat_names'])):
     close(golden_rt1.probe(shared, name, moved[place_of[name]]), golden['stat_probes'][index], 5e-3)
-  close(moved['tokenizer/encoder/stem_norm/mean'], golden['stem_moving_mean'], 1e-5)
-  close(moved['tokenizer/encoder/stem_norm/var'], golden['stem_moving_variance'], 1e-5)
+  close(moved['image_encoder/encoder/stem_norm/mean'], golden['stem_moving_mean'], 1e-5)
+  close(moved['image_encoder/encoder/stem_norm/var'], golden['stem_moving_variance'], 1e-5)
 
 
 def test_drop_connect_rates(shared, model):
   golden = np.load(shared / 'parity/rt1_tf/bn_train.npz')
-  ours = [block.drop_rate for block in model.tokenizer.encoder.blocks if block.residual]
+  ours = [block.drop_rate for block in model.image_encoder.encoder.blocks if block.residual]
   rates = [rate for rate in golden['drop_rates'] if rate > 0]
   close(ours, rates, 1e-6)

@@ -1,4 +1,4 @@
-"""What the multi-view variant promises, on a tiny network; its shape table at full size, by shapes alone."""
+"""Multi-view RT-1 on a tiny network; its shape table at full size, by shapes alone."""
 import dataclasses
 import re
 
@@ -7,37 +7,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.tiny_rt1 import observed
 
 from rtjax import actions, models
-from rtjax.models import MultiviewConfig, RT1Config, build, config_from_dict, parameters, rt1_multiview
+from rtjax.models import RT1Config, RT1MultiviewConfig, build, parameters, rt1_multiview
 from rtjax.models.backbones.film_efficientnet import B0_STAGES, EfficientNetConfig
+from rtjax.observation import Batch, Observation
 
 SPEC = actions.POSE_7D
-VIEWS = MultiviewConfig(
+VIEWS = RT1MultiviewConfig(
     views=3, image_size=(16, 16), width=16, heads=2, layers=2, hidden=32,
     encoder=EfficientNetConfig(width=0.2, depth=0.2, stages=B0_STAGES[:2]))
 STEPS = dataclasses.replace(VIEWS, views=1, window=3)
 
 
-def make_batch(config: MultiviewConfig, size: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """Random pictures, states and actions within bounds, nothing masked."""
+def make_batch(config: RT1MultiviewConfig, size: int, seed: int = 0) -> Batch:
+  """Random images, states and actions within bounds, nothing masked."""
   random = np.random.default_rng(seed)
   lead = (size, config.window)
   low, high = (np.concatenate([getattr(f, side) for f in SPEC.fields]) for side in ('low', 'high'))
   recorded = random.uniform(low, high, (*lead, 1, SPEC.size)).astype(np.float32)
   recorded[..., 6:] = np.eye(2)[random.integers(0, 2, (*lead, 1))]
-  return {
-      'images': random.integers(0, 256, (*lead, config.views, 20, 24, 3), dtype=np.uint8),
-      'embeddings': random.normal(size=(*lead, 512)).astype(np.float32),
-      'proprioception': random.normal(size=(*lead, 7)).astype(np.float32),
-      'actions': recorded, 'mask': np.ones((*lead, 1), bool), 'frames': np.ones(lead, bool)}
+  observation = Observation(
+      random.integers(0, 256, (*lead, config.views, 20, 24, 3), dtype=np.uint8), np.ones(lead, bool),
+      random.normal(size=(*lead, 512)).astype(np.float32),
+      proprioception=random.normal(size=(*lead, 7)).astype(np.float32))
+  return Batch(observation, recorded, np.ones((*lead, 1), bool))
 
 
 def inputs(batch):
-  return tuple(batch[name] for name in ('images', 'embeddings', 'proprioception'))
+  o = batch.observation
+  return o.images, o.instruction, o.proprioception
 
 
-def lively(config: MultiviewConfig) -> models.RT1Multiview:
+def lively(config: RT1MultiviewConfig) -> models.RT1Multiview:
   """A network whose FiLM layers, zero at first, do something."""
   model = build(config, rngs=nnx.Rngs(0))
   random = np.random.default_rng(1)
@@ -71,52 +74,55 @@ def loss_of(model, batch):
   return model.loss(batch, train=False)
 
 
-# {name in the docstring's table: what computes it from what came before}
+# {name in the docstring's table: how it is computed from the rows before}
 STAGES = {
-    'normalized': lambda m, t: m.tokenizer.normalize(t['images'].reshape(-1, *t['images'].shape[3:])),
-    'features': lambda m, t: m.tokenizer.encoder(t['normalized'], jnp.zeros((len(t['normalized']), 512))),
-    'projected': lambda m, t: m.tokenizer.conv(t['features']),
-    'picture_tokens': lambda m, t: m.picture_tokens(t['images'], t['embeddings']),
-    'sequence': lambda m, t: m.sequence(t['picture_tokens'], t['embeddings'][:, -1], t['proprioception'][:, -1]),
-    'encoded': lambda m, t: m.encode(t['sequence']),
-    'learned': lambda m, t: m.token_learner(t['encoded']),
-    'decoded': lambda m, t: m.decode_learned(t['learned']),
-    'logits': lambda m, t: m.read(t['decoded'])[:, None],
+    'image_encoder': lambda m, o, t: m.image_encoder.normalize(o.images.reshape(-1, *o.images.shape[3:])),
+    'EfficientNet-B3, FiLM after each block': lambda m, o, t: m.image_encoder.encoder(
+        t['image_encoder'], jnp.zeros((len(t['image_encoder']), 512))),
+    '1x1 convolution, FiLM': lambda m, o, t: m.image_encoder.conv(t['EfficientNet-B3, FiLM after each block']),
+    'encode_images': lambda m, o, t: m.encode_images(o),
+    'sequence': lambda m, o, t: m.sequence(t['encode_images'], o.instruction[:, -1], o.proprioception[:, -1]),
+    'encode': lambda m, o, t: m.encode(t['sequence']),
+    'token_learner': lambda m, o, t: m.token_learner(t['encode']),
+    'decode': lambda m, o, t: m.decode(t['token_learner']),
+    'classify': lambda m, o, t: m.classify(t['decode'])[:, None],
 }
 
 
-def all_stages(model, tensors):
-  tensors = dict(tensors)
+def all_stages(model, observation):
+  tensors = {'observation': observation.images}
   for name, stage in STAGES.items():
-    tensors[name] = stage(model, tensors)
+    tensors[name] = stage(model, observation, tensors)
   return tensors
 
 
-@pytest.mark.parametrize('config', [MultiviewConfig(), MultiviewConfig(views=1, window=6)], ids=['views', 'steps'])
+@pytest.mark.parametrize('config', [RT1MultiviewConfig(), RT1MultiviewConfig(views=1, window=6)],
+                         ids=['views', 'steps'])
 def test_shape_table(config):
   """Every row of the docstring's table, at full size; no number is computed."""
-  table = dict(re.findall(r'  ([a-z_]+) +\[([\d, B]+)\]$', rt1_multiview.__doc__, re.MULTILINE))
-  assert set(table) == {'images', *STAGES}
+  rows = re.findall(r'^    (\S.*?)(?:  +([a-z_]+))? +\[([\d, B]+)\]$', rt1_multiview.__doc__, re.MULTILINE)
+  table = {name or text.strip(): shape for text, name, shape in rows}
+  assert set(table) == {'observation', *STAGES}
   batch = 2
   expected = {name: tuple(int(n.removesuffix('B') or 1) * batch if n.endswith('B') else int(n) for n in row.split(', '))
               for name, row in table.items()}
   lead = (batch, config.window)
   if config.window > 1:
-    expected |= {'images': (*lead, 1, 300, 300, 3), 'picture_tokens': (*lead, 81, 512)}
+    expected |= {'observation': (*lead, 1, 300, 300, 3), 'encode_images': (*lead, 81, 512)}
   model = models.abstract(config)
-  given = {'images': jax.ShapeDtypeStruct((*lead, config.views, 300, 300, 3), np.uint8),
-           'embeddings': jax.ShapeDtypeStruct((*lead, 512), np.float32),
-           'proprioception': jax.ShapeDtypeStruct((*lead, 7), np.float32)}
+  given = Observation(jax.ShapeDtypeStruct((*lead, config.views, 300, 300, 3), np.uint8),
+                      instruction=jax.ShapeDtypeStruct((*lead, 512), np.float32),
+                      proprioception=jax.ShapeDtypeStruct((*lead, 7), np.float32))
   tensors = nnx.eval_shape(all_stages, model, given)
   assert {name: tensors[name].shape for name in expected} == expected
-  assert config.tokens == 488 and model.position.shape == (488, 512)
+  assert config.sequence_tokens == 488 and model.position.shape == (488, 512)
   count = sum(int(np.prod(v.shape)) for v in jax.tree.leaves(nnx.state(model, nnx.Param)))
   assert count == 45_425_314
 
 
 def test_stages_in_a_row_are_the_network(views):
   batch = make_batch(VIEWS, 2)
-  logits = nnx.jit(all_stages)(views, jax.tree.map(jnp.asarray, batch))['logits']
+  logits = nnx.jit(all_stages)(views, jax.tree.map(jnp.asarray, batch.observation))['classify']
   np.testing.assert_allclose(logits, views(*inputs(batch)), atol=1e-5)
 
 
@@ -124,7 +130,7 @@ def test_position_of_the_last_feature_map():
   for padding, size in [('official', 9), ('same', 10)]:
     assert EfficientNetConfig(padding=padding).out_size(300) == size
   images = jnp.zeros((1, 20, 28, 3))
-  encoder = models.abstract(VIEWS).tokenizer.encoder
+  encoder = models.abstract(VIEWS).image_encoder.encoder
   shape = nnx.eval_shape(lambda e: e(images, jnp.zeros((1, 512))), encoder).shape
   assert shape[1:3] == (VIEWS.encoder.out_size(20), VIEWS.encoder.out_size(28))
 
@@ -132,7 +138,7 @@ def test_position_of_the_last_feature_map():
 def test_the_decoder_is_causal(views):
   """A learned token changes what is read at it and after it, and nothing before it."""
   learned = np.random.default_rng(0).normal(size=(1, 8, 16)).astype(np.float32)
-  read = nnx.jit(lambda m, x: m.read(m.decode_learned(x))[0, :, :2])
+  read = nnx.jit(lambda m, x: m.classify(m.decode(x))[0, :, :2])
   before = np.asarray(read(views, learned))
   for place in range(8):
     changed = learned.copy()
@@ -151,54 +157,54 @@ def test_every_parameter_and_every_input_matters(views):
     if not re.search(r'key/bias|token_learner/output/bias', name):
       assert np.any(np.abs(value[...]) > 1e-9), name
   before = np.asarray(views(*inputs(batch)))
-  for name in ('images', 'embeddings', 'proprioception'):
-    other = batch | {name: batch[name].at[:, -1].set(1)}
+  for name in ('images', 'instruction', 'proprioception'):
+    other = observed(batch, **{name: getattr(batch.observation, name).at[:, -1].set(1)})
     assert np.abs(np.asarray(views(*inputs(other))) - before)[..., :2].max() > 1e-6, name
 
 
-def test_views_that_are_not_there(views):
+def test_masked_views(views):
   """A hidden view changes nothing, a visible one does, and an order of views is learned."""
   batch = make_batch(VIEWS, 2)
   frames = np.ones((2, 1, 3), bool)
   frames[:, :, 1] = False
   expected = np.asarray(views(*inputs(batch), frames))
-  changed = batch['images'].copy()
+  changed = batch.observation.images.copy()
   changed[:, :, 1] = 255 - changed[:, :, 1]
   np.testing.assert_array_equal(views(changed, *inputs(batch)[1:], frames), expected)
   assert np.abs(np.asarray(views(changed, *inputs(batch)[1:])) - views(*inputs(batch)))[..., :2].max() > 1e-6
-  swapped = batch['images'][:, :, ::-1]
+  swapped = batch.observation.images[:, :, ::-1]
   assert np.abs(np.asarray(views(swapped, *inputs(batch)[1:])) - views(*inputs(batch)))[..., :2].max() > 1e-6
 
 
-def test_a_hidden_step_is_as_if_it_had_not_been_given(steps):
+def test_masked_frame_equals_a_shorter_window(steps):
   batch = make_batch(STEPS, 2)
   frames = np.array([[False, True, True]] * 2)
-  shorter = {name: batch[name][:, 1:] for name in ('images', 'embeddings', 'proprioception')}
-  np.testing.assert_allclose(steps(*inputs(batch), frames), steps(*inputs(shorter)), atol=2e-6)
+  shorter = (array[:, 1:] for array in inputs(batch))
+  np.testing.assert_allclose(steps(*inputs(batch), frames), steps(*shorter), atol=2e-6)
 
 
 def test_images_of_one_view_need_no_axis_for_it(steps):
   batch = make_batch(STEPS, 1)
-  without = batch['images'][:, :, 0], *inputs(batch)[1:]
+  without = batch.observation.images[:, :, 0], *inputs(batch)[1:]
   np.testing.assert_array_equal(steps(*without), steps(*inputs(batch)))
-  one = batch['embeddings'][:, 0]
-  repeated = batch['images'], np.repeat(one[:, None], 3, 1), batch['proprioception']
-  np.testing.assert_array_equal(steps(batch['images'], one, batch['proprioception']), steps(*repeated))
+  images, instruction, state = inputs(batch)
+  one = instruction[:, 0]
+  np.testing.assert_array_equal(steps(images, one, state), steps(images, np.repeat(one[:, None], 3, 1), state))
 
 
 @pytest.mark.parametrize('config', [VIEWS, STEPS], ids=['views', 'steps'])
-def test_history_equals_the_window(config, request):
-  """Step by step as the whole window, from the first step on, with instructions that change."""
+def test_cached_steps_equal_the_window(config, request):
+  """Step by step as the full window, from the first step on, with instructions that change."""
   model = request.getfixturevalue('views' if config is VIEWS else 'steps')
   long = make_batch(dataclasses.replace(config, window=5), 2)
-  history = model.empty_history(2)
-  assert history.tokens.shape == (2, config.window - 1, config.views * config.picture_tokens, 16)
-  advance = nnx.jit(lambda m, *step: m.advance(*step))
+  cache = model.init_cache(2)
+  assert cache.tokens.shape == (2, config.window - 1, config.views * config.image_tokens, 16)
+  take = nnx.jit(lambda m, *step: m.step(*step))
   for step in range(5):
-    images, embeddings, proprioception = (array[:, step] for array in inputs(long))
-    history, logits = advance(model, history, images if config.views > 1 else images[:, 0], embeddings, proprioception)
-    seen = slice(max(0, step + 1 - config.window), step + 1)
-    np.testing.assert_allclose(logits, model(*(array[:, seen] for array in inputs(long)))[:, 0], atol=2e-5)
+    images, instruction, state = (array[:, step:step + 1] for array in inputs(long))
+    cache, logits = take(model, cache, Observation(images, None, instruction, None, state))
+    window = slice(max(0, step + 1 - config.window), step + 1)
+    np.testing.assert_allclose(logits, model(*(array[:, window] for array in inputs(long)))[:, 0], atol=2e-5)
 
 
 def numpy_loss(logits, labels, mask):
@@ -214,24 +220,24 @@ def numpy_loss(logits, labels, mask):
 def test_loss_is_the_mean_of_seven_cross_entropies(config, request):
   model = request.getfixturevalue('views' if config is VIEWS else 'steps')
   batch = make_batch(config, 4)
-  batch['mask'][1, -1] = False
+  batch.action_mask[1, -1] = False
   terms = loss_of(model, batch)
   logits = np.asarray(model(*inputs(batch)))[:, 0]
-  labels, mask = SPEC.tokenize(batch['actions'])[:, -1, 0], batch['mask'][:, -1, 0]
+  labels, mask = SPEC.tokenize(batch.actions)[:, -1, 0], batch.action_mask[:, -1, 0]
   np.testing.assert_allclose(terms.total / terms.weight, numpy_loss(logits, labels, mask), rtol=1e-5)
   assert terms.weight == 3 * 7 and model.loss_scale(4) == 1
   right = ((logits.argmax(-1) == labels) * mask[:, None]).sum(0)
   np.testing.assert_array_equal(terms.metrics['accuracy_per_token'][0], right)
   predicted = SPEC.detokenize(logits.argmax(-1))
-  l1 = (np.abs(predicted - batch['actions'][:, -1, 0]) * mask[:, None]).sum(0)
+  l1 = (np.abs(predicted - batch.actions[:, -1, 0]) * mask[:, None]).sum(0)
   np.testing.assert_allclose(terms.metrics['l1'][0], l1, rtol=1e-4)
-  # Neither what is masked nor the actions of earlier steps matter.
-  batch['actions'][1, -1] = 0.1
-  batch['actions'][:, :-1] = 0.1
+  # Masked actions and those of earlier frames do not matter.
+  batch.actions[1, -1] = 0.1
+  batch.actions[:, :-1] = 0.1
   np.testing.assert_array_equal(loss_of(model, batch).total, terms.total)
 
 
-def test_the_gripper_has_two_classes(views):
+def test_gripper_has_two_classes(views):
   """The other 254 tokens are never chosen, have no probability, and pull at no parameter."""
   batch = jax.tree.map(jnp.asarray, make_batch(VIEWS, 3))
   logits = np.asarray(views(*inputs(batch)))[:, 0]
@@ -246,7 +252,7 @@ def test_the_gripper_has_two_classes(views):
 
 
 def test_training_mode(steps):
-  """Batch statistics move, dropout draws anew from other keys, inference does neither."""
+  """Batch statistics move, and dropout depends on the key."""
   batch = jax.tree.map(jnp.asarray, make_batch(STEPS, 4))
   graphdef, state = nnx.split(steps)
 
@@ -271,32 +277,32 @@ def test_bfloat16(views):
   np.testing.assert_allclose(logits, expected, atol=0.1 * expected.std() + 0.05)
 
 
-def test_state_is_standardised_by_what_lies_with_the_weights(views):
+def test_state_is_normalised_by_statistics_kept_as_weights(views):
   model = models.from_values(VIEWS, parameters.named(views))
   mean, std = np.arange(7.0), np.array([2.0, 1, 1, 0.5, 1, 1, 0])
   plain = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
   before = np.asarray(model.state(jnp.asarray(plain)))
-  model.standardize(lambda name: (mean, std))
+  model.set_normalization(lambda name: (mean, std))
   raw = plain * np.where(std > 0, std, 1) + mean  # the last number never changed in the data: only centred
   np.testing.assert_allclose(model.state(jnp.asarray(raw, jnp.float32)), before, atol=1e-5)
   kept = parameters.named(model)
   np.testing.assert_array_equal(kept['state/mean'], mean.astype(np.float32))
   with pytest.raises(ValueError, match=r'--model\.proprioception-size 8'):
-    model.standardize(lambda name: (np.zeros(8), np.ones(8)))
+    model.set_normalization(lambda name: (np.zeros(8), np.ones(8)))
 
 
-def test_shares_its_picture_encoder_with_rt1():
+def test_shares_its_image_encoder_with_rt1():
   """Names and shapes, so that weights of one start the other."""
   def encoder(config):
     shapes = parameters.shapes(models.abstract(config))
-    return {name: shape for name, shape in shapes.items() if name.startswith('tokenizer/') and 'learner' not in name}
+    return {name: shape for name, shape in shapes.items() if name.startswith('image_encoder/')}
   rt1 = RT1Config(encoder=VIEWS.encoder, token_width=16, width=16, layers=1)
   assert encoder(VIEWS) == encoder(rt1) and len(encoder(VIEWS)) > 20
 
 
 def test_configuration_round_trip():
-  for config in (MultiviewConfig(), VIEWS, dataclasses.replace(STEPS, dtype='bfloat16')):
-    assert config_from_dict(config.to_dict()) == config
+  for config in (RT1MultiviewConfig(), VIEWS, dataclasses.replace(STEPS, dtype='bfloat16')):
+    assert models.config_from_json(models.config_to_json(config)) == config
 
 
 @pytest.mark.parametrize('changes,words', [
@@ -314,20 +320,21 @@ def test_bad_configuration(changes, words):
     ('images', np.zeros((1, 2, 3, 20, 24, 3), np.uint8), 'T from 1 to 1'),
     ('images', np.zeros((3,), np.uint8), r'images has shape \(3,\)'),
     ('images', np.zeros((1, 1, 3, 20, 24, 3), np.float32), 'float32, expected uint8'),
-    ('embeddings', np.zeros((1, 2, 512), np.float32), r'embeddings.*expected \(1, 512\) or \(1, 1, 512\)'),
+    ('instruction', np.zeros((1, 2, 512), np.float32), r'instruction.*expected \(1, 512\) or \(1, 1, 512\)'),
     ('proprioception', np.zeros((1, 7), np.float32), r'proprioception.*expected \(1, 1, 7\)'),
-    ('frames', np.zeros((1, 1, 2), bool), r'frames.*expected \(1, 1\) or \(1, 1, 3\)'),
+    ('frame_mask', np.zeros((1, 1, 2), bool), r'frame_mask.*expected None or \(1, 1\) or \(1, 1, 3\)'),
 ])
 def test_bad_input(views, name, value, words):
-  given = {key: array for key, array in make_batch(VIEWS, 1).items() if key not in ('actions', 'mask')}
+  o = make_batch(VIEWS, 1).observation
+  given = {'images': o.images, 'instruction': o.instruction, 'proprioception': o.proprioception}
   with pytest.raises(ValueError, match=words):
     views(**given | {name: value})
 
 
 def test_no_state(views):
-  batch = make_batch(VIEWS, 1)
-  del batch['proprioception']
+  batch = observed(make_batch(VIEWS, 1), proprioception=None)
   with pytest.raises(ValueError, match=r'--pipeline\.proprioception'):
     views.loss(batch, train=False)
   with pytest.raises(ValueError, match='give proprioception'):
-    views.advance(views.empty_history(1), jnp.zeros((1, 3, 20, 24, 3), jnp.uint8), jnp.zeros((1, 512)))
+    views.step(views.init_cache(1), Observation(jnp.zeros((1, 1, 3, 20, 24, 3), jnp.uint8),
+                                                instruction=jnp.zeros((1, 512))))

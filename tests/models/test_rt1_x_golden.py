@@ -12,6 +12,7 @@ from rtjax import actions
 from rtjax.models import RT1, parameters
 from rtjax.models.layers.transformer import attention_mask
 from rtjax.models.rt1 import RT1_X
+from rtjax.observation import observe
 from rtjax.pretrained import rt1_x
 from rtjax.training import state as training_state
 
@@ -58,32 +59,29 @@ def test_attention_mask(shared):
 
 def test_stages(shared, model):
   golden = np.load(shared / 'parity/rt1_x/stages.npz')
-  tokenizer = model.tokenizer
+  image_encoder = model.image_encoder
 
   @jax.jit
-  def run(images, embeddings):
-    encoder, seen = tokenizer.encoder, {}
-    x = tokenizer.normalize(images)
+  def run(images, instruction):
+    encoder, found = image_encoder.encoder, {}
+    x = found['stem'] = encoder.stem_features(image_encoder.normalize(images))
     for index, block in enumerate(encoder.blocks):
-      x = encoder.begin(x) if index == 0 else x
-      seen['stem' if index == 0 else ''] = x
-      x = block(x, embeddings)
-      seen[f'film_{index}'] = x
-    seen['head'] = encoder.head_norm(encoder.head(x), swish=True)
-    seen['conv_1x1'] = tokenizer.conv(seen['head'])
-    seen['film_out'] = tokenizer.film(seen['conv_1x1'], embeddings)
-    return seen, tokenizer.token_learner(seen['film_out'].reshape(len(images), 100, -1))
+      x = found[f'film_{index}'] = block(x, instruction)
+    found['head'] = encoder.head_norm(encoder.head(x), swish=True)
+    found['conv_1x1'] = image_encoder.conv(found['head'])
+    found['film_out'] = image_encoder.film(found['conv_1x1'], instruction)
+    return found, model.token_learner(found['film_out'].reshape(len(images), 100, -1))
 
-  seen, tokens = run(jnp.asarray(golden['image_uint8'][0]), jnp.asarray(golden['natural_language_embedding'][0]))
+  found, tokens = run(jnp.asarray(golden['image_uint8'][0]), jnp.asarray(golden['natural_language_embedding'][0]))
   strides = {'stem': 15, 'film_0': 15, 'film_1': 15, 'film_4': 8, 'film_7': 4, 'film_12': 3, 'film_17': 3, 'film_23': 2,
              'film_25': 2, 'head': 3, 'conv_1x1': 2, 'film_out': 2}
   for name, s in strides.items():
-    np.testing.assert_allclose(seen[name][:, ::s, ::s], golden[name], atol=2e-4, rtol=2e-4, err_msg=name)
+    np.testing.assert_allclose(found[name][:, ::s, ::s], golden[name], atol=2e-4, rtol=2e-4, err_msg=name)
   np.testing.assert_allclose(tokens, golden['image_tokens'][0], atol=1e-4)
 
 
 def test_forward(model, forward):
-  """Every logit of two windows of 15 frames, from the pictures."""
+  """Every logit of two windows of 15 frames, from the images."""
   logits = np.asarray(model(forward['image_uint8'], forward['natural_language_embedding']))
   np.testing.assert_allclose(logits, forward['action_logits'], atol=2e-3)
   np.testing.assert_array_equal(logits.argmax(-1), forward['action_logits'].argmax(-1))
@@ -99,13 +97,14 @@ def test_forward(model, forward):
 def test_train_step(shared, model, forward):
   """One step of Adam with BatchNorm on the batch's statistics: all gradients, all moving averages."""
   golden = np.load(shared / 'parity/rt1_x/train_step.npz')
-  images, embeddings = forward['image_uint8'][1:], forward['natural_language_embedding'][1:]
+  observation = jax.tree.map(jnp.asarray, observe(
+      forward['image_uint8'][1:], forward['natural_language_embedding'][1:]))
   labels = forward['labels_range_1_jit'][1:]
   graphdef, params, batch_stats, constants = training_state.split(model)
 
   def loss(params):
     network = training_state.merge(graphdef, params, batch_stats, constants)
-    logits = network.apply(jnp.asarray(images), jnp.asarray(embeddings), train=True)
+    logits = network.logits(observation, train=True)
     mean = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return mean, (logits, training_state.batch_stats_of(network))
 
@@ -114,8 +113,8 @@ def test_train_step(shared, model, forward):
   np.testing.assert_allclose(logits, golden['action_logits'], atol=5e-3)
   optimizer = optax.adam(1e-4, eps=1e-7)
   updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
-  updated = training_state.named(optax.apply_updates(params, updates))
-  grads, moved = training_state.named(grads), training_state.named(moved)
+  updated = parameters.named_leaves(optax.apply_updates(params, updates))
+  grads, moved = parameters.named_leaves(grads), parameters.named_leaves(moved)
   norms = dict(zip(golden['grad_paths'].tolist(), golden['grad_norms'], strict=True))
   compared = 0
   for theirs, ours in rt1_x.variables(RT1_X):
