@@ -1,5 +1,10 @@
-"""Environments to judge policies in: gymnasium environments, found by name."""
+"""Gymnasium environments for closed-loop evaluation, found by name.
+
+The folder stands beside `data`. It may import `rtjax.actions` and `rtjax.language`, and no models, data, training or
+evaluation. docs/add_an_environment.md lists the attributes, observations and info that evaluation reads.
+"""
 import difflib
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,73 +13,105 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   import gymnasium
 
-# Name: module, class, extra. Imported at first use: a simulator is an extra.
+# Name: module, class, extra. Imported at first use, because a simulator is an extra.
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
          'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld')}
 _SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
+_registered: dict[str, Any] = {}
 
 
 def names() -> list[str]:
-  """The environments there are; 'metaworld' has one for each of its tasks, such as 'metaworld/reach-v3'."""
-  return sorted(_ENVS)
+  """Names of the known environments; 'metaworld' has one per task, such as 'metaworld/reach-v3'."""
+  return sorted({*_ENVS, *_registered})
+
+
+def register(name: str, environment: 'type[gymnasium.Env]') -> None:
+  """Register an environment class, for this process and the workers of `make_vector`.
+
+  Raises:
+    ValueError: the name is taken, or it contains a colon.
+  """
+  if ':' in name or name in _ENVS or _registered.get(name, environment) is not environment:
+    raise ValueError(f'the environment name {name!r} is taken or contains a colon; known names: {names()}. Choose '
+                     'another name.')
+  _registered[name] = environment
 
 
 def make(name: str, **settings: Any) -> 'gymnasium.Env':
-  """The environment called `name`: `make('tabletop', split='seen', image_size=(96, 96), renderer='rays', seed=0)`.
+  """Create an environment: `make('tabletop', split='seen', image_size=(96, 96), renderer='rays', seed=0)`.
+
+  Args:
+    name: one of `names()`. 'my_module:my_env' imports `my_module`, which registers 'my_env'.
+    settings: arguments of the environment's class.
 
   Raises:
-    ValueError: there is no such environment, task, split or renderer.
+    ValueError: unknown environment, task, split or renderer.
     ImportError: the simulator is not installed.
   """
-  task = name.partition('/')[2]
-  return _class(name)(**({'task': task} if task else {}), **settings)
+  environment, task = _resolve(name)
+  return environment(**task, **settings)
 
 
 def splits(name: str) -> dict[str, tuple[str, ...]]:
-  """The splits of an environment, and the skills of each; none where the seed alone decides. Raises as `make`."""
-  return dict(_class(name).skills)
+  """Skills of each split; empty where the seed alone determines an episode. Raises as `make`."""
+  return dict(_resolve(name)[0].skills)
 
 
-def require_known(what: str, name: str, known: Sequence[str]) -> None:
-  """Raises ValueError unless `name` is one of `known`, and tells the nearest one."""
+def require_known(label: str, name: str, known: Sequence[str]) -> None:
+  """Raise ValueError unless `name` is one of `known`, and suggest the nearest one."""
   if name not in known:
     close = difflib.get_close_matches(name, known, 1)
-    raise ValueError(f'unknown {what} {name!r}, expected one of {list(known)}.'
+    raise ValueError(f'unknown {label} {name!r}, expected one of {list(known)}.'
                      + (f' Did you mean {close[0]!r}?' if close else ''))
 
 
-def make_vector(make_one: 'Callable[[], gymnasium.Env]', count: int) -> 'gymnasium.vector.AsyncVectorEnv':
-  """`count` environments in as many processes; `make_one` must be picklable, such as `functools.partial(make, name)`.
+def make_vector(make_env: 'Callable[[], gymnasium.Env]', count: int) -> 'gymnasium.vector.AsyncVectorEnv':
+  """Create `count` environments, each in its own process.
 
-  `reset(seed=[...])` takes one seed per environment. An episode that ended stays so until
-  `reset(options={'reset_mask': bool [count]})` starts the masked ones anew.
-  """
-  from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-  # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
-  return AsyncVectorEnv(
-      [make_one] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
-
-
-def warn_of_other_renderer(statistics: dict[str, Any], renderer_name: str) -> None:
-  """Warns if a policy was trained on another renderer's pictures than it is judged on.
+  `reset(seed=[...])` takes one seed per environment. A finished episode stays finished until
+  `reset(options={'reset_mask': bool [count]})` restarts the environments of the mask.
 
   Args:
-    statistics: the "statistics" of its checkpoint's metadata; datasets that no simulator made are ignored.
-    renderer_name: of the environment.
+    make_env: picklable, such as `functools.partial(make, name)`.
+    count: number of processes.
   """
-  others = {found.get('renderer') for found in statistics.values()} - {None, renderer_name}
+  from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+  make_env = functools.partial(_make_in_worker, _registered, make_env)
+  # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
+  return AsyncVectorEnv(
+      [make_env] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
+
+
+def warn_if_renderer_differs(statistics: dict[str, Any], renderer_name: str) -> None:
+  """Warn if a policy was trained on images of another renderer.
+
+  Args:
+    statistics: the "statistics" of its checkpoint's metadata; datasets without a renderer are ignored.
+    renderer_name: the environment's renderer.
+  """
+  others = {entry.get('renderer') for entry in statistics.values()} - {None, renderer_name}
   if others:
-    warnings.warn(f'the policy was trained on pictures by the renderer {sorted(others)}, the environment shows those '
-                  f'of {renderer_name!r}: success may be lower than it could be.', stacklevel=2)
+    warnings.warn(f'the policy was trained on images of the renderer {sorted(others)}, the environment uses '
+                  f'{renderer_name!r}: the success rate may be lower than with the same renderer.', stacklevel=2)
 
 
-def _class(name: str) -> Any:
-  """The class of an environment."""
+def _make_in_worker(registered: dict[str, Any], make_env: 'Callable[[], gymnasium.Env]') -> 'gymnasium.Env':
+  _registered.update(registered)  # a spawned process starts without them
+  return make_env()
+
+
+def _resolve(name: str) -> tuple[Any, dict[str, str]]:
+  """Class of an environment, and the task that its name selects."""
+  module, _, name = name.rpartition(':')
+  if module:
+    importlib.import_module(module)
+  if name in _registered:
+    return _registered[name], {}
   family, _, task = name.partition('/')
   require_known('environment', name if task and family != 'metaworld' else family, names())
   module, cls, extra = _ENVS[family]
   try:
-    return getattr(importlib.import_module(module), cls)
+    return getattr(importlib.import_module(module), cls), {'task': task} if task else {}
   except ModuleNotFoundError as error:
     if error.name not in _SIMULATORS:
       raise

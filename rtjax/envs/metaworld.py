@@ -1,8 +1,8 @@
-"""Meta-World (Yu et al. 2019; farama.org's 3.1) as an environment of rtjax: 50 tasks of a Sawyer arm.
+"""Meta-World (Yu et al. 2019; farama.org's 3.1): 50 tasks of a Sawyer arm.
 
     python eval.py CHECKPOINT --env metaworld/reach-v3
 
-Its extra pins MuJoCo 3.3.0, which the tabletop does not run on: it needs a virtual environment of its own.
+Its extra pins MuJoCo 3.3.0, which the tabletop does not run on, so it needs a separate virtual environment.
 """
 import functools
 import warnings
@@ -17,39 +17,39 @@ from metaworld.policies import ENV_POLICY_MAP
 from rtjax import actions
 from rtjax.envs import require_known
 from rtjax.envs.tabletop.gl import GL
-from rtjax.envs.tabletop.render import NoPictures
+from rtjax.envs.tabletop.render import NoRenderer
 
 TASKS: tuple[str, ...] = tuple(metaworld.ALL_V3_ENVIRONMENTS)
 
-# Meta-World draws the starts of a task in benchmarks of so many.
+# Meta-World samples the initial states of a task in benchmarks of this size.
 _STARTS = 50
 _CAMERA = 'corner4'
 
 
 class MetaWorld(gymnasium.Env):
-  """One task of Meta-World, in pictures and words.
+  """Task of Meta-World with camera images and an instruction.
 
-  Action: float32 [4], the ActionSpec 'metaworld', numbers as Meta-World takes them: changes of where the gripper is to
-  be (1 is a centimetre), and its effort (-1 opens, 1 closes). What lies beyond the bounds is clipped and counted in
-  `info['clipped']`; NaN and infinity are a ValueError.
+  Action: float32 [4], the ActionSpec 'metaworld', in Meta-World's units: changes of the gripper's target position
+  (1 is a centimetre), and the gripper's effort (-1 opens, 1 closes). Numbers beyond the bounds are clipped and counted
+  in `info['clipped']`; NaN and infinity are a ValueError.
 
   Observation: `image` uint8 [H, W, 3], the camera 'corner4' turned upright; `proprioception` float32 [4], the hand's
-  x y z (m) and opening (1 open); `instruction`, the words of the task's name.
+  x y z (m) and opening (1 open); `instruction`, the task's name as text.
 
-  An episode is one of Meta-World's own starts: seed s is the start s % 50 of `metaworld.MT1(task, seed=s // 50)`. It
-  ends with success as Meta-World tells it, at once (its own measure too: success at any step), or after 500 steps.
+  Episode: seed s is initial state s % 50 of `metaworld.MT1(task, seed=s // 50)`. It ends at the first success that
+  Meta-World reports (its own measure: success at any step), or after 500 steps.
 
   Info: `success`, `instruction`, `moved` (m that the hand travelled), `clipped` (actions).
 
   Args:
     task: one of TASKS.
-    split: 'seen'; Meta-World has no other for a single task in pictures.
+    split: 'seen'; Meta-World has no other split for a single task.
     image_size: (height, width).
-    renderer: 'gl', or 'none' for black pictures. The tabletop's rays cannot show Meta-World's meshes.
+    renderer: 'gl', or 'none' for black images. The tabletop's ray caster cannot show Meta-World's meshes.
   """
 
   metadata = {'render_modes': ['rgb_array'], 'render_fps': 80}  # noqa: RUF012  (gymnasium's own class attribute)
-  skills = {'seen': ()}  # noqa: RUF012  (nobody changes it)
+  skills = {'seen': ()}  # noqa: RUF012  (never changed)
   action_spec = actions.METAWORLD
   control_hz = 80
   max_steps = 500
@@ -62,9 +62,9 @@ class MetaWorld(gymnasium.Env):
       raise ValueError(f"renderer is {renderer!r}, Meta-World has 'gl' and 'none'.")
     self.task, self.split, self.renderer_name, self.render_mode = task, split, renderer, 'rgb_array'
     self._env: Any = metaworld.ALL_V3_ENVIRONMENTS[task]()
-    self._renderer: Any = (GL if renderer == 'gl' else NoPictures)(image_size)
+    self._renderer: Any = (GL if renderer == 'gl' else NoRenderer)(image_size)
     self._renderer.start(self._env.model)
-    self._words = task.rpartition('-v')[0].replace('-', ' ')
+    self._instruction = task.rpartition('-v')[0].replace('-', ' ')
     self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
     self.observation_space = gymnasium.spaces.Dict({
         'image': gymnasium.spaces.Box(0, 255, (*image_size, 3), np.uint8),
@@ -93,17 +93,17 @@ class MetaWorld(gymnasium.Env):
     return self._observe(), float(reward), self._success, truncated and not self._success, self._info()
 
   def expert(self) -> Callable[[np.ndarray], np.ndarray]:
-    """Meta-World's scripted policy: a function from `state`, its observation of 39 numbers, to an action."""
+    """Meta-World's scripted policy, from `state` (its observation of 39 numbers) to an action."""
     policy = ENV_POLICY_MAP[self.task]()
 
     def act(state: np.ndarray) -> np.ndarray:
       with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # it warns of its own gains
+        warnings.simplefilter('ignore')  # it warns about its gains
         return np.clip(policy.get_action(state), -1, 1)
     return act
 
   def render(self) -> np.ndarray:
-    """The policy's picture, uint8 [H, W, 3]."""
+    """Render the policy's image, uint8 [H, W, 3]."""
     # The camera is mounted upside down.
     return np.ascontiguousarray(self._renderer.render(self._env.data, _CAMERA)[::-1, ::-1])
 
@@ -112,10 +112,11 @@ class MetaWorld(gymnasium.Env):
     self._env.close()
 
   def _observe(self) -> dict[str, Any]:
-    return {'image': self.render(), 'proprioception': self.state[:4].astype(np.float32), 'instruction': self._words}
+    return {'image': self.render(), 'proprioception': self.state[:4].astype(np.float32),
+            'instruction': self._instruction}
 
   def _info(self) -> dict[str, Any]:
-    return {'success': self._success, 'instruction': self._words, 'moved': self._moved, 'clipped': self._clipped}
+    return {'success': self._success, 'instruction': self._instruction, 'moved': self._moved, 'clipped': self._clipped}
 
 
 @functools.lru_cache(8)

@@ -1,0 +1,1 @@
+"""Simulated arm at a table: physics, renderers, tasks, splits and experts."""

@@ -1,8 +1,8 @@
-"""The arm: Franka's joints and links as capsules, a parallel gripper, and inverse kinematics for it.
+"""Franka arm with a parallel gripper, and its inverse kinematics.
 
-Joint frames and ranges are the Panda's (Denavit-Hartenberg parameters and limits of Franka's manual); the shapes are
-our own, and so is the gripper, whose fingers are longer and whose hand is narrower. Its pose is the pose of the point
-between the fingertips (the site 'grip'), relative to pointing straight down with the fingers opening along y.
+Joint frames and ranges are the Panda's (Denavit-Hartenberg parameters and limits of Franka's manual). The shapes are
+capsules of this project, and so is the gripper, with longer fingers and a narrower hand. The gripper's pose is that of
+the point between the fingertips (the site 'grip'), relative to pointing straight down with the fingers opening along y.
 """
 import mujoco
 import numpy as np
@@ -10,20 +10,20 @@ import numpy as np
 JOINTS = tuple(f'joint{i}' for i in range(1, 8))
 HOME = np.array([0.0, 0.05, 0.0, -2.35, 0.0, 2.40, 0.785])
 OPENING = 0.04
-"""How far each finger goes from the middle, m."""
+"""Travel of each finger from the middle, m."""
 TIP = 0.012
-"""From the point between the fingertips to their ends, m."""
+"""Distance from the point between the fingertips to their ends, m."""
 
-# Rotation of the site 'grip' when the gripper's own rotation is none: its z axis points down, x forward.
+# Rotation of the site 'grip' at the gripper's zero rotation: its z axis points down, x forward.
 DOWN = np.diag([1.0, -1.0, -1.0])
 
 _RANGES = ((-2.8973, 2.8973), (-1.7628, 1.7628), (-2.8973, 2.8973), (-3.0718, -0.0698), (-2.8973, 2.8973),
            (-0.0175, 3.7525), (-2.8973, 2.8973))
-# Joint frame in its parent: position, and turn about x in quarter turns.
+# Joint frame in its parent: position, and rotation about x in quarter turns.
 _FRAMES = (((0, 0, 0.333), 0), ((0, 0, 0), -1), ((0, -0.316, 0), 1), ((0.0825, 0, 0), 1), ((-0.0825, 0.384, 0), -1),
            ((0, 0, 0), 1), ((0.088, 0, 0), 1))
 _Point = tuple[float, float, float]
-# Per link: capsules (from, to, radius, dark), and the link's mass, kg.
+# Capsules of each link (from, to, radius, dark), and the link's mass, kg.
 _LINKS: tuple[tuple[list[tuple[_Point, _Point, float, bool]], float], ...] = (
     ([((0, 0, -0.17), (0, 0, -0.04), 0.058, False), ((0, -0.05, 0), (0, 0.05, 0), 0.060, True)], 0.9),
     ([((0, -0.02, 0), (0, -0.17, 0), 0.055, False)], 0.9),
@@ -38,15 +38,16 @@ _KP = (3000, 3000, 2400, 2400, 2000, 2000, 1600)
 
 
 def body_xml() -> str:
-  """The arm as nested MJCF bodies."""
+  """Describe the arm as nested MJCF bodies."""
   xml, end = '', ''
-  for i, ((position, turn), (capsules, mass), (low, high)) in enumerate(zip(_FRAMES, _LINKS, _RANGES, strict=True)):
+  for i, ((position, quarter_turns), (capsules, mass), (low, high)) in enumerate(
+      zip(_FRAMES, _LINKS, _RANGES, strict=True)):
     geoms = ''.join(
         f'<geom class="{"arm_dark" if dark else "arm"}" type="capsule" size="{radius}" '
         f'fromto="{" ".join(map(str, (*start, *stop)))}" mass="{mass / len(capsules)}"/>'
         for start, stop, radius, dark in capsules)
     xml += (f'<body name="link{i + 1}" pos="{" ".join(map(str, position))}" gravcomp="1" '
-            f'euler="{turn * np.pi / 2} 0 0">'
+            f'euler="{quarter_turns * np.pi / 2} 0 0">'
             f'<joint name="{JOINTS[i]}" axis="0 0 1" range="{low} {high}" armature="0.4" damping="1"/>{geoms}')
     end += '</body>'
   base = ('<geom class="arm_dark" type="cylinder" size="0.085 0.02" pos="-0.02 0 0.02"/>'
@@ -80,31 +81,36 @@ EQUALITY_XML = '<joint joint1="right_finger" joint2="left_finger" polycoef="0 1 
 
 
 class InverseKinematics:
-  """Joint angles that bring the gripper to a pose, by damped least squares with a pull towards the home pose.
+  """Damped least squares from a gripper pose to joint angles.
 
-  The pull acts in the null space of the gripper's pose: it moves the elbow, never the gripper.
+  A pull towards the home pose acts in the null space of the gripper's pose: it moves the elbow, never the gripper.
   """
 
   def __init__(self, model: mujoco.MjModel, iterations: int = 12, damping: float = 0.03, pull: float = 0.05):
-    self._model, self._data = model, mujoco.MjData(model)  # a copy: the physics' own state stays untouched
+    self._model, self._data = model, mujoco.MjData(model)  # a copy: the simulation keeps its state
     self._iterations, self._damping, self._pull = iterations, damping, pull
     self._site = model.site('grip').id
-    self._columns = [int(model.joint(name).dofadr[0]) for name in JOINTS]
-    self._places = [int(model.joint(name).qposadr[0]) for name in JOINTS]
+    self._dof_addresses = [int(model.joint(name).dofadr[0]) for name in JOINTS]
+    self._qpos_addresses = [int(model.joint(name).qposadr[0]) for name in JOINTS]
     self._low, self._high = model.jnt_range[[model.joint(name).id for name in JOINTS]].T
     self._jacobian = np.zeros((6, model.nv))
 
   def solve(self, start: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Joint angles [7] near `start` for the gripper at `position` [3] with `rotation` [3, 3] (none: pointing down).
+    """Compute joint angles [7] near `start` for a gripper pose.
 
-    A pose out of reach gives the angles that come closest.
+    An unreachable pose gives the angles that come closest.
+
+    Args:
+      start: joint angles [7].
+      position: [3], m.
+      rotation: [3, 3], relative to pointing straight down.
     """
     angles = np.array(start, float)
     for _ in range(self._iterations):
       error = self._error(angles, position, rotation)
       if np.abs(error).max() < 1e-4:
         break
-      jacobian = self._jacobian[:, self._columns]
+      jacobian = self._jacobian[:, self._dof_addresses]
       inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + self._damping ** 2 * np.eye(6))
       pull = self._pull * (HOME - angles)
       step = inverse @ error + pull - inverse @ (jacobian @ pull)
@@ -112,21 +118,21 @@ class InverseKinematics:
     return angles
 
   def pose(self, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The gripper's position [3] and rotation [3, 3] at joint angles [7]."""
-    self._data.qpos[self._places] = angles
+    """Compute the gripper's position [3] and rotation [3, 3] at joint angles [7]."""
+    self._data.qpos[self._qpos_addresses] = angles
     mujoco.mj_kinematics(self._model, self._data)
     return (self._data.site_xpos[self._site].copy(),
             self._data.site_xmat[self._site].reshape(3, 3) @ DOWN.T)
 
   def _error(self, angles: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    here, turned = self.pose(angles)
+    current, current_rotation = self.pose(angles)
     mujoco.mj_comPos(self._model, self._data)
     mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
-    return np.concatenate([position - here, rotation_vector(rotation @ turned.T)])
+    return np.concatenate([position - current, rotation_vector(rotation @ current_rotation.T)])
 
 
 def rotation_vector(matrix: np.ndarray) -> np.ndarray:
-  """A rotation matrix as axis times angle, radians."""
+  """Convert a rotation matrix to axis times angle, radians."""
   quaternion, vector = np.zeros(4), np.zeros(3)
   mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(matrix, float).ravel())
   mujoco.mju_quat2Vel(vector, quaternion, 1.0)
@@ -134,7 +140,7 @@ def rotation_vector(matrix: np.ndarray) -> np.ndarray:
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-  """Axis times angle (radians) as a rotation matrix."""
+  """Convert axis times angle (radians) to a rotation matrix."""
   angle = float(np.linalg.norm(vector))
   quaternion, matrix = np.zeros(4), np.zeros(9)
   mujoco.mju_axisAngle2Quat(quaternion, np.asarray(vector, float) / max(angle, 1e-12), angle)
@@ -143,12 +149,15 @@ def rotation_matrix(vector: np.ndarray) -> np.ndarray:
 
 
 def from_euler(angles: np.ndarray) -> np.ndarray:
-  """Roll, pitch, yaw (radians, about the fixed x, then y, then z axes) as a rotation matrix."""
+  """Convert roll, pitch, yaw to a rotation matrix.
+
+  The angles are radians about the fixed x, then y, then z axes.
+  """
   x, y, z = (rotation_matrix(angle * axis) for angle, axis in zip(angles, np.eye(3), strict=True))
   return z @ y @ x
 
 
 def to_euler(matrix: np.ndarray) -> np.ndarray:
-  """A rotation matrix as roll, pitch, yaw: the inverse of `from_euler`."""
+  """Convert a rotation matrix to roll, pitch, yaw: the inverse of `from_euler`."""
   pitch = -np.arcsin(np.clip(matrix[2, 0], -1, 1))
   return np.array([np.arctan2(matrix[2, 1], matrix[2, 2]), pitch, np.arctan2(matrix[1, 0], matrix[0, 0])])

@@ -1,7 +1,7 @@
-"""What objects are good for and look like: words that no instruction of the robot's data has.
+"""Categories of objects by use and shape, in words that robot instructions never contain.
 
-A category sorts every kind of object into members, doubtful ones, and the rest. Whoever asks about it in a scene where
-a doubtful object is present asks an unfair question.
+A category divides the kinds of objects into members, ambiguous ones and the rest. Questions about a category avoid
+scenes with an ambiguous object.
 """
 import dataclasses
 
@@ -10,25 +10,26 @@ from rtjax.envs.tabletop.objects import KINDS
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-  """A set of kinds in words.
+  """Set of kinds of objects, described by a phrase.
 
   Attributes:
-    thing: the object in words, after 'something': 'to drink from'.
+    phrase: description of a member, after 'something': 'to drink from'.
     members: kinds that belong to it.
-    doubtful: kinds that some would count in.
+    ambiguous: kinds that some people would count as members.
   """
-  thing: str
+  phrase: str
   members: tuple[str, ...]
-  doubtful: tuple[str, ...] = ()
+  ambiguous: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    unknown = {*self.members, *self.doubtful} - set(KINDS)
-    if unknown or set(self.members) & set(self.doubtful):
-      raise ValueError(f'Category {self.thing!r}: kinds are members or doubtful, of {sorted(KINDS)}.')
+    unknown = {*self.members, *self.ambiguous} - set(KINDS)
+    if unknown or set(self.members) & set(self.ambiguous):
+      raise ValueError(f'Category {self.phrase!r} has members {self.members} and ambiguous kinds {self.ambiguous}; '
+                       f'expected kinds of {sorted(KINDS)}, each listed once.')
 
-  def holds(self, kind: str) -> bool | None:
-    """Whether a kind belongs to it; None where one cannot say."""
-    return None if kind in self.doubtful else kind in self.members
+  def contains(self, kind: str) -> bool | None:
+    """Return whether a kind belongs to the category; None if it is ambiguous."""
+    return None if kind in self.ambiguous else kind in self.members
 
 
 CATEGORIES: dict[str, Category] = {

@@ -1,4 +1,4 @@
-"""The tabletop as a gymnasium environment."""
+"""Gymnasium environment of the tabletop."""
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +13,9 @@ from rtjax.envs.tabletop.scene import CAMERAS
 from rtjax.envs.tabletop.world import CONTROL_HZ, PhysicsError, State, World
 
 HOLD_STEPS = 3
-"""So many steps in a row a task has to be done before it counts."""
+"""Consecutive steps for which a task must stay done to count as a success."""
 
-# The gripper stays in this box (lowest, highest corner), m: what the arm reaches, above the table.
+# Reachable box of the gripper above the table (lowest, highest corner), m.
 _WORKSPACE = np.array([[0.28, -0.36, 0.014], [0.72, 0.36, 0.45]])
 _MAX_TILT = 1.6
 _TRIES = 50
@@ -23,31 +23,31 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz '"
 
 
 class Tabletop(gymnasium.Env):
-  """An arm at a table with objects, a bowl and a drawer, told what to do in words.
+  """Arm at a table with objects, a bowl and a drawer, instructed in words.
 
   Action: float32 [7], the ActionSpec 'arm7d': changes of the gripper's x y z (within 0.05 m) and of its roll pitch yaw
   (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is
-  applied to where the gripper is. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN and
-  infinity are a ValueError.
+  applied to the gripper's measured pose. Numbers beyond the bounds are clipped and counted in `info['clipped']`; NaN
+  and infinity are a ValueError.
 
   Observation: `image` and `wrist_image` uint8 [H, W, 3]; `proprioception` float32 [7]: the gripper's x y z (m), roll
   pitch yaw (rad, zero when it points straight down) and opening (1 open); `instruction`. With `multiview` also
-  `images` uint8 [6, H, W, 3], the cameras of `scene.CAMERAS`, and each of these by its name, as `left_image`.
+  `images` uint8 [views, H, W, 3], the six cameras of `scene.CAMERAS`, and each of them by its name, as `left_image`.
 
   Reward is 1 when the task has been done for HOLD_STEPS steps in a row, which ends the episode (terminated), else 0.
-  After `max_steps` steps it is truncated.
+  After `max_steps` steps the episode is truncated.
 
-  Info: `success`, `skill`, `task` (its key), `instruction`, `split`, `objects` (their names), and what the gripper did
-  so far: `moved` (m travelled), `touched` (names), `grasped` (what it holds, or None), `dropped` (an object was lost
-  from the closed gripper), `displaced` ({name: m}), `clipped` (actions). If the physics becomes unstable the episode
-  is terminated with `info['failure'] == 'physics'`.
+  Info: `success`, `skill`, `task` (its key), `instruction`, `split`, `objects` (their names), and the episode so far:
+  `moved` (m that the gripper travelled), `touched` (names), `grasped` (name of the held object, or None), `dropped` (an
+  object was lost from the closed gripper), `displaced` ({name: m}), `clipped` (actions). If the physics becomes
+  unstable the episode is terminated with `info['failure'] == 'physics'`.
 
   Args:
     split: one of `splits.SPLITS`.
     image_size: (height, width).
-    renderer: 'rays', which needs no graphics driver, 'gl', or 'none' for black pictures.
-    seed: of the first episode, if `reset` is not given one.
-    wrist: whether to render `wrist_image`; without, the observation lacks it.
+    renderer: 'rays', which needs no graphics driver, 'gl', or 'none' for black images.
+    seed: seed of the first episode, if `reset` is given none.
+    wrist: whether to render `wrist_image`; if not, the observation lacks it.
     multiview: whether to render `images`.
   """
 
@@ -55,7 +55,7 @@ class Tabletop(gymnasium.Env):
   action_spec = actions.ARM_7D
   control_hz = CONTROL_HZ
   max_steps = 80
-  skills = {name: split.skills for name, split in splits.SPLITS.items()}  # noqa: RUF012  (nobody changes it)
+  skills = {name: split.skills for name, split in splits.SPLITS.items()}  # noqa: RUF012  (never changed)
 
   def __init__(self, split: str = 'seen', image_size: tuple[int, int] = (256, 320), renderer: str = 'rays',
                seed: int | None = None, wrist: bool = True, multiview: bool = False):
@@ -65,8 +65,8 @@ class Tabletop(gymnasium.Env):
     self.image_size, self._multiview = (image_size[0], image_size[1]), multiview
     self.renderer_name = renderer
     self._renderer = make_renderer(renderer, self.image_size)
-    shown = len(CAMERAS) if multiview else 1 + wrist
-    self._pictures = ['image', *(f'{camera}_image' for camera in CAMERAS[1:shown])]
+    views = len(CAMERAS) if multiview else 1 + wrist
+    self._image_keys = ['image', *(f'{camera}_image' for camera in CAMERAS[1:views])]
     self.render_mode = 'rgb_array'
     self._first_seed = seed
     self.action_space = gymnasium.spaces.Box(*_bounds(), dtype=np.float32)
@@ -75,9 +75,10 @@ class Tabletop(gymnasium.Env):
 
   def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None
             ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Starts an episode, which `seed` determines completely; `options={'skill': 'pick'}` chooses the skill.
+    """Start an episode, which `seed` determines completely.
 
-    A start in which the task is already done, or in which something is not where it belongs, is drawn again.
+    `options={'skill': 'pick'}` chooses the skill. Initial states in which the task is already done, or in which an
+    object is displaced, are sampled again.
     """
     seed, self._first_seed = (self._first_seed if seed is None else seed), None
     super().reset(seed=seed)
@@ -86,12 +87,13 @@ class Tabletop(gymnasium.Env):
       self.episode = layout.sample(self._split, self.np_random, skill)
       self._world = World(self.episode.scene)
       self._start = self._state = self._world.state()
-      if layout.is_fair(self.episode, self._state):
+      if layout.is_valid_start(self.episode, self._state):
         break
     else:
-      raise RuntimeError(f'no usable start in {_TRIES} draws of the split {self.split!r}; choose another seed.')
+      raise RuntimeError(f'no valid initial state in {_TRIES} samples of the split {self.split!r}; choose another '
+                         'seed.')
     self._renderer.start(self._world.model)
-    self._steps = self._held_for = self._clipped = 0
+    self._steps = self._steps_done = self._clipped = 0
     self._moved, self._dropped = 0.0, False
     self._touched: set[str] = set()
     self._observation = self._observe()
@@ -100,54 +102,56 @@ class Tabletop(gymnasium.Env):
   def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
     if self._world is None:
       raise RuntimeError('step was called before reset.')
-    action = self._checked(action)
+    action = self._validate(action)
     before = self._state
-    position, rotation = goal(before, action)
+    position, rotation = target_pose(before, action)
     self._steps += 1
     try:
       self._world.step(position, rotation, bool(action[6] > 0.5))
     except PhysicsError:
       return self._observation, 0.0, True, False, self._info() | {'success': False, 'failure': 'physics'}
     self._state = self._world.state()
-    self._remember(before, action)
+    self._track(before, action)
     done = tasks.success(self.episode.task, self._state, self._start)
-    self._held_for = self._held_for + 1 if done else 0
-    terminated = self._held_for >= HOLD_STEPS
+    self._steps_done = self._steps_done + 1 if done else 0
+    terminated = self._steps_done >= HOLD_STEPS
     self._observation = self._observe()
     return (self._observation, float(terminated), terminated, not terminated and self._steps >= self.max_steps,
             self._info())
 
   def render(self) -> np.ndarray:
-    """The policy's picture, uint8 [H, W, 3]."""
+    """Return the policy's image, uint8 [H, W, 3]."""
     return self._observation['image']
 
-  def picture(self, camera: str) -> np.ndarray:
-    """What one of `scene.CAMERAS` sees now, uint8 [H, W, 3]."""
+  def render_camera(self, camera: str) -> np.ndarray:
+    """Render the present view of one of `scene.CAMERAS`, uint8 [H, W, 3]."""
     assert self._world is not None
     return self._renderer.render(self._world.data, camera)
 
   @property
   def state(self) -> State:
-    """What is so in the world: privileged, for experts and analysis."""
+    """State of the world: privileged information, for experts and analysis."""
     return self._state
 
   def expert(self) -> Callable[[State], np.ndarray]:
-    """An expert at the episode's task: a function from `state` to an action float32 [7], without memory."""
+    """Return a stateless expert for the episode's task: a function from `state` to an action float32 [7]."""
     return experts.get(self.episode.task)
 
   def close(self) -> None:
     self._renderer.close()
 
-  def _checked(self, action: np.ndarray) -> np.ndarray:
+  def _validate(self, action: np.ndarray) -> np.ndarray:
     action = np.asarray(action, np.float32)
     if action.shape != (7,):
       raise ValueError(f'action has shape {action.shape}, expected (7,): translation (m), rotation (rad), gripper.')
     if not np.isfinite(action).all():
-      raise ValueError(f'action holds NaN or infinite numbers: {action}. A policy that does so has failed.')
+      raise ValueError(f'action holds NaN or infinite numbers: {action}, expected finite ones. Count the episode as '
+                       'failed.')
     self._clipped += bool(self.action_spec.clipped(action).any())
     return np.clip(action, *_bounds())
 
-  def _remember(self, before: State, action: np.ndarray) -> None:
+  def _track(self, before: State, action: np.ndarray) -> None:
+    """Update the quantities that `info` accumulates over an episode."""
     now = self._state
     self._moved += float(np.linalg.norm(now.position - before.position))
     self._touched |= now.touched & {*now.poses, 'drawer'}
@@ -155,44 +159,42 @@ class Tabletop(gymnasium.Env):
 
   def _observe(self) -> dict[str, Any]:
     assert self._world is not None
-    s = self._state
+    state = self._state
     observation: dict[str, Any] = {
-        'proprioception': np.concatenate([s.position, to_euler(s.rotation), [s.opening]]).astype(np.float32),
+        'proprioception': np.concatenate([state.position, to_euler(state.rotation), [state.opening]],
+                                         dtype=np.float32),
         'instruction': self.episode.instruction}
+    images = {key: self.render_camera(camera) for key, camera in zip(self._image_keys, CAMERAS, strict=False)}
     if self._multiview:
-      observation['images'] = np.stack([self._renderer.render(self._world.data, name) for name in CAMERAS])
-      pictures = dict(zip(self._pictures, observation['images'], strict=True))
-    else:
-      pictures = {name: self._renderer.render(self._world.data, camera)
-                  for name, camera in zip(self._pictures, CAMERAS, strict=False)}
-    return observation | pictures
+      observation['images'] = np.stack(list(images.values()))
+    return observation | images
 
   def _info(self) -> dict[str, Any]:
-    names = [p.item.name for p in self.episode.scene.objects]
-    shifted = {name: float(np.linalg.norm(self._state.poses[name].position - self._start.poses[name].position))
-               for name in self._state.poses}
+    names = [placed.item.name for placed in self.episode.scene.objects]
+    displaced = {name: float(np.linalg.norm(self._state.poses[name].position - self._start.poses[name].position))
+                 for name in self._state.poses}
     return {
-        'success': self._held_for >= HOLD_STEPS, 'skill': self.episode.task.skill, 'task': self.episode.task.key,
+        'success': self._steps_done >= HOLD_STEPS, 'skill': self.episode.task.skill, 'task': self.episode.task.key,
         'instruction': self.episode.instruction, 'split': self.split, 'objects': names, 'moved': self._moved,
         'touched': sorted(self._touched), 'grasped': self._state.held, 'dropped': bool(self._dropped),
-        'displaced': shifted, 'clipped': self._clipped}
+        'displaced': displaced, 'clipped': self._clipped}
 
   def _observation_space(self) -> gymnasium.spaces.Dict:
-    def pictures(*shape: int) -> gymnasium.spaces.Box:
+    def images(*shape: int) -> gymnasium.spaces.Box:
       return gymnasium.spaces.Box(0, 255, shape, np.uint8)
 
     height, width = self.image_size
     spaces: dict[str, gymnasium.Space] = {
         'proprioception': gymnasium.spaces.Box(-np.inf, np.inf, (7,), np.float32),
         'instruction': gymnasium.spaces.Text(128, charset=_ALPHABET)}
-    spaces |= {name: pictures(height, width, 3) for name in self._pictures}
+    spaces |= {key: images(height, width, 3) for key in self._image_keys}
     if self._multiview:
-      spaces['images'] = pictures(len(CAMERAS), height, width, 3)
+      spaces['images'] = images(len(CAMERAS), height, width, 3)
     return gymnasium.spaces.Dict(spaces)
 
 
-def goal(state: State, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The pose that an action asks for: position [3] inside the workspace, rotation [3, 3]."""
+def target_pose(state: State, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Compute the pose that an action commands: position [3] inside the workspace, rotation [3, 3]."""
   position = np.clip(state.position + action[:3], *_WORKSPACE)
   rotation = from_euler(action[3:6].astype(float)) @ state.rotation
   tilt = np.arccos(np.clip(rotation[2, 2], -1, 1))
@@ -211,5 +213,5 @@ def _skill(options: dict[str, Any] | None, skills: tuple[str, ...]) -> str | Non
     raise ValueError(f"options has {sorted(unknown)}, expected at most 'skill'.")
   skill = (options or {}).get('skill')
   if skill is not None and skill not in skills:
-    raise ValueError(f'skill is {skill!r}, the split has {list(skills)}.')
+    raise ValueError(f'skill is {skill!r}, expected one of the split: {list(skills)}.')
   return skill

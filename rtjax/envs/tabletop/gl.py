@@ -1,10 +1,10 @@
-"""The scene through MuJoCo's own renderer, where OpenGL works (MUJOCO_GL=egl or osmesa without a screen)."""
+"""OpenGL renderer of MuJoCo (MUJOCO_GL=egl or osmesa without a display)."""
 import mujoco
 import numpy as np
 
 
 class GL:
-  """Renders pictures of (height, width) pixels; every episode's model gets a context of its own."""
+  """Renderer of images of (height, width); each episode's model gets its own OpenGL context."""
 
   def __init__(self, image_size: tuple[int, int]):
     self._size = image_size
@@ -14,7 +14,7 @@ class GL:
     self.close()
     try:
       self._renderer = mujoco.Renderer(model, *self._size)
-    except Exception as error:  # what MuJoCo and its GL bindings raise has no common class
+    except Exception as error:  # the errors of MuJoCo and its GL bindings share no class
       raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and "
                          "install its libraries. The tabletop's renderer 'rays' needs neither.") from error
 

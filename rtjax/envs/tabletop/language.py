@@ -1,7 +1,10 @@
-"""Instructions: each skill's ways of saying it. {x} is the object, {y} what it is moved near, into or out of."""
+"""Instruction templates of each skill.
+
+{x} is the target object, {y} the object or container that it is moved near, into or out of.
+"""
 from rtjax.envs.tabletop.tasks import Task
 
-# The first is the plain one; the last two of each skill are held out of training data.
+# The last two of each skill are held out of training data.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     'pick': ('pick up the {x}', 'pick the {x}', 'grab the {x}', 'lift the {x}', 'take the {x} up from the table',
              'get the {x}', 'raise the {x} off the table'),
@@ -26,17 +29,17 @@ _HELD_OUT = 2
 
 
 def templates(skill: str, seen: bool = True) -> tuple[str, ...]:
-  """The phrasings of training data, or those held out of it."""
+  """Return the phrasings of training data, or the held-out ones."""
   return TEMPLATES[skill][:-_HELD_OUT] if seen else TEMPLATES[skill][-_HELD_OUT:]
 
 
 def instruction(task: Task, template: str) -> str:
-  """The sentence for a task."""
+  """Fill a template with the objects of a task."""
   x = task.target.name if task.target else ''
   y = task.reference if isinstance(task.reference, str) else task.reference.name if task.reference else ''
   return template.format(x=x, y=y)
 
 
 def instructions(task: Task, seen: bool = True) -> tuple[str, ...]:
-  """Every sentence for a task."""
+  """Return every instruction for a task."""
   return tuple(instruction(task, template) for template in templates(task.skill, seen))

@@ -1,6 +1,6 @@
-"""What stands on the table: kinds of objects built from primitive shapes, and the colours they come in.
+"""Kinds of objects, built from primitive shapes, and their colours.
 
-A body's origin is the middle of the object's height, its z axis points up when the object stands. All of them fit the
+A body's origin is at half the object's height, its z axis points up when the object stands. All objects fit the
 gripper, which opens 8 cm. Lengths are in metres, sizes are MuJoCo's (half lengths; radius, half length).
 """
 import dataclasses
@@ -19,7 +19,14 @@ STEEL, CREAM, DARK, LEAF = (0.62, 0.64, 0.66), (0.90, 0.86, 0.74), (0.13, 0.12, 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """One primitive: `shape` 'box', 'cylinder', 'sphere', 'ellipsoid' or 'capsule', of the object's colour or its own."""
+  """Primitive of an object.
+
+  Attributes:
+    shape: 'box', 'cylinder', 'sphere', 'ellipsoid' or 'capsule'.
+    size: MuJoCo's size of the shape.
+    at: position in the object's frame.
+    colour: RGB; None is the object's colour.
+  """
   shape: str
   size: tuple[float, ...]
   at: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -28,16 +35,16 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """A kind of object.
+  """Kind of object.
 
   Attributes:
     name: its word in instructions.
-    parts: what it is made of.
-    half_height: from the origin down to what it stands on.
-    radius: of the upright circle around it.
+    parts: its primitives.
+    half_height: distance from the origin down to its base.
+    radius: radius of the upright cylinder around it.
     grasp: height of the fingertips above the origin in a good grasp.
-    width: what lies between the fingers there, along y.
-    symmetry: turns about z that leave its grasps alike, per full turn: 1, 2, 4; 0 for all.
+    width: its width between the fingers at that height, along y.
+    symmetry: number of rotations about z with equivalent grasps: 1, 2, 4; 0 for all.
     stands: taller than wide and round or square, so that it can be knocked over and stood up.
   """
   name: str
@@ -51,7 +58,7 @@ class Kind:
 
   @property
   def turns(self) -> tuple[float, ...]:
-    """Yaw angles of the gripper, relative to the object's, that grasp it; radians."""
+    """Yaw angles of a grasping gripper relative to the object's, radians."""
     count = self.symmetry or 16
     return tuple(2 * math.pi * i / count for i in range(count))
 
@@ -83,7 +90,7 @@ def _kinds() -> tuple[Kind, ...]:
                        Part(cylinder, (0.020, 0.012), (0, 0, 0.026), DARK),
                        Part(cylinder, (0.008, 0.003), (0, 0, 0.041), STEEL)), 0.038, 0.020, 0.010, 0.040, 0, True),
       Kind('cross', (Part(box, (0.030, 0.010, 0.014)), Part(box, (0.010, 0.028, 0.014))), 0.014, 0.030, 0.0, 0.056, 4),
-      # Held out: they are in no training data, not even as bystanders.
+      # Held out: in no training scene, not even as distractors.
       Kind('mushroom', (Part(cylinder, (0.013, 0.018), (0, 0, -0.010), CREAM),
                         Part(ellipsoid, (0.027, 0.027, 0.017), (0, 0, 0.011))), 0.028, 0.027, 0.008, 0.054, 0),
       Kind('hammer', (Part(box, (0.036, 0.009, 0.009), (-0.006, 0, -0.003), CREAM),
@@ -102,13 +109,13 @@ SEEN_KINDS: tuple[str, ...] = tuple(name for name in KINDS if name not in UNSEEN
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Item:
-  """An object: its kind in a colour. No two of a scene are the same."""
+  """Object identity: a kind in a colour, unique in a scene."""
   kind: str
   colour: str
 
   @property
   def name(self) -> str:
-    """Its name in the scene and in instructions: 'red cube'."""
+    """Name in the scene and in instructions: 'red cube'."""
     return f'{self.colour} {self.kind}'
 
   @property
@@ -118,12 +125,12 @@ class Item:
 
 @functools.cache
 def items(kinds: tuple[str, ...]) -> tuple[Item, ...]:
-  """Every colour of every one of `kinds`."""
+  """Return every kind of `kinds` in every colour."""
   return tuple(Item(kind, colour) for kind in kinds for colour in COLOURS)
 
 
 def body_xml(item: Item, position: np.ndarray, quaternion: np.ndarray) -> str:
-  """The object as an MJCF body that is free to move."""
+  """Describe the object as an MJCF body that moves freely."""
   geoms = ''.join(_geom_xml(part, COLOURS[item.colour]) for part in item.shape.parts)
   return (f'<body name="{item.name}" pos="{numbers(position)}" quat="{numbers(quaternion)}"><freejoint/>{geoms}</body>')
 
@@ -134,5 +141,5 @@ def _geom_xml(part: Part, colour: tuple[float, float, float]) -> str:
 
 
 def numbers(values: ArrayLike) -> str:
-  """Numbers as MJCF writes them."""
+  """Format numbers for MJCF."""
   return ' '.join(f'{float(v):.6g}' for v in np.ravel(values))

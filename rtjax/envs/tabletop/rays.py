@@ -1,26 +1,28 @@
-"""A ray caster on MuJoCo's own rays: pictures of primitive scenes without any graphics driver.
+"""Ray caster for primitive scenes, on MuJoCo's rays without a graphics driver.
 
-One call of `mj_multiRay` finds what each pixel sees, and its surface normal; further calls from points of the lamp find
-what lies in shadow. Colours, textures and light are the model's own, so that `gl.py` shows the same scene. Edges
-between geoms are sampled three times as densely as the rest.
+One call of `mj_multiRay` finds the geom and the surface normal at each pixel; further calls from points of the lamp
+find the shadows. Colours, textures and light are the model's, so that `gl.py` shows the same scene. Edges between geoms
+are sampled with three rays per pixel.
+
+R is a number of rays.
 """
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
-# Seen are the groups of ordinary geoms, not the sites and helpers of group 4.
+# Visible geom groups: the ordinary ones, without the sites and helpers of group 4.
 _GROUPS = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 _LAMP_RADIUS = 0.07
-# Where on the lamp shadow rays start, in units of its radius. Every other pixel asks, neighbours from different points;
-# averaging over 3x3 pixels, twice, gives the soft shadow.
+# Origins of shadow rays on the lamp, in units of its radius. Every other pixel casts one, neighbours from different
+# points; averaging over 3x3 pixels, twice, gives the soft shadow.
 _LAMP_POINTS = np.array([(0.0, 0.0), (-0.7, 0.3), (0.3, 0.7), (0.7, -0.3), (-0.3, -0.7)])
-_SUBPIXELS = np.array([(-0.33, 0.17), (0.17, -0.33)])  # a triangle with the pixel's middle, roughly
+_SUBPIXELS = np.array([(-0.33, 0.17), (0.17, -0.33)])  # roughly a triangle with the pixel's centre
 _SKY = np.array([0.80, 0.83, 0.86], np.float32)
 
 
 class _Hits(NamedTuple):
-  """What R rays hit: geom [R] (the number of geoms for none), points, normals and the rays' directions [R, 3]."""
+  """Hits of R rays: geoms [R] (the number of geoms for none), points, normals and directions [R, 3]."""
   geom: np.ndarray
   points: np.ndarray
   normal: np.ndarray
@@ -28,22 +30,22 @@ class _Hits(NamedTuple):
 
 
 class Rays:
-  """Renders pictures of (height, width) pixels."""
+  """Renderer of images of (height, width)."""
 
   def __init__(self, image_size: tuple[int, int]):
     self._height, self._width = image_size
     rows, columns = np.mgrid[:self._height, :self._width].astype(float)
     self._rows, self._columns = rows.ravel(), columns.ravel()
-    asks = (self._rows + self._columns) % 2 == 0
-    self._lamp_point = np.where(asks, (self._rows + 2 * self._columns) % len(_LAMP_POINTS), -1).astype(int)
+    casts = (self._rows + self._columns) % 2 == 0
+    self._lamp_point = np.where(casts, (self._rows + 2 * self._columns) % len(_LAMP_POINTS), -1).astype(int)
 
   def start(self, model: mujoco.MjModel) -> None:
-    """Takes the colours, textures and light of an episode's model."""
+    """Read the colours, textures and light of an episode's model."""
     self._model = model
     self._room = model.body('room').id
     self._table = model.geom('table').id
     colour = np.where((model.geom_matid >= 0)[:, None], 1.0, model.geom_rgba[:, :3] ** 2)
-    self._albedo = np.concatenate([colour, [_SKY]]).astype(np.float32)  # the last for rays that hit nothing
+    self._albedo = np.concatenate([colour, [_SKY]]).astype(np.float32)  # the last one for rays without a hit
     self._textures = [_Texture(model, int(geom)) for geom in np.flatnonzero(model.geom_matid >= 0)]
     shiny = np.full(model.ngeom + 1, 0.25, np.float32)
     shiny[:-1][model.geom_matid >= 0] = 0.03
@@ -52,40 +54,41 @@ class Rays:
     self._ambient = np.asarray(model.vis.headlight.ambient, np.float32)
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-    """What `camera` sees: uint8 [H, W, 3]."""
-    number = self._model.camera(camera).id
-    hits = self._hits(data, number, self._rows, self._columns)
-    seen = self._visible(data, hits, self._lamp_point)
+    """Render the view of `camera`: uint8 [H, W, 3]."""
+    camera_id = self._model.camera(camera).id
+    hits = self._hits(data, camera_id, self._rows, self._columns)
+    visibility = self._visibility(data, hits, self._lamp_point)
     for _ in range(2):
-      seen = self._blurred(hits.geom, seen)
-    colour = self._shade(data, hits, seen)
+      visibility = self._blur(hits.geom, visibility)
+    colour = self._shade(data, hits, visibility)
     edges = np.flatnonzero(self._edges(hits.geom))
     if len(edges):
-      finer = self._finer(data, number, edges, hits.geom[edges], seen[edges])
-      colour[edges] = (colour[edges] + finer) / (1 + len(_SUBPIXELS))
+      subpixels = self._subpixel_colours(data, camera_id, edges, hits.geom[edges], visibility[edges])
+      colour[edges] = (colour[edges] + subpixels) / (1 + len(_SUBPIXELS))
     return (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).reshape(self._height, self._width, 3)
 
   def geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-    """The geom that the middle of each pixel shows, int [H, W]; the model's number of geoms where there is none."""
+    """Find the geom at each pixel's centre, int [H, W]; the model's number of geoms if there is none."""
     hits = self._hits(data, self._model.camera(camera).id, self._rows, self._columns)
     return hits.geom.reshape(self._height, self._width)
 
   def close(self) -> None:
-    """Nothing to give back."""
+    """Do nothing: there are no resources to release."""
 
-  def _finer(self, data: mujoco.MjData, camera: int, pixels: np.ndarray, geom: np.ndarray, seen: np.ndarray
-             ) -> np.ndarray:
-    """The sum of the colours that further rays find in some pixels: float32 [R, 3].
+  def _subpixel_colours(self, data: mujoco.MjData, camera: int, pixels: np.ndarray, geom: np.ndarray,
+                        visibility: np.ndarray) -> np.ndarray:
+    """Sum the colours at the subpixels of some pixels: float32 [R, 3].
 
-    `geom` and `seen` [R] are those of the pixels' middles.
+    `geom` and `visibility` [R] belong to the pixels' centres.
     """
     count = len(_SUBPIXELS)
-    rows, columns = ((at[pixels] + offset[:, None]).ravel()
-                     for at, offset in zip((self._rows, self._columns), _SUBPIXELS.T, strict=True))
+    rows, columns = ((coordinate[pixels] + offset[:, None]).ravel()
+                     for coordinate, offset in zip((self._rows, self._columns), _SUBPIXELS.T, strict=True))
     hits = self._hits(data, camera, rows, columns)
     known = hits.geom == np.tile(geom, count)
-    asked = self._visible(data, hits, np.where(known, -1, np.repeat(np.arange(count), len(pixels))))
-    return self._shade(data, hits, np.where(known, np.tile(seen, count), asked)).reshape(count, len(pixels), 3).sum(0)
+    cast = self._visibility(data, hits, np.where(known, -1, np.repeat(np.arange(count), len(pixels))))
+    colours = self._shade(data, hits, np.where(known, np.tile(visibility, count), cast))
+    return colours.reshape(count, len(pixels), 3).sum(0)
 
   def _hits(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> _Hits:
     origin = data.cam_xpos[camera]
@@ -100,11 +103,11 @@ class Rays:
     right, up, back = data.cam_xmat[camera].reshape(3, 3).T
     across = (columns - (self._width - 1) / 2) * scale
     upwards = ((self._height - 1) / 2 - rows) * scale
-    return _unit(across[:, None] * right + upwards[:, None] * up - back)  # a matrix product would wake BLAS's threads
+    return _unit(across[:, None] * right + upwards[:, None] * up - back)  # a matrix product would start BLAS threads
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, exclude: int = -1
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The geom that each ray hits (-1: none), how many times its direction away, and the surface's normal."""
+    """Return the geom that each ray hits (-1: none), the distance in units of its direction, and the normal."""
     count = len(directions)
     geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
     flat = np.ascontiguousarray(directions, float).ravel()
@@ -112,58 +115,62 @@ class Rays:
                        count, mujoco.mjMAXVAL)
     return geom, distance, normal
 
-  def _shade(self, data: mujoco.MjData, hits: _Hits, seen: np.ndarray) -> np.ndarray:
-    """Linear colour float32 [R, 3], given the share of the lamp that each point sees [R]."""
+  def _shade(self, data: mujoco.MjData, hits: _Hits, visibility: np.ndarray) -> np.ndarray:
+    """Compute linear colour float32 [R, 3], given the share of the lamp that is visible from each point [R]."""
     colour = self._albedo[hits.geom]
     for texture in self._textures:
       where = np.flatnonzero(hits.geom == texture.geom)
       if len(where):
         colour[where] = texture.sample(data, hits.points[where], hits.normal[where])
     to_lamp = _unit(self._lamp(data) - hits.points)
-    lit = np.maximum(_dot(hits.normal, to_lamp), 0) * seen
-    gloss = np.maximum(_dot(hits.normal, _unit(to_lamp - hits.directions)), 0) ** 40 * seen * self._shiny[hits.geom]
+    lit = np.maximum(_dot(hits.normal, to_lamp), 0) * visibility
+    gloss = np.maximum(_dot(hits.normal, _unit(to_lamp - hits.directions)), 0) ** 40
+    gloss = gloss * visibility * self._shiny[hits.geom]
     upwards = 0.75 + 0.25 * hits.normal[:, 2]
     shaded = colour * (lit[:, None] * self._diffuse + upwards[:, None] * self._ambient) + gloss[:, None] * self._diffuse
     return np.where((hits.geom < self._model.ngeom)[:, None], shaded, colour)
 
-  def _visible(self, data: mujoco.MjData, hits: _Hits, lamp_point: np.ndarray) -> np.ndarray:
-    """1 where a point sees its point of the lamp (`lamp_point` [R] numbers them), else 0; -1 where it has none."""
-    seen = np.where(lamp_point < 0, np.float32(-1), np.float32(0))
-    facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, self._lamp(data) - hits.points) > 0)
-    # Nothing of the room stands between the lamp and what is on the table.
-    above = (hits.geom == self._table) | (hits.points[:, 2] > 0)
-    for number, (x, y) in enumerate(_LAMP_POINTS):
-      asks = facing & (lamp_point == number)
-      for where, exclude in ((asks & above, self._room), (asks & ~above, -1)):
-        ask = np.flatnonzero(where)
-        if len(ask):
-          origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
-          _, distance, _ = self._cast(data, origin, hits.points[ask] - origin, exclude)
-          seen[ask] = (distance > 0.997) | (distance < 0)  # in units of the way: 1 is the point itself
-    return seen
+  def _visibility(self, data: mujoco.MjData, hits: _Hits, lamp_point: np.ndarray) -> np.ndarray:
+    """Cast shadow rays: 1 if a point's lamp point is visible, else 0; -1 without a lamp point.
 
-  def _blurred(self, geom: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`seen` averaged over those of the 3x3 neighbours that asked (not -1) and show the same geom: float32 [H * W]."""
+    `lamp_point` [R] indexes _LAMP_POINTS; -1 is none.
+    """
+    visibility = np.where(lamp_point < 0, np.float32(-1), np.float32(0))
+    facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, self._lamp(data) - hits.points) > 0)
+    # No part of the room lies between the lamp and points on the table.
+    above = (hits.geom == self._table) | (hits.points[:, 2] > 0)
+    for index, (x, y) in enumerate(_LAMP_POINTS):
+      casts = facing & (lamp_point == index)
+      for chosen, exclude in ((casts & above, self._room), (casts & ~above, -1)):
+        rays = np.flatnonzero(chosen)
+        if len(rays):
+          origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
+          _, distance, _ = self._cast(data, origin, hits.points[rays] - origin, exclude)
+          visibility[rays] = (distance > 0.997) | (distance < 0)  # 1 is the point itself
+    return visibility
+
+  def _blur(self, geom: np.ndarray, visibility: np.ndarray) -> np.ndarray:
+    """Average visibility over known (not -1) 3x3 neighbours of the same geom: float32 [H * W]."""
     geom = np.pad(geom.reshape(self._height, self._width).astype(np.int32), 1, constant_values=-1)
-    seen = np.pad(seen.reshape(self._height, self._width), 1, constant_values=-1)
-    middle = geom[1:-1, 1:-1]
-    total, count = np.zeros(middle.shape, np.float32), np.zeros(middle.shape, np.float32)
+    visibility = np.pad(visibility.reshape(self._height, self._width), 1, constant_values=-1)
+    centre = geom[1:-1, 1:-1]
+    total, count = np.zeros(centre.shape, np.float32), np.zeros(centre.shape, np.float32)
     for row in range(3):
       for column in range(3):
-        there = np.s_[row:row + self._height, column:column + self._width]
-        same = (geom[there] == middle) & (seen[there] >= 0)
-        total += seen[there] * same
+        neighbour = np.s_[row:row + self._height, column:column + self._width]
+        same = (geom[neighbour] == centre) & (visibility[neighbour] >= 0)
+        total += visibility[neighbour] * same
         count += same
-    return (total / np.maximum(count, 1)).ravel()  # where nobody asked there is an edge, and finer rays will
+    return (total / np.maximum(count, 1)).ravel()  # pixels without known neighbours are edges, which get subpixels
 
   def _lamp(self, data: mujoco.MjData) -> np.ndarray:
     return data.light_xpos[0].astype(np.float32)
 
   def _edges(self, geom: np.ndarray) -> np.ndarray:
-    """Which pixels have a neighbour that shows another geom, bool [H * W]."""
-    picture = geom.reshape(self._height, self._width)
-    edge = np.zeros(picture.shape, bool)
-    down, across = picture[1:] != picture[:-1], picture[:, 1:] != picture[:, :-1]
+    """Find the pixels with a neighbour of another geom, bool [H * W]."""
+    image = geom.reshape(self._height, self._width)
+    edge = np.zeros(image.shape, bool)
+    down, across = image[1:] != image[:-1], image[:, 1:] != image[:, :-1]
     edge[1:] |= down
     edge[:-1] |= down
     edge[:, 1:] |= across
@@ -172,7 +179,7 @@ class Rays:
 
 
 class _Texture:
-  """The texture of one geom, laid flat on the side that is hit."""
+  """Texture of one geom, mapped flat onto the side that is hit."""
 
   def __init__(self, model: mujoco.MjModel, geom: int):
     material = model.geom_matid[geom]
@@ -181,11 +188,11 @@ class _Texture:
     start = model.tex_adr[number]
     pixels = model.tex_data[start:start + height * width * 3].reshape(height, width, 3)
     self._pixels = ((pixels / 255.0) ** 2).astype(np.float32)  # linear light: the inverse of the square root at the end
-    self._repeat = model.mat_texrepeat[material] / 2  # as OpenGL lays it: once in 2 m, from the middle
+    self._repeat = model.mat_texrepeat[material] / 2  # OpenGL's mapping: once in 2 m, from the centre
     self.geom = geom
 
   def sample(self, data: mujoco.MjData, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Linear colour float32 [R, 3] at points of the geom."""
+    """Sample linear colour float32 [R, 3] at points of the geom."""
     rotation = data.geom_xmat[self.geom].reshape(3, 3).astype(np.float32)
     local = (points - data.geom_xpos[self.geom].astype(np.float32)) @ rotation
     side = np.abs(normal @ rotation).argmax(-1)
@@ -198,7 +205,7 @@ class _Texture:
 
 
 def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Inner products of rows: [R]."""
+  """Compute inner products of rows: [R]."""
   return np.einsum('ij,ij->i', one, other)
 
 

@@ -1,23 +1,24 @@
 """Renderers of a scene, by name."""
-import difflib
 from collections.abc import Callable
 from typing import Protocol
 
 import mujoco
 import numpy as np
 
+from rtjax.envs import require_known
+
 
 class Renderer(Protocol):
-  """Makes pictures of one size."""
+  """Renderer of images of one size."""
 
   def start(self, model: mujoco.MjModel) -> None:
-    """Prepares for the model of a new episode."""
+    """Prepare for the model of a new episode."""
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-    """What `camera` sees: uint8 [H, W, 3]."""
+    """Render the view of `camera`: uint8 [H, W, 3]."""
 
   def close(self) -> None:
-    """Gives back what it holds."""
+    """Release resources."""
 
 
 def _rays(image_size: tuple[int, int]) -> Renderer:
@@ -30,8 +31,8 @@ def _gl(image_size: tuple[int, int]) -> Renderer:
   return GL(image_size)
 
 
-class NoPictures:
-  """Black pictures that cost nothing, for those who look at the state alone."""
+class NoRenderer:
+  """Black images at no cost, for uses that read the state alone."""
 
   def __init__(self, image_size: tuple[int, int]):
     self._black = np.zeros((*image_size, 3), np.uint8)
@@ -46,14 +47,10 @@ class NoPictures:
     pass
 
 
-RENDERERS: dict[str, Callable[[tuple[int, int]], Renderer]] = {
-    'rays': _rays, 'gl': _gl, 'none': NoPictures}
+RENDERERS: dict[str, Callable[[tuple[int, int]], Renderer]] = {'gl': _gl, 'none': NoRenderer, 'rays': _rays}
 
 
 def make_renderer(name: str, image_size: tuple[int, int]) -> Renderer:
-  """The renderer called `name`: one of RENDERERS."""
-  if name not in RENDERERS:
-    close = difflib.get_close_matches(name, RENDERERS, 1)
-    raise ValueError(f'unknown renderer {name!r}, expected one of {sorted(RENDERERS)}.'
-                     + (f' Did you mean {close[0]!r}?' if close else ''))
+  """Create a renderer of RENDERERS for images of (height, width)."""
+  require_known('renderer', name, list(RENDERERS))
   return RENDERERS[name](image_size)

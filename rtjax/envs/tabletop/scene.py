@@ -1,7 +1,7 @@
-"""A scene as a MuJoCo model: table, walls, cabinet with a drawer, bowl, objects, arm, cameras and light.
+"""MuJoCo model of a scene: table, walls, cabinet, bowl, objects, arm, cameras.
 
 Axes, in metres: x points from the arm's base over the table, y to its left, z up; the table's top is z = 0. The
-third-person camera looks back at the arm from beyond the table.
+third-person camera 'front' looks back at the arm from beyond the table.
 """
 import dataclasses
 import math
@@ -14,37 +14,37 @@ from rtjax.envs.tabletop.objects import Item, body_xml, numbers
 
 TIMESTEP = 0.004
 CAMERAS = ('front', 'wrist', 'left', 'right', 'top', 'shoulder')
-"""The views of `images`, in this order; 'front' is the policy's camera."""
+"""Views of the observation's `images`, in this order; 'front' is the policy's camera."""
 
 DRAWER_TRAVEL = 0.15
 CABINET = np.array([0.50, 0.225])
-"""Middle of the cabinet's front, x and y; the drawer opens towards -y."""
+"""Centre of the cabinet's front, x and y; the drawer opens towards -y."""
 DRAWER_INSIDE = np.array([[-0.085, 0.012, 0.0], [0.085, 0.155, 0.09]])
-"""Lowest and highest corner of the drawer's inside, from the drawer's origin at the middle of its front."""
+"""Lowest and highest corner of the drawer's inside, from the drawer's origin at the centre of its front."""
 HANDLE = np.array([0.0, -0.056, 0.045])
-"""The handle's middle, from the drawer's origin: a bar along x."""
+"""Centre of the handle, a bar along x, from the drawer's origin."""
 BOWL_RADIUS, BOWL_HEIGHT = 0.074, 0.042
 BOWL = 'bowl'
-_TABLE_MIDDLE = np.array([0.5, 0.0, 0.0])
+_TABLE_CENTRE = np.array([0.5, 0.0, 0.0])
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
-  """An object and its pose: position [3] of its origin, quaternion [4] (w first)."""
+class PlacedObject:
+  """Object and its pose: position of its origin, m, and quaternion (w first)."""
   item: Item
   position: tuple[float, float, float]
   quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-  """What the scene looks like, which changes nothing physical.
+class Appearance:
+  """Textures and light of a scene, without effect on the physics.
 
   Attributes:
     table, wall: names of textures.
-    light: where the lamp is, m.
-    warmth: its colour, -1 (blue) to 1 (yellow).
-    brightness: of lamp and surroundings; 1 is normal.
+    light: position of the lamp, m.
+    warmth: colour of the lamp, -1 (blue) to 1 (yellow).
+    brightness: brightness of lamp and surroundings; 1 is normal.
   """
   table: str = 'oak'
   wall: str = 'plaster'
@@ -55,29 +55,38 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """Where everything is at the start; `bowl` is None where there is none, `drawer` how far it is open (m)."""
-  objects: tuple[Placed, ...]
+  """Initial state of a scene.
+
+  Attributes:
+    objects: objects and their poses.
+    bowl: x and y of the bowl, m; None without a bowl.
+    drawer: opening of the drawer, m.
+    appearance: textures and light.
+    gripper: position of the gripper, m; it points down, open.
+  """
+  objects: tuple[PlacedObject, ...]
   bowl: tuple[float, float] | None
   drawer: float
-  look: Look
+  appearance: Appearance
   gripper: tuple[float, float, float] = (0.42, 0.0, 0.22)
 
 
 def build(scene: Scene) -> mujoco.MjModel:
-  """The model of a scene; its state is set by `world.World`."""
-  bodies = ''.join(body_xml(p.item, np.array(p.position), np.array(p.quaternion)) for p in scene.objects)
+  """Build the model of a scene; `world.World` sets its state."""
+  bodies = ''.join(body_xml(placed.item, np.array(placed.position), np.array(placed.quaternion))
+                   for placed in scene.objects)
   bowl = '' if scene.bowl is None else _bowl_xml(scene.bowl)
-  look = scene.look
-  warm = np.array([1 + 0.12 * look.warmth, 1.0, 1 - 0.18 * look.warmth])
-  lamp = (f'<light name="lamp" pos="{numbers(look.light)}" dir="{numbers(_TABLE_MIDDLE - look.light)}" cutoff="80" '
-          f'exponent="0" diffuse="{numbers(0.75 * look.brightness * warm)}" specular="0.3 0.3 0.3"/>')
-  everywhere = numbers(0.38 * look.brightness * (2 - warm))
+  style = scene.appearance
+  warm = np.array([1 + 0.12 * style.warmth, 1.0, 1 - 0.18 * style.warmth])
+  lamp = (f'<light name="lamp" pos="{numbers(style.light)}" dir="{numbers(_TABLE_CENTRE - style.light)}" cutoff="80" '
+          f'exponent="0" diffuse="{numbers(0.75 * style.brightness * warm)}" specular="0.3 0.3 0.3"/>')
+  ambient = numbers(0.38 * style.brightness * (2 - warm))
   xml = f"""
 <mujoco model="tabletop">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="8" iterations="30"/>
   <visual>
-    <headlight ambient="{everywhere}" diffuse="0 0 0" specular="0 0 0"/>
+    <headlight ambient="{ambient}" diffuse="0 0 0" specular="0 0 0"/>
     <map znear="0.01"/>
     <quality shadowsize="2048" offsamples="4"/>
     <global offwidth="1280" offheight="1024"/>
@@ -99,7 +108,7 @@ def build(scene: Scene) -> mujoco.MjModel:
   <actuator>{arm.ACTUATORS_XML}</actuator>
 </mujoco>"""
   spec = mujoco.MjSpec.from_string(xml)
-  for use, name in (('table', look.table), ('wall', look.wall)):
+  for use, name in (('table', style.table), ('wall', style.wall)):
     spec.texture(use).data = textures.texture(name).tobytes()
   return spec.compile()
 
@@ -119,7 +128,7 @@ _DEFAULTS = """
 
 
 def _camera(name: str, position: tuple[float, float, float], target: tuple[float, float, float], fovy: float) -> str:
-  """A camera at `position` that looks at `target`, upright."""
+  """Describe a camera at `position` that looks at `target`, upright."""
   back = np.subtract(position, target)
   back = back / np.linalg.norm(back)
   right = np.cross([0, 0, 1.0] if abs(back[2]) < 0.99 else [-1.0, 0, 0], back)
@@ -144,7 +153,7 @@ _ROOM = f"""
 
 
 def _cabinet_xml() -> str:
-  """A cabinet without a front, in it a drawer that slides along y with a bar to hook into."""
+  """Describe a cabinet without a front; its drawer slides along y and has a bar as its handle."""
   def box(size: tuple[float, ...], at: tuple[float, ...], shade: str) -> str:
     return f'<geom class="fixed" type="box" size="{numbers(size)}" pos="{numbers(at)}" rgba="{shade} 1"/>'
 
@@ -169,8 +178,8 @@ def _cabinet_xml() -> str:
 _CABINET = _cabinet_xml()
 
 
-def _bowl_xml(place: tuple[float, float], segments: int = 16) -> str:
-  """A round bowl: a disk, and a wall of boxes that leans outwards."""
+def _bowl_xml(position: tuple[float, float], segments: int = 16) -> str:
+  """Describe a round bowl: a disk, and a wall of boxes that leans outwards."""
   geoms = '<geom class="object" type="cylinder" size="0.062 0.004" pos="0 0 0.004" rgba="0.36 0.55 0.60 1"/>'
   middle, lean = BOWL_RADIUS - 0.004, 15
   half = (BOWL_RADIUS + 0.004) * math.tan(math.pi / segments)
@@ -180,12 +189,12 @@ def _bowl_xml(place: tuple[float, float], segments: int = 16) -> str:
     geoms += (f'<geom class="object" type="box" size="0.003 {half:.5f} {BOWL_HEIGHT / 2:.5f}" '
               f'pos="{middle * math.cos(angle):.5f} {middle * math.sin(angle):.5f} {BOWL_HEIGHT / 2 + 0.001:.5f}" '
               f'quat="{numbers(_leaning(angle, math.radians(lean)))}" rgba="{shade} 1"/>')
-  return (f'<body name="{BOWL}" pos="{numbers(place)} 0.0005"><freejoint/>'
+  return (f'<body name="{BOWL}" pos="{numbers(position)} 0.0005"><freejoint/>'
           f'<inertial pos="0 0 0.012" mass="0.5" diaginertia="0.0011 0.0011 0.002"/>{geoms}</body>')
 
 
 def _leaning(angle: float, lean: float) -> np.ndarray:
-  """Quaternion of a wall that faces `angle` and leans outwards."""
+  """Compute the quaternion of a wall that faces `angle` and leans outwards."""
   about_z = np.array([math.cos(angle / 2), 0, 0, math.sin(angle / 2)])
   about_y = np.array([math.cos(lean / 2), 0, math.sin(lean / 2), 0])
   result = np.zeros(4)

@@ -1,17 +1,16 @@
-"""What is trained on and what is held out: combinations, objects, phrasings, clutter and backgrounds.
+"""Splits of training and held-out tasks, objects, phrasings, clutter and backgrounds.
 
-A task is held out if one of its objects is of an unseen kind, or if its combination of skill, objects and colours falls
-into the fifth that a hash of its key picks. `require_seen` is the gate through which everything written as training
-data goes.
+A task is held out if one of its objects is of an unseen kind, or if a hash of its key puts its combination of skill,
+objects and colours into the held-out fifth. `require_seen` checks everything that is written as training data.
 """
 import dataclasses
-import difflib
 import functools
 import hashlib
 
+from rtjax.envs import require_known
 from rtjax.envs.tabletop import language
 from rtjax.envs.tabletop.objects import SEEN_KINDS, UNSEEN_KINDS, Item, items
-from rtjax.envs.tabletop.scene import Look
+from rtjax.envs.tabletop.scene import Appearance
 from rtjax.envs.tabletop.tasks import CONTAINERS, SKILLS, Task
 from rtjax.envs.tabletop.textures import TABLES_SEEN, WALLS_SEEN
 
@@ -21,17 +20,17 @@ _WITH_OBJECTS = tuple(skill for skill in SKILLS if skill not in ('open_drawer', 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """How episodes of a split are drawn.
+  """Distribution of the episodes of a split.
 
   Attributes:
-    held_out: 'instruction' or 'object' where the tasks are those held out, '' for seen ones.
-    phrasings: whether the words are those of training data.
-    distractors: fewest and most objects that the instruction does not name.
-    lookalikes: whether these share the target's colour or kind.
+    held_out: 'instruction' or 'object' for held-out tasks, '' for seen ones.
+    phrasings: whether the phrasings are those of training data.
+    distractors: minimum and maximum number of objects that the instruction does not name.
+    lookalikes: whether distractors share the target's colour or kind.
     backgrounds: whether tables, walls and light are those of training data.
-    reasoning: whether the object has to be worked out (reasoning.py).
-    skills: those that fit: nine look-alikes leave no room for drawer and bowl, and no held-out object is in the
-      instructions of the drawer alone.
+    reasoning: whether the instructions are those of reasoning.py.
+    skills: skills of the split. Nine look-alikes leave no room for drawer and bowl, and the instructions of the drawer
+      alone name no held-out object.
   """
   held_out: str = ''
   phrasings: bool = True
@@ -56,16 +55,13 @@ SPLITS: dict[str, Split] = {
 
 
 def get(name: str) -> Split:
-  """The split called `name`: one of SPLITS."""
-  if name not in SPLITS:
-    close = difflib.get_close_matches(name, SPLITS, 1)
-    raise ValueError(f'unknown split {name!r}, expected one of {list(SPLITS)}.'
-                     + (f' Did you mean {close[0]!r}?' if close else ''))
+  """Return a split of SPLITS by name."""
+  require_known('split', name, list(SPLITS))
   return SPLITS[name]
 
 
 def held_out(task: Task) -> str:
-  """Why a task is held out of training data: 'object', 'instruction', or '' if it is not."""
+  """Return why a task is held out: 'object', 'instruction', or '' if it is not."""
   if any(item.kind in UNSEEN_KINDS for item in task.items):
     return 'object'
   number = hashlib.blake2b(task.key.encode(), digest_size=4).digest()[0]
@@ -74,27 +70,34 @@ def held_out(task: Task) -> str:
 
 @functools.cache
 def tasks(skill: str, reason: str = '') -> tuple[Task, ...]:
-  """Every task of a skill that is held out for `reason`, or that is seen ('')."""
+  """Return every task of a skill that is held out for `reason`, or seen ('')."""
   return tuple(task for task in _all_tasks(skill, reason == 'object') if held_out(task) == reason)
 
 
-def require_seen(task: Task, instruction: str, present: tuple[Item, ...], look: Look) -> None:
-  """Refuses whatever is held out: the gate in front of training data.
+def require_seen(task: Task, instruction: str, present: tuple[Item, ...], appearance: Appearance) -> None:
+  """Reject held-out episodes as training data.
+
+  Args:
+    task: task of the episode.
+    instruction: its instruction.
+    present: objects of the scene.
+    appearance: textures of the scene.
 
   Raises:
-    ValueError: the task, its words, an object in the scene, or the background is held out.
+    ValueError: the task, the instruction, an object or the background is held out.
   """
   reason = held_out(task)
   if reason:
     raise ValueError(f'the task {task.key!r} is held out of training data (unseen {reason}); write episodes of the '
                      "split 'seen' only.")
   if instruction not in language.instructions(task):
-    raise ValueError(f'the instruction {instruction!r} is held out of training data, or none of the task {task.key!r}.')
-  strange = sorted(item.name for item in present if item.kind not in SEEN_KINDS)
-  if strange:
-    raise ValueError(f'the scene has {strange}, whose kinds are held out of training data.')
-  if look.table not in TABLES_SEEN or look.wall not in WALLS_SEEN:
-    raise ValueError(f'the background {look.table!r}, {look.wall!r} is held out of training data.')
+    raise ValueError(f'the instruction {instruction!r} is held out of training data, or does not belong to the task '
+                     f'{task.key!r}.')
+  unseen = sorted(item.name for item in present if item.kind not in SEEN_KINDS)
+  if unseen:
+    raise ValueError(f'the scene has {unseen}, whose kinds are held out of training data.')
+  if appearance.table not in TABLES_SEEN or appearance.wall not in WALLS_SEEN:
+    raise ValueError(f'the background {appearance.table!r}, {appearance.wall!r} is held out of training data.')
 
 
 def _all_tasks(skill: str, unseen_kinds: bool) -> tuple[Task, ...]:

@@ -1,4 +1,4 @@
-"""The tasks: RT-1's skills on the table, and when each is done, told from the physics alone."""
+"""Tasks of RT-1's skills on the table, and their success conditions, read off the physics."""
 import dataclasses
 import math
 
@@ -12,21 +12,21 @@ SKILLS = ('pick', 'move_near', 'upright', 'knock', 'open_drawer', 'close_drawer'
 CONTAINERS = (BOWL, DRAWER)
 
 LIFT = 0.05
-"""A picked object is this much higher than at the start, m."""
+"""Minimum rise of a picked object above its start, m."""
 NEAR = 0.05
-"""Objects are near when at most this far apart, from edge to edge, m."""
+"""Maximum distance of near objects, from edge to edge, m."""
 DRAWER_OPEN, DRAWER_CLOSED = 0.12, 0.015
 _TOPPLED, _UPRIGHT = math.radians(60), math.radians(12)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What is to be done.
+  """Skill and the objects that it is applied to.
 
   Attributes:
     skill: one of SKILLS.
-    target: the object that it is done to; None for the drawer's own tasks.
-    reference: what it is moved near (an object), put into or taken out of ('bowl', 'drawer').
+    target: object to manipulate; None for the tasks of the drawer alone.
+    reference: object to move it near, or container to put it into or take it out of ('bowl', 'drawer').
   """
   skill: str
   target: Item | None = None
@@ -34,18 +34,18 @@ class Task:
 
   @property
   def key(self) -> str:
-    """'move_near: red cube, blue can': the same for the same task, whatever its words."""
+    """Identifier of the task, independent of its phrasing: 'move_near: red cube, blue can'."""
     names = [part if isinstance(part, str) else part.name for part in (self.target, self.reference) if part]
     return self.skill + (': ' + ', '.join(names) if names else '')
 
   @property
   def items(self) -> tuple[Item, ...]:
-    """The objects that the instruction names."""
+    """Objects that the instruction names."""
     return tuple(part for part in (self.target, self.reference) if isinstance(part, Item))
 
 
 def success(task: Task, state: State, start: State) -> bool:
-  """Whether the task is done in `state`; `start` is the episode's first one."""
+  """Return whether the task is done in `state`; `start` is the initial state of the episode."""
   if task.skill == 'open_drawer':
     return state.drawer > DRAWER_OPEN
   if task.skill == 'close_drawer':
@@ -72,22 +72,22 @@ def success(task: Task, state: State, start: State) -> bool:
 
 
 def near(task: Task, state: State) -> bool:
-  """Whether the target of a 'move_near' is near its reference."""
+  """Return whether the target of a 'move_near' is near its reference."""
   assert task.target is not None and isinstance(task.reference, Item)
   return gap(task.target, task.reference, state) < NEAR
 
 
 def gap(one: Item, other: Item, state: State) -> float:
-  """Horizontal distance between the edges of two standing objects, m; negative if their circles overlap."""
+  """Compute the horizontal distance of two standing objects' edges, m; negative if they overlap."""
   apart = state.poses[one.name].position[:2] - state.poses[other.name].position[:2]
   return float(np.linalg.norm(apart)) - one.shape.radius - other.shape.radius
 
 
 def inside(container: str, name: str, state: State) -> bool:
-  """Whether an object is in the bowl (and the bowl stands) or in the drawer."""
+  """Return whether an object is in the drawer, or in the bowl while the bowl stands."""
   if container == DRAWER:
     return state.in_drawer(name)
   bowl = state.poses[BOWL]
-  place = bowl.rotation.T @ (state.poses[name].position - bowl.position)
-  return bool(bowl.tilt < 0.3 and np.linalg.norm(place[:2]) < BOWL_RADIUS - 0.005
-              and 0 < place[2] < BOWL_HEIGHT + 0.03 and TABLE not in state.supports[name])
+  local = bowl.rotation.T @ (state.poses[name].position - bowl.position)
+  return bool(bowl.tilt < 0.3 and np.linalg.norm(local[:2]) < BOWL_RADIUS - 0.005
+              and 0 < local[2] < BOWL_HEIGHT + 0.03 and TABLE not in state.supports[name])

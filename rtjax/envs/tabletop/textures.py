@@ -1,4 +1,4 @@
-"""Procedural textures of tables and walls: one picture per name, the same on every machine."""
+"""Procedural textures of tables and walls, equal on every machine."""
 import functools
 from collections.abc import Callable
 
@@ -14,19 +14,19 @@ WALLS_UNSEEN = ('brick', 'stripes', 'tiles')
 
 @functools.cache
 def texture(name: str) -> np.ndarray:
-  """uint8 [SIZE, SIZE, 3], repeating seamlessly enough for tables and walls."""
-  draw = np.random.default_rng(sum(name.encode()))
-  return (np.clip(_MAKERS[name](draw), 0, 1) * 255).astype(np.uint8)
+  """Create a texture, uint8 [SIZE, SIZE, 3], that repeats almost seamlessly."""
+  rng = np.random.default_rng(sum(name.encode()))
+  return (np.clip(_MAKERS[name](rng), 0, 1) * 255).astype(np.uint8)
 
 
-def _noise(draw: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-  """Smooth noise [SIZE, SIZE] in -1..1 with so many cells, which wraps around."""
-  cells = draw.uniform(-1, 1, (rows, columns))
+def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+  """Create smooth periodic noise [SIZE, SIZE] in -1..1 from a grid of rows x columns."""
+  cells = rng.uniform(-1, 1, (rows, columns))
 
   def axis(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    place = np.arange(SIZE) * count / SIZE
-    low = place.astype(int)
-    weight = place - low
+    position = np.arange(SIZE) * count / SIZE
+    low = position.astype(int)
+    weight = position - low
     return low % count, (low + 1) % count, weight * weight * (3 - 2 * weight)
 
   (top, bottom, down), (left, right, across) = axis(rows), axis(columns)
@@ -35,10 +35,10 @@ def _noise(draw: np.random.Generator, rows: int, columns: int) -> np.ndarray:
   return upper * (1 - down[:, None]) + lower * down[:, None]
 
 
-def _layers(draw: np.random.Generator, rows: int, columns: int, count: int) -> np.ndarray:
+def _layers(rng: np.random.Generator, rows: int, columns: int, count: int) -> np.ndarray:
   total = np.zeros((SIZE, SIZE))
   for i in range(count):
-    total += 0.5 ** i * _noise(draw, min(rows * 2 ** i, SIZE), min(columns * 2 ** i, SIZE))
+    total += 0.5 ** i * _noise(rng, min(rows * 2 ** i, SIZE), min(columns * 2 ** i, SIZE))
   return total / (2 - 0.5 ** (count - 1))
 
 
@@ -48,12 +48,12 @@ def _mix(first: tuple[float, ...], second: tuple[float, ...], share: np.ndarray)
 
 
 def _wood(light: tuple[float, ...], dark: tuple[float, ...]) -> Callable[[np.random.Generator], np.ndarray]:
-  def make(draw: np.random.Generator) -> np.ndarray:
+  def make(rng: np.random.Generator) -> np.ndarray:
     rows = np.arange(SIZE)[:, None] / SIZE
-    rings = np.sin(2 * np.pi * (6 * rows + 0.9 * _layers(draw, 4, 2, 3)))
-    grain = _layers(draw, 64, 3, 2)
+    rings = np.sin(2 * np.pi * (6 * rows + 0.9 * _layers(rng, 4, 2, 3)))
+    grain = _layers(rng, 64, 3, 2)
     plank = (np.arange(SIZE) // 64)[:, None]
-    shade = draw.uniform(-0.08, 0.08, 4)[plank]
+    shade = rng.uniform(-0.08, 0.08, 4)[plank]
     seam = (np.arange(SIZE) % 64 == 0)[:, None] * 0.35
     return _mix(light, dark, 0.35 + 0.25 * rings + 0.35 * grain + seam) * (1 + shade[..., None])
   return make
@@ -61,59 +61,59 @@ def _wood(light: tuple[float, ...], dark: tuple[float, ...]) -> Callable[[np.ran
 
 def _speckled(base: tuple[float, ...], other: tuple[float, ...], cells: int, strength: float
               ) -> Callable[[np.random.Generator], np.ndarray]:
-  def make(draw: np.random.Generator) -> np.ndarray:
-    return _mix(base, other, 0.5 + strength * _layers(draw, cells, cells, 3))
+  def make(rng: np.random.Generator) -> np.ndarray:
+    return _mix(base, other, 0.5 + strength * _layers(rng, cells, cells, 3))
   return make
 
 
-def _linen(draw: np.random.Generator) -> np.ndarray:
+def _linen(rng: np.random.Generator) -> np.ndarray:
   rows, columns = np.mgrid[:SIZE, :SIZE]
   weave = 0.25 * (np.sin(2 * np.pi * rows / 4) + np.sin(2 * np.pi * columns / 4))
-  return _mix((0.55, 0.60, 0.66), (0.42, 0.47, 0.54), 0.5 + weave + 0.5 * _layers(draw, 32, 32, 2))
+  return _mix((0.55, 0.60, 0.66), (0.42, 0.47, 0.54), 0.5 + weave + 0.5 * _layers(rng, 32, 32, 2))
 
 
-def _marble(draw: np.random.Generator) -> np.ndarray:
+def _marble(rng: np.random.Generator) -> np.ndarray:
   rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
-  veins = 1 - np.abs(np.sin(np.pi * (2 * rows + 2 * columns + 2.2 * _layers(draw, 3, 3, 5))))
-  return _mix((0.88, 0.87, 0.85), (0.38, 0.40, 0.44), veins ** 5 + 0.15 * _layers(draw, 8, 8, 4))
+  veins = 1 - np.abs(np.sin(np.pi * (2 * rows + 2 * columns + 2.2 * _layers(rng, 3, 3, 5))))
+  return _mix((0.88, 0.87, 0.85), (0.38, 0.40, 0.44), veins ** 5 + 0.15 * _layers(rng, 8, 8, 4))
 
 
-def _checkerboard(draw: np.random.Generator) -> np.ndarray:
+def _checkerboard(rng: np.random.Generator) -> np.ndarray:
   rows, columns = np.mgrid[:SIZE, :SIZE] // 32
-  return _mix((0.80, 0.78, 0.70), (0.30, 0.42, 0.40), (rows + columns) % 2 + 0.1 * _noise(draw, 64, 64))
+  return _mix((0.80, 0.78, 0.70), (0.30, 0.42, 0.40), (rows + columns) % 2 + 0.1 * _noise(rng, 64, 64))
 
 
-def _terrazzo(draw: np.random.Generator) -> np.ndarray:
-  picture = np.full((SIZE, SIZE, 3), 0.76)
+def _terrazzo(rng: np.random.Generator) -> np.ndarray:
+  image = np.full((SIZE, SIZE, 3), 0.76)
   for shade in ((0.45, 0.30, 0.26), (0.32, 0.38, 0.36), (0.93, 0.90, 0.84)):
-    picture[_layers(draw, 20, 20, 2) > 0.42] = shade
-  return picture
+    image[_layers(rng, 20, 20, 2) > 0.42] = shade
+  return image
 
 
-def _panels(draw: np.random.Generator) -> np.ndarray:
+def _panels(rng: np.random.Generator) -> np.ndarray:
   seam = (np.arange(SIZE) % 64 < 2)[None, :, None]
-  return _mix((0.66, 0.70, 0.66), (0.60, 0.64, 0.60), 0.5 + 0.5 * _noise(draw, 64, 8)) * (1 - 0.25 * seam)
+  return _mix((0.66, 0.70, 0.66), (0.60, 0.64, 0.60), 0.5 + 0.5 * _noise(rng, 64, 8)) * (1 - 0.25 * seam)
 
 
-def _stripes(draw: np.random.Generator) -> np.ndarray:
+def _stripes(rng: np.random.Generator) -> np.ndarray:
   band = np.broadcast_to((np.arange(SIZE) // 32 % 2)[None, :], (SIZE, SIZE))
-  return _mix((0.72, 0.50, 0.42), (0.86, 0.80, 0.70), band + 0.1 * _noise(draw, 32, 32))
+  return _mix((0.72, 0.50, 0.42), (0.86, 0.80, 0.70), band + 0.1 * _noise(rng, 32, 32))
 
 
-def _brick(draw: np.random.Generator) -> np.ndarray:
+def _brick(rng: np.random.Generator) -> np.ndarray:
   rows, columns = np.mgrid[:SIZE, :SIZE]
   course = rows // 32
   shifted = (columns + 32 * (course % 2)) % SIZE
   mortar = (rows % 32 < 3) | (shifted % 64 < 3)
-  shade = draw.uniform(0.75, 1.1, (8, 4))[course, shifted // 64][..., None]
-  brick = _mix((0.55, 0.24, 0.18), (0.45, 0.18, 0.14), 0.5 + 0.5 * _layers(draw, 32, 32, 3)) * shade
+  shade = rng.uniform(0.75, 1.1, (8, 4))[course, shifted // 64][..., None]
+  brick = _mix((0.55, 0.24, 0.18), (0.45, 0.18, 0.14), 0.5 + 0.5 * _layers(rng, 32, 32, 3)) * shade
   return np.where(mortar[..., None], 0.62, brick)
 
 
-def _tiles(draw: np.random.Generator) -> np.ndarray:
+def _tiles(rng: np.random.Generator) -> np.ndarray:
   rows, columns = np.mgrid[:SIZE, :SIZE]
   joint = (rows % 64 < 3) | (columns % 64 < 3)
-  shade = draw.uniform(0.9, 1.05, (4, 4))[rows // 64, columns // 64][..., None]
+  shade = rng.uniform(0.9, 1.05, (4, 4))[rows // 64, columns // 64][..., None]
   return np.where(joint[..., None], 0.85, np.array((0.20, 0.44, 0.50)) * shade)
 
 

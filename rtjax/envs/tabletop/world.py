@@ -1,4 +1,4 @@
-"""A scene in motion: the physics of one episode, and what can be read from it."""
+"""Physics of one episode, and the state read from it."""
 import dataclasses
 import logging
 
@@ -12,23 +12,22 @@ CONTROL_HZ = 5
 TABLE, DRAWER = 'table', 'drawer'
 
 _SUBSTEPS = round(1 / CONTROL_HZ / TIMESTEP)
-# The share of the way that the arm is told to have gone: it arrives a little before the next picture.
+# Share of the commanded motion at each substep: the arm arrives a little before the next image.
 _TIME = np.minimum(np.arange(1, _SUBSTEPS + 1) / (0.7 * _SUBSTEPS), 1)
 _PROFILE = _TIME * _TIME * (3 - 2 * _TIME)
-_SETTLE = 100
+_SETTLING_SUBSTEPS = 100
 
-
-# Without a handler MuJoCo writes a file MUJOCO_LOG.TXT wherever the program runs.
+# Without a handler MuJoCo writes a file MUJOCO_LOG.TXT into the working directory.
 mujoco.set_mju_user_warning(logging.getLogger('mujoco').warning)
 
 
 class PhysicsError(RuntimeError):
-  """The physics left the finite numbers, or MuJoCo warned that it was about to."""
+  """The physics diverged, or MuJoCo warned that it may."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-  """Position [3], m, rotation [3, 3], and speed (m/s) of a body."""
+  """Position [3] (m), rotation [3, 3] and speed (m/s) of a body."""
   position: np.ndarray
   rotation: np.ndarray
   speed: float
@@ -41,17 +40,17 @@ class Pose:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """What is so in the world at one moment.
+  """State of the world at one moment.
 
   Attributes:
-    position: the gripper's, [3], m.
-    rotation: the gripper's, [3, 3], relative to pointing straight down.
-    opening: 0 closed to 1 open.
-    poses: of the objects and the bowl, by name.
-    drawer: how far it is open, m.
-    touched: names of what the gripper or the arm touches (objects, 'bowl', 'drawer', 'table').
-    held: the object between both fingers, or None.
-    supports: for each object, the names of what it touches ('table', 'drawer', 'bowl', objects).
+    position: position of the gripper [3], m.
+    rotation: rotation of the gripper [3, 3], relative to pointing straight down.
+    opening: opening of the gripper, 0 closed to 1 open.
+    poses: poses of the objects and the bowl, by name.
+    drawer: opening of the drawer, m.
+    touched: names of bodies in contact with the gripper or the arm (objects, 'bowl', 'drawer', 'table').
+    held: name of the object between both fingers, or None.
+    supports: names of bodies in contact with each object ('table', 'drawer', 'bowl', objects).
   """
   position: np.ndarray
   rotation: np.ndarray
@@ -64,7 +63,7 @@ class State:
 
   @property
   def drawer_origin(self) -> np.ndarray:
-    """Middle of the drawer's front on the table, [3]."""
+    """Centre of the drawer's front on the table, [3]."""
     return np.array([CABINET[0], CABINET[1] - self.drawer, 0.0])
 
   @property
@@ -72,13 +71,16 @@ class State:
     return self.drawer_origin + HANDLE
 
   def in_drawer(self, name: str) -> bool:
-    """Whether the object's middle is inside the drawer."""
-    place = self.poses[name].position - self.drawer_origin
-    return bool(np.all(place > DRAWER_INSIDE[0]) and np.all(place < DRAWER_INSIDE[1]))
+    """Return whether the object's centre is inside the drawer."""
+    local = self.poses[name].position - self.drawer_origin
+    return bool(np.all(local > DRAWER_INSIDE[0]) and np.all(local < DRAWER_INSIDE[1]))
 
 
 class World:
-  """The physics of a scene, settled at its start."""
+  """Physics simulation of a scene, with its objects settled at the start.
+
+  MuJoCo's `model` and `data` are public, for renderers.
+  """
 
   def __init__(self, scene: Scene):
     self.model = build(scene)
@@ -88,20 +90,20 @@ class World:
     self._finger = int(self.model.joint('left_finger').qposadr[0])
     self._drawer = int(self.model.joint('drawer').qposadr[0])
     self._site = self.model.site('grip').id
-    self.names = tuple(p.item.name for p in scene.objects) + ((BOWL,) if scene.bowl is not None else ())
+    self.names = tuple(placed.item.name for placed in scene.objects) + ((BOWL,) if scene.bowl is not None else ())
     self._owners = self._geom_owners()
     self._fingers = tuple(self.model.body(name).id for name in ('left_finger', 'right_finger'))
-    self._place(scene)
+    self._initialize(scene)
 
   def step(self, position: np.ndarray, rotation: np.ndarray, is_open: bool) -> None:
-    """Moves the gripper towards a pose for one control step (1 / CONTROL_HZ seconds).
+    """Move the gripper towards a pose for one control step (1 / CONTROL_HZ seconds).
 
     Raises:
       PhysicsError: the simulation became unstable.
     """
     start = self.data.ctrl[:7].copy()
-    here = self.data.qpos[self._joints]
-    goal = self._kinematics.solve(here, position, rotation)
+    current = self.data.qpos[self._joints]
+    goal = self._kinematics.solve(current, position, rotation)
     self.data.ctrl[7] = arm.OPENING if is_open else -0.02
     for i in range(_SUBSTEPS):
       self.data.ctrl[:7] = start + (goal - start) * _PROFILE[i]
@@ -109,7 +111,8 @@ class World:
     self._finish()
 
   def state(self) -> State:
-    touched, both, supports = self._contacts()
+    """Read the present state."""
+    touched, between_fingers, supports = self._contacts()
     poses = {}
     for name in self.names:
       body = self.data.body(name)
@@ -119,9 +122,9 @@ class World:
         rotation=self.data.site_xmat[self._site].reshape(3, 3) @ arm.DOWN.T,
         opening=float(np.clip(self.data.qpos[self._finger] / arm.OPENING, 0, 1)),
         poses=poses, drawer=float(self.data.qpos[self._drawer]), touched=touched,
-        held=next((name for name in self.names if name in both), None), supports=supports)
+        held=next((name for name in self.names if name in between_fingers), None), supports=supports)
 
-  def _place(self, scene: Scene) -> None:
+  def _initialize(self, scene: Scene) -> None:
     self.data.qpos[self._drawer] = scene.drawer
     angles = self._kinematics.solve(arm.HOME, np.array(scene.gripper), np.eye(3))
     for _ in range(4):
@@ -130,11 +133,12 @@ class World:
     for finger in ('left_finger', 'right_finger'):
       self.data.joint(finger).qpos = arm.OPENING
     self.data.ctrl[7] = arm.OPENING
-    for _ in range(_SETTLE):
+    for _ in range(_SETTLING_SUBSTEPS):
       mujoco.mj_step(self.model, self.data)
     self._finish()
 
   def _finish(self) -> None:
+    """Update derived quantities and check that the simulation is stable."""
     mujoco.mj_forward(self.model, self.data)
     unstable = any(self.data.warning[kind].number for kind in (
         mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC))
@@ -142,7 +146,7 @@ class World:
       raise PhysicsError('the simulation became unstable.')
 
   def _geom_owners(self) -> list[str]:
-    """What each geom belongs to: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
+    """Return the owner of each geom: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
     owners = []
     for geom in range(self.model.ngeom):
       body = self.model.body(self.model.geom_bodyid[geom]).name
@@ -157,16 +161,16 @@ class World:
     return owners
 
   def _contacts(self) -> tuple[frozenset[str], set[str], dict[str, frozenset[str]]]:
-    robot = {'arm', 'left_finger', 'right_finger'}
-    by_finger: dict[str, set[str]] = {'left_finger': set(), 'right_finger': set(), 'arm': set()}
+    """Return the bodies in contact with the robot, those with both fingers, and those with each object."""
+    by_part: dict[str, set[str]] = {'left_finger': set(), 'right_finger': set(), 'arm': set()}
     supports: dict[str, set[str]] = {name: set() for name in self.names}
     for first, second in self.data.contact.geom[:self.data.ncon]:
       one, other = self._owners[first], self._owners[second]
       for a, b in ((one, other), (other, one)):
-        if a in robot and b not in robot:
-          by_finger[a].add(b)
-        elif a in supports and b not in robot:
+        if a in by_part and b not in by_part:
+          by_part[a].add(b)
+        elif a in supports and b not in by_part:
           supports[a].add(b)
-    touched = frozenset().union(*by_finger.values()) - {''}
-    return touched, by_finger['left_finger'] & by_finger['right_finger'], {
-        name: frozenset(found) for name, found in supports.items()}
+    touched = frozenset().union(*by_part.values()) - {''}
+    return touched, by_part['left_finger'] & by_part['right_finger'], {
+        name: frozenset(others) for name, others in supports.items()}

@@ -1,7 +1,7 @@
-"""Scripted experts: for each skill a function from the state to an action, without memory.
+"""Scripted experts: a stateless function from state to action for each skill.
 
-What to do next is read off the state alone, so an expert goes on from wherever it is put: after a disturbance, a slip
-or a missed grasp it does the right thing again. Its motions are smooth: distances blend into heights.
+An expert reads its next action off the state alone, so it recovers from any state: after a disturbance, a slip or a
+missed grasp. Its motions are smooth, because heights vary continuously with distances.
 """
 import functools
 from collections.abc import Callable
@@ -19,5 +19,5 @@ _EXPERTS: dict[str, Callable[[Task, State], np.ndarray]] = {
 
 
 def get(task: Task) -> Callable[[State], np.ndarray]:
-  """The expert at a task: `State` to action float32 [7]."""
+  """Return the expert for a task: a function from `State` to an action float32 [7]."""
   return functools.partial(_EXPERTS[task.skill], task)

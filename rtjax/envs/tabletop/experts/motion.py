@@ -1,4 +1,4 @@
-"""Motions that the experts share: straight ones within the action's bounds, and funnels onto a point from above."""
+"""Motions that the experts share: straight ones, and approaches from above."""
 import math
 
 import numpy as np
@@ -8,16 +8,16 @@ from rtjax.envs.tabletop.objects import KINDS, Kind
 from rtjax.envs.tabletop.scene import BOWL, BOWL_HEIGHT, BOWL_RADIUS
 from rtjax.envs.tabletop.world import State
 
-_STEP, _TURN = 0.048, 0.24  # just inside the bounds of arm7d
+_STEP, _TURN = 0.048, 0.24  # slightly inside the bounds of arm7d
 REST = 0.22
 """Height to which the gripper withdraws, m."""
 OVER = 0.035
-"""Space kept above whatever is passed over, m."""
+"""Clearance above objects that the gripper passes over, m."""
 CABINET_TOP = 0.08
 
 
 def act(state: State, position: np.ndarray, rotation: np.ndarray, is_open: bool) -> np.ndarray:
-  """The action straight towards a pose: float32 [7]."""
+  """Return the action straight towards a pose: float32 [7]."""
   shift = position - state.position
   shift = shift / max(1.0, np.abs(shift).max() / _STEP)
   turn = rotation_vector(rotation @ state.rotation.T)
@@ -25,47 +25,48 @@ def act(state: State, position: np.ndarray, rotation: np.ndarray, is_open: bool)
   return np.concatenate([shift, to_euler(rotation_matrix(turn)), [float(is_open)]]).astype(np.float32)
 
 
-def funnel(state: State, place: np.ndarray, rotation: np.ndarray, travel: float, is_open: bool,
-           tolerance: float = 0.008) -> np.ndarray:
-  """The action towards `place` [3] from above: the height to go at grows with what is left to go sideways and to turn.
+def approach(state: State, position: np.ndarray, rotation: np.ndarray, height: float, is_open: bool,
+             tolerance: float = 0.008) -> np.ndarray:
+  """Return the action towards a pose from above.
 
-  Far away that height is `travel`; within `tolerance` (m) it is the place's own. Below it, rising comes before going
-  sideways.
+  The gripper's height grows with its remaining horizontal distance and rotation: from the pose's height within
+  `tolerance` (m) to `height` far away. Below that height the gripper rises before it moves sideways.
   """
-  aside = float(np.linalg.norm(place[:2] - state.position[:2]))
+  distance = float(np.linalg.norm(position[:2] - state.position[:2]))
   turn = angle(rotation, state.rotation)
-  share = np.clip(max((aside - tolerance) / 0.03, (turn - 0.12) / 0.3), 0, 1)
-  height = place[2] + share * max(travel - place[2], 0)
-  free = 1 - np.clip((height - state.position[2] - 0.01) / 0.03, 0, 1)
-  goal = np.append(state.position[:2] + free * (place[:2] - state.position[:2]), height)
-  turned = rotation_matrix(free * rotation_vector(rotation @ state.rotation.T)) @ state.rotation
-  return act(state, goal, turned, is_open)
+  share = np.clip(max((distance - tolerance) / 0.03, (turn - 0.12) / 0.3), 0, 1)
+  z = position[2] + share * max(height - position[2], 0)
+  free = 1 - np.clip((z - state.position[2] - 0.01) / 0.03, 0, 1)
+  goal = np.append(state.position[:2] + free * (position[:2] - state.position[:2]), z)
+  goal_rotation = rotation_matrix(free * rotation_vector(rotation @ state.rotation.T)) @ state.rotation
+  return act(state, goal, goal_rotation, is_open)
 
 
-def rise(state: State, is_open: bool) -> np.ndarray:
-  """The action straight up, to where the gripper is out of the way, pointing down."""
+def retreat(state: State, is_open: bool) -> np.ndarray:
+  """Return the action straight up to the height REST, pointing down."""
   goal = np.append(state.position[:2], REST)
   level = np.clip((state.position[2] - 0.10) / 0.05, 0, 1)
-  turned = rotation_matrix(level * rotation_vector(state.rotation.T)) @ state.rotation
-  return act(state, goal, turned, is_open)
+  goal_rotation = rotation_matrix(level * rotation_vector(state.rotation.T)) @ state.rotation
+  return act(state, goal, goal_rotation, is_open)
 
 
 def angle(one: np.ndarray, other: np.ndarray) -> float:
-  """Between two rotations, radians."""
+  """Compute the angle between two rotations, radians."""
   return float(np.linalg.norm(rotation_vector(one @ other.T)))
 
 
 def yaw(radians: float) -> np.ndarray:
+  """Return the rotation about z."""
   return rotation_matrix(np.array([0, 0, radians]))
 
 
 def kind(name: str) -> Kind:
-  """The kind of the object called `name`."""
+  """Return the kind of an object by its name."""
   return KINDS[name.split()[-1]]
 
 
 def top(state: State, name: str) -> float:
-  """Height of an object's highest point, roughly, m."""
+  """Estimate the height of an object's highest point, m."""
   pose = state.poses[name]
   if name == BOWL:
     return BOWL_HEIGHT
@@ -75,11 +76,12 @@ def top(state: State, name: str) -> float:
 
 
 def radius(name: str) -> float:
+  """Return the radius of the upright cylinder around an object, m."""
   return BOWL_RADIUS if name == BOWL else kind(name).radius
 
 
-def hanging(state: State) -> float:
-  """How far what is held reaches below the gripper's middle, m; the fingertips where nothing is."""
+def overhang(state: State) -> float:
+  """Estimate the extent of the fingertips and the held object below the gripper's position, m."""
   if state.held is None or state.held == BOWL:
     return TIP
   pose, shape = state.poses[state.held], kind(state.held)
@@ -88,13 +90,13 @@ def hanging(state: State) -> float:
   return max(TIP, float(state.position[2] - low))
 
 
-def travel(state: State, *skip: str) -> float:
-  """A height at which the gripper, with what it holds, passes over everything but the objects in `skip`."""
-  tops = [top(state, name) for name in state.poses if name not in skip and name != state.held]
-  return max([CABINET_TOP, *tops]) + OVER + hanging(state)
+def travel_height(state: State) -> float:
+  """Return a height at which the gripper and its load pass over everything, m."""
+  tops = [top(state, name) for name in state.poses if name != state.held]
+  return max([CABINET_TOP, *tops]) + OVER + overhang(state)
 
 
-def clearance(state: State, place: np.ndarray, skip: tuple[str, ...]) -> float:
-  """Distance from a point of the table to the nearest object's edge, leaving out those in `skip`."""
-  return min((float(np.linalg.norm(state.poses[name].position[:2] - place[:2])) - radius(name)
+def clearance(state: State, point: np.ndarray, skip: tuple[str, ...]) -> float:
+  """Compute the distance from a point of the table to the nearest object outside `skip`, m."""
+  return min((float(np.linalg.norm(state.poses[name].position[:2] - point[:2])) - radius(name)
               for name in state.poses if name not in skip), default=1.0)
