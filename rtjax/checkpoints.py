@@ -24,6 +24,7 @@ from etils import epath
 
 from rtjax import models
 from rtjax.models import PolicyModel, parameters
+from rtjax.runtime.cli import UserError
 
 FORMAT = 2
 Tree = Any  # nested dicts with string keys and arrays as leaves
@@ -33,7 +34,7 @@ UNIVERSAL_SENTENCE_ENCODER = 'universal-sentence-encoder-large/5'
 """Instruction encoder of the released policies (RT-1, section 5.1; tfhub.dev)."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
   """A checkpoint could not be written or read."""
 
 
@@ -76,8 +77,8 @@ class PolicyMetadata:
     """
     sizes = {tuple(found['image_size']) for found in self.statistics.values() if found.get('image_size')}
     if len(sizes) > 1:
-      raise ValueError(f'{self.path} was trained on images of several sizes, {sorted(sizes)} (height, width): choose one '
-                       'with --image-size.')
+      raise ValueError(f'{self.path} was trained on images of several sizes, {sorted(sizes)} (height, width): choose '
+                       'one with --image-size.')
     return sizes.pop() if sizes else None
 
 

@@ -1,7 +1,8 @@
 """Typed inputs of policy models: observations, and batches to train on.
 
-Dimension letters: B batch, T time (frames of a window), `views` cameras of a frame, H W C image, E instruction embedding,
-L prompt tokens, M answer tokens, S state size, F action horizon, A numbers of an action, K action tokens, V bins.
+Dimension letters: B batch, T time (frames of a window), `views` cameras of a frame, H W C image, E instruction
+embedding, L prompt tokens, M answer tokens, S state size, F action horizon, A numbers of an action, K action tokens,
+V bins.
 
 All classes are pytrees. A field that a model does not use, or that the data lacks, is None.
 """

@@ -1,16 +1,17 @@
-"""Instruction encoders: sentences to the vectors that a policy is conditioned on.
+"""Instruction encoders: from sentences to the vectors that condition a policy.
 
-A policy understands the vectors of the one encoder it was trained on, whose id its checkpoint holds. Three give them:
+A policy understands the vectors of the encoder that it was trained with; its checkpoint holds the encoder's id. Three
+kinds exist:
 
     'hashed-ngrams/1'     built in: NumPy alone; knows spelling, not meaning
     FOLDER                a Universal Sentence Encoder from TensorFlow Hub, unpacked (needs TensorFlow)
-    TABLE.npz             the vectors that a dataset carries, under the id of the encoder that made them
+    TABLE.npz             vectors stored in a dataset, under the id of the encoder that made them
 
-The last one lets a policy take a dataset's instructions without their encoder. To make it (all splits are read):
+A table lets a policy take a dataset's instructions without their encoder. This command makes one of all splits:
 
     python -m rtjax.language.instructions DATASET --out table.npz
 
-A vision-language model (RT-2) brings its own in its checkpoint: `Prompts`, the ids of the prompt's tokens.
+Vision-language models read token ids instead: `PromptEncoder`, made from the tokenizer in their checkpoint.
 """
 import collections
 import contextlib
@@ -24,27 +25,30 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rtjax.language import prompts
 
+if TYPE_CHECKING:
+  from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
+
 HASHED_NGRAMS = 'hashed-ngrams/1'
-"""The built-in encoder's id. The number rises when a text would get another vector."""
+"""Id of the built-in encoder. The number rises when the vector of any text changes."""
 
 SAME_VECTOR = 1e-6
-"""Vectors of one sentence may differ by this much in a number (batches of other sizes round differently)."""
+"""Tolerance per element between vectors of one sentence; batches of other sizes round differently."""
 
 _SIZE = 512
 
 
 class InstructionEncoder(Protocol):
-  """Turns texts into float32 [n, size].
+  """Map texts to arrays [n, size]: float32 embeddings, or int32 token ids of prompts.
 
   Attributes:
-    id: name and version, as a checkpoint's "embedding_id".
-    size: numbers of a vector.
+    id: name and version, stored in checkpoints as "embedding_id".
+    size: length of a vector.
   """
 
   @property
@@ -55,11 +59,11 @@ class InstructionEncoder(Protocol):
 
 
 def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
-  """The encoder that `spec` names, in one of the three ways above.
+  """Open the encoder that `spec` names, of one of the three kinds above.
 
   Raises:
-    FileNotFoundError: it is neither built in, nor is there such a folder or file.
-    ValueError: what is there is no encoder or table.
+    FileNotFoundError: it is neither built in nor an existing folder or file.
+    ValueError: the folder or file is no encoder or table.
   """
   if spec == HASHED_NGRAMS:
     return HashedNgrams()
@@ -75,11 +79,11 @@ def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:
-  """The encoder for a policy trained on vectors of `embedding_id`: the one given, or the built-in one if it fits.
+  """Return the encoder of a policy trained on vectors of `embedding_id`: the given or the built-in one.
 
   Args:
-    embedding_id: the id in the policy's checkpoint; '' where it names none, which takes any encoder given.
-    encoder: from `open_encoder`, or any of its kind.
+    embedding_id: id in the policy's checkpoint; '' where it names none, which accepts any encoder.
+    encoder: from `open_encoder`, or any other of the protocol.
 
   Raises:
     ValueError: the ids differ, or the policy needs an encoder that is not built in and none was given.
@@ -90,8 +94,9 @@ def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> 
   if encoder is None:
     raise ValueError(
         f'this policy was trained on instruction embeddings of {needed}, which is not built in. Pass encoder=, opened '
-        'by rtjax.language.instructions.open_encoder from a folder of that encoder or from a table of its vectors (python -m '
-        'rtjax.language.instructions DATASET --out table.npz makes one); or pass embedding= in place of the text.')
+        'by rtjax.language.instructions.open_encoder from a folder of that encoder or from a table of its vectors '
+        '(python -m rtjax.language.instructions DATASET --out table.npz makes one); or pass embedding= in place of the '
+        'text.')
   if embedding_id and encoder.id != embedding_id:
     raise ValueError(f'this policy was trained on instruction embeddings of {needed}, the encoder given is '
                      f'{encoder.id!r}, whose vectors mean nothing to it. Pass one of {needed}.')
@@ -99,7 +104,7 @@ def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> 
 
 
 class HashedNgrams:
-  """`hashed_ngrams` as an encoder."""
+  """Built-in encoder; see `hashed_ngrams`."""
   id = HASHED_NGRAMS
   size = _SIZE
 
@@ -108,10 +113,11 @@ class HashedNgrams:
 
 
 def hashed_ngrams(text: str) -> np.ndarray:
-  """A sentence's words, pairs of neighbours and letter triples, each hashed to a signed place in a vector.
+  """Hash a sentence's words, word pairs and letter triples into a vector.
 
-  Similar sentences get similar vectors, and every process, machine and Python version the same ones. It knows no
-  meaning: 'grab' is as far from 'grasp' as spelling makes it. Case and punctuation are ignored.
+  Each n-gram adds +1 or -1 at one position. Similar sentences get similar vectors, equal on every machine and Python
+  version. The vector knows no meaning: 'grab' is as far from 'grasp' as their spelling. Case and punctuation are
+  ignored.
 
   Returns:
     float32 [512] of unit norm; zeros for a text without words.
@@ -128,14 +134,13 @@ def hashed_ngrams(text: str) -> np.ndarray:
 
 
 class UniversalSentenceEncoder:
-  """A Universal Sentence Encoder from TensorFlow Hub: a SavedModel that, called with strings [n], gives [n, 512].
+  """Universal Sentence Encoder from TensorFlow Hub, a SavedModel: strings [n] to vectors [n, 512].
 
-  Its files do not say which of the family it is, and their vectors do not mix. So the folder has to: its path ends
-  as the address does, `universal-sentence-encoder-large/5`, or as the archive is called,
-  `universal-sentence-encoder-large_5`.
+  Its files do not tell the member of the family, and vectors of different members do not mix. The path must tell: it
+  ends as the address, `universal-sentence-encoder-large/5`, or as the archive, `universal-sentence-encoder-large_5`.
 
   Raises:
-    ValueError: the path does not end so, or the folder holds no such SavedModel.
+    ValueError: the path has another ending, or the folder holds no such SavedModel.
     ImportError: TensorFlow is not installed.
   """
 
@@ -147,9 +152,9 @@ class UniversalSentenceEncoder:
                        '(saved_model.pb). Name the folder that the archive from TensorFlow Hub was unpacked into.')
     named = re.search(r'(universal-sentence-encoder[a-z-]*)[/_](\d+)$', path.as_posix())
     if not named:
-      raise ValueError(f'{folder}: which Universal Sentence Encoder is it? Its vectors do not tell. Rename the folder, '
+      raise ValueError(f'{folder}: the path does not tell which Universal Sentence Encoder this is. Rename the folder, '
                        "or link to it, so that its path ends in name and version, such as "
-                       "'universal-sentence-encoder-large/5', the one that released RT-1 policies need.")
+                       "'universal-sentence-encoder-large/5', which the released RT-1 policies need.")
     self.id = '/'.join(named.groups())
     self._model = _load_saved_model(path)
     if not callable(self._model):
@@ -167,30 +172,29 @@ class UniversalSentenceEncoder:
     return vectors
 
 
-class Prompts:
-  """Instructions as prompts of a vision-language model (RT-2): token ids, which float32 holds exactly up to 2**24.
+class PromptEncoder:
+  """Encode instructions as prompts of a vision-language model: int32 token ids [n, size], padded.
 
   Args:
-    tokenizer: a `rtjax.language.tokenizer.Tokenizer`, whose id is the encoder's.
-    length: the most tokens of a prompt; shorter ones are filled up with padding.
+    tokenizer: its id is the encoder's.
+    length: most tokens of a prompt.
   """
 
-  def __init__(self, tokenizer: Any, length: int):
+  def __init__(self, tokenizer: 'Tokenizer', length: int):
     self.id, self.size, self._tokenizer = tokenizer.id, length, tokenizer
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    asked = [prompts.prompt('robot', text) for text in _checked(texts)]
-    return self._tokenizer.encode(asked, self.size).astype(np.float32)
+    return self._tokenizer.encode([prompts.prompt('robot', text) for text in _checked(texts)], self.size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Sentences and their vectors, made once and looked up; the exact sentence counts.
+  """Sentences and their vectors; looks up the exact sentence.
 
   Attributes:
-    id: the encoder that made the vectors.
-    texts: S different sentences.
-    vectors: float32 [S, size], finite.
+    id: encoder that made the vectors.
+    texts: n different sentences.
+    vectors: float32 [n, size], finite.
   """
   id: str
   texts: tuple[str, ...]
@@ -221,19 +225,20 @@ class Table:
     if text not in self._rows:
       nearest = difflib.get_close_matches(text, self.texts, 3, 0)
       raise ValueError(f'the instruction {text!r} is not among the {len(self.texts)} of this table of {self.id!r}. '
-                       f'The nearest are {nearest}. Take one of them, or the encoder itself in place of the table.')
+                       f'The nearest are {nearest}. Use one of them, or the encoder itself in place of the table.')
     return self._rows[text]
 
   def save(self, path: str | os.PathLike) -> None:
+    """Write the table as .npz."""
     with open(path, 'wb') as file:  # NumPy would add .npz to a name without it
       np.savez(file, id=np.array(self.id), texts=np.array(self.texts), vectors=self.vectors)
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Table':
-    """Reads what `save` wrote; nothing in the file is run.
+    """Read a table that `save` wrote; nothing in the file is executed.
 
     Raises:
-      ValueError: it is another kind of file, or damaged.
+      ValueError: the file is of another kind, or damaged.
     """
     try:
       with np.load(path, allow_pickle=False) as held:
@@ -244,16 +249,16 @@ class Table:
 
 
 def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table:
-  """The table of (sentence, vector) pairs; the first vector of a sentence counts, and the others must equal it.
+  """Return the table of (sentence, vector) pairs; all vectors of a sentence must be equal.
 
   Raises:
-    ValueError: there is no pair, or sentences have vectors that differ by more than `SAME_VECTOR`.
+    ValueError: there is no pair, or vectors of one sentence differ by more than `SAME_VECTOR`.
   """
   first: dict[str, np.ndarray] = {}
   differing: dict[str, float] = collections.defaultdict(float)
   for text, vector in pairs:
     if not np.isfinite(vector).all():
-      raise ValueError(f'a vector of {text!r} holds NaN or infinite numbers. Mend the dataset.')
+      raise ValueError(f'a vector of {text!r} holds NaN or infinite numbers. Fix the dataset.')
     difference = float(np.abs(first.setdefault(text, vector) - vector).max())
     if difference > SAME_VECTOR:
       differing[text] = max(difference, differing[text])
@@ -261,26 +266,26 @@ def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table
     worst = max(differing, key=lambda text: differing[text])
     raise ValueError(f'{len(differing)} of {len(first)} sentences have several vectors, which differ by up to '
                      f'{differing[worst]:.2g} ({worst!r}); expected one for each, within {SAME_VECTOR}. Were they made '
-                     'by several encoders, or augmented? Mend the dataset, or use the encoder itself.')
+                     'by several encoders, or augmented? Fix the dataset, or use the encoder itself.')
   if not first:
     raise ValueError('there is no sentence to put into a table: the dataset has no step.')
   return Table(embedding_id, tuple(first), np.stack(list(first.values())))
 
 
 def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all') -> None:
-  """Writes the table of a dataset's instructions and their vectors.
+  """Write the table of a dataset's instructions and their vectors.
 
   Args:
     dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
-    out: the file to write.
-    split: which episodes to read, in TFDS's split algebra.
+    out: file to write.
+    split: episodes to read, in TFDS's split algebra.
   """
   from rtjax import actions
   from rtjax.data.rlds.episodes import Dataset
   opened = Dataset(dataset, split, actions.RT1, images=False)
-  table = collect(opened.adapter.embedding_id, opened.sentences())
+  table = collect(opened.adapter.embedding_id, opened.instruction_embeddings())
   table.save(out)
-  print(f'{len(table.texts)} sentences of {opened.num_episodes} episodes, vectors of {table.id} [{table.size}]')
+  print(f'{len(table.texts)} sentences of {opened.num_records} episodes, vectors of {table.id} [{table.size}]')
   print(f'Table: {out}')
 
 

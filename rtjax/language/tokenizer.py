@@ -1,13 +1,13 @@
-"""Texts to token ids and back: SentencePiece.
+"""Tokenizer: texts to token ids and back, by SentencePiece.
 
-Two vocabularies serve RT-2: the small one of this package (`Tokenizer()`), made of the project's own text by
-data/vocabulary/train.py, and T5's or mT5's file `spiece.model`, where the user has it (`Tokenizer.load`). Both number
-padding 0 and the end of a text 1.
+RT-2 uses one of two vocabularies: the small one of this package (`Tokenizer()`), made of the project's own text by
+data/vocabulary/train.py, or the file `spiece.model` of T5 or mT5 (`Tokenizer.load`). In both, padding is 0 and the end
+of a text 1.
 
     'pick up 7 cubes'     ->  _pick _up _7 _cubes </s> 0 0 0        `encode(texts, length)`
-    '1 128 91'            ->  _1 _128 _91 </s>                      an integer of 0 to 255 is one token
+    '1 128 91'            ->  _1 _128 _91 </s>                      each integer from 0 to 255 is one token
 
-A checkpoint carries the vocabulary itself (`model`, bytes) and its `id`.
+A checkpoint holds the vocabulary itself and its `id` (`to_json`).
 """
 import base64
 import functools
@@ -22,26 +22,26 @@ import numpy as np
 try:
   import sentencepiece
 except ImportError as error:
-  raise ImportError("text needs sentencepiece: pip install 'rtjax[language]'.") from error
+  raise ImportError("the tokenizer needs sentencepiece: pip install 'rtjax[language]'.") from error
 
 PAD, EOS = 0, 1
 _FIX = 'Expected a SentencePiece model such as the spiece.model of T5 or mT5.'
 
 
 class Tokenizer:
-  """A SentencePiece vocabulary.
+  """A SentencePiece tokenizer.
 
   Args:
-    model: the bytes of a SentencePiece model; None takes the package's own.
-    name: what the id begins with.
+    model: bytes of a SentencePiece model; None: the package's own.
+    name: first part of the id.
 
   Attributes:
-    model: those bytes, from which `Tokenizer(model, name)` makes the same one.
+    model: the bytes; `Tokenizer(model, name)` makes an equal tokenizer.
     id: name and hash of the content: 'rtjax/0123456789ab'.
-    size: V, its number of tokens. A model's table may be larger (T5's is), and then gives ids that are no text.
+    size: number of tokens. A model's embedding table may be larger (T5's is).
 
   Raises:
-    ValueError: these bytes are no SentencePiece model, or padding and the end of a text are not 0 and 1.
+    ValueError: the bytes are no SentencePiece model, or padding and the end of a text are not 0 and 1.
   """
 
   def __init__(self, model: bytes | None = None, name: str = 'rtjax'):
@@ -61,16 +61,16 @@ class Tokenizer:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Tokenizer':
-    """The vocabulary of a file, or of a folder that holds a `spiece.model`, as those of T5 on Hugging Face do.
+    """Load a SentencePiece file, or the `spiece.model` in a folder, as published for T5 on Hugging Face.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: the file is none.
+      FileNotFoundError: there is no such file.
+      ValueError: the file is no SentencePiece model.
     """
     file = pathlib.Path(path).expanduser()
     file = file / 'spiece.model' if file.is_dir() else file
     if not file.is_file():
-      raise FileNotFoundError(f'vocabulary {str(file)!r}: no such file. {_FIX}')
+      raise FileNotFoundError(f'tokenizer {str(file)!r}: no such file. {_FIX}')
     return cls(file.read_bytes(), file.parent.name if file.name == 'spiece.model' else file.stem)
 
   def to_json(self) -> dict[str, str]:
@@ -94,21 +94,21 @@ class Tokenizer:
     return Tokenizer, (self.model, self._name)
 
   def tokens(self, text: str) -> list[int]:
-    """The ids of a text, and EOS."""
+    """Return the ids of a text, and EOS."""
     return [*self._pieces.encode(_checked([text])[0]), EOS]
 
   def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
-    """The ids of texts, each ended by EOS and filled up with PAD: int32 [B, length].
+    """Return the ids of texts, each followed by EOS and padding: int32 [B, length].
 
     Raises:
-      ValueError: a text has more than `length` tokens, EOS included. Nothing is ever cut off.
+      ValueError: a text has more than `length` tokens, EOS included; nothing is truncated.
     """
     return padded([[*ids, EOS] for ids in self._pieces.encode(list(_checked(texts)))], texts, length)
 
   def decode(self, ids: np.ndarray | Sequence[Sequence[int]]) -> list[str]:
-    """The texts of ids [B, L], each up to its first EOS; padding is left out.
+    """Return the texts of ids [B, L], each up to its first EOS, without padding.
 
-    Ids beyond the vocabulary, which a model with a larger table may give, become ' \u2047 ' as unknown tokens do.
+    Ids beyond the vocabulary, which a model with a larger table may give, become ' \u2047 ' like unknown tokens.
     """
     rows = np.asarray(ids)
     if rows.ndim != 2 or rows.dtype.kind not in 'iu' or (rows.size and rows.min() < 0):
@@ -122,7 +122,7 @@ class Tokenizer:
 
   @functools.cached_property
   def integers(self) -> dict[int, int]:
-    """The integers that are one token each (after a space), and their ids."""
+    """Map the integers that are a single token (after a space) to their ids."""
     found = {}
     for token in range(self.size):
       digits = self._pieces.id_to_piece(token).removeprefix('\u2581')
@@ -131,10 +131,10 @@ class Tokenizer:
     return found
 
   def action_ids(self, bins: int) -> np.ndarray:
-    """The token of each bin of an action, int32 [bins], all different; RT-2 (section 3.2) has both ways.
+    """Return the token of each action bin, int32 [bins], all different (RT-2, section 3.2, has both ways).
 
-    Where each of 0 to bins - 1 is a token, those: an action then reads '1 128 91 241 5 101 127'. Else the tokens that
-    the vocabulary's own text used least, which get a new meaning. Part of the checkpoint.
+    If each of 0 to bins - 1 is a token, these: an action then reads '1 128 91 241 5 101 127'. Otherwise the tokens that
+    the vocabulary's own text used least, which get a new meaning. Stored in the checkpoint.
 
     Raises:
       ValueError: there are fewer ordinary tokens than bins.
@@ -154,7 +154,7 @@ class Tokenizer:
 
 
 def padded(rows: Sequence[Sequence[int]], texts: Sequence[str], length: int) -> np.ndarray:
-  """The ids of each text filled up with PAD, int32 [B, length]; one that is too long is an error that names it."""
+  """Pad the ids of each text to int32 [B, length]; raises ValueError naming a text that is too long."""
   out = np.full((len(rows), length), PAD, np.int32)
   for row, ids in enumerate(rows):
     if len(ids) > length:

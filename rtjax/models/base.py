@@ -1,7 +1,7 @@
 """The contract of a policy model: all that trainer, policies, evaluation, export and server know of one.
 
-A model is an `nnx.Module` with a configuration. It maps an `Observation` to logits [B, T, K * F, V] of action tokens, has
-a loss, and takes single frames with a cache. docs/add_a_model.md builds a small one.
+A model is an `nnx.Module` with a configuration. It maps an `Observation` to logits [B, T, K * F, V] of action tokens,
+has a loss, and takes single frames with a cache. docs/add_a_model.md builds a small one.
 """
 import abc
 import functools

@@ -78,7 +78,7 @@ class RT1Config(PolicyConfig):
     normalize_instruction: centre instruction embeddings on the mean of the training data, and scale them.
     bin_smoothing: standard deviation, in bins, of a target's spread over neighbouring bins; 0 = one-hot.
     decoding: 'argmax', the likeliest bin, or 'mean', the mean of the bins by probability (`ActionSpec.decode`).
-    loss: 'mean' cross-entropy over tokens, or 'official': divided by B * T * tokens per frame (docs/guides/training.md).
+    loss: 'mean' cross-entropy over tokens, or 'official': divided by B * T * tokens per frame, as the released code does.
     dtype: type of the computation; parameters are always float32.
     auxiliary: additions for small networks trained from scratch.
   """
@@ -181,7 +181,8 @@ class RT1(PolicyModel):
     batch, frames = images.shape[:2]
     if instruction.ndim == 2:
       instruction = jnp.broadcast_to(instruction[:, None], (batch, frames, instruction.shape[-1]))
-    tokens = self._image_tokens(images.reshape(-1, *images.shape[2:]), instruction.reshape(batch * frames, -1), train, rngs)
+    flat = images.reshape(-1, *images.shape[2:]), instruction.reshape(batch * frames, -1)
+    tokens = self._image_tokens(*flat, train, rngs)
     tokens = tokens.reshape(batch, frames, *tokens.shape[1:])
     if self.state is None:
       return tokens

@@ -20,8 +20,8 @@ tokens up to its own (the first head two of them, the last all), and every token
                                          |    |    |    |      |      |     |
                                          x    y    z    roll   pitch  yaw   gripper
 
-FiLM uses the instruction of each image's own frame; the language token and the state token are those of the newest frame,
-whose action alone is predicted. A head has as many outputs as its token has values (256 bins, 2 classes); the remaining
+FiLM uses the instruction of each image's own frame. Language token and state token are those of the newest frame, whose
+action alone is predicted. A head has as many outputs as its token has values (256 bins, 2 classes); the remaining
 logits, up to the vocabulary's 256, are so low that they have no probability. Padded frames and missing cameras are
 masked in attention and TokenLearner.
 """

@@ -1,19 +1,19 @@
-"""What the scripts at the root of the repository share."""
+"""Entry point shared by all commands: errors become one line."""
 import sys
 from collections.abc import Callable
 
 from rtjax.runtime import malloc
 
 
+class UserError(RuntimeError):
+  """An error that the user can fix; its message says how."""
+
+
 def run(main: Callable[[], None]) -> None:
-  """Calls `main`; what its user can mend is printed as `error: ...`, and ends the process with code 2."""
-  malloc.keep()
+  """Call `main`; print errors that the user can fix as `error: ...` and exit with code 2."""
+  malloc.keep_freed_memory()
   try:
     main()
-  except Exception as error:
-    # Imported only when something went wrong: orbax takes seconds.
-    from rtjax.training.checkpoint import CheckpointError
-    if not isinstance(error, (ValueError, OSError, CheckpointError)):
-      raise
+  except (ValueError, OSError, UserError) as error:
     print(f'error: {error}', file=sys.stderr)
     raise SystemExit(2) from None

@@ -1,7 +1,7 @@
 """Configurations to JSON and back, by their type hints.
 
-A dataclass becomes an object with one entry a field. In a union of dataclasses the entry 'type' names the class. Reading
-is strict: unknown entries, missing ones and values of another type are errors that name the place.
+A dataclass becomes an object with an entry for each field; in a union of dataclasses the entry 'type' names the class.
+Reading is strict: unknown entries, missing ones and values of another type are errors that name the place.
 """
 import dataclasses
 import json
@@ -35,8 +35,16 @@ def from_json(data: Any, declared: type[_T]) -> _T:
   try:
     return _converter.structure(data, declared)
   except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError) as error:
-    found = '; '.join(cattrs.transform_error(error))
+    found = '; '.join(cattrs.transform_error(error, format_exception=_describe))
     raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
+
+
+class _UnknownTypeError(ValueError):
+  """The entry 'type' names no class of the union."""
+
+
+def _describe(error: BaseException, expected: Any) -> str:
+  return str(error) if isinstance(error, _UnknownTypeError) else cattrs.v.format_exception(error, expected)
 
 
 def _dataclasses_of(declared: Any) -> dict[str, type]:
@@ -52,7 +60,7 @@ def _structure_union(declared: Any) -> Callable[[Any, Any], Any]:
   def structure(data: Any, _: Any) -> Any:
     name = data.get('type') if isinstance(data, dict) else None
     if name not in members:
-      raise ValueError(f'type is {name!r}, expected one of {sorted(members)}')
+      raise _UnknownTypeError(f'type is {name!r}, expected one of {sorted(members)}')
     return _converter.structure({k: v for k, v in data.items() if k != 'type'}, members[name])
   return structure
 

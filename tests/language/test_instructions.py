@@ -78,7 +78,7 @@ def test_the_folder_says_which_encoder_it_is(hub_folder, tmp_path):
   (tmp_path / 'universal-sentence-encoder_4').symlink_to(hub_folder)
   assert instructions.open_encoder(tmp_path / 'universal-sentence-encoder_4').id == 'universal-sentence-encoder/4'
   (tmp_path / '063d866c06683').symlink_to(hub_folder)
-  with pytest.raises(ValueError, match=r'which Universal Sentence Encoder is it.*encoder-large/5'):
+  with pytest.raises(ValueError, match=r'does not tell which Universal Sentence Encoder.*encoder-large/5'):
     instructions.open_encoder(tmp_path / '063d866c06683')
 
 

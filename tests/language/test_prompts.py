@@ -1,14 +1,14 @@
 """The prompts that tell tasks apart."""
 import pytest
 
-from rtjax.language.prompts import KINDS, prompt
+from rtjax.language.prompts import TASKS, prompt
 
 
 def test_each_task_has_its_own():
   assert prompt('robot', 'pick up the apple') == 'What action should the robot take to pick up the apple?'
   assert prompt('caption') == 'Describe the picture.'
-  made = [prompt(kind, '' if kind == 'caption' else 'the same text') for kind in KINDS]
-  assert len(set(made)) == len(KINDS) == 5
+  made = [prompt(kind, '' if kind == 'caption' else 'the same text') for kind in TASKS]
+  assert len(set(made)) == len(TASKS) == 5
 
 
 def test_bad_input():

@@ -1,4 +1,4 @@
-"""Freed memory stays in the process."""
+"""Freed memory stays in the process and is reused."""
 import resource
 import subprocess
 import sys
@@ -8,9 +8,9 @@ import pytest
 _TAKE_TWICE = """
 import resource, threading
 import numpy as np
-from rtjax import memory
+from rtjax.runtime import malloc
 if {keep}:
-  memory.keep()
+  malloc.keep_freed_memory()
 def take():
   array = np.empty(2 ** 26, np.uint8)  # 64 MiB
   array[::4096] = 1
@@ -25,10 +25,10 @@ print(*faults)
 """
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='glibc under Linux alone gives memory back and can be told not to')
+@pytest.mark.skipif(sys.platform != 'linux', reason='only glibc returns memory to the kernel and has a switch for it')
 @pytest.mark.parametrize('keep', [False, True])
-def test_memory_is_used_again(keep):
-  """The second and third time a thread takes the same amount, no page of it is new."""
+def test_memory_is_reused(keep):
+  """The second and third allocation of the same size take no new pages."""
   program = _TAKE_TWICE.format(keep=keep)
   out = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
   first, *later = map(int, out.stdout.split())
