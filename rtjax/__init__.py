@@ -5,7 +5,7 @@ from typing import Any
 from rtjax.actions import ActionField as ActionField
 from rtjax.actions import ActionSpec as ActionSpec
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Loaded at first use: `import rtjax` stays light, and nothing here pulls in TensorFlow.
 _LAZY = {'load_model': 'rtjax.pretrained', 'load_policy': 'rtjax.policies.policy'}
