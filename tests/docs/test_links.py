@@ -10,8 +10,8 @@ from helpers.paths import ROOT
 PATTERNS = '*.md', 'docs/**/*.md', 'bench/*.md', 'data/**/*.md', 'checkpoints/*.md', 'clients/**/*.md'
 PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern) if 'built' not in path.parts)
 FOLDERS = ('rtjax', 'docs', 'tests', 'bench', 'data', 'clients', 'checkpoints', '.ci')
-EXAMPLES = ('data/built', 'data/demo_0', 'checkpoints/', 'tests/models/test_mean_color.py', 'rtjax/models/mean_color.py',
-            'rtjax/configs/mean_color.py')
+EXAMPLES = ('data/built', 'data/demo_0', 'checkpoints/', 'rtjax/models/mean_color.py', 'rtjax/configs/mean_color.py',
+            'tests/models/test_mean_color.py')
 """Paths that a reader creates."""
 
 
@@ -27,7 +27,7 @@ def test_relative_links_lead_somewhere(page: pathlib.Path) -> None:
     if '://' in link:
       continue
     target = (page.parent / path).resolve() if path else page
-    if not target.exists() or anchor and anchor not in _anchors(target):
+    if not target.exists() or (anchor and anchor not in _anchors(target)):
       missing.append(link)
   assert not missing
 
