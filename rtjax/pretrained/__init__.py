@@ -1,30 +1,37 @@
-"""Readers of weights, rtjax's own and released ones: `load_model` finds out which it is."""
+"""Readers of weights: rtjax's checkpoints and exports, released RT-1 and RT-1-X, Keras and Hugging Face files."""
 import os
 import pathlib
+from typing import Any
 
-from rtjax.models import Model
+from rtjax import checkpoints
+from rtjax.checkpoints import PolicyMetadata
+from rtjax.models import PolicyModel
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
-from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
 
 
-def load_model(path: str | os.PathLike) -> Model:
-  """Loads a model; its format is detected and its architecture read from it.
+def load_model(path: str | os.PathLike) -> PolicyModel:
+  """Load a model; arguments and errors as for `load`.
+
+  Returns:
+    The model in inference mode: `model(images, embeddings)`; its shape is in `model.config`.
+  """
+  return load(path)[0]
+
+
+def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+  """Load a model and its metadata; format and architecture are detected.
 
   Args:
-    path: an rtjax run folder or one checkpoint in it; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
+    path: an rtjax run folder or the folder of one step; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
       or a SavedModel folder (needs `pip install rtjax[data]`); or a released RT-1-X: its msgpack file, the folder
       around it, or an Orbax folder; or a safetensors file of `python -m rtjax.export`, or its folder.
 
-  Returns:
-    The network in inference mode: `model(images, embeddings)`; `model.config` tells its shape.
-
   Raises:
-    FileNotFoundError: nothing is there, or nothing that is known.
-    ValueError: the file is of a known kind but does not fit the network; the error names the variables.
+    FileNotFoundError: there is nothing at `path`, or nothing of a known format.
+    ValueError: the format is known, but the variables do not fit the model; the error names them.
   """
-  from rtjax.training import checkpoint
-  if checkpoint.is_checkpoint(path):
-    return checkpoint.load_model(path)
+  if checkpoints.is_checkpoint(path):
+    return checkpoints.load(path)
   if safetensors.find(path):
     return safetensors.load(path)
   if tf_rt1.find(path):
@@ -34,8 +41,15 @@ def load_model(path: str | os.PathLike) -> Model:
   folder = pathlib.Path(path)
   if not folder.exists():
     raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
-  held = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'it is a file'
+  content = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'it is a file'
   raise FileNotFoundError(
-      f'no model at {path} ({held}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
+      f'no model at {path} ({content}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
       '(PREFIX.index), a SavedModel folder (variables/variables.index), a Flax checkpoint of RT-1-X, or one '
       'safetensors file of rtjax.')
+
+
+def __getattr__(name: str) -> Any:  # TODO until the vision-language backbones are on the contract: import it above
+  if name != 'load_huggingface':
+    raise AttributeError(f'module {__name__} has no attribute {name!r}')
+  from rtjax.pretrained.huggingface import load_huggingface
+  return load_huggingface

@@ -1,7 +1,7 @@
-"""The released RT-1-X of Open X-Embodiment: Flax variables in one msgpack file or in an Orbax folder.
+"""Reader of the released RT-1-X of Open X-Embodiment: Flax variables in a msgpack file or an Orbax folder.
 
-Sizes (layers, widths, window, bins) are read from the shapes, which also tells RT-1-X from the plain RT-1 that the same
-code makes. Source: google-deepmind/open_x_embodiment, models/rt1.py and rt1_inference_example.py.
+Sizes (layers, widths, window, bins) come from the shapes, which also distinguish RT-1-X from the plain RT-1 of the same
+code. Source: google-deepmind/open_x_embodiment, models/rt1.py and rt1_inference_example.py.
 """
 import dataclasses
 import os
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from rtjax import actions
-from rtjax.models import RT1, RT1Config
-from rtjax.models.backbones.image_encoder import IMAGENET_MEAN, IMAGENET_STD
-from rtjax.models.rt1 import RT1_X
-from rtjax.pretrained import matching
+from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER, PolicyMetadata
+from rtjax.models import RT1_X, PolicyModel, RT1Config
+from rtjax.models.backbones.film_efficientnet import IMAGENET_MEAN, IMAGENET_STD
+from rtjax.pretrained.matching import Names, build
 
 _TOKENIZER = 'image_tokenizer/'
 _ENCODER = f'{_TOKENIZER}EfficientNetWithFilm_0/'
@@ -25,7 +25,7 @@ _ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """The msgpack file or Orbax folder that `path` names: itself, or the newest inside it."""
+  """Return the msgpack file or Orbax folder at `path`: the path itself, or the last one inside it."""
   path = pathlib.Path(path)
   if path.is_file():
     return path if _is_msgpack(path) else None
@@ -34,52 +34,54 @@ def find(path: str | os.PathLike) -> pathlib.Path | None:
   if _is_msgpack(path / _FILE):
     return path / _FILE
   inside = sorted(path.iterdir()) if path.is_dir() else []
-  found = [place for place in map(find, [p for p in inside if p.is_dir()]) if place]
+  found = [checkpoint for checkpoint in map(find, [p for p in inside if p.is_dir()]) if checkpoint]
   return found[-1] if found else None
 
 
-def load(path: str | os.PathLike) -> RT1:
-  """Reads a released RT-1-X.
+def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+  """Load a released RT-1-X.
 
   Raises:
-    FileNotFoundError: no Flax checkpoint is there.
+    FileNotFoundError: there is no Flax checkpoint.
     ValueError: it cannot be read, is not an RT-1-X, or variables are missing, unknown or of another shape.
   """
-  place = find(path)
-  if place is None:
+  checkpoint = find(path)
+  if checkpoint is None:
     raise FileNotFoundError(f'no RT-1-X at {path}: expected a msgpack file called {_FILE!r}, its folder, or an Orbax '
                             'folder.')
-  values = _read(place)
-  config = _config(values, str(place))
-  return matching.build(config, values, variables(config), str(place), constants={
-      'tokenizer/mean': np.array(IMAGENET_MEAN, np.float32), 'tokenizer/variance': np.array(IMAGENET_STD, np.float32)})
+  values = _read(checkpoint)
+  config = _config(values, str(checkpoint))
+  model = build(config, values, variables(config), str(checkpoint), constants={
+      'image_encoder/mean': np.array(IMAGENET_MEAN, np.float32),
+      'image_encoder/variance': np.array(IMAGENET_STD, np.float32)})
+  return model, PolicyMetadata(str(path), UNIVERSAL_SENTENCE_ENCODER)
 
 
-def variables(config: RT1Config) -> list[tuple[str, str | None]]:
-  """(name of a Flax variable without its collection, name in rtjax)."""
-  def dense(theirs: str, ours: str) -> list[tuple[str, str | None]]:
+def variables(config: RT1Config) -> Names:
+  """Return the names of all variables; in the reference without their collection."""
+  def dense(theirs: str, ours: str) -> Names:
     return [(f'{theirs}/{kind}', f'{ours}/{kind}') for kind in ('kernel', 'bias')]
 
-  def norm(theirs: str, ours: str, *more: str) -> list[tuple[str, str | None]]:
+  def norm(theirs: str, ours: str, *more: str) -> Names:
     return [(f'{theirs}/{kind}', f'{ours}/{kind}') for kind in ('scale', 'bias', *more)]
 
-  def film(theirs: str, ours: str) -> list[tuple[str, str | None]]:
+  def film(theirs: str, ours: str) -> Names:
     return dense(f'{theirs}/Dense_0', f'{ours}/add') + dense(f'{theirs}/Dense_1', f'{ours}/mult')
 
-  pairs: list[tuple[str, str | None]] = []
+  pairs: Names = []
   for theirs, ours in _convolutions(config):
     pairs += norm(theirs, ours, 'mean', 'var') if 'batch_normalization' in theirs else [(f'{theirs}kernel', ours)]
   for index, _ in enumerate(_expanding(config)):
-    theirs, ours = f'{_ENCODER}MBConvBlock_{index}/SqueezeExcite_0', f'tokenizer/encoder/blocks/{index}'
+    theirs, ours = f'{_ENCODER}MBConvBlock_{index}/SqueezeExcite_0', f'image_encoder/encoder/blocks/{index}'
     pairs += dense(f'{theirs}/reduce_conv2d_0', f'{ours}/squeeze')
     pairs += dense(f'{theirs}/expand_conv2d_0', f'{ours}/excite')
     pairs += film(f'{_ENCODER}FilmConditioning_{index}', f'{ours}/film')
-  pairs += [(f'{_TOKENIZER}Conv_0/kernel', 'tokenizer/conv/kernel')]
-  pairs += film(f'{_TOKENIZER}FilmConditioning_0', 'tokenizer/film')
+  pairs += [(f'{_TOKENIZER}Conv_0/kernel', 'image_encoder/conv/kernel')]
+  pairs += film(f'{_TOKENIZER}FilmConditioning_0', 'image_encoder/film')
   learner = f'{_TOKENIZER}TokenLearnerModuleV11_0/'
-  pairs += norm(f'{learner}LayerNorm_0', 'tokenizer/token_learner/norm')
-  pairs += dense(f'{learner}token_masking/Dense_0', 'tokenizer/token_learner/hidden')
-  pairs += dense(f'{learner}token_masking/Dense_1', 'tokenizer/token_learner/output')
+  pairs += norm(f'{learner}LayerNorm_0', 'token_learner/norm')
+  pairs += dense(f'{learner}token_masking/Dense_0', 'token_learner/hidden')
+  pairs += dense(f'{learner}token_masking/Dense_1', 'token_learner/output')
   for number, part in enumerate(('embed', 'position', 'output')):
     pairs += dense(f'Transformer_0/Dense_{number}', f'transformer/{part}')
   for layer in range(config.layers):
@@ -94,18 +96,18 @@ def variables(config: RT1Config) -> list[tuple[str, str | None]]:
 
 
 def _expanding(config: RT1Config) -> list[bool]:
-  """Of each block of the encoder, whether it begins with an expansion."""
+  """Return, for each block of the encoder, whether it begins with an expansion."""
   encoder = config.encoder
   return [stage.expand > 1 for stage in encoder.stages for _ in range(encoder.repeats(stage))]
 
 
 def _convolutions(config: RT1Config) -> Iterator[tuple[str, str]]:
-  """The encoder's convolutions without bias, each followed by its BatchNorm."""
-  place = 'tokenizer/encoder/'
-  yield from [(f'{_ENCODER}Stem_0/conv2d/', f'{place}stem'),
-              (f'{_ENCODER}Stem_0/batch_normalization', f'{place}stem_norm')]
+  """Yield the names of the encoder's convolutions without bias, each followed by its BatchNorm."""
+  prefix = 'image_encoder/encoder/'
+  yield from [(f'{_ENCODER}Stem_0/conv2d/', f'{prefix}stem'),
+              (f'{_ENCODER}Stem_0/batch_normalization', f'{prefix}stem_norm')]
   for index, expands in enumerate(_expanding(config)):
-    theirs, ours = f'{_ENCODER}MBConvBlock_{index}/', f'{place}blocks/{index}/'
+    theirs, ours = f'{_ENCODER}MBConvBlock_{index}/', f'{prefix}blocks/{index}/'
     parts = [('depthwise_conv2d/depthwise_', 'depthwise', 'depthwise_norm'),
              ('project_conv2d_0/', 'project/kernel', 'project_norm')]
     if expands:
@@ -113,12 +115,12 @@ def _convolutions(config: RT1Config) -> Iterator[tuple[str, str]]:
     for number, (convolution, kernel, norm) in enumerate(parts):
       yield f'{theirs}{convolution}', f'{ours}{kernel}'
       yield f'{theirs}batch_normalization_{number}', f'{ours}{norm}'
-  yield from [(f'{_ENCODER}Head_0/conv2d/', f'{place}head/kernel'),
-              (f'{_ENCODER}Head_0/batch_normalization', f'{place}head_norm')]
+  yield from [(f'{_ENCODER}Head_0/conv2d/', f'{prefix}head/kernel'),
+              (f'{_ENCODER}Head_0/batch_normalization', f'{prefix}head_norm')]
 
 
 def _is_msgpack(path: pathlib.Path) -> bool:
-  """Whether the file begins as a msgpack map does; a TensorFlow folder has a text file of the same name."""
+  """Return whether a file starts like a msgpack map; a TensorFlow folder has a text file of the same name."""
   if not path.is_file():
     return False
   with path.open('rb') as file:
@@ -126,21 +128,22 @@ def _is_msgpack(path: pathlib.Path) -> bool:
   return bool(first) and (0x80 <= first[0] <= 0x8f or first[0] in (0xde, 0xdf))
 
 
-def _read(place: pathlib.Path) -> dict[str, np.ndarray]:
-  """The network's variables; what else a training state holds is left alone."""
+def _read(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
+  """Return the network's variables, without the rest of a training state."""
   try:
-    if place.is_file():
+    if checkpoint.is_file():
       from flax import serialization
-      tree = serialization.msgpack_restore(place.read_bytes())
+      tree = serialization.msgpack_restore(checkpoint.read_bytes())
     else:
       import orbax.checkpoint as ocp
-      tree = ocp.PyTreeCheckpointer().restore(place.absolute())
+      tree = ocp.PyTreeCheckpointer().restore(checkpoint.absolute())
   except Exception as error:
-    raise ValueError(f'{place} cannot be read as a Flax checkpoint: {error}. Is it complete? Copy it again.') from error
+    raise ValueError(f'{checkpoint} cannot be read as a Flax checkpoint: {error}. Is it complete? Copy it again.'
+                     ) from error
   missing = {'params', 'batch_stats'} - set(tree)
   if missing:
-    raise ValueError(f'{place} is a Flax checkpoint without {sorted(missing)}; it holds {sorted(tree)[:5]}. Expected '
-                     'the variables of RT-1-X.')
+    raise ValueError(f'{checkpoint} is a Flax checkpoint without {sorted(missing)}; it holds {sorted(tree)[:5]}. '
+                     'Expected the variables of RT-1-X.')
   return {name: np.asarray(value) for part in ('params', 'batch_stats') for name, value in _flat(tree[part])}
 
 
@@ -152,22 +155,22 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]
       yield f'{prefix}{key}', value
 
 
-def _config(values: Mapping[str, np.ndarray], where: str) -> RT1Config:
-  """The architecture, from the shapes."""
+def _config(values: Mapping[str, np.ndarray], source: str) -> RT1Config:
+  """Return the architecture that the shapes imply."""
   try:
     _, heads, head_size = values[f'{_BLOCK}0/MultiHeadDotProductAttention_0/query/kernel'].shape
     positions, width = values['Transformer_0/Dense_1/kernel'].shape
     vocab_size = values['Transformer_0/Dense_2/kernel'].shape[-1]
     image_tokens = values[f'{_TOKENIZER}TokenLearnerModuleV11_0/token_masking/Dense_1/kernel'].shape[-1]
   except (KeyError, ValueError) as error:
-    raise ValueError(f'{where} does not look like RT-1-X: {error} is missing or has another rank, so that its '
+    raise ValueError(f'{source} does not look like RT-1-X: {error} is missing or has another rank, so that its '
                      'architecture cannot be read.') from None
-  # The code's other set of bins: those of RT-1, with RT-1-X's rule for tokens that are no class.
+  # The reference has a second set of bins: those of RT-1, with RT-1-X's rule for tokens that are no class.
   plain = dataclasses.replace(actions.RT1, fields=(actions.RT1_X.fields[0], *actions.RT1.fields[1:]))
   specs = {spec.vocab_size: spec for spec in (actions.RT1_X, plain)}
   window, rest = divmod(positions, image_tokens + actions.RT1_X.num_tokens)
   if rest or vocab_size not in specs:
-    raise ValueError(f'{where} has {positions} positions, {image_tokens} image tokens and {vocab_size} bins: not a '
+    raise ValueError(f'{source} has {positions} positions, {image_tokens} image tokens and {vocab_size} bins: not a '
                      f"whole number of steps with RT-1-X's {actions.RT1_X.num_tokens} action tokens of "
                      f'{sorted(specs)} bins.')
   layers = {name.split('/')[1] for name in values if name.startswith(_BLOCK)}

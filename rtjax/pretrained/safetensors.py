@@ -1,8 +1,8 @@
-"""Weights in a safetensors file, as `python -m rtjax.export --to safetensors` writes it.
+"""Reader and writer of rtjax's safetensors files (`python -m rtjax.export --to safetensors`).
 
-Tensors have rtjax's names ('transformer/layers/0/attention/query/kernel'). NAME in int8 comes with NAME.scale, by which
-it is multiplied. The file's metadata, under 'rtjax', is JSON: 'config' (the model's), 'embedding_id', 'image_size', and
-'vocabulary' of a model that has one.
+Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
+comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
+'embedding_id', 'image_size', and 'tokenizer' for models with language.
 """
 import json
 import os
@@ -12,59 +12,55 @@ from typing import Any
 
 import numpy as np
 
-from rtjax import models
-from rtjax.models import vocabulary
+from rtjax import checkpoints, models
+from rtjax.checkpoints import PolicyMetadata
+from rtjax.models import PolicyModel
 
 _KEY, _SCALE = 'rtjax', '.scale'
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """The file that `path` names: itself, or the only one in a folder."""
+  """Return the safetensors file at `path`: the file itself, or the only one in a folder."""
   path = pathlib.Path(path)
   files = [path] if path.suffix == '.safetensors' and path.is_file() else sorted(path.glob('*.safetensors'))
   return files[0] if len(files) == 1 else None
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+  """Write tensors and JSON metadata."""
   from safetensors.numpy import save_file
   save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path,
             {_KEY: json.dumps(metadata)})
 
 
-def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-  """What the file says about itself; see the module's docstring.
+def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+  """Load the model of a file, or of the only one in a folder, and its metadata.
 
   Raises:
-    ValueError: it cannot be read, or rtjax did not write it.
+    FileNotFoundError: there is no such file.
+    ValueError: the file cannot be read, is not an export of rtjax, or its variables do not fit the model.
   """
   with open_file(path) as file:
     stored = (file.metadata() or {}).get(_KEY)
-  if stored is None:
-    raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
-                     'Hugging Face are read by rtjax.pretrained.load_huggingface.')
-  return json.loads(stored)
-
-
-def load(path: str | os.PathLike) -> models.Model:
-  """The model in a file or its folder.
-
-  Raises:
-    ValueError: it cannot be read, rtjax did not write it, or variables are missing, unknown or of another shape.
-  """
-  metadata = read_metadata(path)
-  config = models.config_from_dict(metadata['config'])
-  with open_file(path) as file:
+    if stored is None:
+      raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
+                       'Hugging Face are read by rtjax.pretrained.load_huggingface.')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+  data = json.loads(stored)
   values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
             for name, value in tensors.items() if not name.endswith(_SCALE)}
-  return vocabulary.attach(models.from_values(config, values), metadata)
+  model = models.from_values(models.config_from_json(data['config']), values)
+  checkpoints.attach_tokenizer(model, data)
+  image_size = tuple(data['image_size']) if data['image_size'] else None
+  return model, PolicyMetadata(str(path), data['embedding_id'], image_size)
 
 
 def open_file(path: str | os.PathLike) -> Any:
-  """A file, or the only one in a folder, opened by the package safetensors: see its `safe_open`.
+  """Open a file, or the only one in a folder; returns the package's `safe_open`.
 
   Raises:
-    FileNotFoundError, ValueError: it is not there, or cannot be read.
+    FileNotFoundError: there is no such file.
+    ValueError: it cannot be read, or the package safetensors is not installed.
   """
   try:
     import safetensors

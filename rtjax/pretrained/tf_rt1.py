@@ -1,8 +1,8 @@
-"""The released TensorFlow RT-1: checkpoints (`ckpt-424760.index`) and SavedModel folders (`saved_model.pb`).
+"""Reader of the released TensorFlow RT-1: checkpoints (`ckpt-424760.index`) and SavedModel folders.
 
 A checkpoint names its variables by attribute, a SavedModel numbers them in tf.Module's flattening order. `variables`
-lists them once, in that order, each beside its place in rtjax; every value is only reshaped. Sizes (layers, widths,
-window) are read from the shapes, which tells main and simreal (35.3 M parameters) from multirobot (10 layers, 111 M).
+lists them once, in that order, each with its name in rtjax; values are only reshaped. Sizes (layers, widths, window)
+come from the shapes: main and simreal have 35.3 M parameters, multirobot 111 M in 10 layers.
 
 Source: robotics_transformer, trained_checkpoints/ and transformer_network.py.
 """
@@ -13,34 +13,35 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rtjax import actions
-from rtjax.models import RT1, RT1Config
+from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER, PolicyMetadata
+from rtjax.models import PolicyModel, RT1Config
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
-from rtjax.pretrained import matching
+from rtjax.pretrained.matching import Names, build
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 _NETWORK = 'agent/_actor_network/'
 _IMAGE = '_image_tokenizer/_tokenizer/'
-_Names = list[tuple[str, str | None]]
-_NORM: _Names = [('moving_mean', 'mean'), ('moving_variance', 'var'), ('gamma', 'scale'), ('beta', 'bias')]
-_FILM: _Names = [(f'_projection_{part}/{kind}', f'{part}/{kind}')
+_NORM: Names = [('moving_mean', 'mean'), ('moving_variance', 'var'), ('gamma', 'scale'), ('beta', 'bias')]
+_FILM: Names = [(f'_projection_{part}/{kind}', f'{part}/{kind}')
                  for part in ('add', 'mult') for kind in ('kernel', 'bias')]
-_DENSE: _Names = [('kernel', 'kernel'), ('bias', 'bias')]
-_LAYER_NORM: _Names = [('gamma', 'scale'), ('beta', 'bias')]
+_DENSE: Names = [('kernel', 'kernel'), ('bias', 'bias')]
+_LAYER_NORM: Names = [('gamma', 'scale'), ('beta', 'bias')]
 
-# Variables of the checkpoint that the network's output does not depend on.
+# Variables of the checkpoint that do not affect the network's output.
 UNUSED = ('_action_token_emb/kernel', '_action_token_emb/bias', f'{_IMAGE}net/layer_with_weights-0/count')
 
 
-def variables(layers: int) -> _Names:
-  """(name in the checkpoint, name in rtjax or None if unused), in the order of `model_variables/1, 2, ...`."""
-  pairs: _Names = [(UNUSED[0], None), (UNUSED[1], None), (f'{_IMAGE}conv1x1/kernel', 'tokenizer/conv/kernel')]
-  for index, (place, names) in enumerate(encoder_layers()):
-    pairs += [(f'{_IMAGE}net/layer_with_weights-{index}/{theirs}', ours and f'{place}{ours}') for theirs, ours in names]
-  pairs += [(f'{_IMAGE}film_layer/{theirs}', f'tokenizer/film/{ours}') for theirs, ours in _FILM]
+def variables(layers: int) -> Names:
+  """Return the names of all variables, in the order of `model_variables/1, 2, ...`."""
+  pairs: Names = [(UNUSED[0], None), (UNUSED[1], None), (f'{_IMAGE}conv1x1/kernel', 'image_encoder/conv/kernel')]
+  for index, (prefix, names) in enumerate(encoder_layers()):
+    pairs += [(f'{_IMAGE}net/layer_with_weights-{index}/{theirs}', ours and f'{prefix}{ours}')
+              for theirs, ours in names]
+  pairs += [(f'{_IMAGE}film_layer/{theirs}', f'image_encoder/film/{ours}') for theirs, ours in _FILM]
   learner = '_image_tokenizer/_token_learner/'
   for theirs, ours, names in [('mlp/_hidden_layer', 'hidden', _DENSE), ('mlp/_output_layer', 'output', _DENSE),
                               ('layernorm', 'norm', _LAYER_NORM)]:
-    pairs += [(f'{learner}{theirs}/{a}', f'tokenizer/token_learner/{ours}/{b}') for a, b in names]
+    pairs += [(f'{learner}{theirs}/{a}', f'token_learner/{ours}/{b}') for a, b in names]
   for layer in range(layers):
     for theirs, ours, names in [
         ('layernorm1', 'attention_norm', _LAYER_NORM), ('mha1/_key_dense', 'attention/key', _DENSE),
@@ -54,30 +55,30 @@ def variables(layers: int) -> _Names:
   return pairs
 
 
-def encoder_layers() -> Iterator[tuple[str, _Names]]:
-  """Keras's layers of FiLM-EfficientNet-B3 that have weights, in order: their place in rtjax, and their variables."""
-  yield 'tokenizer/', [('mean', 'mean'), ('variance', 'variance'), ('count', None)]
-  yield 'tokenizer/encoder/', [('kernel', 'stem')]
-  yield 'tokenizer/encoder/stem_norm/', _NORM
+def encoder_layers() -> Iterator[tuple[str, Names]]:
+  """Yield Keras's layers of FiLM-EfficientNet-B3 that have weights: prefix in rtjax, names of the variables."""
+  yield 'image_encoder/', [('mean', 'mean'), ('variance', 'variance'), ('count', None)]
+  yield 'image_encoder/encoder/', [('kernel', 'stem')]
+  yield 'image_encoder/encoder/stem_norm/', _NORM
   b3 = EfficientNetConfig()
   for index, stage in enumerate(s for s in b3.stages for _ in range(b3.repeats(s))):
-    place = f'tokenizer/encoder/blocks/{index}/'
+    prefix = f'image_encoder/encoder/blocks/{index}/'
     if stage.expand > 1:
-      yield f'{place}expand/', [('kernel', 'kernel')]
-      yield f'{place}expand_norm/', _NORM
-    yield place, [('depthwise_kernel', 'depthwise')]
-    yield f'{place}depthwise_norm/', _NORM
-    yield f'{place}squeeze/', _DENSE
-    yield f'{place}excite/', _DENSE
-    yield f'{place}project/', [('kernel', 'kernel')]
-    yield f'{place}project_norm/', _NORM
-    yield f'{place}film/', _FILM
-  yield 'tokenizer/encoder/head/', [('kernel', 'kernel')]
-  yield 'tokenizer/encoder/head_norm/', _NORM
+      yield f'{prefix}expand/', [('kernel', 'kernel')]
+      yield f'{prefix}expand_norm/', _NORM
+    yield prefix, [('depthwise_kernel', 'depthwise')]
+    yield f'{prefix}depthwise_norm/', _NORM
+    yield f'{prefix}squeeze/', _DENSE
+    yield f'{prefix}excite/', _DENSE
+    yield f'{prefix}project/', [('kernel', 'kernel')]
+    yield f'{prefix}project_norm/', _NORM
+    yield f'{prefix}film/', _FILM
+  yield 'image_encoder/encoder/head/', [('kernel', 'kernel')]
+  yield 'image_encoder/encoder/head_norm/', _NORM
 
 
 def find(path: str | os.PathLike) -> str | None:
-  """The prefix of the TensorFlow checkpoint that `path` names: a prefix, a folder of one, or a SavedModel folder."""
+  """Return the checkpoint prefix at `path`: a prefix itself, a folder of one, or a SavedModel folder."""
   path = pathlib.Path(path)
   if path.suffix in ('.index', '.meta') or '.data-' in path.name:
     path = path.with_name(path.name.split('.data-')[0].removesuffix('.index').removesuffix('.meta'))
@@ -89,11 +90,11 @@ def find(path: str | os.PathLike) -> str | None:
   return str(prefixes[-1].with_suffix('')) if prefixes else None
 
 
-def load(path: str | os.PathLike) -> RT1:
-  """Reads a released RT-1, with the input normalisation that it was trained with.
+def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+  """Load a released RT-1, with the input normalisation of its training.
 
   Raises:
-    FileNotFoundError: no TensorFlow checkpoint is there.
+    FileNotFoundError: there is no TensorFlow checkpoint.
     ValueError: it is not an RT-1, or variables are missing, unknown or of another shape; the error names them.
   """
   prefix = find(path)
@@ -102,12 +103,13 @@ def load(path: str | os.PathLike) -> RT1:
                             'SavedModel folder with variables/variables.index.')
   values = _read(prefix)
   config = _config(values, prefix)
-  return matching.build(config, values, variables(config.layers), prefix)
+  model = build(config, values, variables(config.layers), prefix)
+  return model, PolicyMetadata(str(path), UNIVERSAL_SENTENCE_ENCODER)
 
 
 def _read(prefix: str) -> dict[str, np.ndarray]:
-  """The network's variables by their checkpoint names, also those of a SavedModel."""
-  # Read by TensorFlow: the released files are Snappy-compressed inside.
+  """Return the network's variables by their names in a checkpoint, also for a SavedModel."""
+  # TensorFlow reads them because the released files are Snappy-compressed inside.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf
   reader = tf.train.load_checkpoint(prefix)
@@ -118,7 +120,7 @@ def _read(prefix: str) -> dict[str, np.ndarray]:
     pairs = variables((len(numbers) - len(variables(0))) // per_layer)
     keys_of = {pairs[n - 1][0] if n <= len(pairs) else f'model_variables/{n}': f'model_variables/{n}' for n in numbers}
   else:
-    # Optimizer slots live beside their variables.
+    # Optimizer slots are stored beside their variables.
     keys_of = {key.removeprefix(_NETWORK): key for key in keys
                if key.startswith(_NETWORK) and '.OPTIMIZER_SLOT' not in key}
   if not keys_of:
@@ -128,7 +130,7 @@ def _read(prefix: str) -> dict[str, np.ndarray]:
 
 
 def _config(values: Mapping[str, np.ndarray], prefix: str) -> RT1Config:
-  """The architecture, from the shapes."""
+  """Return the architecture that the shapes imply."""
   try:
     positions, width = values['_transformer/_position_emb/kernel'].shape
     _, heads, head_size = values['_transformer/_layers/0/mha1/_query_dense/kernel'].shape

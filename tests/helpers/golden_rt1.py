@@ -1,4 +1,4 @@
-"""The reference weights of the TensorFlow RT-1, written as a genuine checkpoint once per test run."""
+"""Reference weights of the TensorFlow RT-1, written as a genuine checkpoint once per test run."""
 import functools
 import importlib.util
 import json
@@ -16,14 +16,14 @@ PREFIX = 'agent/_actor_network/'
 
 @functools.cache
 def checkpoint(shared: pathlib.Path) -> str:
-  """The prefix of a checkpoint with the released names and shapes; made by the script beside the golden arrays."""
+  """Return the prefix of a checkpoint with the released names and shapes."""
   folder = pathlib.Path(tempfile.mkdtemp(prefix='rt1_golden_'))
   return load_script(shared / 'parity/rt1_tf/make_checkpoint.py').write(folder, 'public')
 
 
 @functools.cache
 def model(shared: pathlib.Path) -> RT1:
-  return tf_rt1.load(checkpoint(shared))
+  return tf_rt1.load(checkpoint(shared))[0]
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def load_script(path: pathlib.Path):
 
 
 def probe(shared: pathlib.Path, name: str, value: np.ndarray) -> float:
-  """A variable's inner product with a fixed random direction, in the variable's released shape."""
+  """Return a variable's inner product with a fixed random direction, in the variable's released shape."""
   manifest = json.loads((shared / 'parity/rt1_tf/manifest_rt1main.json').read_text())['variables']
   shape = tuple(manifest[name]['shape'])
   fill = load_script(shared / 'parity/fill.py').fill

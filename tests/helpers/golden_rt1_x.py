@@ -1,4 +1,4 @@
-"""The reference weights of RT-1-X, written as a checkpoint once per test run."""
+"""Reference weights of RT-1-X, written as a checkpoint once per test run."""
 import functools
 import pathlib
 import tempfile
@@ -10,13 +10,13 @@ from rtjax.pretrained import rt1_x
 
 @functools.cache
 def script(shared: pathlib.Path):
-  """make_checkpoint.py beside the golden arrays."""
+  """Return the module make_checkpoint.py beside the golden arrays."""
   return load_script(shared / 'parity/rt1_x/make_checkpoint.py')
 
 
 @functools.cache
 def variables(shared: pathlib.Path, manifest: str = 'rt1_x') -> dict:
-  """{'params': ..., 'batch_stats': ...} as Flax nests them."""
+  """Return {'params': ..., 'batch_stats': ...}, nested as in Flax."""
   return script(shared).variables(shared / f'parity/rt1_x/manifest_{manifest}.json', 'public')
 
 
@@ -29,12 +29,12 @@ def checkpoint(shared: pathlib.Path) -> pathlib.Path:
 
 @functools.cache
 def model(shared: pathlib.Path) -> RT1:
-  return rt1_x.load(checkpoint(shared))
+  return rt1_x.load(checkpoint(shared))[0]
 
 
 def flat(tree: dict, prefix: str = '') -> dict:
-  """{'params/Transformer_0/...': array}."""
-  found = {}
+  """Return {'params/Transformer_0/...': array}."""
+  leaves = {}
   for key, value in tree.items():
-    found |= flat(value, f'{prefix}{key}/') if isinstance(value, dict) else {f'{prefix}{key}': value}
-  return found
+    leaves |= flat(value, f'{prefix}{key}/') if isinstance(value, dict) else {f'{prefix}{key}': value}
+  return leaves

@@ -1,4 +1,4 @@
-"""The encoder against keras.applications.EfficientNetB3, and the ImageNet start."""
+"""Image encoder against keras.applications.EfficientNetB3, and ImageNet weights."""
 import dataclasses
 
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rtjax.models import MultiviewConfig, RT1Config, abstract, build
+from rtjax.models import RT1Config, RT1MultiviewConfig, abstract, build
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained.keras_efficientnet import load_imagenet
 
@@ -17,7 +17,7 @@ CONFIG = RT1Config(layers=1)
 
 @pytest.fixture(scope='module')
 def reference():
-  """Keras's network with random weights, BatchNorm statistics included."""
+  """Return Keras's network with random weights and BatchNorm statistics."""
   network = keras.applications.EfficientNetB3(include_top=False, weights=None, input_shape=(None, None, 3))
   random = np.random.default_rng(0)
   for variable in network.weights:
@@ -26,7 +26,7 @@ def reference():
       variable.assign(random.normal(0, 0.1, shape))
     elif variable.name in ('moving_variance', 'gamma', 'variance'):
       variable.assign(random.uniform(0.8, 1.2, shape))
-  # The layer takes its mean and variance up only when told so.
+  # The layer uses its mean and variance only after this call.
   for layer in network.layers:
     if type(layer).__name__ == 'Normalization':
       layer.finalize_state()
@@ -34,7 +34,7 @@ def reference():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind,config', [('keras3', CONFIG), ('legacy', MultiviewConfig(layers=1))])
+@pytest.mark.parametrize('kind,config', [('keras3', CONFIG), ('legacy', RT1MultiviewConfig(layers=1))])
 def test_equals_keras(reference, tmp_path, kind, config):
   path = tmp_path / ('b3.weights.h5' if kind == 'keras3' else 'efficientnetb3_notop.h5')
   if kind == 'keras3':
@@ -49,11 +49,11 @@ def test_equals_keras(reference, tmp_path, kind, config):
   names = load_imagenet(model, path)
   assert len(names) == len(reference.weights) - 1  # all but the normalisation's count
   image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)
-  embedding = np.random.default_rng(2).normal(size=(1, 512)).astype(np.float32)  # must not matter: FiLM is zero
-  tokenizer = model.tokenizer
-  # Keras adds the division by sqrt(std) to its ImageNet network only; take it out to compare with this one.
-  normalized = tokenizer.normalize(jnp.asarray(image)) * np.sqrt([0.229, 0.224, 0.225]).astype(np.float32)
-  graphdef, state = nnx.split(tokenizer.encoder)
+  embedding = np.random.default_rng(2).normal(size=(1, 512)).astype(np.float32)  # no effect: FiLM is zero
+  image_encoder = model.image_encoder
+  # Keras divides by sqrt(std) in its ImageNet network only; undo it here.
+  normalized = image_encoder.normalize(jnp.asarray(image)) * np.sqrt([0.229, 0.224, 0.225]).astype(np.float32)
+  graphdef, state = nnx.split(image_encoder.encoder)
   ours = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, jnp.asarray(embedding)))(state, normalized)
   theirs = np.asarray(reference(image.astype(np.float32), training=False))
   assert ours.shape == theirs.shape == (1, 9, 9, 1536)

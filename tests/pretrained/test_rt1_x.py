@@ -1,16 +1,15 @@
-"""Released RT-1-X checkpoints: every layout, both sizes, and what is wrong with a damaged one."""
+"""Released RT-1-X checkpoints: every layout, both sizes, and errors for damaged ones."""
 import numpy as np
 import pytest
 from flax import serialization
 from helpers import golden_rt1_x
 
 import rtjax
-from rtjax.models import parameters
-from rtjax.models.rt1 import RT1_X
+from rtjax.models import RT1_X, parameters
 from rtjax.pretrained import rt1_x
 
 
-def test_the_msgpack_folder_and_the_file(shared, tmp_path):
+def test_msgpack_folder_and_file(shared):
   folder = golden_rt1_x.checkpoint(shared)
   model = rtjax.load_model(folder)
   assert model.config == RT1_X
@@ -19,8 +18,8 @@ def test_the_msgpack_folder_and_the_file(shared, tmp_path):
 
 
 @pytest.mark.parametrize('layout', ['ocdbt', 'zarr'])
-def test_the_orbax_layouts(shared, tmp_path, layout):
-  """Each variable arrives at its place, whatever else the training state holds."""
+def test_orbax_layouts(shared, tmp_path, layout):
+  """Every variable is read under its name, and other parts of the training state are ignored."""
   tree = golden_rt1_x.variables(shared)
   golden_rt1_x.script(shared).write({**tree, 'step': np.int64(7)}, tmp_path / layout, layout)
   loaded = parameters.named(rtjax.load_model(tmp_path / layout))
@@ -32,7 +31,7 @@ def test_the_orbax_layouts(shared, tmp_path, layout):
     np.testing.assert_array_equal(np.ravel(loaded[ours]), np.ravel(expected), err_msg=name)
 
 
-def test_the_plain_rt1_of_the_same_code(shared, tmp_path):
+def test_plain_rt1_of_the_same_code(shared, tmp_path):
   golden_rt1_x.script(shared).write(golden_rt1_x.variables(shared, 'rt1_flax'), tmp_path / 'plain', 'checkpoint')
   config = rtjax.load_model(tmp_path / 'plain').config
   assert (config.image_tokens, config.head_size, config.window) == (8, 128, 15)

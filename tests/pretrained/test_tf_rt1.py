@@ -1,4 +1,4 @@
-"""Released TensorFlow checkpoints: every layout, every size, and what is wrong with a damaged one."""
+"""Released TensorFlow checkpoints: every layout, every size, and errors for damaged ones."""
 import json
 import pathlib
 
@@ -28,7 +28,7 @@ def write(folder: pathlib.Path, tensors: dict[str, np.ndarray], name: str = 'ckp
 
 
 def numbered(specs, seed: int = 0) -> dict[str, np.ndarray]:
-  """A distinct array for each variable of a manifest."""
+  """Return a distinct array for each variable of a manifest."""
   random = np.random.default_rng(seed)
   return {name: random.normal(size=spec['shape']).astype(spec['dtype']) for name, spec in specs.items()
           if spec.get('group', 'model') == 'model'}
@@ -55,7 +55,7 @@ def test_prefix_folder_and_index_file(shared):
 
 def test_normalisation_comes_from_the_checkpoint(shared):
   values = parameters.named(golden_rt1.model(shared))
-  assert not np.allclose(values['tokenizer/mean'], (0.485, 0.456, 0.406), atol=1e-3)
+  assert not np.allclose(values['image_encoder/mean'], (0.485, 0.456, 0.406), atol=1e-3)
 
 
 @pytest.mark.parametrize('name,layers,width,count', [
@@ -68,9 +68,9 @@ def test_saved_model_folder(shared, tmp_path, name, layers, width, count):
   model = rtjax.load_model(tmp_path / name)
   assert (model.config.layers, model.config.width, model.config.window) == (layers, width, 6)
   values = parameters.named(model)
-  for number, (_, place) in enumerate(tf_rt1.variables(layers), start=1):
-    if place:
-      np.testing.assert_array_equal(np.ravel(values[place]), np.ravel(tensors[f'model_variables/{number}']))
+  for number, (_, name) in enumerate(tf_rt1.variables(layers), start=1):
+    if name:
+      np.testing.assert_array_equal(np.ravel(values[name]), np.ravel(tensors[f'model_variables/{number}']))
 
 
 def test_damaged_checkpoints(shared, tmp_path):
@@ -96,6 +96,12 @@ def test_nothing_there(tmp_path):
     rtjax.load_model(tmp_path)
 
 
-def test_abstract_network_has_the_checkpoints_size(shared):
+def test_metadata(shared):
+  _, metadata = tf_rt1.load(golden_rt1.checkpoint(shared))
+  assert metadata.embedding_id == 'universal-sentence-encoder-large/5'
+  assert metadata.image_size is None and metadata.step is None
+
+
+def test_parameter_count_of_the_abstract_model(shared):
   shapes = parameters.shapes(models.abstract(RT1Config()))
   assert sum(int(np.prod(shape)) for shape in shapes.values()) == 35_339_431 - 131_584 - 1

@@ -1,11 +1,11 @@
 """Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing); bicubic with PyTorch's."""
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 
 def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """For each target pixel: the two source pixels around its centre, and the second one's share."""
+  """Return both source pixels around each target pixel, and the second's weight."""
   scale = np.float32(source / target)
   at = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
   below = np.floor(at)
@@ -15,7 +15,7 @@ def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> Float[Array, 'B h w C']:
-  """Resizes to `size` (height, width); the aspect is not kept. Pictures of that size are returned as they are."""
+  """Resize to `size` (height, width); the aspect is not kept."""
   if images.shape[1:3] == size:
     return images
   top, bottom, down = _neighbours(images.shape[1], size[0])
@@ -32,7 +32,7 @@ def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
 
 
 def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> Float[Array, 'B h w C']:
-  """Resizes into `size` with the aspect kept, centred, the rest black (`tf.image.resize_with_pad`)."""
+  """Resize with the aspect kept, pad with black (`tf.image.resize_with_pad`)."""
   source, target = np.asarray(images.shape[1:3], np.float32), np.asarray(size, np.float32)
   fitted = source / (source / target).max()  # float32 throughout: rounding decides sizes, as in TensorFlow
   height, width = (int(n) for n in fitted)
@@ -41,10 +41,23 @@ def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
   return jnp.pad(resize_bilinear(images, (height, width)), padding)
 
 
-def cubic_weights(source: int, target: int) -> Float[np.ndarray, 'target source']:
-  """The matrix that resizes one axis as PyTorch's bicubic `interpolate`: no antialiasing, a = -0.75, edges repeated.
+def fit_images(images: UInt8[Array, '*B H W 3'], size: tuple[int, int] | None) -> UInt8[Array, '*B h w 3']:
+  """Resize images as the training pipeline does: `resize_with_pad`, truncated to uint8.
 
-  Published vision transformers resize their position embeddings so.
+  Args:
+    size: height and width; None: return the images unchanged.
+  """
+  if size is None or images.shape[-3:-1] == size:
+    return images
+  fitted = resize_with_pad(images.reshape(-1, *images.shape[-3:]).astype(jnp.float32), size)
+  return fitted.astype(jnp.uint8).reshape(*images.shape[:-3], *size, 3)
+
+
+def cubic_weights(source: int, target: int) -> Float[np.ndarray, 'target source']:
+  """Return the matrix that resizes one axis as PyTorch's bicubic `interpolate`.
+
+  It does not antialias, has a = -0.75, and repeats the edges. Published vision transformers resize their position
+  embeddings this way.
   """
   a = -0.75
   at = (np.arange(target) + 0.5) * source / target - 0.5
