@@ -1,4 +1,4 @@
-"""What a policy promises, on a tiny network; its numbers are in test_policy_golden.py."""
+"""Policies on a tiny model; the reference's numbers are in test_policy_golden.py."""
 import dataclasses
 
 import jax
@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 from helpers.tiny_rt1 import TINY
 
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.language import instructions
-from rtjax.models import MultiviewConfig, build
+from rtjax.models import RT1MultiviewConfig, build
 from rtjax.policies import policy as policy_module
 from rtjax.policies.policy import BatchPolicy, Policy
 
@@ -27,8 +28,8 @@ def embedding(seed: int = 0) -> np.ndarray:
   return np.random.default_rng(seed).normal(size=512).astype(np.float32)
 
 
-def test_equals_the_whole_window(model):
-  """Each step gives what the network gives for the frames up to it, before and after the window has filled."""
+def test_equals_the_full_window(model):
+  """Each step equals the model on the frames so far, before and after the window is full."""
   policy = Policy(model)
   policy.reset(embedding=embedding())
   images = frames(6)
@@ -43,7 +44,7 @@ def test_equals_the_whole_window(model):
         np.concatenate(list(out.action.values())), TINY.action_spec.detokenize(out.tokens))
 
 
-def test_reset_forgets(model):
+def test_reset_empties_the_cache(model):
   policy = Policy(model)
   policy.reset(embedding=embedding())
   first = policy.step(frames(1)[0])
@@ -53,7 +54,7 @@ def test_reset_forgets(model):
 
 
 def test_instruction_as_text(model):
-  policy = Policy(model, instructions.HASHED_NGRAMS)
+  policy = Policy(model, PolicyMetadata(embedding_id=instructions.HASHED_NGRAMS))
   policy.reset('reach the red circle')
   by_text = policy.step(frames(1)[0])
   policy.reset(embedding=instructions.hashed_ngrams('reach the red circle'))
@@ -63,7 +64,8 @@ def test_instruction_as_text(model):
 def test_instruction_by_a_table(model):
   encoder_id = 'universal-sentence-encoder-large/5'
   table = instructions.Table(encoder_id, ('pick up the can', 'open the drawer'), np.stack([embedding(1), embedding(2)]))
-  policy = Policy(model, encoder_id, encoder=table)
+  metadata = PolicyMetadata(embedding_id=encoder_id)
+  policy = Policy(model, metadata, table)
   policy.reset('open the drawer')
   by_text = policy.step(frames(1)[0])
   policy.reset(embedding=embedding(2))
@@ -71,22 +73,22 @@ def test_instruction_by_a_table(model):
   with pytest.raises(ValueError, match='pick up the can'):
     policy.reset('pick up a can')
   with pytest.raises(ValueError, match=f'embeddings of .{encoder_id}.*given is .hashed-ngrams/1.'):
-    Policy(model, encoder_id, encoder=instructions.HashedNgrams())
+    Policy(model, metadata, instructions.HashedNgrams())
 
 
-def test_pictures_are_brought_to_the_size_of_training(model):
+def test_images_are_resized_as_in_training(model):
   tf = pytest.importorskip('tensorflow')
   image = frames(1)[0]
   fitted = tf.cast(tf.image.resize_with_pad(image, 64, 64), tf.uint8).numpy()
   outputs = []
-  for policy, picture in [(Policy(model, image_size=(64, 64)), image), (Policy(model), fitted)]:
+  for policy, frame in [(Policy(model, PolicyMetadata(image_size=(64, 64))), image), (Policy(model), fitted)]:
     policy.reset(embedding=embedding())
-    outputs.append(policy.step(picture).logits)
+    outputs.append(policy.step(frame).logits)
   np.testing.assert_allclose(*outputs, atol=1e-2)
 
 
 def test_bad_input(model):
-  policy = Policy(model, 'universal-sentence-encoder-large/5')
+  policy = Policy(model, PolicyMetadata(embedding_id='universal-sentence-encoder-large/5'))
   with pytest.raises(ValueError, match='reset'):
     policy.step(frames(1)[0])
   with pytest.raises(ValueError, match=r'(?s)universal-sentence-encoder-large/5.*embedding='):
@@ -105,38 +107,38 @@ def test_bad_input(model):
 VARIANTS = {
     'official': TINY,
     'rt1_x': dataclasses.replace(TINY, padding='front', images_see_actions=False, feed_forward='swiglu'),
-    'blind images, back': dataclasses.replace(TINY, images_see_actions=False)}
+    'images do not see actions, back': dataclasses.replace(TINY, images_see_actions=False)}
 
 
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
-def test_decode_step_is_decode_at_that_step(config):
-  """Leaving out what nobody attends to changes no logit, wherever the newest frame stands."""
+def test_decode_frame_equals_decode_at_that_frame(config):
+  """Positions that no token attends to change no logit, wherever the newest frame is."""
   network = build(config, rngs=nnx.Rngs(1))
   tokens = jax.random.normal(jax.random.key(0), (2, config.window, config.image_tokens, config.token_width))
-  whole = network.decode(tokens)
+  window = network.decode(tokens)
   for slot in range(config.window):
-    step = network.decode_step(tokens, jnp.array([slot, config.window - 1]))
-    np.testing.assert_allclose(step[0], whole[0, slot], atol=2e-5)
-    np.testing.assert_allclose(step[1], whole[1, -1], atol=2e-5)
+    frame = network.decode_frame(tokens, jnp.array([slot, config.window - 1]))
+    np.testing.assert_allclose(frame[0], window[0, slot], atol=2e-5)
+    np.testing.assert_allclose(frame[1], window[1, -1], atol=2e-5)
 
 
-def test_front_padding_equals_windows_with_blank_frames_in_front():
+def test_front_padding_equals_windows_with_black_frames_in_front():
   config = VARIANTS['rt1_x']
   network = build(config, rngs=nnx.Rngs(1))
   policy = Policy(network)
   policy.reset(embedding=embedding())
   images = frames(5)
   for step in range(5):
-    seen = images[max(0, step + 1 - config.window):step + 1]
-    blank = config.window - len(seen)
-    window = np.concatenate([np.zeros((blank, *images.shape[1:]), np.uint8), seen])
-    embeddings = np.concatenate([np.zeros((blank, 512), np.float32), np.tile(embedding(), (len(seen), 1))])
+    frames_so_far = images[max(0, step + 1 - config.window):step + 1]
+    black = config.window - len(frames_so_far)
+    window = np.concatenate([np.zeros((black, *images.shape[1:]), np.uint8), frames_so_far])
+    embeddings = np.concatenate([np.zeros((black, 512), np.float32), np.tile(embedding(), (len(frames_so_far), 1))])
     expected = np.asarray(network(window[None], embeddings[None]))[0, -1]
     np.testing.assert_allclose(policy.step(images[step]).logits, expected, atol=2e-5)
 
 
-def test_robots_do_not_notice_each_other(model):
-  """Three robots that start, stop and change their instruction at different times act as each would alone."""
+def test_robots_are_independent(model):
+  """Three robots that start, pause and change their instruction at different times act as each does alone."""
   together, alone = BatchPolicy(model, 3), [Policy(model) for _ in range(3)]
   images = frames(30)
   for slot in range(3):
@@ -149,9 +151,9 @@ def test_robots_do_not_notice_each_other(model):
     if step == 4:
       together.reset(2, embedding=embedding(8))
       alone[2].reset(embedding=embedding(8))
-    pictures = images[3 * step:3 * step + len(slots)]
-    for slot, picture, out in zip(slots, pictures, together.step(pictures, slots), strict=True):
-      expected = alone[slot].step(picture)
+    batch = images[3 * step:3 * step + len(slots)]
+    for slot, image, out in zip(slots, batch, together.step(batch, slots), strict=True):
+      expected = alone[slot].step(image)
       np.testing.assert_allclose(out.logits, expected.logits, atol=2e-5)
       np.testing.assert_array_equal(out.tokens, expected.tokens)
 
@@ -173,19 +175,19 @@ def test_bad_slots(model):
 
 
 @pytest.mark.parametrize('call', ['_step', '_write'])
-def test_a_failure_of_the_device_is_survived(model, monkeypatch, call):
-  """It overwrites the histories and dies: one clear error, then all slots begin anew as if nothing had been."""
+def test_recovers_from_a_failure_of_the_device(model, monkeypatch, call):
+  """A call that overwrites the caches and fails raises one clear error; after a reset all slots work as before."""
   policies, images = BatchPolicy(model, 2), frames(3)
   for slot in range(2):
     policies.reset(slot, embedding=embedding(slot))
   first = policies.step(images[:2])
   run = getattr(policy_module, call)
 
-  def dies(*arguments):
+  def fails(*arguments):
     run(*arguments)
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
 
-  monkeypatch.setattr(policy_module, call, dies)
+  monkeypatch.setattr(policy_module, call, fails)
   with pytest.raises(RuntimeError, match=r'RESOURCE_EXHAUSTED.*call reset for every slot'):
     policies.step(images[:2]) if call == '_step' else policies.reset(0, embedding=embedding())
   monkeypatch.undo()
@@ -198,17 +200,18 @@ def test_a_failure_of_the_device_is_survived(model, monkeypatch, call):
     np.testing.assert_array_equal(again.logits, expected.logits)
 
 
-def test_a_policy_of_several_views_and_the_robots_state():
-  """Equals the network on the same step; the state and every view are needed."""
-  config = MultiviewConfig(views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
+def test_several_views_and_proprioception():
+  """A step equals the model on the same frame; the state and every view are required."""
+  config = RT1MultiviewConfig(
+      views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
   network = build(config, rngs=nnx.Rngs(2))
   policies = BatchPolicy(network, 2)
   for slot in range(2):
     policies.reset(slot, embedding=embedding(slot))
   images, states = frames(4).reshape(2, 2, 40, 32, 3), np.random.default_rng(3).normal(size=(2, 7)).astype(np.float32)
   outputs = policies.step(images, proprioception=states)
-  for out, picture, state, slot in zip(outputs, images, states, (0, 1), strict=True):
-    expected = np.asarray(network(picture[None, None], embedding(slot)[None], state[None, None]))[0, 0]
+  for out, views, state, slot in zip(outputs, images, states, (0, 1), strict=True):
+    expected = np.asarray(network(views[None, None], embedding(slot)[None], state[None, None]))[0, 0]
     np.testing.assert_allclose(out.logits, expected, atol=2e-5)
   with pytest.raises(ValueError, match=r'proprioception has shape \(2, 0\), expected float32 \[2, 7\]'):
     policies.step(images)

@@ -1,4 +1,4 @@
-"""Steps of the reference policies, token by token."""
+"""Rollouts of the reference policies, token by token."""
 import numpy as np
 import pytest
 from helpers import golden_rt1, golden_rt1_x
@@ -26,16 +26,16 @@ def test_rollout(shared, golden, prefix):
       if key in golden:
         np.testing.assert_array_equal(value, golden[key][index].reshape(value.shape), err_msg=name)
     if not prefix:
-      norms = np.linalg.norm(np.asarray(policy.history.tokens[0]), axis=(1, 2))
+      norms = np.linalg.norm(np.asarray(policy.cache.tokens[0]), axis=(1, 2))
       np.testing.assert_allclose(norms, golden['image_token_norms'][index], rtol=1e-4, atol=1e-3)
-      assert int(policy.history.frames[0]) == golden['seq_idx'][index]
+      assert int(policy.cache.num_frames[0]) == golden['seq_idx'][index]
   if not prefix:
-    np.testing.assert_allclose(np.asarray(policy.history.tokens[0]), golden['final_image_tokens'], atol=3e-3)
+    np.testing.assert_allclose(np.asarray(policy.cache.tokens[0]), golden['final_image_tokens'], atol=3e-3)
 
 
 @pytest.mark.slow
 def test_rt1_x_rollout(shared):
-  """18 frames of the public example's policy: before and after its window of 15 has filled."""
+  """18 frames of the public example's policy: before and after its window of 15 is full."""
   golden = np.load(shared / 'parity/rt1_x/rollout.npz')
   policy = Policy(golden_rt1_x.model(shared))
   policy.reset(embedding=golden['natural_language_embedding'])

@@ -135,8 +135,8 @@ class Transformer(nnx.Module):
     self.layers = nnx.List([PreNormLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
     self.output = linear(config.width, config.vocab_size)
 
-  def __call__(self, tokens: Float[Array, 'B N D'], mask: Mask, rngs: nnx.Rngs | None = None, *,
-               positions: Int[Array, '*B N'] | None = None,
+  def __call__(self, tokens: Float[Array, 'B N D'], mask: Bool[Array | np.ndarray, '*B N N'],
+               rngs: nnx.Rngs | None = None, *, positions: Int[Array, '*B N'] | None = None,
                rows: Int[Array, 'B Q'] | None = None) -> Float[Array, 'B Q vocab']:
     """Return the logits of every position.
 
