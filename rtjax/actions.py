@@ -1,8 +1,7 @@
-"""What an action is: its fields, their bounds and units, and how they become tokens.
+"""Actions: fields with bounds and units, and their tokens.
 
-A raw action is a float32 vector of `A` numbers, the fields of an `ActionSpec` one after the other. A token is an
-integer in [0, V). A continuous number has one token of its own; a field of classes (one-hot numbers) has one token
-in all:
+A raw action is a float32 vector of A numbers, the fields of an `ActionSpec` one after the other. A token is an integer
+in [0, V). Each continuous number has a token; a field of classes (one-hot numbers) has a single one:
 
     field                     kind         numbers  tokens
     terminate_episode         classes            3       1
@@ -11,11 +10,10 @@ in all:
 
 A number becomes `int((clip(a, low, high) - low) / (high - low) * (bins - 1))`, truncated, in float32 and in this order
 of operations (robotics_transformer, tokenizers/action_tokenizer.py). Compilers may turn that division into a product,
-which moves values that lie on a bound between bins. So the bounds themselves are found once, in NumPy, and a number
-is placed by comparing: the same token with and without jit, on every backend.
+which moves values that lie on a bound between bins. Therefore the thresholds of the bins are computed once, in NumPy,
+and numbers are compared with them: the same token with and without jit, on every backend.
 """
 import dataclasses
-import difflib
 import functools
 from typing import Any, Literal
 
@@ -23,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from rtjax.runtime.suggest import did_you_mean
 
 Array = jax.Array | np.ndarray
 
@@ -32,15 +32,15 @@ class ActionField:
   """One named part of an action.
 
   Attributes:
-    name: its key in action dicts.
-    size: how many numbers it has. For `classes`, one per class in the raw action (one-hot).
-    low, high: bounds of each number, in `unit`; one number stands for all. Unused for `classes`.
-    bins: how many tokens a number can take (`continuous`), or how many classes there are (`classes`).
+    name: key in action dicts.
+    size: count of numbers; for `classes` one per class (one-hot).
+    low, high: bounds of each number, in `unit`; a single number applies to all. Unused for `classes`.
+    bins: tokens that a number can take (`continuous`), or count of classes (`classes`).
     kind: 'continuous' or 'classes'.
-    unit: for people and reports ('m', 'rad', '').
-    frame: the coordinate frame the numbers are in ('base', 'gripper', ...).
-    mirror: factor of each number when the picture is mirrored left to right; one number stands for all.
-    fallback: class that a token without a class of its own decodes to (`classes` only).
+    unit: for reports ('m', 'rad', '').
+    frame: coordinate frame of the numbers ('base', 'gripper', ...).
+    mirror: factor of each number when the image is mirrored left to right; a single number applies to all.
+    fallback: class that a token beyond the classes decodes to (`classes` only).
   """
   name: str
   size: int
@@ -77,17 +77,17 @@ class ActionField:
 
 
 def classes(name: str, count: int, fallback: int = 0) -> ActionField:
-  """A field of `count` exclusive classes, one-hot in the raw action."""
+  """Return a field of `count` exclusive classes, one-hot in the raw action."""
   return ActionField(name, count, 0.0, 1.0, count, 'classes', fallback=fallback)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActionSpec:
-  """An ordered set of fields; see the module's docstring.
+  """Ordered fields of an action; see the module's docstring.
 
   Attributes:
     fields: in the order of their numbers and tokens.
-    vocab_size: V, size of the token vocabulary; at least the bins of every field.
+    vocab_size: V, count of tokens; at least the bins of every field.
   """
   fields: tuple[ActionField, ...]
   vocab_size: int = 256
@@ -104,12 +104,12 @@ class ActionSpec:
 
   @property
   def size(self) -> int:
-    """A: numbers of a raw action."""
+    """Count of numbers of a raw action, A."""
     return sum(f.size for f in self.fields)
 
   @property
   def num_tokens(self) -> int:
-    """K: tokens of an action."""
+    """Count of tokens of an action, K."""
     return sum(f.num_tokens for f in self.fields)
 
   @property
@@ -118,30 +118,34 @@ class ActionSpec:
 
   @functools.cached_property
   def token_names(self) -> tuple[str, ...]:
-    """A name for each token, such as 'world_vector[1]'."""
+    """Name of each token, such as 'world_vector[1]'."""
     return tuple(name for f in self.fields for name in _indexed(f.name, f.num_tokens))
 
   @functools.cached_property
   def token_bins(self) -> tuple[int, ...]:
-    """How many values each token can take: the bins of its number, or its classes."""
+    """Count of values that each token can take: the bins of its number, or its classes."""
     return tuple(f.bins for f in self.fields for _ in range(f.num_tokens))
 
   @functools.cached_property
   def dimension_names(self) -> tuple[str, ...]:
-    """A name for each number of the raw action."""
+    """Name of each number of the raw action."""
     return tuple(name for f in self.fields for name in _indexed(f.name, f.size))
 
   @functools.cached_property
   def dimension_units(self) -> tuple[str, ...]:
-    """The unit of each number of the raw action."""
+    """Unit of each number of the raw action."""
     return tuple(f.unit for f in self.fields for _ in range(f.size))
 
   def pack(self, action: dict[str, Any]) -> np.ndarray:
-    """{name: [..., size]} to float32 [..., A], refusing missing, unknown and misshapen fields."""
+    """Concatenate fields {name: [..., size]} to float32 [..., A].
+
+    Raises:
+      ValueError: a field is missing, unknown or of another shape.
+    """
     for name in action:
       if name not in self.names:
         raise ValueError(f'action has a field {name!r}, the ActionSpec has {list(self.names)}.'
-                         f'{_nearest(name, self.names)}')
+                         f'{did_you_mean(name, self.names)}')
     parts = []
     for f in self.fields:
       if f.name not in action:
@@ -153,21 +157,24 @@ class ActionSpec:
     return np.concatenate(parts, -1)
 
   def unpack(self, action: Float[Array, '*b A']) -> dict[str, Array]:
-    """float32 [..., A] to {name: [..., size]}."""
+    """Split float32 [..., A] into fields {name: [..., size]}."""
     self._expect(action, self.size, 'action')
     ends = np.cumsum([f.size for f in self.fields])
     return {f.name: action[..., end - f.size:end] for f, end in zip(self.fields, ends, strict=True)}
 
   def tokenize(self, action: Float[Array, '*b A']) -> Int[Array, '*b K']:
-    """Raw actions to int32 tokens; numbers beyond the bounds take the nearest token (`clipped` tells which).
+    """Map raw actions to int32 tokens; numbers beyond the bounds take the nearest token (see `clipped`).
 
-    NumPy in gives NumPy, JAX in gives JAX, with equal tokens. A NaN is refused in NumPy; traced code cannot look.
+    NumPy in gives NumPy, JAX in gives JAX, with equal tokens.
+
+    Raises:
+      ValueError: a NumPy action is not finite; traced code cannot check.
     """
     self._expect(action, self.size, 'action')
     xp = jnp if isinstance(action, jax.Array) else np
     if xp is np and not np.all(np.isfinite(action)):
       bad = sorted({self.dimension_names[i] for i in np.argwhere(~np.isfinite(action))[:, -1]})
-      raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Mend the data or drop '
+      raise ValueError(f'action holds NaN or infinite numbers in {bad}; expected finite numbers. Fix the data or drop '
                        'the step.')
     tokens, number = [], 0
     for f in self.fields:
@@ -181,7 +188,7 @@ class ActionSpec:
     return xp.concatenate(tokens, -1)
 
   def detokenize(self, tokens: Int[Array, '*b K']) -> Float[Array, '*b A']:
-    """int tokens to raw actions: `token / (bins - 1) * (high - low) + low`, classes one-hot.
+    """Map tokens to raw actions: `token / (bins - 1) * (high - low) + low`, classes one-hot.
 
     A token beyond a field's bins (the vocabulary may be larger) becomes the field's top bin, or its fallback class.
     """
@@ -201,11 +208,11 @@ class ActionSpec:
 
   def decode(self, logits: Float[Array, '*b K V'], decoding: Literal['argmax', 'mean'] = 'argmax'
              ) -> Float[Array, '*b A']:
-    """Logits to raw actions. NumPy in gives NumPy, JAX in gives JAX.
+    """Map logits to raw actions. NumPy in gives NumPy, JAX in gives JAX.
 
     Args:
-      decoding: 'argmax' takes the likeliest token of each number, 'mean' the mean of its bins by their probabilities,
-        which is finer than a bin; of classes both take the likeliest.
+      decoding: 'argmax' takes the likeliest token of each number, 'mean' the mean of its bins by probability, which is
+        finer than a bin. Both take the likeliest class.
     """
     xp = jnp if isinstance(logits, jax.Array) else np
     if decoding == 'argmax':
@@ -222,9 +229,9 @@ class ActionSpec:
     return xp.concatenate(parts, -1)
 
   def smooth_labels(self, tokens: Int[Array, '*b K'], width: float) -> Float[jax.Array, '*b K V']:
-    """Tokens as probabilities spread over neighbouring bins: a Gaussian of standard deviation `width`, in bins.
+    """Spread tokens over neighbouring bins: a Gaussian of standard deviation `width`, in bins.
 
-    Beyond a field's bins there is nothing; classes have no neighbours.
+    Bins beyond the field's get no probability; classes are not spread.
     """
     bins = np.arange(self.vocab_size)
     apart = bins - bins[:, None]
@@ -236,20 +243,20 @@ class ActionSpec:
     return jnp.asarray(np.array(tables, np.float32))[np.arange(self.num_tokens), tokens]
 
   def mirror(self, action: Float[Array, '*b A']) -> Float[Array, '*b A']:
-    """The action that does the same in a world mirrored left to right."""
+    """Return the same action in a world mirrored left to right."""
     return action * np.concatenate([f.mirror for f in self.fields]).astype(np.float32)
 
   def clipped(self, action: Float[Array, '*b A']) -> Bool[Array, '*b A']:
-    """Which numbers lie beyond their bounds (never true for classes)."""
+    """Return which numbers lie beyond their bounds (never true for classes)."""
     free = [f.kind == 'classes' for f in self.fields for _ in range(f.size)]
     low = np.where(free, -np.inf, np.concatenate([f.low for f in self.fields])).astype(np.float32)
     high = np.where(free, np.inf, np.concatenate([f.high for f in self.fields])).astype(np.float32)
     return (action < low) | (action > high)
 
-  def gripper_commands(self, actions: Float[np.ndarray, 'L A']) -> np.ndarray:
-    """Whether each action commands the gripper to one side or the other of half open; bool [L].
+  def gripper_commands(self, actions: Float[np.ndarray, 'steps A']) -> np.ndarray:
+    """Return whether each action commands the upper half of the gripper's range, bool [steps].
 
-    The field is the one whose name begins with 'gripper'; all False where there is none.
+    The gripper is the first field whose name begins with 'gripper'; without one, all are False.
     """
     fields = self.unpack(actions)
     for f in self.fields:
@@ -257,14 +264,6 @@ class ActionSpec:
         middle = 0.5 if f.kind == 'classes' else (f.low[0] + f.high[0]) / 2  # type: ignore[index]
         return np.asarray(fields[f.name][..., 0] > middle)
     return np.zeros(len(actions), bool)
-
-  def to_dict(self) -> dict[str, Any]:
-    """A JSON-able description; `from_dict` reads it back."""
-    return dataclasses.asdict(self)
-
-  @classmethod
-  def from_dict(cls, spec: dict[str, Any]) -> 'ActionSpec':
-    return cls(tuple(ActionField(**f) for f in spec['fields']), spec['vocab_size'])
 
   def _expect(self, array: Array, last: int, what: str) -> None:
     if array.ndim == 0 or array.shape[-1] != last:
@@ -275,13 +274,8 @@ def _indexed(name: str, count: int) -> list[str]:
   return [name] if count == 1 else [f'{name}[{i}]' for i in range(count)]
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-  close = difflib.get_close_matches(name, known, 1)
-  return f' Did you mean {close[0]!r}?' if close else ''
-
-
 def _token(value: np.ndarray, f: ActionField) -> np.ndarray:
-  """The reference's rule, for `value` float32 [size, ...] within bounds."""
+  """Apply the reference's rule to `value`, float32 [size, ...] within bounds."""
   low = np.asarray(f.low, np.float32).reshape(-1, *[1] * (value.ndim - 1))
   high = np.asarray(f.high, np.float32).reshape(low.shape)
   return ((value - low) / (high - low) * np.float32(f.bins - 1)).astype(np.int32)
@@ -289,7 +283,7 @@ def _token(value: np.ndarray, f: ActionField) -> np.ndarray:
 
 @functools.cache
 def _thresholds(f: ActionField) -> np.ndarray:
-  """float32 [size, bins - 1]: the least number that gets token 1, 2, ... by the reference's rule."""
+  """Return the least number that gets token 1, 2, ... by the reference's rule, float32 [size, bins - 1]."""
   wanted = np.arange(1, f.bins)
   # Bisect over the floats in their own order: as integers, positive floats are ordered and negative ones reversed.
   lower = _ordered(np.asarray(f.low, np.float32))[:, None] + np.zeros_like(wanted)
@@ -313,7 +307,7 @@ def _from_ordered(order: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _table(f: ActionField) -> np.ndarray:
-  """The number of each token: float32 [size, bins], or the one-hot rows [classes, classes]."""
+  """Return the number of each token: float32 [size, bins], or the one-hot rows [classes, classes]."""
   if f.kind == 'classes':
     return np.eye(f.bins, dtype=np.float32)
   low, high = np.asarray([f.low], np.float32).T, np.asarray([f.high], np.float32).T
@@ -321,7 +315,7 @@ def _table(f: ActionField) -> np.ndarray:
 
 
 # The 11 tokens of RT-1 (policy_specs.json of the released policies; order of google-deepmind/open_x_embodiment,
-# models/rt1.py). The robot's x axis points forward and y to its left, so a mirrored picture negates y, and of the
+# models/rt1.py). The robot's x axis points forward and y to its left, so a mirrored image negates y, and of the
 # rotations (axial vectors) roll and yaw.
 RT1 = ActionSpec((
     classes('terminate_episode', 3),
@@ -347,16 +341,16 @@ ARM_7D = ActionSpec((
     ActionField('gripper', 1, 0.0, 1.0),
 ))
 
-# Where the gripper is to be: its pose in the robot's frame, and whether it is closed (class 0) or open (class 1), the
-# opening of arm7d as a class. Mirrored about the plane y = 0.
+# Target pose of the gripper in the robot's frame, and closed (class 0) or open (class 1), the opening of arm7d as a
+# class. Mirrored about the plane y = 0.
 POSE_7D = ActionSpec((
     ActionField('position', 3, (-0.5, -0.5, 0.0), (0.5, 0.5, 0.8), unit='m', frame='base', mirror=(1, -1, 1)),
     ActionField('orientation', 3, -3.14, 3.14, unit='rad', frame='base', mirror=(-1, 1, -1)),
     classes('gripper', 2),
 ))
 
-# Meta-World's four numbers as it takes and records them (its sawyer_xyz_env.py): changes of where the gripper is to be,
-# and the effort of its fingers (-1 opens, 1 closes). Its arm faces y.
+# Meta-World's four numbers as it takes and records them (its sawyer_xyz_env.py): changes of the gripper's target
+# position, and the effort of its fingers (-1 opens, 1 closes). Its arm faces y.
 METAWORLD = ActionSpec((
     ActionField('translation', 3, -1.0, 1.0, unit='cm', frame='base', mirror=(-1, 1, 1)),
     ActionField('gripper_effort', 1, -1.0, 1.0),
@@ -366,7 +360,7 @@ SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metawo
 
 
 def get(name: str) -> ActionSpec:
-  """The ActionSpec called `name`: one of `SPECS`."""
+  """Return the ActionSpec called `name`, one of `SPECS`."""
   if name not in SPECS:
-    raise ValueError(f'unknown action spec {name!r}, expected one of {sorted(SPECS)}.{_nearest(name, tuple(SPECS))}')
+    raise ValueError(f'unknown action spec {name!r}, expected one of {sorted(SPECS)}.{did_you_mean(name, SPECS)}')
   return SPECS[name]

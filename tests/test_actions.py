@@ -81,9 +81,7 @@ def test_clipped_and_mirror():
   np.testing.assert_array_equal(actions.ARM_7D.mirror(mirrored), raw)
 
 
-def test_round_trip_of_the_description():
-  for spec in actions.SPECS.values():
-    assert ActionSpec.from_dict(spec.to_dict()) == spec
+def test_sizes_and_names():
   assert actions.RT1.num_tokens == 11 and actions.RT1.size == 13 and actions.RT1.token_names[1] == 'world_vector[0]'
 
 

@@ -78,7 +78,7 @@ class RT1Config(PolicyConfig):
     normalize_instruction: centre instruction embeddings on the mean of the training data, and scale them.
     bin_smoothing: standard deviation, in bins, of a target's spread over neighbouring bins; 0 = one-hot.
     decoding: 'argmax', the likeliest bin, or 'mean', the mean of the bins by probability (`ActionSpec.decode`).
-    loss: 'mean' cross-entropy over tokens, or 'official': divided by B * T * tokens per frame, as the released code does.
+    loss: 'mean' cross-entropy over tokens, or 'official': divided by B * T * tokens per frame as in the reference.
     dtype: type of the computation; parameters are always float32.
     auxiliary: additions for small networks trained from scratch.
   """
