@@ -1,4 +1,7 @@
-"""Writes the `reach` dataset: python data/reach/generate.py --out data/built --episodes 200"""
+"""Generator of the `reach` dataset.
+
+    python data/reach/generate.py --out data/built --episodes 200
+"""
 import dataclasses
 import os
 import pathlib
@@ -15,22 +18,22 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Fabricates robot episodes: a gripper goes to the shape it is told."""
+  """Generate synthetic robot episodes of a gripper that reaches coloured shapes."""
   out: pathlib.Path
-  """Folder to write into; the dataset becomes OUT/reach/1.0.0."""
+  """Output folder; the dataset becomes OUT/reach/1.0.0."""
   episodes: int = 200
-  """Episodes to train on; a tenth as many more are held out as the split val."""
+  """Training episodes; a tenth as many more are held out as the split val."""
   seed: int = 0
-  """Another seed gives other episodes."""
+  """Random seed of the episodes."""
 
 
 def main(config: Config) -> None:
   builder = reach_dataset_builder.Builder(data_dir=config.out, episodes=config.episodes, seed=config.seed)
   if pathlib.Path(builder.data_dir).exists():
-    raise SystemExit(f'{builder.data_dir} exists already: remove it, or write elsewhere with --out.')
+    raise SystemExit(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')
   start = time.time()
-  with tempfile.TemporaryDirectory() as nothing:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=nothing)
+  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
+    builder.download_and_prepare(download_dir=downloads)
   counts = {name: split.num_examples for name, split in builder.info.splits.items()}
   print(f'{counts["train"]} episodes in train, {counts["val"]} in val, {time.time() - start:.0f} s')
   print(f'Train on it with: --data {builder.data_dir}')

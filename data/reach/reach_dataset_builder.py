@@ -1,7 +1,7 @@
-"""TFDS builder of `reach`: fabricated episodes of a gripper that goes to the shape it is told.
+"""TFDS builder of `reach`: synthetic episodes of a gripper reaching shapes.
 
-Nothing here is real, but all of it can be learned: where the named shape is, how high and how turned the gripper is can
-be seen, and the action follows from that. It stands in where no robot data is at hand.
+The dataset replaces robot data in tests and first experiments. It can be learned completely: the images show the named
+shape and the gripper's pose, and these determine the action.
 """
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-import scene as reach  # isort: skip  (beside this file: the folder is on the path, it is no package)
+import scene as reach  # isort: skip  (beside this file; the folder is on the path, and no package)
 from rtjax.language.instructions import hashed_ngrams
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """`episodes` in split train and a tenth as many in val; the same `seed` gives the same episodes."""
+  """Builder of `episodes` training episodes and a tenth as many for val.
+
+  `seed` determines the episodes.
+  """
 
   name = 'reach'
   VERSION = tfds.core.Version('1.0.0')

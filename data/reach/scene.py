@@ -1,6 +1,7 @@
-"""The world of the reach dataset: coloured shapes on a table, a gripper seen from above, and an expert.
+"""Scenes of the reach dataset: coloured shapes, a gripper, and an expert.
 
-Positions are in metres: x points up in the picture, y to its left, z towards the camera. The table is 0.4 x 0.4.
+The camera looks down at a table of 0.4 x 0.4. Positions are in metres: x points up in the image, y to its left, z
+towards the camera.
 """
 import dataclasses
 
@@ -13,17 +14,17 @@ SHAPES = ('circle', 'square', 'triangle')
 VERBS = ('reach', 'touch', 'move to')
 
 SIZE = 96
-_HALF = 0.2  # of the table
-_SHARP = 3  # drawn so many times larger, then averaged
-_PIXELS = SIZE * _SHARP / (2 * _HALF)  # per metre
-# The expert's largest step, m and rad: inside the bounds of arm7d, and of RT-1 as Bridge maps to it.
+_HALF = 0.2  # half the width of the table
+_SUPERSAMPLING = 3
+_PIXELS = SIZE * _SUPERSAMPLING / (2 * _HALF)  # per metre
+# Largest step of the expert, m and rad: inside the bounds of arm7d, and of RT-1 as Bridge maps to it.
 _LIMITS = np.array([0.025] * 3 + [0.15] * 3)
 _CLOSED_FRAMES = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Thing:
-  """A shape on the table, its middle at (x, y)."""
+class ColouredShape:
+  """Shape on the table with its centre at (x, y)."""
   colour: str
   shape: str
   x: float
@@ -32,40 +33,46 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """What stays as it is during an episode. The gripper is to go to `things[0]`."""
-  things: tuple[Thing, ...]
+  """Constant part of an episode; the target is `shapes[0]`."""
+  shapes: tuple[ColouredShape, ...]
   table: tuple[int, int, int]
   instruction: str
 
 
-def random_scene(draw: np.random.Generator) -> Scene:
-  """Four different things apart from one another; some share the target's colour or shape."""
-  kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-  places: list[np.ndarray] = []
-  while len(places) < 4:
-    place = draw.uniform(-0.15, 0.15, 2)
-    if all(np.linalg.norm(place - other) > 0.09 for other in places):
-      places.append(place)
-  chosen = draw.choice(len(kinds), 4, replace=False)
-  things = tuple(Thing(*kinds[k], *map(float, place)) for k, place in zip(chosen, places, strict=True))
-  grey = int(draw.integers(150, 200))
-  verb = VERBS[draw.integers(len(VERBS))]
-  return Scene(things, (grey + 15, grey, grey - 15), f'{verb} the {things[0].colour} {things[0].shape}')
+def random_scene(rng: np.random.Generator) -> Scene:
+  """Sample four different shapes; some share the target's colour or shape."""
+  combinations = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+  positions: list[np.ndarray] = []
+  while len(positions) < 4:
+    position = rng.uniform(-0.15, 0.15, 2)
+    if all(np.linalg.norm(position - other) > 0.09 for other in positions):
+      positions.append(position)
+  chosen = rng.choice(len(combinations), 4, replace=False)
+  shapes = tuple(ColouredShape(*combinations[i], *map(float, position))
+                 for i, position in zip(chosen, positions, strict=True))
+  grey = int(rng.integers(150, 200))
+  verb = VERBS[rng.integers(len(VERBS))]
+  return Scene(shapes, (grey + 15, grey, grey - 15), f'{verb} the {shapes[0].colour} {shapes[0].shape}')
 
 
-def random_state(draw: np.random.Generator) -> np.ndarray:
-  """The gripper's start: float [7], x y z, roll pitch yaw, opening (1 open)."""
-  x, y = draw.uniform(-0.17, 0.17, 2)
-  return np.array([x, y, draw.uniform(0.06, 0.14), 0, 0, draw.uniform(-0.8, 0.8), 1])
+def random_state(rng: np.random.Generator) -> np.ndarray:
+  """Sample the gripper's initial state, float [7].
+
+  The numbers are x y z (m), roll pitch yaw (rad) and opening (1 open).
+  """
+  x, y = rng.uniform(-0.17, 0.17, 2)
+  return np.array([x, y, rng.uniform(0.06, 0.14), 0, 0, rng.uniform(-0.8, 0.8), 1])
 
 
 def expert(scene: Scene, state: np.ndarray) -> np.ndarray:
-  """The action for a state, and for it alone: straight to the target, turning to yaw 0, closing when there.
+  """Return the expert's action for a state.
+
+  The expert moves straight to the target, turns to yaw 0 and closes the gripper at the target.
 
   Returns:
-    float [7]: the deltas of x y z (m) and roll pitch yaw (rad), and the opening to take (1 open, 0 closed).
+    float [7]: changes of x y z (m) and roll pitch yaw (rad), and the commanded opening (1 open, 0 closed).
   """
-  target = scene.things[0]
+  target = scene.shapes[0]
   error = np.array([target.x, target.y, 0, 0, 0, 0]) - state[:6]
   motion = error / max(np.abs(error / _LIMITS).max(), 1)
   arrived = np.linalg.norm(error[:3]) < 0.012
@@ -73,13 +80,18 @@ def expert(scene: Scene, state: np.ndarray) -> np.ndarray:
 
 
 def episode(seed: int, number: int, noise: float = 0.003) -> tuple[Scene, np.ndarray, np.ndarray]:
-  """One demonstration; `noise` (m) disturbs what is executed, so that recovering is shown, not what is recorded.
+  """Simulate one demonstration.
+
+  Args:
+    seed: random seed of the dataset.
+    number: index of the episode.
+    noise: disturbance of the executed actions, m. The recorded actions are undisturbed, so they show recoveries.
 
   Returns:
-    The scene, states float32 [L, 7] and actions float32 [L, 7].
+    The scene, states float32 [steps, 7] and actions float32 [steps, 7].
   """
-  draw = np.random.default_rng((seed, number))
-  scene, state = random_scene(draw), random_state(draw)
+  rng = np.random.default_rng((seed, number))
+  scene, state = random_scene(rng), random_state(rng)
   states, actions, closed = [], [], 0
   while closed < _CLOSED_FRAMES:
     action = expert(scene, state)
@@ -87,7 +99,7 @@ def episode(seed: int, number: int, noise: float = 0.003) -> tuple[Scene, np.nda
     actions.append(action)
     state = np.append(state[:6] + action[:6], action[6])
     if action[6]:
-      state[:3] += draw.normal(0, noise, 3)
+      state[:3] += rng.normal(0, noise, 3)
       state[2] = max(state[2], 0)
     else:
       closed += 1
@@ -95,36 +107,39 @@ def episode(seed: int, number: int, noise: float = 0.003) -> tuple[Scene, np.nda
 
 
 def render(scene: Scene, state: np.ndarray) -> np.ndarray:
-  """uint8 [96, 96, 3]. The gripper is larger the higher it is, its two fingers stand apart when open."""
-  picture = Image.new('RGB', (SIZE * _SHARP,) * 2, scene.table)
-  pen = ImageDraw.Draw(picture)
-  for thing in scene.things:
-    _draw_thing(pen, thing)
+  """Render an image, uint8 [96, 96, 3].
+
+  The gripper is drawn larger at greater height, its two fingers further apart when open.
+  """
+  image = Image.new('RGB', (SIZE * _SUPERSAMPLING,) * 2, scene.table)
+  canvas = ImageDraw.Draw(image)
+  for shape in scene.shapes:
+    _draw_shape(canvas, shape)
   x, y, z, _, _, yaw, opening = map(float, state)
   scale = 1 + 4 * z
-  apart = (0.014 + 0.012 * opening) * scale
+  spread = (0.014 + 0.012 * opening) * scale
   along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
   for side in (-1, 1):
-    middle = np.array([x, y]) + side * apart * across
-    corners = [middle + a * 0.018 * scale * along + b * 0.005 * scale * across
+    centre = np.array([x, y]) + side * spread * across
+    corners = [centre + a * 0.018 * scale * along + b * 0.005 * scale * across
                for a, b in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
-    pen.polygon([_pixel(*corner) for corner in corners], fill=(20, 20, 24), outline=(245, 245, 245))
-  return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
+    canvas.polygon([_pixel(*corner) for corner in corners], fill=(20, 20, 24), outline=(245, 245, 245))
+  return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
+def _draw_shape(canvas: ImageDraw.ImageDraw, shape: ColouredShape) -> None:
   radius = 0.03
-  colour = COLOURS[thing.colour]
-  if thing.shape == 'circle':
-    left, top = _pixel(thing.x + radius, thing.y + radius)
-    right, bottom = _pixel(thing.x - radius, thing.y - radius)
-    pen.ellipse((left, top, right, bottom), fill=colour)
+  colour = COLOURS[shape.colour]
+  if shape.shape == 'circle':
+    left, top = _pixel(shape.x + radius, shape.y + radius)
+    right, bottom = _pixel(shape.x - radius, shape.y - radius)
+    canvas.ellipse((left, top, right, bottom), fill=colour)
     return
   corners = {'square': ((0.85, 0.85), (0.85, -0.85), (-0.85, -0.85), (-0.85, 0.85)),
-             'triangle': ((1.1, 0), (-0.8, 1.1), (-0.8, -1.1))}[thing.shape]
-  pen.polygon([_pixel(thing.x + a * radius, thing.y + b * radius) for a, b in corners], fill=colour)
+             'triangle': ((1.1, 0), (-0.8, 1.1), (-0.8, -1.1))}[shape.shape]
+  canvas.polygon([_pixel(shape.x + a * radius, shape.y + b * radius) for a, b in corners], fill=colour)
 
 
 def _pixel(x: float, y: float) -> tuple[float, float]:
-  """(column, row) in the enlarged picture."""
+  """Compute (column, row) in the supersampled image."""
   return (_HALF - y) * _PIXELS, (_HALF - x) * _PIXELS

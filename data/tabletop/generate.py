@@ -1,6 +1,6 @@
-"""Writes the `tabletop` dataset: python data/tabletop/generate.py --out data/built --episodes 1000
+"""Generator of the `tabletop` dataset, which resumes after an interruption.
 
-Interrupted and started again, it goes on where it was.
+    python data/tabletop/generate.py --out data/built --episodes 1000
 """
 import dataclasses
 import functools
@@ -12,88 +12,90 @@ import sys
 import tempfile
 from typing import Any
 
-os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: the work is parallel already
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
 import tyro
 
-from rtjax.data.chunks import Chunks, Spans, spans
+from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Records experts at the embedded simulator's tasks."""
+  """Record scripted experts in the tabletop simulator."""
   out: pathlib.Path
-  """Folder to write into; the dataset becomes OUT/tabletop/1.0.0, failed episodes OUT/tabletop_failures/1.0.0."""
+  """Output folder; the dataset becomes OUT/tabletop/1.0.0, failed episodes OUT/tabletop_failures/1.0.0."""
   episodes: int = 1000
-  """Episodes to record for training; a tenth as many more are held out as the split val."""
-  recipe: tyro.conf.OmitArgPrefixes[demonstrations.Recipe] = dataclasses.field(default_factory=demonstrations.Recipe)
+  """Training episodes; a tenth as many more are held out as the split val."""
+  recording: tyro.conf.OmitArgPrefixes[demonstrations.RecordingConfig] = dataclasses.field(
+      default_factory=demonstrations.RecordingConfig)
   outcome_in_words: bool = False
-  """End the instructions with ' and succeed' or ' and fail', to train on failures as well and then ask for success."""
+  """End each instruction with ' and succeed' or ' and fail', to train on failures too and then ask for success."""
   workers: int = 0
-  """Processes; 0 means one per core."""
+  """Number of processes; 0 is one per core."""
 
-  def wanted(self) -> dict[str, Any]:
-    """What decides which episodes there are, as JSON keeps it."""
-    return json.loads(json.dumps(dataclasses.asdict(self.recipe) | {'episodes': self.episodes}))
+  def recipe(self) -> dict[str, Any]:
+    """Return the parameters that determine the episodes, as JSON keeps them."""
+    return json.loads(json.dumps(dataclasses.asdict(self.recording) | {'episodes': self.episodes}))
 
 
 def main(config: Config) -> None:
   if config.episodes < 1:
     raise SystemExit(f'--episodes is {config.episodes}, expected at least 1.')
+  if not 0 <= config.recording.disturbance < float('inf'):
+    raise SystemExit(f'--disturbance is {config.recording.disturbance}, expected a finite number of at least 0.')
   target = config.out / 'tabletop' / '1.0.0'
-  if not 0 <= config.recipe.disturbance < float('inf'):
-    raise SystemExit(f'--disturbance is {config.recipe.disturbance}, expected 0 or more.')
   if target.exists():
-    _require_same(target, config)
+    _require_same_recipe(target, config)
     print(f'{target} is complete already.')
     return
-  raw, splits = Chunks(config.out / 'tabletop.raw', demonstrations.CHUNK), spans(config.episodes)
+  raw = ItemStore(config.out / 'tabletop.raw', demonstrations.EPISODES_PER_FILE)
+  splits = split_ranges(config.episodes)
   try:
-    raw.claim(config.wanted())
+    raw.create(config.recipe())
   except ValueError as error:
     raise SystemExit(str(error)) from error
-  raw.fill(functools.partial(demonstrations.record, config.recipe), splits, config.workers, 'episodes')
+  raw.fill(functools.partial(demonstrations.record, config.recording), splits, config.workers, 'episodes')
   counts = _write(config, raw, splits)
   if 'tabletop' not in counts:
-    raise SystemExit('no episode succeeded: lower --disturbance.')
+    raise SystemExit('no episode succeeded: set a lower --disturbance.')
   shutil.rmtree(raw.folder)
-  good, bad = counts['tabletop'], counts.get('tabletop_failures', {})
-  print(f'{good.get("train", 0)} episodes in train, {good.get("val", 0)} in val; failed and kept apart: '
-        f'{sum(bad.values())}')
+  successes, failures = counts['tabletop'], counts.get('tabletop_failures', {})
+  print(f'{successes.get("train", 0)} episodes in train, {successes.get("val", 0)} in val; failed episodes, in a '
+        f'separate dataset: {sum(failures.values())}')
   print(f'Train on it with: --data {target}')
 
 
-def _require_same(target: pathlib.Path, config: Config) -> None:
-  """Exits unless a complete dataset is the one that is asked for."""
+def _require_same_recipe(target: pathlib.Path, config: Config) -> None:
+  """Exit unless the complete dataset at `target` has the requested recipe."""
   metadata = json.loads((target / 'metadata.json').read_text())
-  there = metadata.get('recipe'), metadata.get('outcome_in_words')
-  if there != (config.wanted(), config.outcome_in_words):
-    raise SystemExit(f'{target} exists already and was made otherwise, {there[0]}: remove it, or write elsewhere with '
-                     '--out.')
+  existing = metadata.get('recipe'), metadata.get('outcome_in_words')
+  if existing != (config.recipe(), config.outcome_in_words):
+    raise SystemExit(f'{target} exists already with another recipe, {existing[0]}: remove it, or choose another folder '
+                     'with --out.')
 
 
-def _write(config: Config, raw: Chunks, splits: Spans) -> dict[str, dict[str, int]]:
-  """Writes both datasets, failures first: the folder of `tabletop` says that all is done."""
-  import tabletop_dataset_builder as builders  # TensorFlow takes seconds, and the workers do without
+def _write(config: Config, raw: ItemStore, splits: SplitRanges) -> dict[str, dict[str, int]]:
+  """Write both datasets, failures first, because the folder `tabletop` marks completion."""
+  import tabletop_dataset_builder as builders  # imports TensorFlow, which is slow and which the workers do not need
   counts = {}
   for cls in (builders.Failures, builders.Builder):
-    found = {name: span for name, span in splits.items() if cls.success in _outcomes(raw, *span)}
-    if not found:
+    nonempty = {name: span for name, span in splits.items() if cls.success in _outcomes(raw, *span)}
+    if not nonempty:
       continue
-    builder = cls(raw=raw, recipe=config.recipe, wanted=config.wanted(), spans=found,
+    builder = cls(raw=raw, recording=config.recording, recipe=config.recipe(), splits=nonempty,
                   outcome_in_words=config.outcome_in_words, data_dir=config.out)
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
-    with tempfile.TemporaryDirectory() as nothing:  # TFDS leaves a folder for downloads, of which there are none
-      builder.download_and_prepare(download_dir=nothing)
+    with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
+      builder.download_and_prepare(download_dir=downloads)
     counts[builder.name] = {name: split.num_examples for name, split in builder.info.splits.items()}
   return counts
 
 
-def _outcomes(raw: Chunks, first: int, end: int) -> set[bool]:
-  """Whether there are successes, and failures, among some episodes: TFDS refuses to write an empty split."""
+def _outcomes(raw: ItemStore, first: int, end: int) -> set[bool]:
+  """Return the outcomes among episodes [first, end), because TFDS rejects empty splits."""
   return {bool(episode['episode_metadata']['success']) for episode in raw.read(first, end)}
 
 

@@ -1,6 +1,6 @@
-"""TFDS builders of `tabletop`, demonstrations that succeeded, and `tabletop_failures`, those that did not.
+"""TFDS builders of `tabletop`, successful demonstrations, and `tabletop_failures`.
 
-They turn raw episodes (`demonstrations.record`) into RLDS. Steps are those of `reach`, with a second camera.
+They convert raw episodes (`demonstrations.record`) to RLDS. The steps have the features of `reach`, with more cameras.
 """
 import importlib.metadata
 import io
@@ -11,19 +11,20 @@ import demonstrations
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rtjax.data.chunks import Chunks, Spans
+from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.language.instructions import hashed_ngrams
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """The episodes of `raw` that succeeded; `spans` gives each split's (first, end) episode number.
+  """Builder of the successful episodes.
 
   Args:
-    raw: the episodes, as `demonstrations.record` makes them.
-    recipe: that made them.
-    wanted: what the generator was asked for, for the dataset's metadata.
-    spans: {'train': (0, 1000), 'val': (1000, 1100)}.
+    raw: episodes of `demonstrations.record`.
+    recording: their configuration.
+    splits: episode numbers [first, end) of each split, such as {'train': (0, 1000), 'val': (1000, 1100)}.
+    recipe: parameters of the generator, for the dataset's metadata.
     outcome_in_words: end each instruction with ' and succeed' or ' and fail', so that a policy can be trained on both
-      and asked to succeed.
+      and instructed to succeed.
   """
 
   name = 'tabletop'
@@ -31,18 +32,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012  (TFDS wants a plain class attribute)
   success = True
 
-  def __init__(self, *, raw: Chunks, recipe: demonstrations.Recipe, spans: Spans,
-               wanted: dict[str, Any] | None = None, outcome_in_words: bool = False, **kwargs: Any):
-    self._raw, self._recipe, self._spans, self._wanted = raw, recipe, spans, wanted
+  def __init__(self, *, raw: ItemStore, recording: demonstrations.RecordingConfig, splits: SplitRanges,
+               recipe: dict[str, Any] | None = None, outcome_in_words: bool = False, **kwargs: Any):
+    self._raw, self._recording, self._splits, self._recipe = raw, recording, splits, recipe
     self._outcome_in_words = outcome_in_words
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     numbers, text = tfds.features.Tensor, tfds.features.Text
-    picture = tfds.features.Image(shape=(*self._recipe.image_size, 3), encoding_format='jpeg')
+    image = tfds.features.Image(shape=(*self._recording.image_size, 3), encoding_format='jpeg')
     step = tfds.features.FeaturesDict({
         'observation': {
-            **dict.fromkeys(self._recipe.pictures, picture),
+            **dict.fromkeys(self._recording.image_keys, image),
             'state': numbers(shape=(7,), dtype=np.float32, doc='x y z (m), roll pitch yaw (rad), opening (1 open)'),
         },
         'action': numbers(shape=(7,), dtype=np.float32, doc='deltas of x y z (m), roll pitch yaw (rad), opening'),
@@ -57,13 +58,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
         builder=self, description=__doc__,
         metadata=tfds.core.MetadataDict(
-            renderer=self._recipe.renderer, mujoco=importlib.metadata.version('mujoco'), recipe=self._wanted,
+            renderer=self._recording.renderer, mujoco=importlib.metadata.version('mujoco'), recipe=self._recipe,
             outcome_in_words=self._outcome_in_words),
         features=tfds.features.FeaturesDict({'steps': tfds.features.Dataset(step), 'episode_metadata': metadata}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
     del dl_manager
-    return {name: self._generate_examples(*span) for name, span in self._spans.items()}
+    return {name: self._generate_examples(*span) for name, span in self._splits.items()}
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
     for episode in self._raw.read(first, end):
@@ -73,16 +74,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _step(self, step: dict[str, Any]) -> dict[str, Any]:
     observation = step['observation'] | {
-        name: io.BytesIO(step['observation'][name]) for name in self._recipe.pictures}
+        key: io.BytesIO(step['observation'][key]) for key in self._recording.image_keys}
     step = step | {'observation': observation}
     if self._outcome_in_words:
-      words = f"{step['language_instruction']} and {'succeed' if self.success else 'fail'}"
-      step |= {'language_instruction': words, 'language_embedding': demonstrations.hashed_ngrams(words)}
+      text = f"{step['language_instruction']} and {'succeed' if self.success else 'fail'}"
+      step |= {'language_instruction': text, 'language_embedding': hashed_ngrams(text)}
     return step
 
 
 class Failures(Builder):
-  """The episodes that failed."""
+  """Builder of the failed episodes."""
 
   name = 'tabletop_failures'
   success = False

@@ -1,4 +1,4 @@
-"""Pictures with their questions, in chunks: what a process writes at a time, and over which answers are balanced."""
+"""Images with questions and answers, balanced within each file."""
 import collections
 import io
 import itertools
@@ -10,68 +10,83 @@ import captions
 import numpy as np
 import questions
 from PIL import Image
-from scenes import Camera, Recipe, View
+from scenes import GenerationConfig, SceneSampler, SceneView
 
-CHUNK = 50
-"""Pictures per file of raw ones, the unit of work that is lost when interrupted."""
+EXAMPLES_PER_FILE = 50
+"""Raw examples per file, the unit of resuming; answers are balanced within a file."""
 
-_QUESTIONS = 5  # about a picture, at most, of different types
-_POINTS = 4  # the scenes themselves balance the answers
+TASKS = ('caption', 'vqa', 'match', 'point')
+"""Tasks of the pairs."""
+
+_QUESTIONS = 5  # per image at most, of different types
+_POINTS = 4  # their answers are balanced by the scenes
 _CAPTIONS = 2
-_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as data/tabletop's
+_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as in data/tabletop
 
 
-class Asker:
-  """Chooses what is asked, so that of each type all answers are about as frequent."""
+class QuestionSampler:
+  """Sampler of questions with balanced answers in each type."""
 
   def __init__(self) -> None:
-    self._given: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    self._counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
 
-  def __call__(self, view: View, draw: np.random.Generator) -> Iterator[dict[str, str]]:
-    """The pairs about a view: {'kind', 'type', 'question', 'answer'}; a caption has no question, pointing
-    has the thing."""
-    chosen = (_pair('vqa', name, *asked) for name in _shuffled(list(questions.TYPES), draw)
-              if (asked := self._choose(name, list(questions.TYPES[name](view)), draw)))
+  def __call__(self, view: SceneView, rng: np.random.Generator) -> Iterator[dict[str, str]]:
+    """Yield the pairs of a scene, {'kind', 'type', 'question', 'answer'}.
+
+    The question of a caption is empty; for pointing it is the name of the object.
+    """
+    chosen = (_pair('vqa', name, *question) for name in _shuffle(list(questions.TYPES), rng)
+              if (question := self._choose(name, list(questions.TYPES[name](view)), rng)))
     yield from itertools.islice(chosen, _QUESTIONS)
-    for asked in _shuffled(list(questions.places(view)), draw)[:_POINTS]:
-      yield _pair('point', 'point', *asked)
-    for text in itertools.islice(captions.captions(view, draw), _CAPTIONS):
+    for question in _shuffle(list(questions.pointing(view)), rng)[:_POINTS]:
+      yield _pair('point', 'point', *question)
+    for text in itertools.islice(captions.captions(view, rng), _CAPTIONS):
       yield _pair('caption', 'caption', '', text)
-    for text, answer in zip(captions.matches(view, draw) or (), ('yes', 'no'), strict=False):
+    for text, answer in zip(captions.matches(view, rng) or (), ('yes', 'no'), strict=False):
       yield _pair('match', 'match', text, answer)
 
-  def _choose(self, name: str, fair: list[questions.Asked], draw: np.random.Generator) -> questions.Asked | None:
-    """A question whose answer was given least; none if even that one was given more often than others on average."""
-    given = self._given[name]
-    best = min(_shuffled(fair, draw), key=lambda asked: given[asked[1]], default=None)
+  def _choose(self, name: str, candidates: list[questions.QuestionAnswer], rng: np.random.Generator
+              ) -> questions.QuestionAnswer | None:
+    """Choose the question with the rarest answer.
+
+    Returns None if even that answer is more frequent than the others on average.
+    """
+    counts = self._counts[name]
+    best = min(_shuffle(candidates, rng), key=lambda question: counts[question[1]], default=None)
     if best is None:
       return None
-    others = [*given.values(), *[0] * (2 - len(given))]
-    if given[best[1]] > statistics.mean(others) + 0.5:
+    others = [*counts.values(), *[0] * (2 - len(counts))]
+    if counts[best[1]] > statistics.mean(others) + 0.5:
       return None
-    given[best[1]] += 1
+    counts[best[1]] += 1
     return best
 
 
-def _shuffled(items: list[Any], draw: np.random.Generator) -> list[Any]:
-  return [items[i] for i in draw.permutation(len(items))]
+def _shuffle(items: list[Any], rng: np.random.Generator) -> list[Any]:
+  return [items[i] for i in rng.permutation(len(items))]
 
 
-def _pair(kind: str, name: str, question: str, answer: str) -> dict[str, str]:
-  return {'kind': kind, 'type': name, 'question': question, 'answer': answer}
+def _pair(task: str, question_type: str, question: str, answer: str) -> dict[str, str]:
+  """Create a pair with the feature names of the dataset."""
+  return {'kind': task, 'type': question_type, 'question': question, 'answer': answer}
 
 
-def examples(recipe: Recipe, first: int, end: int) -> list[dict[str, Any]]:
-  """Pictures [first, end): {'number', 'image' (JPEG), 'objects', 'pairs'}; each depends on no others."""
-  camera, ask = Camera(recipe), Asker()
+def examples(config: GenerationConfig, first: int, end: int) -> list[dict[str, Any]]:
+  """Generate examples [first, end) of one file.
+
+  Returns:
+    {'number', 'image' (JPEG), 'objects', 'pairs'} for each image.
+  """
+  sampler, sample_questions = SceneSampler(config), QuestionSampler()
   try:
-    return [{'number': number, 'image': _jpeg(picture), 'objects': sorted(view.present), 'pairs': list(ask(view, draw))}
-            for number in range(first, end) for picture, view, draw in [camera.take(number)]]
+    return [{'number': number, 'image': _jpeg(image), 'objects': sorted(view.present),
+             'pairs': list(sample_questions(view, rng))}
+            for number in range(first, end) for image, view, rng in [sampler.sample(number)]]
   finally:
-    camera.close()
+    sampler.close()
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(image: np.ndarray) -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(picture).save(buffer, **_JPEG)
+  Image.fromarray(image).save(buffer, **_JPEG)
   return buffer.getvalue()

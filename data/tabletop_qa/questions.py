@@ -1,259 +1,262 @@
-"""Questions about a view, and their answers: each function lists those of one type that are fair to ask there.
+"""Unambiguous questions about a scene, with their answers.
 
-A question is fair if its answer follows from what is clearly seen: nothing that is seen in part may change it, no two
-things may be meant, and places differ by more than one can doubt. Blue and green are not counted beside the bowl, which
-is between them, nor white and black, which the arm is too.
+Each function of TYPES yields the questions of one type. A question is unambiguous if its answer follows from the
+clearly visible objects: partly visible ones cannot change it, each name fits one object, and positions differ clearly.
+Blue and green are not counted beside the bowl, whose colour is between them, nor white and black, which the arm has
+too.
 """
 import itertools
 from collections.abc import Callable, Iterator
 
-from scenes import GRIPPER, Thing, View
+from scenes import GRIPPER, SceneView, VisibleObject
 
 from rtjax.envs.tabletop.categories import CATEGORIES, Category
 from rtjax.envs.tabletop.objects import COLOURS, KINDS
 from rtjax.envs.tabletop.scene import BOWL
 from rtjax.envs.tabletop.world import DRAWER, TABLE
 
-Asked = tuple[str, str]
+QuestionAnswer = tuple[str, str]
 """Question and answer."""
 
-_APART, _APART_SEEN = 0.04, 0.06  # m, and share of the picture, in which two places have to differ
 GRID = 8
-"""Cells across and down."""
-_INSIDE_CELL = 0.1  # share of a cell
-_WHERE = {TABLE: 'on the table', BOWL: 'in the bowl', DRAWER: 'in the drawer', GRIPPER: 'in the gripper'}
+"""Cells of the pointing grid across and down."""
+_MIN_DISTANCE, _MIN_IMAGE_DISTANCE = 0.04, 0.06  # between compared positions: m, and share of the image
+_CELL_MARGIN = 0.1  # between an object's centre and the edge of its cell, share of a cell
+_LOCATIONS = {TABLE: 'on the table', BOWL: 'in the bowl', DRAWER: 'in the drawer', GRIPPER: 'in the gripper'}
 
 
-def left_of(one: Thing, other: Thing) -> bool | None:
-  """Whether `one` is further left in the picture than `other`; None if one could doubt it."""
-  return _before(other.position[1] - one.position[1], other.place[0] - one.place[0], one, other)
+def left_of(one: VisibleObject, other: VisibleObject) -> bool | None:
+  """Return whether `one` is left of `other`; None if ambiguous."""
+  return _is_positive(other.position[1] - one.position[1], other.centre[0] - one.centre[0], one, other)
 
 
-def in_front_of(one: Thing, other: Thing) -> bool | None:
-  """Whether `one` is nearer to the camera."""
-  return _before(one.position[0] - other.position[0], one.place[1] - other.place[1], one, other)
+def in_front_of(one: VisibleObject, other: VisibleObject) -> bool | None:
+  """Return whether `one` is nearer to the camera; None if ambiguous."""
+  return _is_positive(one.position[0] - other.position[0], one.centre[1] - other.centre[1], one, other)
 
 
-def _before(metres: float, share: float, one: Thing, other: Thing) -> bool | None:
-  lies = all(thing.where in (TABLE, BOWL, DRAWER) for thing in (one, other))
-  sure = abs(metres) > _APART and abs(share) > _APART_SEEN and (metres > 0) == (share > 0)
-  return metres > 0 if lies and sure else None
+def _is_positive(metres: float, share: float, one: VisibleObject, other: VisibleObject) -> bool | None:
+  """Return whether distances in space and image are positive; None if ambiguous."""
+  at_rest = all(obj.location in (TABLE, BOWL, DRAWER) for obj in (one, other))
+  clear = abs(metres) > _MIN_DISTANCE and abs(share) > _MIN_IMAGE_DISTANCE and (metres > 0) == (share > 0)
+  return metres > 0 if at_rest and clear else None
 
 
-def the(thing: Thing, view: View) -> Iterator[str]:
-  """The ways of naming a thing that fit it alone: 'red cube', and 'cube' where there is one only."""
-  yield thing.name
-  if thing.name != BOWL and _count(view, kind=thing.kind) == 1:
-    yield thing.kind
+def unique_names(obj: VisibleObject, view: SceneView) -> Iterator[str]:
+  """Yield the unambiguous names of an object: 'red cube', perhaps 'cube'."""
+  yield obj.name
+  if obj.name != BOWL and _count(view, kind=obj.kind) == 1:
+    yield obj.kind
 
 
-def _count(view: View, kind: str = '', colour: str = '') -> int | None:
-  """How many objects of a kind, of a colour, are seen; None if one could doubt it."""
+def _count(view: SceneView, kind: str = '', colour: str = '') -> int | None:
+  """Count visible objects of a kind or colour; None if ambiguous."""
   if (colour in ('blue', 'green') and BOWL in view.present) or (colour in ('white', 'black') and not kind):
     return None
-  if any(kind in ('', k) and colour in ('', c) for k, c in view.doubtful if k != BOWL):
+  if any(kind in ('', k) and colour in ('', c) for k, c in view.partial if k != BOWL):
     return None
-  return sum(kind in ('', t.kind) and colour in ('', t.colour) for t in view.objects)
+  return sum(kind in ('', obj.kind) and colour in ('', obj.colour) for obj in view.objects)
 
 
-def _belongs(view: View, category: Category) -> list[Thing] | None:
-  """The objects of a category; None if one could doubt it."""
-  kinds = [t.kind for t in view.objects] + [kind for kind, _ in view.doubtful if kind != BOWL]
-  if any(category.holds(kind) is None for kind in kinds) or any(category.holds(k) for k, _ in view.doubtful
-                                                               if k != BOWL):
+def _members(view: SceneView, category: Category) -> list[VisibleObject] | None:
+  """Return the visible objects of a category; None if ambiguous."""
+  partial = [kind for kind, _ in view.partial if kind != BOWL]
+  kinds = [obj.kind for obj in view.objects] + partial
+  if any(category.contains(kind) is None for kind in kinds) or any(map(category.contains, partial)):
     return None
-  return [t for t in view.objects if category.holds(t.kind)]
+  return [obj for obj in view.objects if category.contains(obj.kind)]
 
 
 def _yes(truth: bool) -> str:
   return 'yes' if truth else 'no'
 
 
-def _colour(view: View) -> Iterator[Asked]:
-  for thing in view.objects:
-    if _count(view, kind=thing.kind) == 1:
-      yield f'What colour is the {thing.kind}?', thing.colour
+def _colour(view: SceneView) -> Iterator[QuestionAnswer]:
+  for obj in view.objects:
+    if _count(view, kind=obj.kind) == 1:
+      yield f'What colour is the {obj.kind}?', obj.colour
 
 
-def _kind(view: View) -> Iterator[Asked]:
-  for thing in view.objects:
-    if _count(view, colour=thing.colour) == 1:
-      yield f'What is the {thing.colour} object?', thing.kind
+def _kind(view: SceneView) -> Iterator[QuestionAnswer]:
+  for obj in view.objects:
+    if _count(view, colour=obj.colour) == 1:
+      yield f'What is the {obj.colour} object?', obj.kind
 
 
-def _exists(view: View) -> Iterator[Asked]:
+def _exists(view: SceneView) -> Iterator[QuestionAnswer]:
   for kind in KINDS:
     for colour in ('', *COLOURS):
       count = _count(view, kind, colour)
-      # What is asked in vain shares its kind or its colour with something there.
-      like = any(t.kind == kind or t.colour == colour for t in view.objects)
-      if count is not None and (count or not colour or like):
-        words = f'{colour} {kind}'.strip()
-        yield f'Is there {article(words)}?', _yes(count > 0)
+      # An absent object in a question shares its kind or colour with a visible one.
+      similar = any(obj.kind == kind or obj.colour == colour for obj in view.objects)
+      if count is not None and (count or not colour or similar):
+        yield f'Is there {article(f"{colour} {kind}".strip())}?', _yes(count > 0)
 
 
-def _count_colour(view: View) -> Iterator[Asked]:
+def _count_colour(view: SceneView) -> Iterator[QuestionAnswer]:
   for colour in COLOURS:
     count = _count(view, colour=colour)
     if count is not None:
       yield f'How many {colour} objects are there?', str(count)
 
 
-def _count_kind(view: View) -> Iterator[Asked]:
+def _count_kind(view: SceneView) -> Iterator[QuestionAnswer]:
   for kind in KINDS:
     count = _count(view, kind=kind)
     if count is not None:
       yield f'How many {plural(kind)} are there?', str(count)
 
 
-def _category(view: View) -> Iterator[Asked]:
+def _category(view: SceneView) -> Iterator[QuestionAnswer]:
   for category in CATEGORIES.values():
-    found = _belongs(view, category)
-    if found is not None and len(found) == 1:
-      yield f'Which object is something {category.thing}?', found[0].name
+    members = _members(view, category)
+    if members is not None and len(members) == 1:
+      yield f'Which object is something {category.phrase}?', members[0].name
 
 
-def _category_exists(view: View) -> Iterator[Asked]:
+def _category_exists(view: SceneView) -> Iterator[QuestionAnswer]:
   for category in CATEGORIES.values():
-    found = _belongs(view, category)
-    if found is not None:
-      yield f'Is there something {category.thing}?', _yes(bool(found))
+    members = _members(view, category)
+    if members is not None:
+      yield f'Is there something {category.phrase}?', _yes(bool(members))
 
 
-def _is_category(view: View) -> Iterator[Asked]:
+def _is_category(view: SceneView) -> Iterator[QuestionAnswer]:
   for category in CATEGORIES.values():
-    for thing in view.objects:
-      holds = category.holds(thing.kind)
-      if holds is not None:
-        for name in the(thing, view):
-          yield f'Is the {name} something {category.thing}?', _yes(holds)
+    for obj in view.objects:
+      contained = category.contains(obj.kind)
+      if contained is not None:
+        for name in unique_names(obj, view):
+          yield f'Is the {name} something {category.phrase}?', _yes(contained)
 
 
-def _left_or_right(view: View) -> Iterator[Asked]:
+def _left_or_right(view: SceneView) -> Iterator[QuestionAnswer]:
   for one, other, left in _pairs(view, left_of):
     yield f'Is the {one} left or right of the {other}?', 'left' if left else 'right'
 
 
-def _is_left(view: View) -> Iterator[Asked]:
+def _is_left(view: SceneView) -> Iterator[QuestionAnswer]:
   for one, other, left in _pairs(view, left_of):
     yield f'Is the {one} to the left of the {other}?', _yes(left)
     yield f'Is the {one} to the right of the {other}?', _yes(not left)
 
 
-def _is_in_front(view: View) -> Iterator[Asked]:
+def _is_in_front(view: SceneView) -> Iterator[QuestionAnswer]:
   for one, other, front in _pairs(view, in_front_of):
     yield f'Is the {one} in front of the {other}?', _yes(front)
     yield f'Is the {one} behind the {other}?', _yes(not front)
 
 
-def _pairs(view: View, relation: Callable[[Thing, Thing], bool | None]) -> Iterator[tuple[str, str, bool]]:
-  for one in view.things:
-    for other in view.things:
-      holds = relation(one, other) if one is not other else None
-      if holds is not None:
-        for first, second in zip(the(one, view), the(other, view), strict=False):
-          yield first, second, holds
+def _pairs(view: SceneView, relation: Callable[[VisibleObject, VisibleObject], bool | None]
+           ) -> Iterator[tuple[str, str, bool]]:
+  for one in view.visible:
+    for other in view.visible:
+      related = relation(one, other) if one is not other else None
+      if related is not None:
+        for first, second in zip(unique_names(one, view), unique_names(other, view), strict=False):
+          yield first, second, related
 
 
-def _what_is(view: View) -> Iterator[Asked]:
-  """What is left of something: asked where it is one thing, and all others are surely elsewhere."""
-  if view.doubtful or view.held != '':
+def _what_is(view: SceneView) -> Iterator[QuestionAnswer]:
+  """Yield questions for the only object on one side of another."""
+  if view.partial or view.held != '':
     return
-  for words, relation, wanted in (('to the left of', left_of, True), ('to the right of', left_of, False),
-                                  ('in front of', in_front_of, True), ('behind', in_front_of, False)):
-    for thing in view.things:
-      others = [(other, relation(other, thing)) for other in view.things if other is not thing]
-      there = [other for other, holds in others if holds == wanted]
-      if len(there) == 1 and all(holds is not None for _, holds in others):
-        for name in the(thing, view):
-          yield f'What is {words} the {name}?', there[0].name
+  for phrase, relation, expected in (('to the left of', left_of, True), ('to the right of', left_of, False),
+                                     ('in front of', in_front_of, True), ('behind', in_front_of, False)):
+    for obj in view.visible:
+      others = [(other, relation(other, obj)) for other in view.visible if other is not obj]
+      matching = [other for other, related in others if related == expected]
+      if len(matching) == 1 and all(related is not None for _, related in others):
+        for name in unique_names(obj, view):
+          yield f'What is {phrase} the {name}?', matching[0].name
 
 
-def _outermost(view: View) -> Iterator[Asked]:
-  if view.doubtful or view.held != '' or len(view.objects) < 2:
+def _outermost(view: SceneView) -> Iterator[QuestionAnswer]:
+  if view.partial or view.held != '' or len(view.objects) < 2:
     return
-  for words, relation, wanted in (('furthest to the left', left_of, True), ('furthest to the right', left_of, False),
-                                  ('nearest to the camera', in_front_of, True),
-                                  ('furthest from the camera', in_front_of, False)):
-    for thing in view.objects:
-      if all(relation(thing, other) == wanted for other in view.objects if other is not thing):
-        yield f'Which object is {words}?', thing.name
+  for phrase, relation, expected in (
+      ('furthest to the left', left_of, True), ('furthest to the right', left_of, False),
+      ('nearest to the camera', in_front_of, True), ('furthest from the camera', in_front_of, False)):
+    for obj in view.objects:
+      if all(relation(obj, other) == expected for other in view.objects if other is not obj):
+        yield f'Which object is {phrase}?', obj.name
 
 
-def _held(view: View) -> Iterator[Asked]:
+def _held(view: SceneView) -> Iterator[QuestionAnswer]:
   if view.held is None or view.held == BOWL:
     return
-  thing = next((t for t in view.objects if t.name == view.held and t.where == GRIPPER), None)
-  if thing or not view.held:
-    yield 'What is the robot holding?', thing.name if thing else 'nothing'
+  obj = next((obj for obj in view.objects if obj.name == view.held and obj.location == GRIPPER), None)
+  if obj or not view.held:
+    yield 'What is the robot holding?', obj.name if obj else 'nothing'
 
 
-def _is_held(view: View) -> Iterator[Asked]:
+def _is_held(view: SceneView) -> Iterator[QuestionAnswer]:
   for _, answer in _held(view):
     yield 'Is the robot holding something?', _yes(answer != 'nothing')
-    for thing in view.objects if answer != 'nothing' else ():
-      yield f'Is the robot holding the {thing.name}?', _yes(thing.name == answer)
+    for obj in view.objects if answer != 'nothing' else ():
+      yield f'Is the robot holding the {obj.name}?', _yes(obj.name == answer)
 
 
-def _drawer(view: View) -> Iterator[Asked]:
+def _drawer(view: SceneView) -> Iterator[QuestionAnswer]:
   if view.drawer:
     yield 'Is the drawer open or closed?', view.drawer
     yield 'Is the drawer open?', _yes(view.drawer == 'open')
 
 
-def _where(view: View) -> Iterator[Asked]:
-  for thing in view.objects:
-    if thing.where:
-      for name in the(thing, view):
-        yield f'Where is the {name}?', _WHERE[thing.where]
+def _where(view: SceneView) -> Iterator[QuestionAnswer]:
+  for obj in view.objects:
+    if obj.location:
+      for name in unique_names(obj, view):
+        yield f'Where is the {name}?', _LOCATIONS[obj.location]
 
 
-def _contents(view: View) -> Iterator[Asked]:
+def _contents(view: SceneView) -> Iterator[QuestionAnswer]:
   for container in (BOWL, DRAWER):
-    shown = view.drawer == 'open' if container == DRAWER else any(t.name == BOWL for t in view.things)
-    if shown and not view.doubtful and not view.hidden and all(t.where for t in view.things):
-      inside = [t.name for t in view.objects if t.where == container]
+    shows_inside = view.drawer == 'open' if container == DRAWER else any(obj.name == BOWL for obj in view.visible)
+    if shows_inside and not view.partial and not view.hidden and all(obj.location for obj in view.visible):
+      inside = [obj.name for obj in view.objects if obj.location == container]
       if len(inside) < 2:
         yield f'What is in the {container}?', inside[0] if inside else 'nothing'
 
 
-def _pose(view: View) -> Iterator[Asked]:
-  for thing in view.objects:
-    if thing.pose and thing.where == TABLE:
-      for name in the(thing, view):
-        yield f'Is the {name} upright or lying down?', thing.pose
+def _pose(view: SceneView) -> Iterator[QuestionAnswer]:
+  for obj in view.objects:
+    if obj.pose and obj.location == TABLE:
+      for name in unique_names(obj, view):
+        yield f'Is the {name} upright or lying down?', obj.pose
 
 
-def _same(view: View) -> Iterator[Asked]:
+def _same(view: SceneView) -> Iterator[QuestionAnswer]:
   for i, one in enumerate(view.objects):
     for other in view.objects[i + 1:]:
       if one.kind != other.kind and _count(view, kind=one.kind) == _count(view, kind=other.kind) == 1:
         yield f'Do the {one.kind} and the {other.kind} have the same colour?', _yes(one.colour == other.colour)
 
 
-def _except(view: View) -> Iterator[Asked]:
-  """What is left when one of two is excluded."""
-  if view.doubtful or view.hidden or len(view.objects) != 2:
+def _except(view: SceneView) -> Iterator[QuestionAnswer]:
+  """Yield questions for the other one of two objects."""
+  if view.partial or view.hidden or len(view.objects) != 2:
     return
   for one, other in itertools.permutations(view.objects):
-    for name in (*the(one, view), *[f'{one.colour} one'] * (one.colour != other.colour)):
+    for name in (*unique_names(one, view), *[f'{one.colour} one'] * (one.colour != other.colour)):
       yield f'Which object is not the {name}?', other.name
       yield f'Which object is there except the {name}?', other.name
 
 
-def places(view: View) -> Iterator[Asked]:
-  """Things, and the cells of a grid over the picture that they are in: column from the left and row from above, from 0.
+def pointing(view: SceneView) -> Iterator[QuestionAnswer]:
+  """Yield object names, each with its cell of the pointing grid.
 
-  One whose middle is near to another cell is left out.
+  A cell is the column from the left and the row from the top, from 0. Objects with a centre near the edge of their cell
+  are left out.
   """
-  for thing in view.objects:
-    scaled = [GRID * share for share in thing.place]
-    if all(_INSIDE_CELL < share % 1 < 1 - _INSIDE_CELL for share in scaled):
-      for name in the(thing, view):
-        yield f'the {name}', ' '.join(str(int(share)) for share in scaled)
+  for obj in view.objects:
+    cell = [GRID * share for share in obj.centre]
+    if all(_CELL_MARGIN < coordinate % 1 < 1 - _CELL_MARGIN for coordinate in cell):
+      for name in unique_names(obj, view):
+        yield f'the {name}', ' '.join(str(int(coordinate)) for coordinate in cell)
 
 
-TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
+TYPES: dict[str, Callable[[SceneView], Iterator[QuestionAnswer]]] = {
     'colour': _colour, 'kind': _kind, 'exists': _exists, 'count_colour': _count_colour, 'count_kind': _count_kind,
     'category': _category, 'category_exists': _category_exists, 'is_category': _is_category,
     'left_or_right': _left_or_right, 'is_left': _is_left, 'is_in_front': _is_in_front, 'what_is': _what_is,
@@ -262,11 +265,12 @@ TYPES: dict[str, Callable[[View], Iterator[Asked]]] = {
 
 
 def plural(noun: str) -> str:
+  """Return the plural of a noun."""
   return noun[:-1] + 'ies' if noun.endswith('y') else noun + ('es' if noun.endswith('s') else 's')
 
 
-def article(words: str) -> str:
-  """'a red cube', 'an orange ball', 'the bowl'."""
-  if words == BOWL:
-    return f'the {words}'
-  return f'{"an" if words[0] in "aeiou" else "a"} {words}'
+def article(name: str) -> str:
+  """Add an article: 'a red cube', 'an orange ball', 'the bowl'."""
+  if name == BOWL:
+    return f'the {name}'
+  return f'{"an" if name[0] in "aeiou" else "a"} {name}'

@@ -1,7 +1,8 @@
-"""Moments in the embedded simulator, and what is seen in them: told by the physics and by the pixels, never guessed.
+"""Sampler of images of the tabletop simulator and of their content.
 
-A moment is the start of a task, or a place in the middle of an expert's work at it. The tasks are those of the robot's
-data, and those held out of it: other objects, other combinations. Tables, walls and light are those of training data.
+A scene is the initial state of a task, or a later one of an expert's episode. The tasks are those of the robot data and
+held-out ones with other objects and combinations. Tables, walls and light are those of training data. Visibility is
+measured in pixels, object states are read off the physics.
 """
 import dataclasses
 import math
@@ -9,7 +10,7 @@ import math
 import numpy as np
 
 from rtjax.envs.tabletop import experts, layout, tasks
-from rtjax.envs.tabletop.env import goal
+from rtjax.envs.tabletop.env import target_pose
 from rtjax.envs.tabletop.objects import KINDS
 from rtjax.envs.tabletop.rays import Rays
 from rtjax.envs.tabletop.render import make_renderer
@@ -20,27 +21,27 @@ from rtjax.envs.tabletop.world import DRAWER, TABLE, PhysicsError, State, World
 GRIPPER = 'gripper'
 
 _HELD_OUT_SKILLS = SPLITS['unseen_objects'].skills
-# Whose scenes, and how often. More objects than the robot's data has make questions harder to answer blindly.
+# Weights of splits. More objects than in robot data make questions harder to answer without the image.
 _SPLITS: tuple[tuple[float, Split], ...] = (
     (0.3, Split(distractors=(1, 4))),
     (0.15, Split(held_out='instruction', skills=_HELD_OUT_SKILLS, distractors=(1, 4))),
     (0.35, Split(held_out='object', skills=_HELD_OUT_SKILLS, distractors=(1, 4))),
     (0.2, Split(lookalikes=True, skills=('pick', 'move_near'), distractors=(3, 5))))
-_PICKS = 0.3  # of the moments, so that enough of them show something held
-_AT_START, _MOST_STEPS = 0.3, 26
+_PICKS = 0.3  # share of scenes of the skill pick, so that enough of them show a held object
+_AT_START, _MAX_STEPS = 0.3, 26
 _TRIES = 50
-# Seen well enough to be asked about: this share of what it would show alone, and this share of the picture's pixels.
-_CLEAR, _CLEAR_PIXELS = 0.5, 0.0015
-# Not seen at all.
+# An object counts as visible from this share of its unoccluded pixels, and this share of the image's pixels.
+_VISIBLE, _VISIBLE_PIXELS = 0.5, 0.0015
+# It counts as hidden up to this share of its unoccluded pixels.
 _HIDDEN = 0.04
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-  """What the pictures are like. Two equal ones give the same pictures and questions.
+class GenerationConfig:
+  """Parameters that determine the images and questions.
 
   Attributes:
-    seed: another one gives other scenes.
+    seed: random seed of the scenes.
     image_size: (height, width).
     renderer: 'rays' or 'gl'.
   """
@@ -50,147 +51,147 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Thing:
-  """An object, or the bowl, that is clearly seen.
+class VisibleObject:
+  """Object, or the bowl, that is clearly visible.
 
   Attributes:
     name: 'red cube', or 'bowl'.
-    kind, colour: 'cube' and 'red'; the bowl has no colour that a word fits.
-    position: of its middle, m, in the robot's axes. The camera looks along -x: +y is the picture's right, and a larger
-      x is nearer to the camera.
-    place: the middle of its visible pixels: shares of the picture's width from the left, and of its height from above.
-    where: 'gripper', 'bowl', 'drawer', 'table', or '' where none of it is sure.
-    pose: 'upright', 'lying', or '' where it is neither, or no object that stands.
+    kind, colour: 'cube' and 'red'; the bowl has no colour, because no single word fits.
+    position: position of its centre, m, in the robot's axes. The camera looks along -x: +y is the image's right, and a
+      larger x is nearer to the camera.
+    centre: centre of its visible pixels, as shares of the image's width from the left and of its height from the top.
+    location: 'gripper', 'bowl', 'drawer', 'table', or '' if none of them is certain.
+    pose: 'upright', 'lying', or '' for other poses and for kinds that do not stand.
   """
   name: str
   kind: str
   colour: str
   position: np.ndarray
-  place: tuple[float, float]
-  where: str
+  centre: tuple[float, float]
+  location: str
   pose: str
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-  """What a picture shows.
+class SceneView:
+  """Content of an image.
 
   Attributes:
-    things: what is clearly seen, from left to right.
-    doubtful: (kind, colour) of what is seen in part: no fair question's answer may depend on it.
-    hidden: names of what cannot be seen; it is there nonetheless, so no false statement may name it.
-    held: name of what the gripper holds, '' for nothing, None where it touches something otherwise.
+    visible: clearly visible objects and the bowl, from left to right.
+    partial: (kind, colour) of partly visible objects; no answer may depend on them.
+    hidden: names of invisible objects. They are present nevertheless, so no false caption may name them.
+    held: name of the held object, '' for none, None if the gripper only touches one.
     drawer: 'open', 'closed', or '' in between.
-    table: the table's texture.
   """
-  things: tuple[Thing, ...]
-  doubtful: tuple[tuple[str, str], ...]
+  visible: tuple[VisibleObject, ...]
+  partial: tuple[tuple[str, str], ...]
   hidden: tuple[str, ...]
   held: str | None
   drawer: str
-  table: str
 
   @property
-  def objects(self) -> tuple[Thing, ...]:
-    """The things but the bowl."""
-    return tuple(thing for thing in self.things if thing.name != BOWL)
+  def objects(self) -> tuple[VisibleObject, ...]:
+    """Visible objects without the bowl."""
+    return tuple(obj for obj in self.visible if obj.name != BOWL)
 
   @property
   def present(self) -> set[str]:
-    """Names of all that is there, seen or not."""
-    return {t.name for t in self.things} | {_name(*d) for d in self.doubtful} | set(self.hidden)
+    """Names of all objects, visible or not."""
+    return {obj.name for obj in self.visible} | {_name(*part) for part in self.partial} | set(self.hidden)
 
 
-class Camera:
-  """Takes pictures of moments; one per process."""
+class SceneSampler:
+  """Sampler of scenes and their images."""
 
-  def __init__(self, recipe: Recipe):
-    self._recipe = recipe
-    self._renderer = make_renderer(recipe.renderer, recipe.image_size)
-    self._rays = Rays(recipe.image_size)  # whatever shows the picture, rays tell what is seen where
+  def __init__(self, config: GenerationConfig):
+    self._config = config
+    self._renderer = make_renderer(config.renderer, config.image_size)
+    self._rays = Rays(config.image_size)  # measures visibility for every renderer
 
-  def take(self, number: int) -> tuple[np.ndarray, View, np.random.Generator]:
-    """Picture `number` uint8 [H, W, 3], what it shows, and a generator for the questions: all of (seed, number)."""
-    draw = np.random.default_rng((self._recipe.seed, number))
+  def sample(self, number: int) -> tuple[np.ndarray, SceneView, np.random.Generator]:
+    """Sample a scene, determined by (seed, number).
+
+    Returns:
+      The image uint8 [H, W, 3], its content, and a random generator for its questions.
+    """
+    rng = np.random.default_rng((self._config.seed, number))
     for _ in range(_TRIES):
-      episode = _episode(draw)
+      episode = _episode(rng)
       world = World(episode.scene)
-      if not layout.is_fair(episode, world.state()):
+      if not layout.is_valid_start(episode, world.state()):
         continue
       try:
-        _work(episode, world, draw)
+        _run_expert(episode, world, rng)
       except PhysicsError:
         continue
       self._renderer.start(world.model)
-      return self._renderer.render(world.data, CAMERAS[0]), self._view(episode, world), draw
-    raise RuntimeError(f'no usable scene in {_TRIES} draws for number {number}; choose another seed.')
+      return self._renderer.render(world.data, CAMERAS[0]), self._view(world), rng
+    raise RuntimeError(f'no valid scene in {_TRIES} samples for number {number}; choose another seed.')
 
   def close(self) -> None:
     self._renderer.close()
 
-  def _view(self, episode: layout.Episode, world: World) -> View:
+  def _view(self, world: World) -> SceneView:
     state = world.state()
-    pixels = self._pixels(world)
-    things, doubtful, hidden = [], [], []
-    for name, (seen, alone) in pixels.items():
-      count = int(seen.sum())
+    visible, partial, hidden = [], [], []
+    for name, (mask, unoccluded) in self._masks(world).items():
+      count = int(mask.sum())
       kind, colour = (BOWL, '') if name == BOWL else (name.split()[1], name.split()[0])
-      if alone and not _at_edge(seen) and count >= max(_CLEAR * alone, _CLEAR_PIXELS * seen.size):
-        things.append(_thing(name, kind, colour, seen, state))
-      elif count <= _HIDDEN * alone:
+      if unoccluded and not _is_cut_off(mask) and count >= max(_VISIBLE * unoccluded, _VISIBLE_PIXELS * mask.size):
+        visible.append(_visible_object(name, kind, colour, mask, state))
+      elif count <= _HIDDEN * unoccluded:
         hidden.append(name)
       else:
-        doubtful.append((kind, colour))
+        partial.append((kind, colour))
     held = state.held or (None if state.touched & set(state.poses) else '')
     drawer = 'open' if state.drawer > 0.08 else 'closed' if state.drawer < tasks.DRAWER_CLOSED else ''
-    return View(tuple(sorted(things, key=lambda t: t.place)), tuple(doubtful), tuple(hidden), held, drawer,
-                episode.scene.look.table)
+    return SceneView(tuple(sorted(visible, key=lambda obj: obj.centre)), tuple(partial), tuple(hidden), held, drawer)
 
-  def _pixels(self, world: World) -> dict[str, tuple[np.ndarray, int]]:
-    """For each object which pixels show it, bool [H, W], and how many would if nothing stood in front."""
+  def _masks(self, world: World) -> dict[str, tuple[np.ndarray, int]]:
+    """Compute each object's visible pixels [H, W] and number of unoccluded pixels."""
     model, camera = world.model, CAMERAS[0]
     self._rays.start(model)
     owner = np.append(model.geom_bodyid, -1)
-    shown = owner[self._rays.geoms(world.data, camera)]
-    groups, found = model.geom_group.copy(), {}
+    bodies = owner[self._rays.geoms(world.data, camera)]
+    groups, masks = model.geom_group.copy(), {}
     for name in world.names:
       body = model.body(name).id
       model.geom_group[:] = np.where(model.geom_bodyid == body, groups, 4)  # rays pass through group 4
-      found[name] = shown == body, int((owner[self._rays.geoms(world.data, camera)] == body).sum())
+      masks[name] = bodies == body, int((owner[self._rays.geoms(world.data, camera)] == body).sum())
     model.geom_group[:] = groups
-    return found
+    return masks
 
 
-def _at_edge(seen: np.ndarray) -> bool:
-  """Whether the picture's edge cuts a thing off."""
-  return bool(seen[[0, -1]].any() or seen[:, [0, -1]].any())
+def _is_cut_off(mask: np.ndarray) -> bool:
+  """Return whether an object touches the image's edge."""
+  return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
-def _episode(draw: np.random.Generator) -> layout.Episode:
+def _episode(rng: np.random.Generator) -> layout.Episode:
   weights = np.array([weight for weight, _ in _SPLITS])
-  split = _SPLITS[draw.choice(len(_SPLITS), p=weights / weights.sum())][1]
-  return layout.sample(split, draw, 'pick' if draw.random() < _PICKS else None)
+  split = _SPLITS[rng.choice(len(_SPLITS), p=weights / weights.sum())][1]
+  return layout.sample(split, rng, 'pick' if rng.random() < _PICKS else None)
 
 
-def _work(episode: layout.Episode, world: World, draw: np.random.Generator) -> None:
-  """Lets the expert work for a while."""
-  if draw.random() < _AT_START:
+def _run_expert(episode: layout.Episode, world: World, rng: np.random.Generator) -> None:
+  """Run the expert for a random number of steps, possibly none."""
+  if rng.random() < _AT_START:
     return
   expert = experts.get(episode.task)
-  for _ in range(int(draw.integers(1, _MOST_STEPS + 1))):
+  for _ in range(int(rng.integers(1, _MAX_STEPS + 1))):
     state = world.state()
     action = expert(state)
-    world.step(*goal(state, action), bool(action[6] > 0.5))
+    world.step(*target_pose(state, action), bool(action[6] > 0.5))
 
 
-def _thing(name: str, kind: str, colour: str, seen: np.ndarray, state: State) -> Thing:
-  rows, columns = np.nonzero(seen)
-  return Thing(name, kind, colour, state.poses[name].position,
-               (float(columns.mean() + 0.5) / seen.shape[1], float(rows.mean() + 0.5) / seen.shape[0]),
-               _where(name, state), _pose(name, kind, state))
+def _visible_object(name: str, kind: str, colour: str, mask: np.ndarray, state: State) -> VisibleObject:
+  rows, columns = np.nonzero(mask)
+  centre = float(columns.mean() + 0.5) / mask.shape[1], float(rows.mean() + 0.5) / mask.shape[0]
+  return VisibleObject(name, kind, colour, state.poses[name].position, centre, _location(name, state),
+                       _pose(name, kind, state))
 
 
-def _where(name: str, state: State) -> str:
+def _location(name: str, state: State) -> str:
   if name == BOWL:
     return TABLE
   if state.held == name:
@@ -198,8 +199,8 @@ def _where(name: str, state: State) -> str:
   for container in (BOWL, DRAWER):
     if container in state.poses.keys() | {DRAWER} and tasks.inside(container, name, state):
       return container
-  alone = state.supports[name] == {TABLE} and state.poses[name].speed < 0.05
-  return TABLE if alone and name not in state.touched else ''
+  at_rest = state.supports[name] == {TABLE} and state.poses[name].speed < 0.05
+  return TABLE if at_rest and name not in state.touched else ''
 
 
 def _pose(name: str, kind: str, state: State) -> str:
@@ -211,5 +212,3 @@ def _pose(name: str, kind: str, state: State) -> str:
 
 def _name(kind: str, colour: str) -> str:
   return f'{colour} {kind}'.strip()
-
-

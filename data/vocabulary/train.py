@@ -1,8 +1,10 @@
-"""Makes the package's vocabulary of the project's own text: python data/vocabulary/train.py
+"""Training of the package's vocabulary on the project's text.
 
-The text: instructions of the tabletop, questions, answers and captions of data/tabletop_qa, and the guides in docs.
-Byte fallback leaves no text that cannot be written, every integer of 0 to 255 is a token, and texts are kept as they
-are (no folding of case or Unicode, whose table alone would be 240 KB).
+    python data/vocabulary/train.py
+
+The text consists of the tabletop's instructions, questions, answers and captions of data/tabletop_qa, and the guides in
+docs. Byte fallback encodes any other text, every integer of 0 to 255 is a token, and case and Unicode are not
+normalised (the table for Unicode alone would be 240 KB).
 """
 import dataclasses
 import io
@@ -18,31 +20,32 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'tabletop_q
 import examples
 import sentencepiece
 import tyro
-from scenes import Recipe
+from scenes import GenerationConfig
 
 from rtjax.envs.tabletop import language, splits, tasks
 from rtjax.language import prompts
 from rtjax.language.tokenizer import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-_INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a space in front: '1 128' is two tokens
-_EVERY = 7  # of the many instructions that differ in their objects alone
-_PICTURES = 600
+_INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a leading space: '1 128' is two tokens
+_INSTRUCTION_STRIDE = 7  # most instructions differ in their objects alone
+_IMAGES = 600
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Trains the vocabulary."""
+  """Train the vocabulary."""
   out: pathlib.Path = ROOT / 'rtjax/language/vocabulary.model'
-  """The file to write."""
+  """Output file."""
   size: int = 1536
-  """Tokens, of which 515 are bytes, integers and marks."""
+  """Number of tokens, of which 515 are bytes, integers and marks."""
 
 
 def corpus() -> Iterator[str]:
-  yield from itertools.islice(_instructions(), None, None, _EVERY)
-  for picture in examples.examples(Recipe(renderer='none'), 0, _PICTURES):
-    for pair in picture['pairs']:
+  """Yield the training texts."""
+  yield from itertools.islice(_instructions(), None, None, _INSTRUCTION_STRIDE)
+  for example in examples.examples(GenerationConfig(renderer='none'), 0, _IMAGES):
+    for pair in example['pairs']:
       yield prompts.prompt(pair['kind'], pair['question'])
       yield pair['answer']
   for path in sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md')]):
@@ -50,7 +53,10 @@ def corpus() -> Iterator[str]:
 
 
 def train(texts: Iterator[str], size: int) -> bytes:
-  """A SentencePiece model of `size` tokens, numbered as T5's: padding 0, end 1, unknown 2."""
+  """Train a SentencePiece model of `size` tokens.
+
+  The special tokens are T5's: padding 0, end 1, unknown 2.
+  """
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=texts, model_writer=model, vocab_size=size, model_type='unigram', byte_fallback=True,

@@ -21,7 +21,10 @@ _registered: dict[str, Any] = {}
 
 
 def names() -> list[str]:
-  """Names of the known environments; 'metaworld' has one per task, such as 'metaworld/reach-v3'."""
+  """Return the names of all environments.
+
+  'metaworld' has an environment per task, such as 'metaworld/reach-v3'.
+  """
   return sorted({*_ENVS, *_registered})
 
 
@@ -53,12 +56,15 @@ def make(name: str, **settings: Any) -> 'gymnasium.Env':
 
 
 def splits(name: str) -> dict[str, tuple[str, ...]]:
-  """Skills of each split; empty where the seed alone determines an episode. Raises as `make`."""
+  """Return the skills of each split of an environment.
+
+  A split without skills has episodes that the seed alone determines. Raises as `make`.
+  """
   return dict(_resolve(name)[0].skills)
 
 
 def require_known(label: str, name: str, known: Sequence[str]) -> None:
-  """Raise ValueError unless `name` is one of `known`, and suggest the nearest one."""
+  """Raise ValueError unless `name` is known, and suggest the nearest one."""
   if name not in known:
     close = difflib.get_close_matches(name, known, 1)
     raise ValueError(f'unknown {label} {name!r}, expected one of {list(known)}.'

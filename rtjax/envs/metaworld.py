@@ -1,4 +1,6 @@
-"""Meta-World (Yu et al. 2019; farama.org's 3.1): 50 tasks of a Sawyer arm.
+"""Meta-World: 50 tasks of a Sawyer arm.
+
+Yu et al. 2019, in version 3.1 of farama.org.
 
     python eval.py CHECKPOINT --env metaworld/reach-v3
 
@@ -93,7 +95,10 @@ class MetaWorld(gymnasium.Env):
     return self._observe(), float(reward), self._success, truncated and not self._success, self._info()
 
   def expert(self) -> Callable[[np.ndarray], np.ndarray]:
-    """Meta-World's scripted policy, from `state` (its observation of 39 numbers) to an action."""
+    """Return Meta-World's scripted policy, a function of `state`.
+
+    `state` is Meta-World's observation of 39 numbers.
+    """
     policy = ENV_POLICY_MAP[self.task]()
 
     def act(state: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Categories of objects by use and shape, in words that robot instructions never contain.
+"""Categories of objects by use and shape.
 
-A category divides the kinds of objects into members, ambiguous ones and the rest. Questions about a category avoid
-scenes with an ambiguous object.
+Their phrases consist of words that robot instructions never contain. A category divides the kinds of objects into
+members, ambiguous ones and the rest. Questions about a category avoid scenes with an ambiguous object.
 """
 import dataclasses
 
@@ -28,7 +28,7 @@ class Category:
                        f'expected kinds of {sorted(KINDS)}, each listed once.')
 
   def contains(self, kind: str) -> bool | None:
-    """Return whether a kind belongs to the category; None if it is ambiguous."""
+    """Return whether a kind belongs to it; None if ambiguous."""
     return None if kind in self.ambiguous else kind in self.members
 
 

@@ -23,7 +23,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz '"
 
 
 class Tabletop(gymnasium.Env):
-  """Arm at a table with objects, a bowl and a drawer, instructed in words.
+  """Arm at a table with objects, a bowl and a drawer.
 
   Action: float32 [7], the ActionSpec 'arm7d': changes of the gripper's x y z (within 0.05 m) and of its roll pitch yaw
   (within 0.25 rad) about the axes of the arm's base, and the gripper (above 0.5 opens, else closes). The change is
@@ -134,7 +134,7 @@ class Tabletop(gymnasium.Env):
     return self._state
 
   def expert(self) -> Callable[[State], np.ndarray]:
-    """Return a stateless expert for the episode's task: a function from `state` to an action float32 [7]."""
+    """Return the expert for the episode's task: `state` to action float32 [7]."""
     return experts.get(self.episode.task)
 
   def close(self) -> None:
@@ -194,7 +194,7 @@ class Tabletop(gymnasium.Env):
 
 
 def target_pose(state: State, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Compute the pose that an action commands: position [3] inside the workspace, rotation [3, 3]."""
+  """Compute the commanded pose: position [3] in the workspace, rotation [3, 3]."""
   position = np.clip(state.position + action[:3], *_WORKSPACE)
   rotation = from_euler(action[3:6].astype(float)) @ state.rotation
   tilt = np.arccos(np.clip(rotation[2, 2], -1, 1))

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class GL:
-  """Renderer of images of (height, width); each episode's model gets its own OpenGL context."""
+  """Renderer of images of (height, width), with an OpenGL context per episode."""
 
   def __init__(self, image_size: tuple[int, int]):
     self._size = image_size

@@ -1,4 +1,4 @@
-"""Sampler of episodes: a task, an instruction, and a scene in which the task can be done."""
+"""Sampler of episodes: a task, an instruction and a feasible scene."""
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -29,7 +29,10 @@ _TRIES = 300
 
 
 def object_area(drawer: float) -> np.ndarray:
-  """Return the lowest and highest x and y of objects [2, 2] while the drawer is open by `drawer` m."""
+  """Return the area of objects: lowest and highest x and y [2, 2].
+
+  `drawer` is the opening of the drawer, m.
+  """
   return _AREA_DRAWER_OPEN if drawer > 0.02 else _AREA
 
 
@@ -52,7 +55,7 @@ def sample(split: Split, rng: np.random.Generator, skill: str | None = None) -> 
 
 def _named_task(split: Split, rng: np.random.Generator, skill: str | None
                 ) -> tuple[Task, tuple[str, ...], tuple[Item, ...]]:
-  """Sample a task whose instructions name its objects; return it, the instructions and possible distractors."""
+  """Sample a task whose instructions name its objects, and possible distractors."""
   chosen = skill or split.skills[rng.integers(len(split.skills))]
   possible = splits.tasks(chosen, split.held_out)
   task = possible[rng.integers(len(possible))]
@@ -67,7 +70,7 @@ class _NoFreeSpace(Exception):
 
 
 class _FreeSpace:
-  """Free positions on the table, for circles (x, y, radius) that keep their distance."""
+  """Sampler of free positions for circles (x, y, radius) on the table."""
 
   def __init__(self, area: np.ndarray, space: float, rng: np.random.Generator):
     self._area, self._space, self._rng = area, space, rng
@@ -96,12 +99,12 @@ class _FreeSpace:
     raise _NoFreeSpace
 
   def keep_corridor(self, x: float, y: float, width: float) -> None:
-    """Keep the space to the right of a position free, from where the hand stands an object up."""
+    """Keep the space right of a position free, for the hand."""
     self._corridors.append((x, y, width))
 
 
 def _scene(task: Task, split: Split, rng: np.random.Generator, candidates: Sequence[Item]) -> Scene | None:
-  """Sample a scene for a task, with distractors among `candidates`; None if the objects found no space."""
+  """Sample a scene with distractors among `candidates`; None without enough space."""
   drawer = _drawer_opening(task, rng)
   many = split.distractors[0] > 5
   space = _FreeSpace(object_area(drawer), _SPACE_MANY if many else _SPACE, rng)
@@ -162,7 +165,7 @@ def _lying(item: Item, x: float, y: float, yaw: float) -> PlacedObject:
 
 
 def _contained(item: Item, bowl: tuple[float, float] | None, drawer: float, rng: np.random.Generator) -> PlacedObject:
-  """Place an object into the bowl, or into the drawer if `bowl` is None."""
+  """Place an object into the bowl, or into the drawer without one."""
   if bowl is not None:
     x, y = np.array(bowl) + rng.uniform(-0.006, 0.006, 2)
   else:
@@ -192,7 +195,10 @@ def _appearance(split: Split, rng: np.random.Generator) -> Appearance:
 
 
 def is_valid_start(episode: Episode, state: State) -> bool:
-  """Return whether a settled initial state is as sampled: task not done, nothing fell, moved or is touched."""
+  """Return whether a settled initial state is as sampled.
+
+  The task is not done, and no object fell, moved or is touched.
+  """
   task = episode.task
   if success(task, state, state) or state.touched:
     return False

@@ -22,7 +22,12 @@ _SKY = np.array([0.80, 0.83, 0.86], np.float32)
 
 
 class _Hits(NamedTuple):
-  """Hits of R rays: geoms [R] (the number of geoms for none), points, normals and directions [R, 3]."""
+  """Hits of R rays.
+
+  Attributes:
+    geom: [R]; the model's number of geoms for a ray without a hit.
+    points, normal, directions: [R, 3].
+  """
   geom: np.ndarray
   points: np.ndarray
   normal: np.ndarray
@@ -68,7 +73,10 @@ class Rays:
     return (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).reshape(self._height, self._width, 3)
 
   def geoms(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-    """Find the geom at each pixel's centre, int [H, W]; the model's number of geoms if there is none."""
+    """Find the geom at each pixel's centre, int [H, W].
+
+    A pixel without one has the model's number of geoms.
+    """
     hits = self._hits(data, self._model.camera(camera).id, self._rows, self._columns)
     return hits.geom.reshape(self._height, self._width)
 
@@ -107,7 +115,11 @@ class Rays:
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, exclude: int = -1
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the geom that each ray hits (-1: none), the distance in units of its direction, and the normal."""
+    """Cast rays.
+
+    Returns:
+      The geom that each ray hits (-1 for none), the distance in units of its direction, and the surface's normal.
+    """
     count = len(directions)
     geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
     flat = np.ascontiguousarray(directions, float).ravel()
@@ -116,7 +128,10 @@ class Rays:
     return geom, distance, normal
 
   def _shade(self, data: mujoco.MjData, hits: _Hits, visibility: np.ndarray) -> np.ndarray:
-    """Compute linear colour float32 [R, 3], given the share of the lamp that is visible from each point [R]."""
+    """Compute linear colour float32 [R, 3].
+
+    `visibility` [R] is the visible share of the lamp from each point.
+    """
     colour = self._albedo[hits.geom]
     for texture in self._textures:
       where = np.flatnonzero(hits.geom == texture.geom)
@@ -131,9 +146,13 @@ class Rays:
     return np.where((hits.geom < self._model.ngeom)[:, None], shaded, colour)
 
   def _visibility(self, data: mujoco.MjData, hits: _Hits, lamp_point: np.ndarray) -> np.ndarray:
-    """Cast shadow rays: 1 if a point's lamp point is visible, else 0; -1 without a lamp point.
+    """Cast shadow rays from the lamp.
 
-    `lamp_point` [R] indexes _LAMP_POINTS; -1 is none.
+    Args:
+      lamp_point: [R], indices of _LAMP_POINTS; -1 casts no ray.
+
+    Returns:
+      float32 [R]: 1 if the lamp point is visible, 0 if not, -1 without a ray.
     """
     visibility = np.where(lamp_point < 0, np.float32(-1), np.float32(0))
     facing = (hits.geom < self._model.ngeom) & (_dot(hits.normal, self._lamp(data) - hits.points) > 0)
@@ -150,7 +169,7 @@ class Rays:
     return visibility
 
   def _blur(self, geom: np.ndarray, visibility: np.ndarray) -> np.ndarray:
-    """Average visibility over known (not -1) 3x3 neighbours of the same geom: float32 [H * W]."""
+    """Average known visibility over 3x3 neighbours of the same geom: [H * W]."""
     geom = np.pad(geom.reshape(self._height, self._width).astype(np.int32), 1, constant_values=-1)
     visibility = np.pad(visibility.reshape(self._height, self._width), 1, constant_values=-1)
     centre = geom[1:-1, 1:-1]

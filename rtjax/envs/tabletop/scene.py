@@ -30,7 +30,7 @@ _TABLE_CENTRE = np.array([0.5, 0.0, 0.0])
 
 @dataclasses.dataclass(frozen=True)
 class PlacedObject:
-  """Object and its pose: position of its origin, m, and quaternion (w first)."""
+  """Object and its pose: position (m) and quaternion (w first)."""
   item: Item
   position: tuple[float, float, float]
   quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
@@ -153,7 +153,7 @@ _ROOM = f"""
 
 
 def _cabinet_xml() -> str:
-  """Describe a cabinet without a front; its drawer slides along y and has a bar as its handle."""
+  """Describe the cabinet and its drawer, which slides along y."""
   def box(size: tuple[float, ...], at: tuple[float, ...], shade: str) -> str:
     return f'<geom class="fixed" type="box" size="{numbers(size)}" pos="{numbers(at)}" rgba="{shade} 1"/>'
 
@@ -179,7 +179,7 @@ _CABINET = _cabinet_xml()
 
 
 def _bowl_xml(position: tuple[float, float], segments: int = 16) -> str:
-  """Describe a round bowl: a disk, and a wall of boxes that leans outwards."""
+  """Describe a round bowl: a disk, and boxes that lean outwards."""
   geoms = '<geom class="object" type="cylinder" size="0.062 0.004" pos="0 0 0.004" rgba="0.36 0.55 0.60 1"/>'
   middle, lean = BOWL_RADIUS - 0.004, 15
   half = (BOWL_RADIUS + 0.004) * math.tan(math.pi / segments)

@@ -61,7 +61,10 @@ def get(name: str) -> Split:
 
 
 def held_out(task: Task) -> str:
-  """Return why a task is held out: 'object', 'instruction', or '' if it is not."""
+  """Return why a task is held out, or '' if seen.
+
+  The reasons are 'object' and 'instruction'.
+  """
   if any(item.kind in UNSEEN_KINDS for item in task.items):
     return 'object'
   number = hashlib.blake2b(task.key.encode(), digest_size=4).digest()[0]
@@ -70,7 +73,7 @@ def held_out(task: Task) -> str:
 
 @functools.cache
 def tasks(skill: str, reason: str = '') -> tuple[Task, ...]:
-  """Return every task of a skill that is held out for `reason`, or seen ('')."""
+  """Return a skill's tasks held out for `reason`, or seen ('')."""
   return tuple(task for task in _all_tasks(skill, reason == 'object') if held_out(task) == reason)
 
 

@@ -1,4 +1,4 @@
-"""Tasks of RT-1's skills on the table, and their success conditions, read off the physics."""
+"""Tasks of RT-1's skills on the table, and their success conditions."""
 import dataclasses
 import math
 
@@ -34,7 +34,7 @@ class Task:
 
   @property
   def key(self) -> str:
-    """Identifier of the task, independent of its phrasing: 'move_near: red cube, blue can'."""
+    """Identifier, independent of the phrasing: 'move_near: red cube, blue can'."""
     names = [part if isinstance(part, str) else part.name for part in (self.target, self.reference) if part]
     return self.skill + (': ' + ', '.join(names) if names else '')
 
@@ -45,7 +45,7 @@ class Task:
 
 
 def success(task: Task, state: State, start: State) -> bool:
-  """Return whether the task is done in `state`; `start` is the initial state of the episode."""
+  """Return whether the task is done in `state`, given the initial state."""
   if task.skill == 'open_drawer':
     return state.drawer > DRAWER_OPEN
   if task.skill == 'close_drawer':
@@ -78,13 +78,16 @@ def near(task: Task, state: State) -> bool:
 
 
 def gap(one: Item, other: Item, state: State) -> float:
-  """Compute the horizontal distance of two standing objects' edges, m; negative if they overlap."""
+  """Compute the horizontal distance of two standing objects' edges, m.
+
+  It is negative if the objects overlap.
+  """
   apart = state.poses[one.name].position[:2] - state.poses[other.name].position[:2]
   return float(np.linalg.norm(apart)) - one.shape.radius - other.shape.radius
 
 
 def inside(container: str, name: str, state: State) -> bool:
-  """Return whether an object is in the drawer, or in the bowl while the bowl stands."""
+  """Return whether an object is in the drawer or the standing bowl."""
   if container == DRAWER:
     return state.in_drawer(name)
   bowl = state.poses[BOWL]

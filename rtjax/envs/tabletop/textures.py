@@ -20,7 +20,7 @@ def texture(name: str) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-  """Create smooth periodic noise [SIZE, SIZE] in -1..1 from a grid of rows x columns."""
+  """Create smooth periodic noise [SIZE, SIZE] in -1..1 from a grid."""
   cells = rng.uniform(-1, 1, (rows, columns))
 
   def axis(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -96,7 +96,9 @@ class World:
     self._initialize(scene)
 
   def step(self, position: np.ndarray, rotation: np.ndarray, is_open: bool) -> None:
-    """Move the gripper towards a pose for one control step (1 / CONTROL_HZ seconds).
+    """Move the gripper towards a pose for one control step.
+
+    A control step takes 1 / CONTROL_HZ seconds.
 
     Raises:
       PhysicsError: the simulation became unstable.
@@ -146,7 +148,10 @@ class World:
       raise PhysicsError('the simulation became unstable.')
 
   def _geom_owners(self) -> list[str]:
-    """Return the owner of each geom: an object's name, 'bowl', 'drawer', 'table', 'left_finger', ..., 'arm' or ''."""
+    """Return the owner of each geom.
+
+    It is an object's name, 'bowl', 'drawer', 'cabinet', 'table', 'left_finger', 'right_finger', 'arm' or ''.
+    """
     owners = []
     for geom in range(self.model.ngeom):
       body = self.model.body(self.model.geom_bodyid[geom]).name
@@ -161,7 +166,7 @@ class World:
     return owners
 
   def _contacts(self) -> tuple[frozenset[str], set[str], dict[str, frozenset[str]]]:
-    """Return the bodies in contact with the robot, those with both fingers, and those with each object."""
+    """Return contacts of the robot, of both fingers, and of each object."""
     by_part: dict[str, set[str]] = {'left_finger': set(), 'right_finger': set(), 'arm': set()}
     supports: dict[str, set[str]] = {name: set() for name in self.names}
     for first, second in self.data.contact.geom[:self.data.ncon]:

@@ -19,5 +19,5 @@ _EXPERTS: dict[str, Callable[[Task, State], np.ndarray]] = {
 
 
 def get(task: Task) -> Callable[[State], np.ndarray]:
-  """Return the expert for a task: a function from `State` to an action float32 [7]."""
+  """Return the expert for a task: `State` to action float32 [7]."""
   return functools.partial(_EXPERTS[task.skill], task)

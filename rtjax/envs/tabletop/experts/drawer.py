@@ -1,4 +1,4 @@
-"""Experts for the drawer, whose closed fingers hook into its handle or push it."""
+"""Experts that open and close the drawer, with closed fingers."""
 import numpy as np
 
 from rtjax.envs.tabletop.experts.motion import act, approach, retreat, travel_height

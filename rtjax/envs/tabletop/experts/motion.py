@@ -81,7 +81,7 @@ def radius(name: str) -> float:
 
 
 def overhang(state: State) -> float:
-  """Estimate the extent of the fingertips and the held object below the gripper's position, m."""
+  """Estimate the extent of fingertips and load below the gripper's position, m."""
   if state.held is None or state.held == BOWL:
     return TIP
   pose, shape = state.poses[state.held], kind(state.held)
@@ -91,12 +91,12 @@ def overhang(state: State) -> float:
 
 
 def travel_height(state: State) -> float:
-  """Return a height at which the gripper and its load pass over everything, m."""
+  """Return a height at which gripper and load pass over everything, m."""
   tops = [top(state, name) for name in state.poses if name != state.held]
   return max([CABINET_TOP, *tops]) + OVER + overhang(state)
 
 
 def clearance(state: State, point: np.ndarray, skip: tuple[str, ...]) -> float:
-  """Compute the distance from a point of the table to the nearest object outside `skip`, m."""
+  """Compute the distance of a point to objects outside `skip`, m."""
   return min((float(np.linalg.norm(state.poses[name].position[:2] - point[:2])) - radius(name)
               for name in state.poses if name not in skip), default=1.0)

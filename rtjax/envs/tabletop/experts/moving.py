@@ -80,7 +80,10 @@ def grasp_pose(state: State, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def place(state: State, name: str, goal: np.ndarray, floor: float) -> np.ndarray:
-  """Return the action that carries the held object over `goal` [2] and puts it down at the height `floor`."""
+  """Return the action that carries the held object to `goal` [2].
+
+  `floor` is the height at which the object is put down, m.
+  """
   position = state.poses[name].position
   bottom = position[2] - kind(name).half_height
   shift = goal - position[:2]
@@ -97,12 +100,12 @@ def _target(task: Task) -> str:
 
 
 def _wrapped(turn: float) -> float:
-  """Return the smallest equivalent yaw of a grasp: both fingers are equal, so pi makes no difference."""
+  """Return the smallest equivalent yaw of a grasp, modulo pi."""
   return (turn + math.pi / 2) % math.pi - math.pi / 2
 
 
 def _grasp_cost(state: State, name: str, turn: float) -> float:
-  """Compute the cost of a grasp: rotations are slow, and open fingers need space."""
+  """Compute the cost of a grasp: rotation, and lack of space."""
   axis = np.array([-math.sin(turn), math.cos(turn)])
   centre = state.poses[name].position[:2]
   skip = (name, BOWL) if BOWL in state.supports[name] else (name,)
@@ -137,7 +140,7 @@ def _container_centre(container: str, state: State) -> np.ndarray:
 
 
 def _free_position(state: State, name: str, container: str) -> np.ndarray:
-  """Find the free position on the table nearest to the container, independent of the object's own position."""
+  """Find the free position nearest to the container, whatever the object's own."""
   low, high = layout.object_area(state.drawer)
   centre = state.poses[BOWL].position[:2] if container == BOWL else CABINET
   size = kind(name).radius

@@ -35,7 +35,7 @@ def knock(task: Task, state: State) -> np.ndarray:
 
 
 def upright(task: Task, state: State) -> np.ndarray:
-  """Grasp across the axis, lift, turn the hand sideways until the object stands, and set it down."""
+  """Grasp across the axis, lift, turn until it stands, set it down."""
   assert task.target is not None
   name = task.target.name
   pose = state.poses[name]
@@ -69,7 +69,10 @@ def _set_upright(state: State, name: str) -> np.ndarray:
 
 
 def _standing_rotation(state: State, axis: np.ndarray) -> np.ndarray:
-  """Compute the gripper's rotation at which the held object with axis `axis` stands and the hand points left."""
+  """Compute the gripper's rotation at which the held object stands.
+
+  The hand then points to the left. `axis` is the object's own axis.
+  """
   tilt = math.acos(float(np.clip(axis[2], -1, 1)))
   across = np.cross(axis, [0, 0, 1.0])
   across = across / max(np.linalg.norm(across), 1e-9)
@@ -88,7 +91,10 @@ def _withdraw(state: State, name: str) -> np.ndarray:
 
 
 def _push_direction(state: State, name: str) -> np.ndarray:
-  """Choose a direction [2] with space behind and ahead of the object; beside the object, away from the gripper."""
+  """Choose a direction [2] with space behind and ahead of the object.
+
+  Beside the object, a direction away from the gripper.
+  """
   pose, shape = state.poses[name], kind(name)
   offset = pose.position[:2] - state.position[:2]
   distance = float(np.linalg.norm(offset))
