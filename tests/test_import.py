@@ -1,4 +1,4 @@
-"""Importing rtjax, and running a policy, stays light."""
+"""Imports stay light: none of these brings TensorFlow, PyTorch or a simulator."""
 import subprocess
 import sys
 
@@ -11,7 +11,8 @@ HEAVY = ('tensorflow', 'tensorflow_datasets', 'torch', 'keras', 'mujoco', 'gymna
 
 @pytest.mark.parametrize('statement', [
     'import rtjax', 'import rtjax.data', 'from rtjax.policies.policy import Policy; from rtjax.models import RT1',
-    'import rtjax.evaluation', 'import rtjax.envs', 'import rtjax.language.instructions, rtjax.policies.action_filters, rtjax.policies.robots',
+    'import rtjax.evaluation', 'import rtjax.envs',
+    'import rtjax.language.instructions, rtjax.policies.action_filters, rtjax.policies.robots',
     'import rtjax.language.tokenizer, rtjax.language.prompts, rtjax.evaluation.language.vqa, rtjax.data.config'])
 def test_no_tensorflow(statement):
   code = f'{statement}; import sys; print([m for m in {HEAVY} if m in sys.modules])'
