@@ -1,20 +1,19 @@
-"""Between a policy and a robot: filters for actions that jitter, limits for those that jump, doubt about those unsure.
+"""Filters between a policy and a robot: against jitter, sudden jumps, and actions of low confidence.
 
-    PolicyOutput -> Confidence -> Ensemble -> Average -> GripperHysteresis -> Limit -> action
-                    in doubt: held, stopped, or your own action, past the filters
+    PolicyOutput -> ConfidenceGate -> TemporalEnsemble -> ExponentialSmoothing -> GripperHysteresis -> RateLimiter
+                    low confidence: hold, stop, or another action, which skips the other filters
 
-All are off until chosen: `Smoothing(spec)` gives the policy's action unchanged. Each works alone too: made from an
-ActionSpec, `reset()` at the start of every episode, then called once per step with a PolicyOutput or an action
-({field: [size]}), giving an action.
+All are off by default: `ActionFilters(spec)` returns the policy's action unchanged. Each also works alone: it is made
+from an ActionSpec, reset at the start of every episode, and then called once per step with a PolicyOutput or an action
+({field: [size]}). It returns an action.
 
-Filters act on the continuous numbers. Two kinds of field pass through them as the policy gave them last, because a
-mean is none of their values: classes (half terminated is nothing), and grippers, the fields with 'gripper' in their
-name (half closed drops things). `GripperHysteresis` is for the latter. The numbers are taken as changes of pose, in the
-units of the spec; rotations that small add up like vectors.
+Filters act on continuous numbers, taken as changes of pose in the units of the spec; rotations that small add up like
+vectors. Two kinds of fields keep the policy's newest values, because a mean is no valid value of theirs: classes, and
+grippers, which are the fields with 'gripper' in their name. `GripperHysteresis` filters the latter.
 """
 import collections
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -27,77 +26,86 @@ Action = dict[str, np.ndarray]
 
 
 class LowConfidence(RuntimeError):
-  """The policy is too unsure to go on, and `Confidence` was told to stop then."""
+  """The confidence fell below the threshold of a `ConfidenceGate` with action 'stop'."""
 
 
-class Smoothing:
-  """All of the below in their fixed order; what is None is off.
-
-  An action given in doubt goes to the robot at once, past the filters, and they start anew: a held robot neither coasts
-  nor jumps, since `Limit` goes on from the held action.
-  """
-
-  def __init__(self, spec: ActionSpec, *, confidence: 'Confidence | None' = None, ensemble: 'Ensemble | None' = None,
-               average: 'Average | None' = None, gripper: 'GripperHysteresis | None' = None,
-               limit: 'Limit | None' = None):
-    self.spec, self._confidence, self._limit = spec, confidence, limit
-    self._filters: list[Any] = [f for f in (ensemble, average, gripper, limit) if f is not None]
-    for stage in (confidence, *self._filters):
-      if stage is not None and stage.spec != spec:
-        raise ValueError(f'{type(stage).__name__} was made for an ActionSpec with {list(stage.spec.names)}, Smoothing '
-                         f"for one with {list(spec.names)}, or their bounds differ. Give all the policy's own.")
+class ActionFilter(Protocol):
+  """One filter; it keeps state from step to step of an episode."""
+  spec: ActionSpec
 
   def reset(self) -> None:
-    """Forgets the episode so far."""
-    for stage in (self._confidence, *self._filters):
-      if stage is not None:
-        stage.reset()
+    """Begin an episode."""
+  def __call__(self, given: 'PolicyOutput | Action') -> Action:
+    """Return the filtered action of one step."""
+
+
+class ActionFilters:
+  """Pipeline of the filters below, in their fixed order; a filter that is None is off.
+
+  An action that the confidence gate puts in place of the policy's skips the other filters and resets them. The rate
+  limiter continues from it, so that a held robot neither coasts nor jumps.
+  """
+
+  def __init__(self, spec: ActionSpec, *, confidence: 'ConfidenceGate | None' = None,
+               ensemble: 'TemporalEnsemble | None' = None, smoothing: 'ExponentialSmoothing | None' = None,
+               gripper: 'GripperHysteresis | None' = None, rate_limiter: 'RateLimiter | None' = None):
+    self.spec, self._confidence, self._rate_limiter = spec, confidence, rate_limiter
+    self._filters: list[ActionFilter] = [f for f in (ensemble, smoothing, gripper, rate_limiter) if f is not None]
+    for part in (confidence, *self._filters):
+      if part is not None and part.spec != spec:
+        raise ValueError(f'{type(part).__name__} was made for an ActionSpec with {list(part.spec.names)}, '
+                         f'ActionFilters for one with {list(spec.names)}, or their bounds differ. Pass the '
+                         "policy's spec to all.")
+
+  def reset(self) -> None:
+    """Begin an episode."""
+    for part in (self._confidence, *self._filters):
+      if part is not None:
+        part.reset()
 
   def __call__(self, output: 'PolicyOutput') -> Action:
-    """The action to take. Raises what the stages raise."""
-    if self._confidence is not None:
-      instead = self._confidence.instead(output)
-      if instead is not None:
-        for stage in self._filters:
-          stage.reset()
-        if self._limit is not None:
-          self._limit(instead)
-        return instead
+    """Return the action to take. Raises what the filters raise."""
+    replacement = None if self._confidence is None else self._confidence.replacement(output)
+    if replacement is not None:
+      for part in self._filters:
+        part.reset()
+      if self._rate_limiter is not None:
+        self._rate_limiter(replacement)
+      return replacement
     given: PolicyOutput | Action = output
-    for stage in self._filters:
-      given = stage(given)
+    for part in self._filters:
+      given = part(given)
     return action_of(given)
 
 
-class Ensemble:
-  """The mean of all predictions for this step: the newest plan's, and those that earlier plans made for it.
+class TemporalEnsemble:
+  """Weighted mean of all predictions for this step, from the newest plan and from earlier ones.
 
-  Needs a policy with an action horizon F above 1; up to F predictions overlap. The i-th weighs exp(-m i), counted from
-  the oldest (ACT, Zhao et al. 2023, section 4.2, with m = 0.01), or from the newest where `newest_first`.
+  Needs a policy with an action horizon F above 1; up to F predictions overlap. The i-th has weight exp(-m i), counted
+  from the oldest (ACT, Zhao et al. 2023, section 4.2, with m = 0.01), or from the newest where `newest_first`.
 
-  Helps where neighbouring plans disagree, which makes an arm tremble. Hurts where the scene changes, since old plans
-  have not seen it (then newest_first, m near 1), and where the policy hesitates between two ways: their mean is
-  neither.
+  Helps where consecutive plans disagree, which makes an arm tremble. Hurts where the scene changes, since old plans do
+  not know it (use newest_first and m near 1), and where the policy alternates between two ways, whose mean is neither.
   """
 
   def __init__(self, spec: ActionSpec, m: float = 0.01, *, newest_first: bool = False):
     if not 0 <= m < np.inf:
-      raise ValueError(f'm is {m}, it must be at least 0: 0 weighs all predictions alike.')
+      raise ValueError(f'm is {m}, it must be at least 0: 0 gives all predictions the same weight.')
     self.spec, self._m, self._newest_first = spec, m, newest_first
     self.reset()
 
   def reset(self) -> None:
     self._plans: collections.deque[np.ndarray] = collections.deque()  # the newest first
 
-  def __call__(self, output: 'PolicyOutput') -> Action:
-    plan = np.asarray(getattr(output, 'plan', None), np.float32)
+  def __call__(self, given: 'PolicyOutput | Action') -> Action:
+    plan = np.asarray(None if isinstance(given, Mapping) else given.plan, np.float32)
     if plan.ndim != 2 or plan.shape[-1] != self.spec.size:
-      raise ValueError(f'Ensemble got {type(output).__name__} with a plan of shape {plan.shape}, expected a '
-                       f'PolicyOutput with plan [F, {self.spec.size}]. It comes first, right behind the policy.')
+      raise ValueError(f'TemporalEnsemble got {type(given).__name__} with a plan of shape {plan.shape}, expected a '
+                       f'PolicyOutput with plan [F, {self.spec.size}]. Put it first, directly after the policy.')
     if len(plan) < 2:
-      raise ValueError('Ensemble needs a policy with an action horizon above 1, this one plans a single step. Use '
-                       'Average, or train with --model.horizon 4.')
-    _finite(self.spec, plan)
+      raise ValueError('TemporalEnsemble needs a policy with an action horizon above 1, this one plans a single step. '
+                       'Use ExponentialSmoothing, or train with --model.horizon 4.')
+    _check_finite(self.spec, plan)
     self._plans.appendleft(plan)
     while len(self._plans) > len(plan):
       self._plans.pop()
@@ -108,11 +116,11 @@ class Ensemble:
     return _merge(self.spec, plan[0], weights @ predictions / weights.sum())
 
 
-class Average:
-  """Exponential moving average: `y += alpha (x - y)`, from the first action on.
+class ExponentialSmoothing:
+  """Exponential moving average: `y += alpha (x - y)`, starting at the first action.
 
-  Helps against noise from step to step. Hurts by lag: a step in the input is followed after about 1 / alpha steps, so
-  grasps come late and the robot overshoots what it approaches. Above 0.5 it is hardly felt, below 0.2 rarely usable.
+  Helps against noise from step to step. Hurts by lag: a change of the input is followed after about 1 / alpha steps, so
+  grasps come late and the robot overshoots. Above 0.5 the effect is small, below 0.2 rarely usable.
   """
 
   def __init__(self, spec: ActionSpec, alpha: float = 0.5):
@@ -131,13 +139,14 @@ class Average:
 
 
 class GripperHysteresis:
-  """Makes each gripper number one of its two bounds, and changes it only when the policy clearly asks for it.
+  """Sets each gripper number to one of its bounds, and switches only on a clear command.
 
-  It changes beyond `margin` on the other side of the middle, as a fraction of half the range: with 0.5 and bounds 0
-  and 1, above 0.75 and below 0.25. The first number takes the bound that is nearer.
+  It switches when the number is beyond `margin` on the other side of the middle, as a fraction of half the range: with
+  0.5 and bounds 0 and 1, above 0.75 and below 0.25. The first number takes the nearer bound.
 
-  Helps where a gripper flutters around its middle and lets go. Hurts where half-open is meant, and where the number is
-  a speed (Google robot) whose 0 means stay: the gripper then presses on, which that one allows.
+  Helps where a gripper command flutters around its middle and drops objects. Hurts where half-open is intended, and
+  where the number is a speed (Google robot) with 0 for no motion: the gripper then keeps pressing, which that robot
+  tolerates.
   """
 
   def __init__(self, spec: ActionSpec, margin: float = 0.5):
@@ -157,23 +166,23 @@ class GripperHysteresis:
     action = _unpack(self.spec, _numbers(self.spec, given))
     for f in self._fields:
       low, high = np.asarray(f.low, np.float32), np.asarray(f.high, np.float32)
-      place = (action[f.name] - low) / (high - low) * 2 - 1  # -1 at the low bound, 1 at the high one
-      was_high = self._high.get(f.name, place > 0)
-      self._high[f.name] = np.where(was_high, place > -self._margin, place > self._margin)
+      position = (action[f.name] - low) / (high - low) * 2 - 1  # -1 at the low bound, 1 at the high one
+      was_high = self._high.get(f.name, position > 0)
+      self._high[f.name] = np.where(was_high, position > -self._margin, position > self._margin)
       action[f.name] = np.where(self._high[f.name], high, low)
     return action
 
 
-class Limit:
-  """A PID controller that follows the action and changes by at most `rate` a step, within the spec's bounds.
+class RateLimiter:
+  """PID controller that follows the action, by at most `rate` per step and within the spec's bounds.
 
-      change = kp error + ki sum(errors) + kd (error - previous error), cut to +-rate
+      change = kp error + ki sum(errors) + kd (error - previous error), clipped to +-rate
 
-  Gains as given follow at once up to the rate: a plain rate limiter. The first action passes as it is. Errors are not
-  summed while the change is cut, so that the sum does not wind up.
+  The default gains make it a plain rate limiter. The first action passes unchanged. Errors are not summed while the
+  change is clipped, so that the sum does not wind up.
 
-  Helps against single jumps, which trip a robot's own limits. Hurts by lag while it catches up, and with ki or kd
-  by overshoot: lower kp first, and try them last.
+  Helps against single jumps, which trip a robot's own limits. Hurts by lag while it catches up, and with ki or kd by
+  overshoot: lower kp first, and try them last.
 
   Args:
     rate: largest change of a number per step, as a fraction of its range (high - low).
@@ -181,43 +190,45 @@ class Limit:
 
   def __init__(self, spec: ActionSpec, rate: float = 0.1, *, kp: float = 1.0, ki: float = 0.0, kd: float = 0.0):
     if not 0 < rate <= 1:
-      raise ValueError(f'rate is {rate}, it must be above 0 and at most 1, the whole range in one step.')
+      raise ValueError(f'rate is {rate}, it must be above 0 and at most 1, the full range in one step.')
     if not 0 < kp <= 1 or min(ki, kd) < 0:
       raise ValueError(f'kp, ki, kd are {kp}, {ki}, {kd}; kp must be above 0 and at most 1, ki and kd at least 0.')
     self.spec, self._gains = spec, (kp, ki, kd)
-    self._low, self._high = (np.concatenate([getattr(f, end) for f in spec.fields]) for end in ('low', 'high'))
+    self._low, self._high = _bounds(spec)
     self._rate = rate * (self._high - self._low)
     self.reset()
 
   def reset(self) -> None:
-    self._at: np.ndarray | None = None
+    self._position: np.ndarray | None = None
     self._sum = self._previous = np.zeros(self.spec.size)
 
   def __call__(self, given: 'PolicyOutput | Action') -> Action:
     numbers = _numbers(self.spec, given)
     target = np.clip(numbers, self._low, self._high)
-    if self._at is None:
-      self._at = target
+    if self._position is None:
+      self._position = target
     kp, ki, kd = self._gains
-    error = target - self._at
+    error = target - self._position
     change = kp * error + ki * (self._sum + error) + kd * (error - self._previous)
     self._sum = np.where(np.abs(change) > self._rate, self._sum, self._sum + error)
     self._previous = error
-    self._at = np.clip(self._at + np.clip(change, -self._rate, self._rate), self._low, self._high)
-    return _merge(self.spec, numbers, self._at)
+    self._position = np.clip(self._position + np.clip(change, -self._rate, self._rate), self._low, self._high)
+    return _merge(self.spec, numbers, self._position)
 
 
-class Confidence:
-  """What to do where the policy is unsure: where the mean probability of its tokens is below `threshold`.
+class ConfidenceGate:
+  """Replaces actions of low confidence: where the mean probability of the tokens is below `threshold`.
 
-  - 'hold': no motion in this step; gripper and classes stay as last trusted (the policy's own, before any).
-  - 'stop': raises LowConfidence, now and in every further step until `reset`.
-  - a function: gets the PolicyOutput, returns the action to take instead; it may ask a person.
+  Helps on inputs unlike the training data. Hurts where several actions are equally right: between two ways around an
+  obstacle, or in bins so fine that neighbours share the probability. The best threshold differs between policies:
+  record the mean of `output.confidence` in successful episodes, and start from its 5th percentile. A held robot gets
+  the same
+  image again and may stay below the threshold: count the steps, and call an operator.
 
-  Helps where the policy sees what it was never trained on. Hurts where it is rightly unsure: between two ways around an
-  obstacle, or in bins so fine that the probability is spread over neighbours. The right threshold differs between
-  policies: note the mean of `output.confidence` in episodes that go well, and start from their 5th percentile. A held
-  robot sees the same picture again and may be unsure for ever: count the steps, and ask someone.
+  Args:
+    action: 'hold': no motion in this step; gripper and classes keep the last confident values (the policy's own before
+      there are any). 'stop': raise LowConfidence, in this and every further step until `reset`. A function: gets the
+      PolicyOutput and returns the action to take; it may ask an operator.
   """
 
   def __init__(self, spec: ActionSpec, threshold: float,
@@ -226,78 +237,85 @@ class Confidence:
       raise ValueError(f'threshold is {threshold}, it must be a probability, from 0 (never) to 1.')
     if not callable(action) and action not in ('hold', 'stop'):
       raise ValueError(f"action is {action!r}, expected 'hold', 'stop' or a function.")
-    if action == 'hold' and not _moves(spec)[_smoothed(spec)].all():
-      raise ValueError('hold means zero motion, and the bounds of this ActionSpec leave out 0: its numbers are no '
-                       "changes of pose. Choose 'stop' or a function.")
-    self.spec, self._threshold, self._do = spec, threshold, action
+    if action == 'hold' and not _can_be_zero(spec)[_is_filtered(spec)].all():
+      raise ValueError("action is 'hold', which means zero motion, but the bounds of this ActionSpec exclude 0: its "
+                       "numbers are no changes of pose. Choose 'stop' or a function.")
+    self.spec, self._threshold, self._action = spec, threshold, action
     self.reset()
 
   def reset(self) -> None:
-    self._trusted: np.ndarray | None = None
+    self._confident: np.ndarray | None = None  # the last action above the threshold
     self._stopped = False
 
   def __call__(self, output: 'PolicyOutput') -> Action:
-    """The policy's action, or the one to take instead."""
-    instead = self.instead(output)
-    return action_of(output) if instead is None else instead
+    """Return the policy's action, or its replacement. Raises LowConfidence, see `replacement`."""
+    replacement = self.replacement(output)
+    return action_of(output) if replacement is None else replacement
 
-  def instead(self, output: 'PolicyOutput') -> Action | None:
-    """None if the policy is sure enough, else the action to take in place of its own.
+  def replacement(self, output: 'PolicyOutput') -> Action | None:
+    """Return None at sufficient confidence, else the action to take in place of the policy's.
 
     Raises:
-      LowConfidence: it is not, and `action` is 'stop'.
+      LowConfidence: the confidence is too low, now or in an earlier step, and `action` is 'stop'.
     """
     mean = float(np.mean(output.confidence))
     numbers = _numbers(self.spec, output)
     if mean >= self._threshold and not self._stopped:
-      self._trusted = numbers
+      self._confident = numbers
       return None
-    if self._do == 'stop':
+    if self._action == 'stop':
       self._stopped = True
-      raise LowConfidence(f'the policy is sure to {mean:.2f}, the threshold is {self._threshold}. Stop the robot; '
-                          'reset() starts anew.')
-    if callable(self._do):
-      return _unpack(self.spec, _numbers(self.spec, self._do(output)))
-    kept = numbers if self._trusted is None else self._trusted
+      raise LowConfidence(f'the confidence of the policy is {mean:.2f}, the threshold is {self._threshold}. Stop the '
+                          'robot; call reset() to start again.')
+    if callable(self._action):
+      return _unpack(self.spec, _numbers(self.spec, self._action(output)))
+    kept = numbers if self._confident is None else self._confident
     return _merge(self.spec, kept, np.zeros(self.spec.size))
+
+
+def action_of(given: 'PolicyOutput | Action') -> Action:
+  """Return the action of a PolicyOutput, or a copy of an action."""
+  return dict(given) if isinstance(given, Mapping) else given.action
+
+
+def _bounds(spec: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
+  """Return lower and upper bounds of the numbers, [A] each."""
+  return np.concatenate([f.low for f in spec.fields]), np.concatenate([f.high for f in spec.fields])
 
 
 def _is_gripper(field: ActionField) -> bool:
   return field.kind == 'continuous' and 'gripper' in field.name
 
 
-def _smoothed(spec: ActionSpec) -> np.ndarray:
-  """bool [A]: the numbers that filters act on."""
+def _is_filtered(spec: ActionSpec) -> np.ndarray:
+  """Return bool [A], True for the numbers that filters act on."""
   return np.repeat([f.kind == 'continuous' and not _is_gripper(f) for f in spec.fields], [f.size for f in spec.fields])
 
 
-def _moves(spec: ActionSpec) -> np.ndarray:
-  """bool [A]: the numbers that can be zero."""
-  return np.concatenate([np.less_equal(f.low, 0) & np.greater_equal(f.high, 0) for f in spec.fields])
-
-
-def action_of(given: 'PolicyOutput | Action') -> Action:
-  return dict(given) if isinstance(given, Mapping) else given.action
+def _can_be_zero(spec: ActionSpec) -> np.ndarray:
+  """Return bool [A], True for the numbers whose bounds include 0."""
+  low, high = _bounds(spec)
+  return (low <= 0) & (high >= 0)
 
 
 def _numbers(spec: ActionSpec, given: 'PolicyOutput | Action') -> np.ndarray:
-  """float64 [A]: a filter's state is kept as precisely, so that rounding does not add up."""
+  """Return float64 [A]: filters keep their state in double precision, so that rounding does not add up."""
   numbers = spec.pack(action_of(given))
   if numbers.shape != (spec.size,):
     raise ValueError(f'action has shape {numbers.shape}, expected ({spec.size},): one step of one robot.')
-  _finite(spec, numbers)
+  _check_finite(spec, numbers)
   return numbers.astype(np.float64)
 
 
-def _finite(spec: ActionSpec, numbers: np.ndarray) -> None:
+def _check_finite(spec: ActionSpec, numbers: np.ndarray) -> None:
   if not np.isfinite(numbers).all():
-    bad = sorted({spec.number_names[place[-1]] for place in np.argwhere(~np.isfinite(numbers))})
-    raise ValueError(f'action holds NaN or infinite numbers in {bad}; a filter would never forget them.')
+    bad = sorted({spec.dimension_names[index[-1]] for index in np.argwhere(~np.isfinite(numbers))})
+    raise ValueError(f'action holds NaN or infinite numbers in {bad}, which would stay in the state of the filters.')
 
 
 def _merge(spec: ActionSpec, given: np.ndarray, filtered: np.ndarray) -> Action:
-  """The filtered numbers, with classes and grippers as given."""
-  return _unpack(spec, np.where(_smoothed(spec), filtered, given))
+  """Return the filtered numbers, with classes and grippers as given."""
+  return _unpack(spec, np.where(_is_filtered(spec), filtered, given))
 
 
 def _unpack(spec: ActionSpec, numbers: np.ndarray) -> Action:

@@ -195,7 +195,7 @@ class BatchPolicy:
 
   def _output(self, logits: np.ndarray) -> PolicyOutput:
     spec, horizon = self.config.action_spec, self.config.horizon
-    plan = spec.decode(logits.reshape(horizon, -1, logits.shape[-1]), self.config.decoding)
+    plan = np.asarray(spec.decode(logits.reshape(horizon, -1, logits.shape[-1]), self.config.decoding))
     now = logits[:spec.num_tokens]
     tokens = now.argmax(-1).astype(np.int32)
     # The softmax's largest value, without overflow.

@@ -1,21 +1,20 @@
-"""What a robot is sent: a policy's action in the convention that SimplerEnv's robots, and with them ManiSkill2, take.
+"""Robot interfaces: a policy's action as a command in the convention of SimplerEnv and ManiSkill2.
 
-    command = robots.get('widowx', policy.config.action_spec)     once; reset() at the start of every episode
-    command(output).action      float32 [7]: x y z (m), axis times angle (rad), gripper
-    command(output).terminate   the policy says that it is done
+    robot = robots.get('widowx', policy.config.action_spec)     reset() at the start of every episode
+    robot(output).action      float32 [7]: x y z (m), axis times angle (rad), gripper
+    robot(output).terminate   whether the policy ends the episode
 
-Both presets read the fields of `rt1` and `rt1_x`, and those of `arm7d`. Which numbers mean what, from simpler-env/
-SimplerEnv, policies/rt1/rt1_model.py (rt1) and policies/octo/octo_model.py (arm7d):
+Both robots take the fields of `rt1` and `rt1_x`, and those of `arm7d`. The conventions are those of
+simpler-env/SimplerEnv, policies/rt1/rt1_model.py (rt1) and policies/octo/octo_model.py (arm7d):
 
                 google_robot                                  widowx
-    rt1         metres; rotation_delta is axis times angle;   scaled down, roll pitch yaw, as the RT-1-X training
-                gripper a change, 1 closes and -1 opens        data was scaled up; gripper a place, -1 closed 1 open
-    arm7d       metres, roll pitch yaw; the gripper's          metres, roll pitch yaw; the gripper open above one half
-                opening turned into a lasting change
+    rt1         metres; rotation_delta is axis times angle;   scaled back from the bounds of RT-1-X's training data,
+                gripper a change, 1 closes and -1 opens       roll pitch yaw; gripper a position, -1 closed 1 open
+    arm7d       metres, roll pitch yaw; a change of the       metres, roll pitch yaw; gripper open above one half
+                gripper's opening is repeated
 
-`scale` multiplies motion, translation and rotation alike. `arm7d` has no field to say that it is done.
+`scale` multiplies translation and rotation. `arm7d` has no field that ends the episode.
 """
-import difflib
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -23,13 +22,14 @@ import numpy as np
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.policies.action_filters import Action, action_of
+from rtjax.runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
   from rtjax.policies.policy import PolicyOutput  # which imports JAX
 
 
 class Command(NamedTuple):
-  """What the robot is to do in one step.
+  """Command of one step.
 
   Attributes:
     action: float32 [7], see the module's docstring.
@@ -40,23 +40,23 @@ class Command(NamedTuple):
 
 
 class Robot(Protocol):
+  """Converter of actions to the commands of one kind of robot."""
   def reset(self) -> None:
-    """Forgets the episode so far."""
+    """Begin an episode."""
   def __call__(self, given: 'PolicyOutput | Action') -> Command:
-    """The command of one step, from a PolicyOutput or an action ({field: [size]})."""
+    """Return the command of one step, from a PolicyOutput or an action ({field: [size]})."""
 
 
 class GoogleRobot:
-  """The mobile manipulator of RT-1, its base standing still.
+  """The mobile manipulator of RT-1, with a fixed base.
 
-  The tokens around zero stand for numbers beside it (+-1/255 for 256 bins), so a policy cannot say exactly nothing.
-  A gripper's change below 0.01 therefore counts as none.
+  No token stands for exactly zero (the nearest are +-1/255 for 256 bins), so a gripper change below 0.01 is set to
+  zero.
 
   Args:
     spec: the policy's, with the fields of `rt1`, `rt1_x` or `arm7d`.
-    scale: of motion.
-    filter_motion: numbers of motion below 0.005 (m, rad) count as none too. Against creeping in place; SimplerEnv runs
-      without it.
+    scale: factor of the motion.
+    filter_motion: also set motion below 0.005 (m, rad) to zero, against creeping in place; SimplerEnv does not.
   """
   _SMALL_GRIPPER, _SMALL_MOTION = 1e-2, 5e-3
 
@@ -71,15 +71,15 @@ class GoogleRobot:
   def __call__(self, given: 'PolicyOutput | Action') -> Command:
     action = _checked(self._spec, given)
     if self._is_rt1:
-      translation, rotation = self._moved(action['world_vector']), self._moved(action['rotation_delta'])
-      gripper = _without_small(action['gripper_closedness_action'], self._SMALL_GRIPPER)
+      translation, rotation = self._motion(action['world_vector']), self._motion(action['rotation_delta'])
+      gripper = _zero_small(action['gripper_closedness_action'], self._SMALL_GRIPPER)
     else:
-      translation, rotation = self._moved(action['translation']), axis_angle(self._moved(action['rotation']))
+      translation, rotation = self._motion(action['translation']), axis_angle(self._motion(action['rotation']))
       gripper = self._gripper(action['gripper'])
     return _command(translation * self._scale, rotation * self._scale, gripper, action)
 
-  def _moved(self, motion: np.ndarray) -> np.ndarray:
-    return _without_small(motion, self._SMALL_MOTION) if self._filter else motion
+  def _motion(self, motion: np.ndarray) -> np.ndarray:
+    return _zero_small(motion, self._SMALL_MOTION) if self._filter else motion
 
 
 class WidowX:
@@ -87,10 +87,10 @@ class WidowX:
 
   Args:
     spec: the policy's, with the fields of `rt1`, `rt1_x` or `arm7d`.
-    scale: of motion.
+    scale: factor of the motion.
   """
-  # What world_vector and rotation_delta of RT-1-X span for Bridge, and what that is in metres and radians.
-  _TRAINED, _MEANT = (1.75, 1.4), (0.05, 0.25)
+  # Bounds of world_vector and rotation_delta in RT-1-X's data for Bridge, and the same in metres and radians.
+  _DATA_BOUNDS, _ROBOT_BOUNDS = (1.75, 1.4), (0.05, 0.25)
 
   def __init__(self, spec: ActionSpec, *, scale: float = 1.0):
     self._spec, self._scale = spec, _positive(scale)
@@ -103,8 +103,8 @@ class WidowX:
     action = _checked(self._spec, given)
     if self._is_rt1:
       translation, rotation = (
-          np.clip(action[name] / trained, -1, 1) * meant for name, trained, meant in
-          zip(('world_vector', 'rotation_delta'), self._TRAINED, self._MEANT, strict=True))
+          np.clip(action[name] / data, -1, 1) * robot for name, data, robot in
+          zip(('world_vector', 'rotation_delta'), self._DATA_BOUNDS, self._ROBOT_BOUNDS, strict=True))
       opens = -action['gripper_closedness_action'] > 0
     else:
       translation, rotation, opens = action['translation'], action['rotation'], action['gripper'] > 0.5
@@ -115,52 +115,54 @@ ROBOTS = {'google_robot': GoogleRobot, 'widowx': WidowX}
 
 
 def get(name: str, spec: ActionSpec) -> Robot:
-  """The preset called `name`, one of `ROBOTS`, for a policy with this ActionSpec.
+  """Return the robot called `name`, one of `ROBOTS`, for a policy with this ActionSpec.
 
   Raises:
-    ValueError: there is no such preset, or it cannot read the spec's fields.
+    ValueError: the name is unknown, or the robot does not take the spec's fields.
   """
   if name not in ROBOTS:
-    close = difflib.get_close_matches(name, ROBOTS, 1)
-    raise ValueError(f'unknown robot {name!r}, expected one of {sorted(ROBOTS)}.'
-                     + (f' Did you mean {close[0]!r}?' if close else ''))
+    raise ValueError(f'unknown robot {name!r}, expected one of {sorted(ROBOTS)}.{did_you_mean(name, ROBOTS)}')
   return ROBOTS[name](spec)
 
 
 class StickyGripper:
-  """An opening (1 open, 0 closed) as the change that the Google robot takes (1 closes, -1 opens).
+  """Converts an opening (1 open, 0 closed) to the Google robot's gripper change (1 closes, -1 opens).
 
-  A change by more than half within one step is a decision, and is repeated for 15 steps, in which the slow gripper
-  arrives; smaller changes go through as they are.
+  A change by more than half in one step is repeated for 15 steps, until the slow gripper has arrived; smaller changes
+  pass unchanged.
   """
-  _CHANGE, _REPEAT = 0.5, 15
+  _THRESHOLD, _REPEAT = 0.5, 15
 
   def __init__(self) -> None:
     self.reset()
 
   def reset(self) -> None:
     self._opening: np.ndarray | None = None
-    self._decision, self._left = np.zeros(1), 0
+    self._repeated, self._steps_left = np.zeros(1), 0
 
   def __call__(self, opening: np.ndarray) -> np.ndarray:
     change = np.zeros(1) if self._opening is None else self._opening - opening
     self._opening = opening
-    if not self._left and abs(change[0]) > self._CHANGE:
-      self._decision, self._left = change, self._REPEAT
-    if not self._left:
+    if not self._steps_left and abs(change[0]) > self._THRESHOLD:
+      self._repeated, self._steps_left = change, self._REPEAT
+    if not self._steps_left:
       return change
-    self._left -= 1
-    return self._decision
+    self._steps_left -= 1
+    return self._repeated
 
 
 def axis_angle(roll_pitch_yaw: np.ndarray) -> np.ndarray:
-  """Rotations about the fixed axes x, then y, then z (rad) as one: axis times angle, float64 [3], angle at most pi."""
+  """Convert rotations about the fixed axes x, then y, then z (rad) to axis times angle.
+
+  Returns:
+    float64 [3], the angle at most pi.
+  """
   half = np.asarray(roll_pitch_yaw, float) / 2
   (cx, cy, cz), (sx, sy, sz) = np.cos(half), np.sin(half)
-  # The quaternion of z times that of y times that of x.
+  # Quaternion product z y x.
   real = cz * cy * cx + sz * sy * sx
   vector = np.array([cz * cy * sx - sz * sy * cx, cz * sy * cx + sz * cy * sx, sz * cy * cx - cz * sy * sx])
-  if real < 0:  # The same rotation, the shorter way round.
+  if real < 0:  # the same rotation with an angle below pi
     real, vector = -real, -vector
   length = np.linalg.norm(vector)
   return vector * (2 * np.arctan2(length, real) / length) if length else vector
@@ -168,8 +170,8 @@ def axis_angle(roll_pitch_yaw: np.ndarray) -> np.ndarray:
 
 def _is_rt1(name: str, spec: ActionSpec) -> bool:
   if spec.names not in (actions.RT1.names, actions.ARM_7D.names):
-    raise ValueError(f'the robot {name!r} reads actions of rt1, rt1_x or arm7d, this policy gives {list(spec.names)}. '
-                     'Write a function of your own; rtjax/policies/robots.py shows how short it is.')
+    raise ValueError(f'the robot {name!r} takes the actions rt1, rt1_x or arm7d, this policy has {list(spec.names)}. '
+                     'Write a converter like those in rtjax/policies/robots.py.')
   return spec.names == actions.RT1.names
 
 
@@ -181,14 +183,14 @@ def _checked(spec: ActionSpec, given: 'PolicyOutput | Action') -> Action:
 
 
 def _command(translation: np.ndarray, rotation: np.ndarray, gripper: np.ndarray, action: Action) -> Command:
-  # Class 0 of the three means: done (google-deepmind/open_x_embodiment, the RT-1-X colab).
+  # Class 0 of the three ends the episode (google-deepmind/open_x_embodiment, the RT-1-X colab).
   terminate = action.get('terminate_episode')
   return Command(np.concatenate([translation, rotation, gripper]).astype(np.float32),
                  terminate is not None and bool(terminate.argmax() == 0))
 
 
-def _without_small(numbers: np.ndarray, small: float) -> np.ndarray:
-  return np.where(np.abs(numbers) < small, 0, numbers)
+def _zero_small(numbers: np.ndarray, threshold: float) -> np.ndarray:
+  return np.where(np.abs(numbers) < threshold, 0, numbers)
 
 
 def _positive(scale: float) -> float:

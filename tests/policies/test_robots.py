@@ -1,4 +1,4 @@
-"""What robots are sent, against numbers worked out by hand and identities of rotations."""
+"""Robot commands against hand calculations and identities of rotations."""
 import numpy as np
 import pytest
 
@@ -20,14 +20,14 @@ def arm(translation=(0, 0, 0), rotation=(0, 0, 0), gripper=1.0):
 
 
 def about(axis, angle):
-  """The matrix of a rotation about x, y or z."""
+  """Return the matrix of a rotation about x, y or z."""
   c, s = np.cos(angle), np.sin(angle)
   return {'x': np.array([[1, 0, 0], [0, c, -s], [0, s, c]]), 'y': np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]),
           'z': np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])}[axis]
 
 
 def matrix(vector):
-  """Rodrigues' formula."""
+  """Return the rotation matrix of axis times angle (Rodrigues' formula)."""
   angle = np.linalg.norm(vector)
   if angle == 0:
     return np.eye(3)
@@ -47,13 +47,13 @@ def test_axis_angle_is_the_same_rotation(size):
 def test_axis_angle_by_hand():
   np.testing.assert_array_equal(robots.axis_angle(np.zeros(3)), np.zeros(3))
   np.testing.assert_allclose(robots.axis_angle(np.array([0, -0.3, 0])), [0, -0.3, 0], atol=1e-15)
-  # A quarter about x, then one about z, is a third of a turn about the cube's diagonal.
+  # A quarter turn about x, then one about z, is a third of a turn about the cube's diagonal.
   np.testing.assert_allclose(robots.axis_angle(np.array([np.pi / 2, 0, np.pi / 2])),
                              2 * np.pi / 3 / np.sqrt(3) * np.ones(3), atol=1e-12)
 
 
 @pytest.mark.parametrize('spec', [actions.RT1, actions.RT1_X])
-def test_google_robot_takes_rt1_as_it_is(spec):
+def test_google_robot_takes_rt1_actions_unchanged(spec):
   robot = robots.get('google_robot', spec)
   action, terminate = robot(rt1((0.1, -0.2, 0.3), (0.3, 0.4, 0.5), -0.7))
   assert action.dtype == np.float32 and terminate is False
@@ -61,7 +61,7 @@ def test_google_robot_takes_rt1_as_it_is(spec):
 
 
 def test_google_robot_small_actions():
-  """The tokens beside zero are +-1/255 (gripper, metres) and +-pi/510 (radians, above the filter)."""
+  """The tokens nearest to zero are +-1/255 (gripper, metres) and +-pi/510 (radians, above the filter)."""
   raw = actions.RT1.detokenize(np.int32([1] + [127] * 3 + [128] * 3 + [128, 127, 127, 127]))
   given = actions.RT1.unpack(raw)
   robot = robots.GoogleRobot(actions.RT1)
@@ -79,13 +79,13 @@ def test_terminate_is_the_first_class(name):
   assert robots.get(name, actions.ARM_7D)(arm()).terminate is False
 
 
-def test_google_robot_repeats_a_decision_of_an_opening():
+def test_google_robot_repeats_a_large_change_of_the_opening():
   robot = robots.get('google_robot', actions.ARM_7D)
   openings = [1, 0.9, 0.1] + [0.1] * 13 + [1, 1, 0.1]
 
   def gripper():
     return [float(robot(arm((0.01, 0.02, -0.03), gripper=opening)).action[6]) for opening in openings]
-  # Nothing before it; a tenth; closing by 0.8 for 15 steps, whatever is asked meanwhile; then again as asked.
+  # No change at first; a tenth; closing by 0.8 for 15 steps, whatever the input; then the input's changes again.
   expected = [0, 0.1] + [0.8] * 15 + [0, 0.9]
   np.testing.assert_allclose(gripper(), expected, atol=1e-6)
   robot.reset()
@@ -100,11 +100,11 @@ def test_widowx_scales_rt1_back():
                              [0, 0, 0, -0.25, 0, 0, 1], rtol=1e-6)
   turned = robot(rt1(rotation=(0.7, -1.4, 0.56))).action
   np.testing.assert_allclose(turned[3:6], robots.axis_angle(np.array([0.125, -0.25, 0.1])), rtol=1e-6)
-  assert turned[6] == -1  # neither opens nor closes: SimplerEnv's rule closes
+  assert turned[6] == -1  # a change of 0 closes, as in SimplerEnv
 
 
-def test_widowx_undoes_the_map_of_the_training_data():
-  """What the pipeline made of Bridge's seven numbers, up to the 0.01 that it keeps from the bounds."""
+def test_widowx_inverts_the_scaling_of_the_training_data():
+  """Bridge's seven numbers come back, up to the 0.01 that the pipeline keeps from the bounds."""
   adapters = pytest.importorskip('rtjax.data.rlds.adapters')
   draw = np.random.default_rng(0)
   motion = np.concatenate([draw.uniform(-0.05, 0.05, (20, 3)), draw.uniform(-0.25, 0.25, (20, 3)),
@@ -121,10 +121,10 @@ def test_widowx_undoes_the_map_of_the_training_data():
 
 
 @pytest.mark.parametrize('robot', [robots.GoogleRobot, robots.WidowX])
-def test_scale_is_of_motion_alone(robot):
+def test_scale_multiplies_motion_only(robot):
   given = arm((0.01, 0.02, 0.03), (0.1, -0.2, 0.2))
-  whole, half = robot(actions.ARM_7D)(given).action, robot(actions.ARM_7D, scale=0.5)(given).action
-  np.testing.assert_allclose(half, whole * np.float32([0.5] * 6 + [1]), rtol=1e-6)
+  full, half = robot(actions.ARM_7D)(given).action, robot(actions.ARM_7D, scale=0.5)(given).action
+  np.testing.assert_allclose(half, full * np.float32([0.5] * 6 + [1]), rtol=1e-6)
 
 
 def test_takes_a_policy_output():
@@ -136,7 +136,7 @@ def test_takes_a_policy_output():
 def test_bad_input():
   with pytest.raises(ValueError, match=r"unknown robot 'windowx'.*Did you mean 'widowx'\?"):
     robots.get('windowx', actions.RT1)
-  with pytest.raises(ValueError, match=r"'widowx' reads .*rt1_x or arm7d, this policy gives \['wheels'\]"):
+  with pytest.raises(ValueError, match=r"'widowx' takes .*rt1_x or arm7d, this policy has \['wheels'\]"):
     robots.get('widowx', actions.ActionSpec((actions.ActionField('wheels', 2),)))
   with pytest.raises(ValueError, match='scale is 0'):
     robots.WidowX(actions.RT1, scale=0)
