@@ -9,7 +9,7 @@ kinds exist:
 
 A table lets a policy take a dataset's instructions without their encoder. This command makes one of all splits:
 
-    python -m rtjax.language.instructions DATASET --out table.npz
+    python -m rtjax.data.instruction_table DATASET --out table.npz
 
 Vision-language models read token ids instead: `PromptEncoder`, made from the tokenizer in their checkpoint.
 """
@@ -95,8 +95,8 @@ def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> 
     raise ValueError(
         f'this policy was trained on instruction embeddings of {needed}, which is not built in. Pass encoder=, opened '
         'by rtjax.language.instructions.open_encoder from a folder of that encoder or from a table of its vectors '
-        '(python -m rtjax.language.instructions DATASET --out table.npz makes one); or pass embedding= in place of the '
-        'text.')
+        '(python -m rtjax.data.instruction_table DATASET --out table.npz makes one); or pass embedding= in place of '
+        'the text.')
   if embedding_id and encoder.id != embedding_id:
     raise ValueError(f'this policy was trained on instruction embeddings of {needed}, the encoder given is '
                      f'{encoder.id!r}, whose vectors mean nothing to it. Pass one of {needed}.')
@@ -245,7 +245,7 @@ class Table:
         return cls(str(held['id']), tuple(map(str, held['texts'])), held['vectors'])
     except (KeyError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
       raise ValueError(f'{path} is no table of instructions: {error}. Expected an .npz that python -m '
-                       'rtjax.language.instructions wrote.') from error
+                       'rtjax.data.instruction_table wrote.') from error
 
 
 def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table:
@@ -272,30 +272,13 @@ def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table
   return Table(embedding_id, tuple(first), np.stack(list(first.values())))
 
 
-def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all') -> None:
-  """Write the table of a dataset's instructions and their vectors.
-
-  Args:
-    dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
-    out: file to write.
-    split: episodes to read, in TFDS's split algebra.
-  """
-  from rtjax import actions
-  from rtjax.data.rlds.episodes import Dataset
-  opened = Dataset(dataset, split, actions.RT1, images=False)
-  table = collect(opened.adapter.embedding_id, opened.instruction_embeddings())
-  table.save(out)
-  print(f'{len(table.texts)} sentences of {opened.num_records} episodes, vectors of {table.id} [{table.size}]')
-  print(f'Table: {out}')
-
-
 def _load_saved_model(path: pathlib.Path) -> Any:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   try:
     import tensorflow as tf
   except ImportError as error:
     raise ImportError('a Universal Sentence Encoder needs TensorFlow: pip install rtjax[data]. Without it, make a '
-                      'table elsewhere (python -m rtjax.language.instructions) and take that along.') from error
+                      'table elsewhere (python -m rtjax.data.instruction_table) and take that along.') from error
   with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, as its user set it up
     tf.config.set_visible_devices([], 'GPU')  # the GPU belongs to JAX
   try:
@@ -308,10 +291,3 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
   if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
     raise ValueError(f'texts is {texts!r}, expected a list of strings.')
   return texts
-
-
-if __name__ == '__main__':
-  import tyro
-
-  from rtjax.runtime import cli
-  cli.run(lambda: tyro.cli(write_table, config=(tyro.conf.PositionalRequiredArgs,)))

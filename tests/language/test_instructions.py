@@ -171,7 +171,7 @@ def test_table_of_a_dataset(tmp_path):
            rlds_episodes.episode('bridge_dataset', 2, seed)['steps']] for seed, text in enumerate('xyzx')]
   folder = rlds_episodes.write(tmp_path, 'bridge_dataset', {
       'train': [{'steps': steps} for steps in made[:2]], 'val': [{'steps': steps} for steps in made[2:]]})
-  command = [sys.executable, '-m', 'rtjax.language.instructions', folder, '--out', tmp_path / 'table.npz']
+  command = [sys.executable, '-m', 'rtjax.data.instruction_table', folder, '--out', tmp_path / 'table.npz']
   done = subprocess.run(command, capture_output=True, text=True, check=True)
   assert f'3 sentences of 4 episodes, vectors of {USE} [512]\nTable: {tmp_path}' in done.stdout
   table = instructions.open_encoder(tmp_path / 'table.npz')
