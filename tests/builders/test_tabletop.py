@@ -1,4 +1,4 @@
-"""Demonstrations in the simulator: standard RLDS, held-out things refused, failures apart, resumable."""
+"""Demonstrations in the simulator: RLDS, held-out data rejected, failures separate, resumable."""
 import dataclasses
 import json
 import os
@@ -16,8 +16,8 @@ from helpers import rlds_episodes
 
 from rtjax import actions
 from rtjax.data import catalog
-from rtjax.data.chunks import Chunks
 from rtjax.data.config import DataConfig
+from rtjax.data.item_store import ItemStore
 from rtjax.data.rlds import adapters
 from rtjax.data.rlds.statistics import statistics
 from rtjax.envs.tabletop import splits
@@ -29,10 +29,11 @@ sys.path.insert(0, str(FOLDER))
 import demonstrations  # noqa: E402
 import tabletop_dataset_builder as builders  # noqa: E402
 
-RECIPE = demonstrations.Recipe(seed=3, image_size=(32, 40))
+CONFIG = demonstrations.RecordingConfig(seed=3, image_size=(32, 40))
 
 
 def generate(out, *options):
+  """Run the command line in a separate process."""
   command = [sys.executable, FOLDER / 'generate.py', '--out', out, '--episodes', '6', '--seed', '3',
              '--image-size', '32', '40', *options]
   return subprocess.run(command, capture_output=True, text=True)
@@ -40,25 +41,25 @@ def generate(out, *options):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Written by the command line, by processes of its own."""
+  """Dataset folder written by the command line."""
   out = tmp_path_factory.mktemp('tabletop')
-  done = generate(out)
-  assert done.returncode == 0, done.stderr
-  assert f'--data {out / "tabletop/1.0.0"}' in done.stdout
+  result = generate(out)
+  assert result.returncode == 0, result.stderr
+  assert f'--data {out / "tabletop/1.0.0"}' in result.stdout
   assert not (out / 'tabletop.raw').exists()
   return out / 'tabletop/1.0.0'
 
 
-def built(cls, tmp_path, episodes, **settings):
-  """The dataset that `cls` makes of raw episodes."""
-  raw = Chunks(tmp_path, demonstrations.CHUNK)
+def build(cls, tmp_path, episodes, config=CONFIG, **settings):
+  """Build a dataset of raw episodes."""
+  raw = ItemStore(tmp_path, demonstrations.EPISODES_PER_FILE)
   raw.write(0, episodes)
-  builder = cls(raw=raw, recipe=RECIPE, spans={'train': (0, len(episodes))}, data_dir=tmp_path, **settings)
+  builder = cls(raw=raw, recording=config, splits={'train': (0, len(episodes))}, data_dir=tmp_path, **settings)
   builder.download_and_prepare(download_dir=tmp_path)
   return builder
 
 
-def test_rlds(folder):
+def test_features_and_flags_are_rlds(folder):
   builder = catalog.open_builder(str(folder))
   assert builder.info.metadata['renderer'] == 'rays'
   episodes = [e for split in ('train', 'val') for e in builder.as_dataset(split=split)]
@@ -78,7 +79,7 @@ def test_rlds(folder):
       assert s['language_instruction'].decode() == text
 
 
-def test_nothing_held_out_was_written(folder):
+def test_dataset_has_no_held_out_data(folder):
   for split in ('train', 'val'):
     for episode in catalog.open_builder(str(folder)).as_dataset(split=split):
       skill = episode['episode_metadata']['skill'].numpy().decode()
@@ -89,16 +90,17 @@ def test_nothing_held_out_was_written(folder):
 
 
 @pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_objects', 'unseen_phrasings', 'unseen_backgrounds'])
-def test_held_out_episodes_are_refused(split):
-  recorder = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none', split=split))
+def test_held_out_episodes_are_rejected(split):
+  recorder = demonstrations.Recorder(
+      demonstrations.RecordingConfig(image_size=(8, 8), renderer='none', split=split))
   for number in range(5):
     with pytest.raises(ValueError, match='held out of training data'):
       recorder.record(number)
 
 
-def test_the_command_refuses_them_too(tmp_path):
-  done = generate(tmp_path, '--split', 'unseen_objects')
-  assert done.returncode != 0 and 'held out of training data' in done.stderr
+def test_command_rejects_held_out_splits(tmp_path):
+  result = generate(tmp_path, '--split', 'unseen_objects')
+  assert result.returncode != 0 and 'held out of training data' in result.stderr
   assert not (tmp_path / 'tabletop').exists()
 
 
@@ -114,67 +116,65 @@ def test_adapter(folder, spec_name):
 
 
 def test_statistics_name_the_renderer(folder, tmp_path):
-  """They go into the checkpoint, where an evaluation finds what made the pictures."""
-  found = statistics([str(folder)], DataConfig(cache_dir=str(tmp_path)), actions.get('arm7d'))
-  assert found[str(folder)]['renderer'] == 'rays'
+  """Checkpoints store the statistics, and evaluation compares their renderer."""
+  stored = statistics([str(folder)], DataConfig(cache_dir=str(tmp_path)), actions.get('arm7d'))
+  assert stored[str(folder)]['renderer'] == 'rays'
 
 
-def test_an_episode_depends_on_its_seed_and_number_alone():
-  recorder = demonstrations.Recorder(RECIPE)
+def test_episode_depends_on_seed_and_number_alone():
+  recorder = demonstrations.Recorder(CONFIG)
   first, second = recorder.record(0), recorder.record(1)
-  again = demonstrations.Recorder(RECIPE).record(1)
-  assert pickle.dumps(again) == pickle.dumps(second) != pickle.dumps(first)
-  assert demonstrations.Recorder(demonstrations.Recipe(seed=4, image_size=(32, 40))).record(1) != second
+  repeated = demonstrations.Recorder(CONFIG).record(1)
+  assert pickle.dumps(repeated) == pickle.dumps(second) != pickle.dumps(first)
+  assert demonstrations.Recorder(dataclasses.replace(CONFIG, seed=4)).record(1) != second
 
 
-def test_labels_are_the_experts_actions_whatever_was_executed():
-  """Disturbed and undisturbed episodes begin in the same state and want the same; then they part."""
-  calm = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none', disturbance=0)).record(0)
-  rough = demonstrations.Recorder(demonstrations.Recipe(image_size=(8, 8), renderer='none')).record(0)
-  one, other = ([step['action'] for step in episode['steps']] for episode in (calm, rough))
+def test_recorded_actions_are_the_experts():
+  """Disturbed and undisturbed episodes have the same first action, but different states after it."""
+  undisturbed, disturbed = (demonstrations.Recorder(demonstrations.RecordingConfig(
+      image_size=(8, 8), renderer='none', disturbance=strength)).record(0) for strength in (0, 1))
+  one, other = ([step['action'] for step in episode['steps']] for episode in (undisturbed, disturbed))
   np.testing.assert_array_equal(one[0], other[0])
-  assert not np.array_equal(calm['steps'][1]['observation']['state'], rough['steps'][1]['observation']['state'])
+  one_state, other_state = (episode['steps'][1]['observation']['state'] for episode in (undisturbed, disturbed))
+  assert not np.array_equal(one_state, other_state)
   assert set(np.array(other)[:, 6]) <= {0, 1}
 
 
-def test_disturbances():
+def test_frequency_of_disturbances():
   disturb = demonstrations.Disturbance(np.random.default_rng(0))
   action = np.array([0.02, 0, 0, 0, 0, 0, 0], np.float32)
   executed = np.array([disturb(action) for _ in range(5000)])
   assert not actions.ARM_7D.clipped(executed).any()
   assert 0.003 < (executed[:, 6] == 1).mean() < 0.010
-  off = np.abs(executed[:, :2] - action[:2]).max(1)
-  assert 0.03 < (off > 0.015).mean() < 0.12  # pushes
-  assert 0.002 < np.median(off) < 0.008
+  error = np.abs(executed[:, :2] - action[:2]).max(1)
+  assert 0.03 < (error > 0.015).mean() < 0.12  # pushes
+  assert 0.002 < np.median(error) < 0.008
   action[6] = 1
   opening = np.array([disturb(action) for _ in range(5000)])
   grasps = opening[:, 6] == 0
   assert 0.06 < grasps.mean() < 0.15 and opening[grasps, 2].mean() > 0.02
   assert abs(opening[~grasps, 2].mean()) < 0.002
-  begins = np.flatnonzero(np.diff(grasps.astype(int)) == 1)
-  assert np.diff(np.append(begins, len(grasps))).min() >= 2
+  starts = np.flatnonzero(np.diff(grasps.astype(int)) == 1)
+  assert np.diff(np.append(starts, len(grasps))).min() >= 2
 
 
-def test_failures_are_kept_apart_and_marked(tmp_path):
-  recorder = demonstrations.Recorder(RECIPE)
+def test_failures_are_separate_and_marked(tmp_path):
+  recorder = demonstrations.Recorder(CONFIG)
   episodes = [recorder.record(number) for number in range(2)]
   episodes[1]['episode_metadata']['success'] = False
-  good, bad = (built(cls, tmp_path, episodes) for cls in (builders.Builder, builders.Failures))
-  assert (good.name, bad.name) == ('tabletop', 'tabletop_failures')
-  for builder, success in ((good, True), (bad, False)):
+  successes, failures = (build(cls, tmp_path, episodes) for cls in (builders.Builder, builders.Failures))
+  assert (successes.name, failures.name) == ('tabletop', 'tabletop_failures')
+  for builder, success in ((successes, True), (failures, False)):
     (episode,) = builder.as_dataset(split='train')
     assert episode['episode_metadata']['success'].numpy() == success
-  # Mixing them in is a mixture of two datasets; left to itself, the second has a tenth of the weight.
+  # Training on both is a mixture, in which failures have a tenth of the weight by default.
   assert adapters.get('tabletop_failures').weight == 0.1 * adapters.get('tabletop').weight
 
 
-def test_six_cameras(tmp_path):
-  recipe = demonstrations.Recipe(seed=3, image_size=(16, 16), multiview=True)
-  episode = demonstrations.Recorder(recipe).record(0)
-  raw = Chunks(tmp_path, demonstrations.CHUNK)
-  raw.write(0, [episode])
-  builder = builders.Builder(raw=raw, recipe=recipe, spans={'train': (0, 1)}, data_dir=tmp_path)
-  builder.download_and_prepare(download_dir=tmp_path)
+def test_multiview_stores_six_cameras(tmp_path):
+  config = demonstrations.RecordingConfig(seed=3, image_size=(16, 16), multiview=True)
+  episode = demonstrations.Recorder(config).record(0)
+  builder = build(builders.Builder, tmp_path, [episode], config)
   (steps,) = rlds_episodes.read(builder.data_dir, 'train')
   adapter = adapters.get('tabletop')
   cameras = [adapter.camera(view) for view in ('image', *adapter.views)]
@@ -182,70 +182,70 @@ def test_six_cameras(tmp_path):
   assert len(set(first)) == 6 and first == [episode['steps'][0]['observation'][c.split('/')[1]] for c in cameras]
 
 
-def test_the_front_camera_alone(tmp_path):
-  with_wrist, without = (demonstrations.Recorder(dataclasses.replace(RECIPE, wrist=wrist)).record(0)
+def test_no_wrist_stores_the_front_camera_alone():
+  with_wrist, without = (demonstrations.Recorder(dataclasses.replace(CONFIG, wrist=wrist)).record(0)
                          for wrist in (True, False))
-  pictures = [step['observation']['image'] for step in without['steps']]
-  assert pictures == [step['observation']['image'] for step in with_wrist['steps']]
+  images = [step['observation']['image'] for step in without['steps']]
+  assert images == [step['observation']['image'] for step in with_wrist['steps']]
   assert set(without['steps'][0]['observation']) == {'image', 'state'}
 
 
-def test_outcome_in_words(tmp_path):
-  episodes = [demonstrations.Recorder(RECIPE).record(0)]
-  (episode,) = built(builders.Builder, tmp_path, episodes, outcome_in_words=True).as_dataset(split='train')
+def test_outcome_in_words_extends_instructions(tmp_path):
+  episodes = [demonstrations.Recorder(CONFIG).record(0)]
+  (episode,) = build(builders.Builder, tmp_path, episodes, outcome_in_words=True).as_dataset(split='train')
   for step in episode['steps']:
     text = step['language_instruction'].numpy().decode()
     assert text == episodes[0]['steps'][0]['language_instruction'] + ' and succeed'
     np.testing.assert_array_equal(step['language_embedding'].numpy(), hashed_ngrams(text))
 
 
-def test_goes_on_where_it_was(folder, tmp_path):
-  """A finished part is not recorded again, a half-written one is, and the dataset is that of one uninterrupted run."""
-  raw = Chunks(tmp_path / 'tabletop.raw', demonstrations.CHUNK)
+def test_resumes_after_an_interruption(folder, tmp_path):
+  """Finished files stay, partial ones are recorded again, and the dataset equals that of one run."""
+  raw = ItemStore(tmp_path / 'tabletop.raw', demonstrations.EPISODES_PER_FILE)
   raw.folder.mkdir()
-  raw.write(0, demonstrations.record(RECIPE, 0, 6))
-  kept = raw.path(0)
+  raw.write(0, demonstrations.record(CONFIG, 0, 6))
+  finished = raw.path(0)
   raw.path(6).with_suffix('.partial').write_bytes(b'half')
-  os.utime(kept, (1, 1))
+  os.utime(finished, (1, 1))
   script = ('import sys; sys.path.insert(0, {folder!r}); import demonstrations, generate, pathlib, os\n'
             'generate.shutil.rmtree = lambda *a, **k: None\n'
             'if __name__ == "__main__":\n'
-            '  recipe = demonstrations.Recipe(3, (32, 40))\n'
-            '  generate.main(generate.Config(pathlib.Path({out!r}), 6, recipe, workers=1))\n')
+            '  recording = demonstrations.RecordingConfig(3, (32, 40))\n'
+            '  generate.main(generate.Config(pathlib.Path({out!r}), 6, recording, workers=1))\n')
   file = tmp_path / 'run.py'
   file.write_text(script.format(folder=str(FOLDER), out=str(tmp_path)))
   subprocess.run([sys.executable, file], check=True, capture_output=True)
-  assert kept.stat().st_mtime == 1
+  assert finished.stat().st_mtime == 1
   for split in ('train', 'val'):
     one, other = (rlds_episodes.read(path, split) for path in (folder, tmp_path / 'tabletop/1.0.0'))
     assert len(one) == len(other) > 0
-    for here, there in zip(one, other, strict=True):
+    for steps, expected in zip(one, other, strict=True):
       for path in ('action', 'observation/image', 'observation/state', 'language_instruction'):
-        np.testing.assert_array_equal(adapters.feature(here, path), adapters.feature(there, path))
+        np.testing.assert_array_equal(adapters.feature(steps, path), adapters.feature(expected, path))
 
 
-def test_another_recipe_is_refused(folder, tmp_path):
+def test_interrupted_run_with_another_recipe_is_rejected(tmp_path):
   (tmp_path / 'tabletop.raw').mkdir()
   (tmp_path / 'tabletop.raw/recipe.json').write_text(json.dumps({'seed': 99}))
-  done = generate(tmp_path)
-  assert done.returncode != 0 and 'made by another recipe' in done.stderr
+  result = generate(tmp_path)
+  assert result.returncode != 0 and 'made by another recipe' in result.stderr
 
 
-def test_a_complete_dataset_is_left_as_it_is(folder):
-  """The demo is started again: what is there is not made twice, and never mistaken for another one."""
+def test_complete_dataset_is_kept(folder):
+  """The same command changes nothing; one with another recipe is an error."""
   before = (folder / 'dataset_info.json').stat().st_mtime_ns
-  done = generate(folder.parent.parent)
-  assert done.returncode == 0 and 'is complete already' in done.stdout
+  result = generate(folder.parent.parent)
+  assert result.returncode == 0 and 'is complete already' in result.stdout
   assert (folder / 'dataset_info.json').stat().st_mtime_ns == before
   for other in (['--disturbance', '2'], ['--skills', 'pick'], ['--outcome-in-words']):
-    done = generate(folder.parent.parent, *other)
-    assert done.returncode != 0 and 'exists already and was made otherwise' in done.stderr
+    result = generate(folder.parent.parent, *other)
+    assert result.returncode != 0 and 'exists already with another recipe' in result.stderr
 
 
-def test_skills_come_in_turn():
-  recorder = demonstrations.Recorder(dataclasses.replace(RECIPE, renderer='none', skills=('pick', 'close_drawer')))
+def test_skills_alternate():
+  recorder = demonstrations.Recorder(dataclasses.replace(CONFIG, renderer='none', skills=('pick', 'close_drawer')))
   try:
-    found = [recorder.record(number)['episode_metadata']['skill'] for number in range(3)]
+    skills = [recorder.record(number)['episode_metadata']['skill'] for number in range(3)]
   finally:
     recorder.close()
-  assert found == ['pick', 'close_drawer', 'pick']
+  assert skills == ['pick', 'close_drawer', 'pick']

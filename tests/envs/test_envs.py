@@ -1,4 +1,4 @@
-"""Environments by name."""
+"""Lookup of environments by name, and registration."""
 import importlib.util
 
 import pytest
@@ -7,7 +7,7 @@ from rtjax import envs
 
 
 @pytest.mark.parametrize(('name', 'near'), [('tabeltop', 'tabletop'), ('metawrold', 'metaworld')])
-def test_unknown(name, near):
+def test_unknown_name_suggests_the_nearest(name, near):
   for call in (envs.make, envs.splits):
     with pytest.raises(ValueError, match=f"unknown environment '{name}', .* Did you mean '{near}'"):
       call(name)
@@ -19,7 +19,7 @@ def test_the_tabletop_has_no_tasks():
 
 
 @pytest.mark.skipif(importlib.util.find_spec('metaworld') is not None, reason='Meta-World is installed')
-def test_a_missing_simulator_names_its_extra():
+def test_missing_simulator_names_its_extra():
   pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
   with pytest.raises(ImportError, match=r"'metaworld/reach-v3' needs metaworld: pip install 'rtjax\[metaworld\]'"):
     envs.make('metaworld/reach-v3')

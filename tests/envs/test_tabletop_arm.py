@@ -1,16 +1,16 @@
-"""The arm: Franka's kinematics, and inverse kinematics that reaches what can be reached."""
+"""Franka's kinematics and inverse kinematics."""
 import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 from rtjax.envs.tabletop import arm
-from rtjax.envs.tabletop.scene import Look, Scene, build
+from rtjax.envs.tabletop.scene import Appearance, Scene, build
 
 
 @pytest.fixture(scope='module')
 def kinematics():
-  return arm.InverseKinematics(build(Scene((), None, 0.0, Look())))
+  return arm.InverseKinematics(build(Scene((), None, 0.0, Appearance())))
 
 
 # Modified Denavit-Hartenberg parameters of the Panda (a, d, alpha), from Franka's documentation.
@@ -19,7 +19,7 @@ DH = [(0, 0.333, 0), (0, 0, -np.pi / 2), (0, 0.316, np.pi / 2), (0.0825, 0, np.p
 FLANGE_TO_GRIP = 0.107 + 0.126
 
 
-def by_denavit_hartenberg(angles):
+def denavit_hartenberg_pose(angles):
   total = np.eye(4)
   for (a, d, alpha), q in zip(DH, angles, strict=True):
     c, s, ca, sa = np.cos(q), np.sin(q), np.cos(alpha), np.sin(alpha)
@@ -29,13 +29,13 @@ def by_denavit_hartenberg(angles):
 
 
 def test_franka_kinematics(kinematics):
-  draw = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   for _ in range(20):
-    angles = arm.HOME + draw.uniform(-0.5, 0.5, 7)
-    expected = by_denavit_hartenberg(angles)
+    angles = arm.HOME + rng.uniform(-0.5, 0.5, 7)
+    expected = denavit_hartenberg_pose(angles)
     position, rotation = kinematics.pose(angles)
     np.testing.assert_allclose(position, (expected @ [0, 0, FLANGE_TO_GRIP, 1])[:3], atol=1e-5)
-    np.testing.assert_allclose((rotation @ arm.DOWN)[:, 2], expected[:3, 2], atol=1e-5)  # where the hand points
+    np.testing.assert_allclose((rotation @ arm.DOWN)[:, 2], expected[:3, 2], atol=1e-5)  # the hand's direction
 
 
 def test_home_points_down(kinematics):
@@ -43,20 +43,20 @@ def test_home_points_down(kinematics):
 
 
 def test_inverse_kinematics_reaches(kinematics):
-  draw = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   for _ in range(30):
-    position = draw.uniform((0.36, -0.25, 0.02), (0.64, 0.2, 0.3))
-    rotation = arm.from_euler(draw.uniform((-0.2, -0.2, -1), (0.2, 0.2, 1)))
+    position = rng.uniform((0.36, -0.25, 0.02), (0.64, 0.2, 0.3))
+    rotation = arm.from_euler(rng.uniform((-0.2, -0.2, -1), (0.2, 0.2, 1)))
     angles = arm.HOME
     for _ in range(5):
       angles = kinematics.solve(angles, position, rotation)
-    there, turned = kinematics.pose(angles)
-    np.testing.assert_allclose(there, position, atol=1e-3)
-    assert np.linalg.norm(arm.rotation_vector(rotation @ turned.T)) < 5e-3
+    reached, reached_rotation = kinematics.pose(angles)
+    np.testing.assert_allclose(reached, position, atol=1e-3)
+    assert np.linalg.norm(arm.rotation_vector(rotation @ reached_rotation.T)) < 5e-3
 
 
 def test_null_space_pull_brings_the_elbow_back(kinematics):
-  """From an odd posture the same gripper pose is kept while the joints come nearer to home."""
+  """The joints approach home from another posture while the gripper keeps its pose."""
   start = arm.HOME + np.array([0.5, 0, -0.5, 0, 0.3, 0, 0])
   position, rotation = kinematics.pose(start)
   angles = start

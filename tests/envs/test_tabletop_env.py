@@ -1,4 +1,4 @@
-"""The tabletop as an environment: the gymnasium contract, determinism, what it says about an episode."""
+"""Tabletop environment: gymnasium contract, determinism, episode info."""
 import functools
 import hashlib
 import subprocess
@@ -27,7 +27,7 @@ def env():
 
 
 def run_expert(env, seed, skill):
-  """Lets the expert act until the episode ends; returns each step's results."""
+  """Run the expert until the episode ends; return the results of each step."""
   env.reset(seed=seed, options={'skill': skill})
   expert, steps = env.expert(), []
   while not steps or not (steps[-1][2] or steps[-1][3]):
@@ -42,7 +42,7 @@ def test_gymnasium_contract():
   env.close()
 
 
-def test_observation(env):
+def test_observation_holds_image_state_and_instruction(env):
   observation, info = env.reset(seed=1)
   assert observation['image'].shape == observation['wrist_image'].shape == (24, 32, 3)
   assert observation['instruction'] == info['instruction'] != ''
@@ -52,7 +52,7 @@ def test_observation(env):
   assert env.action_spec is actions.ARM_7D and env.renderer_name == 'rays' and 3 <= env.control_hz <= 5
 
 
-def test_views():
+def test_multiview_observation_holds_all_cameras():
   env = envs.make('tabletop', **SMALL, multiview=True)
   observation, _ = env.reset(seed=1)
   assert observation['images'].shape == (6, 24, 32, 3)
@@ -79,9 +79,9 @@ print(digest.hexdigest())
 
 
 def test_same_seed_same_pixels_in_other_processes():
-  found = {subprocess.run([sys.executable, '-c', EPISODE], check=True, capture_output=True, text=True).stdout
-           for _ in range(2)}
-  assert len(found) == 1
+  digests = {subprocess.run([sys.executable, '-c', EPISODE], check=True, capture_output=True, text=True).stdout
+             for _ in range(2)}
+  assert len(digests) == 1
 
 
 def test_same_seed_same_episode_after_others(env):
@@ -125,7 +125,7 @@ def test_out_of_bounds_actions_are_clipped_and_counted(env):
 
 @pytest.mark.parametrize('action, match', [
     (np.full(7, np.nan), 'NaN'), (np.array([np.inf, 0, 0, 0, 0, 0, 0]), 'infinite'), (np.zeros(6), r'shape \(6,\)')])
-def test_bad_actions(env, action, match):
+def test_invalid_actions_are_errors(env, action, match):
   env.reset(seed=0)
   with pytest.raises(ValueError, match=match):
     env.step(action)
@@ -142,14 +142,14 @@ def test_unstable_physics_ends_the_episode(env, monkeypatch):
   assert (reward, terminated, truncated, info['success'], info['failure']) == (0, True, False, False, 'physics')
 
 
-def test_broken_state_is_noticed(env):
+def test_non_finite_state_ends_the_episode(env):
   env.reset(seed=0)
   env._world.data.qvel[0] = np.nan
   *_, info = env.step(np.zeros(7, np.float32))
   assert info['failure'] == 'physics'
 
 
-def test_times_out(env):
+def test_episode_is_truncated_after_max_steps(env):
   env.max_steps = 3
   env.reset(seed=0, options={'skill': 'pick'})
   ends = [env.step(np.array([0, 0, 0, 0, 0, 0, 1], np.float32))[2:4] for _ in range(3)]
@@ -158,29 +158,29 @@ def test_times_out(env):
 
 def test_success_must_hold(env):
   steps = run_expert(env, 1000, 'open_drawer')
-  done = [tasks.success(env.episode.task, env.state, env._start)]
+  done = tasks.success(env.episode.task, env.state, env._start)
   assert [s[1] for s in steps] == [0] * (len(steps) - 1) + [1]
-  assert steps[-1][2] and steps[-1][4]['success'] and done[0]
+  assert steps[-1][2] and steps[-1][4]['success'] and done
   assert all(not s[4]['success'] for s in steps[:-1])
   assert HOLD_STEPS == 3
 
 
-def test_info_tells_what_the_gripper_did(env):
+def test_info_describes_the_episode(env):
   steps = run_expert(env, 1000, 'pick')
   info, name = steps[-1][4], env.episode.task.target.name
   assert info['grasped'] == name and info['touched'] == [name] and not info['dropped']
   assert info['displaced'][name] > tasks.LIFT
   assert all(info['displaced'][other] < 0.01 for other in info['displaced'] if other != name)
   assert info['moved'] > info['displaced'][name]
-  env.step(np.array([0, 0, 0, 0, 0, 0, 1], np.float32))  # let go
+  env.step(np.array([0, 0, 0, 0, 0, 0, 1], np.float32))  # release
   assert not env._info()['dropped'] and env.state.held is None
 
 
-def test_dropped(env):
+def test_lost_object_counts_as_dropped(env):
   run_expert(env, 1000, 'pick')
   held = env._world.data.body(env.state.held)
   joint = env._world.model.body(held.id).jntadr[0]
-  env._world.data.qpos[env._world.model.jnt_qposadr[joint]] += 0.3  # gone from the closed fingers
+  env._world.data.qpos[env._world.model.jnt_qposadr[joint]] += 0.3  # out of the closed fingers
   *_, info = env.step(np.zeros(7, np.float32))
   assert info['dropped'] and info['grasped'] is None
 
@@ -196,12 +196,12 @@ def test_doing_nothing_does_not_succeed(env):
 @pytest.mark.parametrize('settings, match', [
     ({'split': 'unseen_object'}, "Did you mean 'unseen_objects'"), ({'renderer': 'ray'}, "Did you mean 'rays'"),
     ({'image_size': (96,)}, 'image_size')])
-def test_bad_settings(settings, match):
+def test_invalid_settings_are_errors(settings, match):
   with pytest.raises(ValueError, match=match):
     envs.make('tabletop', **settings)
 
 
-def test_bad_names(env):
+def test_unknown_names_and_missing_reset_are_errors(env):
   with pytest.raises(ValueError, match="Did you mean 'tabletop'"):
     envs.make('tabeltop')
   with pytest.raises(ValueError, match='skill is'):
@@ -219,17 +219,17 @@ def test_instructions_fit_the_observation_space(env):
         assert all(text in space for text in language.instructions(task, seen))
 
 
-def test_other_renderer_warns():
-  with pytest.warns(UserWarning, match="trained on pictures by the renderer .'gl'."):
-    envs.warn_of_other_renderer({'a': {'renderer': 'gl'}, 'b': {'renderer': None}}, 'rays')
+def test_different_renderer_warns():
+  with pytest.warns(UserWarning, match="trained on images of the renderer .'gl'."):
+    envs.warn_if_renderer_differs({'a': {'renderer': 'gl'}, 'b': {'renderer': None}}, 'rays')
 
 
 @pytest.mark.filterwarnings('error')
-def test_same_renderer_does_not():
-  envs.warn_of_other_renderer({'a': {'renderer': 'rays'}, 'b': {}}, 'rays')
+def test_same_renderer_does_not_warn():
+  envs.warn_if_renderer_differs({'a': {'renderer': 'rays'}, 'b': {}}, 'rays')
 
 
-def test_vector():
+def test_vector_environment_equals_single_ones():
   vector = envs.make_vector(functools.partial(envs.make, 'tabletop', **SMALL), 2)
   try:
     observation, info = vector.reset(seed=[7, 8])

@@ -1,4 +1,4 @@
-"""The experts: they succeed, they have no memory, and they recover."""
+"""Scripted experts: they succeed, have no memory, and recover."""
 import numpy as np
 import pytest
 
@@ -15,11 +15,11 @@ def env():
   return envs.make('tabletop', image_size=(8, 8), renderer='none')
 
 
-def succeeds(env, seed, skill, spoil=lambda step, action: action):
+def succeeds(env, seed, skill, disturb=lambda step, action: action):
   env.reset(seed=seed, options={'skill': skill})
   expert = env.expert()
   for step in range(env.max_steps):
-    *_, terminated, _, info = env.step(spoil(step, expert(env.state)))
+    *_, terminated, _, info = env.step(disturb(step, expert(env.state)))
     if terminated:
       break
   return info['success']
@@ -27,37 +27,37 @@ def succeeds(env, seed, skill, spoil=lambda step, action: action):
 
 @pytest.mark.parametrize('skill', tasks.SKILLS)
 def test_succeeds_with_noise(env, skill):
-  draw = np.random.default_rng(0)
-  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * draw.normal(size=7)) for seed in range(10)]
+  rng = np.random.default_rng(0)
+  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * rng.normal(size=7)) for seed in range(10)]
   assert sum(noisy) >= 9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('skill', tasks.SKILLS)
 def test_succeeds_in_95_percent_of_200(env, skill):
-  draw = np.random.default_rng(0)
-  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * draw.normal(size=7)) for seed in range(200)]
+  rng = np.random.default_rng(0)
+  noisy = [succeeds(env, seed, skill, lambda _, action: action + NOISE * rng.normal(size=7)) for seed in range(200)]
   assert np.mean(noisy) >= 0.95
 
 
 @pytest.mark.parametrize('skill', tasks.SKILLS)
-def test_recovers_from_a_push_and_a_gripper_that_opens(env, skill):
-  def spoil(step, action):
+def test_recovers_from_a_push_and_an_opening_gripper(env, skill):
+  def disturb(step, action):
     if 4 <= step < 7:
       return np.array([0.03, -0.03, 0.04, 0, 0, 0.2, action[6]])
     return np.append(action[:6], 1.0) if step == 11 else action
 
-  assert sum(succeeds(env, seed, skill, spoil) for seed in range(20, 26)) >= 5
+  assert sum(succeeds(env, seed, skill, disturb) for seed in range(20, 26)) >= 5
 
 
 @pytest.mark.parametrize('skill', tasks.SKILLS)
-def test_has_no_memory_and_keeps_to_the_bounds(env, skill):
-  """The same state gives the same action, whatever the expert saw before; no action needs clipping."""
+def test_is_stateless_and_within_bounds(env, skill):
+  """The action depends on the state alone and needs no clipping."""
   env.reset(seed=3, options={'skill': skill})
-  used, states, taken = env.expert(), [], []
+  expert, states, taken = env.expert(), [], []
   for _ in range(12):
     states.append(env.state)
-    taken.append(used(env.state))
+    taken.append(expert(env.state))
     env.step(taken[-1])
   fresh = env.expert()
   for index in reversed(range(len(states))):

@@ -1,4 +1,4 @@
-"""Held out means held out: nothing of another split passes the gate in front of training data."""
+"""Splits: held-out episodes never pass as training data."""
 import dataclasses
 
 import numpy as np
@@ -9,72 +9,72 @@ pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 from rtjax.envs.tabletop import language, layout, splits, tasks
 from rtjax.envs.tabletop.categories import CATEGORIES
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, SEEN_KINDS, UNSEEN_KINDS, Item
-from rtjax.envs.tabletop.scene import Look
+from rtjax.envs.tabletop.scene import Appearance
 from rtjax.envs.tabletop.textures import TABLES_UNSEEN, WALLS_UNSEEN
 
 
-def drawn(split, count, skill=None):
-  draw = np.random.default_rng(0)
-  return [layout.sample(splits.get(split), draw, skill) for _ in range(count)]
+def sample(split, count, skill=None):
+  rng = np.random.default_rng(0)
+  return [layout.sample(splits.get(split), rng, skill) for _ in range(count)]
 
 
-def gate(episode):
+def require_seen(episode):
   items = tuple(placed.item for placed in episode.scene.objects)
-  splits.require_seen(episode.task, episode.instruction, items, episode.scene.look)
+  splits.require_seen(episode.task, episode.instruction, items, episode.scene.appearance)
 
 
-def test_all_that_training_draws_is_seen():
-  episodes = drawn('seen', 400)
+def test_training_episodes_are_seen():
+  episodes = sample('seen', 400)
   for episode in episodes:
-    gate(episode)
+    require_seen(episode)
   assert {e.task.skill for e in episodes} == set(tasks.SKILLS)
   assert {p.item.kind for e in episodes for p in e.scene.objects} == set(SEEN_KINDS)
   assert {p.item.colour for e in episodes for p in e.scene.objects} == set(COLOURS)
 
 
 @pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_phrasings', 'unseen_objects', 'unseen_backgrounds'])
-def test_all_that_a_held_out_split_draws_is_refused(split):
-  for episode in drawn(split, 100):
+def test_held_out_episodes_are_rejected(split):
+  for episode in sample(split, 100):
     with pytest.raises(ValueError, match='held out of training data'):
-      gate(episode)
+      require_seen(episode)
 
 
-def test_gate_looks_at_each_part():
-  episode = drawn('seen', 1, 'pick')[0]
-  task, words, items, look = episode.task, episode.instruction, (episode.task.target,), episode.scene.look
-  splits.require_seen(task, words, items, look)
-  strange = Item(UNSEEN_KINDS[0], 'red')
-  for refused in ((task, words, (*items, strange), look), (task, f'{words} now', items, look),
-                  (task, words, items, dataclasses.replace(look, table=TABLES_UNSEEN[0])),
-                  (task, words, items, dataclasses.replace(look, wall=WALLS_UNSEEN[0])),
-                  (tasks.Task('pick', strange), f'pick up the {strange.name}', (strange,), Look())):
+def test_each_held_out_part_is_rejected():
+  episode = sample('seen', 1, 'pick')[0]
+  task, text, items, style = episode.task, episode.instruction, (episode.task.target,), episode.scene.appearance
+  splits.require_seen(task, text, items, style)
+  unseen = Item(UNSEEN_KINDS[0], 'red')
+  for arguments in ((task, text, (*items, unseen), style), (task, f'{text} now', items, style),
+                    (task, text, items, dataclasses.replace(style, table=TABLES_UNSEEN[0])),
+                    (task, text, items, dataclasses.replace(style, wall=WALLS_UNSEEN[0])),
+                    (tasks.Task('pick', unseen), f'pick up the {unseen.name}', (unseen,), Appearance())):
     with pytest.raises(ValueError, match='held out'):
-      splits.require_seen(*refused)
+      splits.require_seen(*arguments)
 
 
-def test_seen_and_held_out_tasks_are_apart_and_both_wide():
+def test_seen_and_held_out_tasks_are_disjoint_and_diverse():
   for skill in tasks.SKILLS:
     seen, combinations, objects = (set(splits.tasks(skill, reason)) for reason in ('', 'instruction', 'object'))
     assert not seen & combinations and not seen & objects and not combinations & objects
     if skill in ('open_drawer', 'close_drawer'):
       continue
     assert 0.08 < len(combinations) / len(seen | combinations) < 0.35
-    # Each kind and colour that is asked for in a held-out combination is known from seen ones.
+    # Each kind and colour of a held-out combination occurs in seen ones.
     assert {t.target.kind for t in combinations} <= {t.target.kind for t in seen}
     assert {t.target.colour for t in combinations} <= {t.target.colour for t in seen}
 
 
-def test_hundreds_of_instructions():
+def test_instructions_are_many_and_unambiguous():
   texts = [text for skill in tasks.SKILLS for task in splits.tasks(skill) for text in language.instructions(task)]
-  assert len(texts) > 1000 and len(set(texts)) == len(texts)  # and no sentence means two things
+  assert len(texts) > 1000 and len(set(texts)) == len(texts)  # no instruction has two meanings
   assert len([kind for kind in KINDS if kind in SEEN_KINDS]) >= 12 and len(COLOURS) >= 6
 
 
 @pytest.mark.parametrize('split, low, high', [
     ('distractors_none', 0, 0), ('distractors_few', 2, 5), ('distractors_many', 9, 9), ('seen', 1, 3)])
-def test_distractors(split, low, high):
+def test_number_of_distractors(split, low, high):
   counts = set()
-  for episode in drawn(split, 60):
+  for episode in sample(split, 60):
     items = [placed.item for placed in episode.scene.objects]
     others = [item for item in items if item not in episode.task.items]
     assert len(set(items)) == len(items) and low <= len(others) <= high
@@ -85,28 +85,28 @@ def test_distractors(split, low, high):
   assert counts == set(range(low, high + 1))
 
 
-def test_reasoning_has_one_right_answer():
-  """The words do not name the object, and mean none of those beside it."""
-  episodes = drawn('reasoning', 200)
+def test_reasoning_instructions_fit_one_object():
+  """The instruction does not name its object and excludes all others."""
+  episodes = sample('reasoning', 200)
   for episode in episodes:
-    target, words = episode.task.target, episode.instruction
+    target, text = episode.task.target, episode.instruction
     others = [placed.item for placed in episode.scene.objects if placed.item != target]
     assert others and episode.scene.bowl is None and splits.held_out(episode.task) == ''
-    category = next((c for c in CATEGORIES.values() if words.endswith(c.thing)), None)
+    category = next((c for c in CATEGORIES.values() if text.endswith(c.phrase)), None)
     if category:
-      assert category.holds(target.kind) and not any(category.holds(item.kind) is not False for item in others)
-      assert not {target.kind, target.colour} & set(words.split())
+      assert category.contains(target.kind) and not any(category.contains(item.kind) is not False for item in others)
+      assert not {target.kind, target.colour} & set(text.split())
     else:
-      (other,), name = others, words.split(' the ')[-1]
+      (other,), name = others, text.split(' the ')[-1]
       assert name in (other.name, other.kind, f'{other.colour} one')
       assert name not in (target.name, target.kind, f'{target.colour} one')
     with pytest.raises(ValueError, match='held out of training data'):
-      gate(episode)
-  assert {c for c in CATEGORIES for e in episodes if e.instruction.endswith(CATEGORIES[c].thing)} == {
+      require_seen(episode)
+  assert {c for c in CATEGORIES for e in episodes if e.instruction.endswith(CATEGORIES[c].phrase)} == {
       'drink', 'round', 'light', 'clean', 'power', 'play', 'build', 'hold'}
 
 
-def test_held_out_phrasings_are_apart():
+def test_held_out_phrasings_are_disjoint():
   for skill in tasks.SKILLS:
     assert not set(language.templates(skill)) & set(language.templates(skill, seen=False))
     assert len(language.templates(skill)) >= 4
@@ -115,8 +115,8 @@ def test_held_out_phrasings_are_apart():
 def test_held_out_tasks_do_not_change():
   """A renamed key would move tasks between the splits of datasets that exist."""
   red_can = Item('can', 'red')
-  found = [splits.held_out(task) for task in (
+  reasons = [splits.held_out(task) for task in (
       tasks.Task('pick', Item('jar', 'red')), tasks.Task('pick', red_can), tasks.Task('open_drawer'))]
-  assert found == ['object', '', '']
+  assert reasons == ['object', '', '']
   assert len(splits.tasks('pick', 'instruction')) == 18
   assert len(splits.tasks('move_near', 'instruction')) == 1814

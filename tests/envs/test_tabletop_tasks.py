@@ -1,4 +1,4 @@
-"""When a task is done is told from poses and contacts; each condition alone must be able to deny it."""
+"""Success conditions of tasks, and validity of initial states."""
 import dataclasses
 import math
 
@@ -10,7 +10,7 @@ pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 from rtjax.envs.tabletop import layout, splits, tasks
 from rtjax.envs.tabletop.arm import rotation_matrix
 from rtjax.envs.tabletop.objects import Item
-from rtjax.envs.tabletop.scene import DRAWER_TRAVEL, Look, Placed, Scene
+from rtjax.envs.tabletop.scene import DRAWER_TRAVEL, Appearance, PlacedObject, Scene
 from rtjax.envs.tabletop.tasks import Task, success
 from rtjax.envs.tabletop.world import Pose, State, World
 
@@ -39,7 +39,7 @@ NEAR = Task('move_near', CAN, CUBE)
 INTO_BOWL, INTO_DRAWER = Task('put_into', CAN, 'bowl'), Task('put_into', CAN, 'drawer')
 
 
-@pytest.mark.parametrize('task, done, denied', [
+@pytest.mark.parametrize('task, done, failures', [
     (PICK, LIFTED, [{'held': None}, {'held': CUBE.name}, {'can': pose(z=0.08)}, {'on': ('table',)}, {'on': ('bowl',)}]),
     (KNOCK, LYING, [{'can': pose(tilt=0.9)}, {'held': CAN.name}, {'on': ()}]),
     (UPRIGHT, {}, [LYING, {'can': pose(tilt=0.3)}, {'touched': [CAN.name]}, {'on': ()}, {'can': pose(z=0.06)}]),
@@ -54,56 +54,56 @@ INTO_BOWL, INTO_DRAWER = Task('put_into', CAN, 'bowl'), Task('put_into', CAN, 'd
      [IN_BOWL, {'on': ('bowl', 'table')}, {'on': ()}, {'touched': [CAN.name]}]),
     (Task('take_out', CAN, 'drawer'), {'drawer': 0.15}, [IN_DRAWER, {'on': ('drawer',)}, {'touched': [CAN.name]}]),
 ], ids=lambda v: v.key if isinstance(v, Task) else '')
-def test_each_condition_can_deny(task, done, denied):
+def test_each_condition_is_required(task, done, failures):
   assert success(task, state(**done), START)
-  for change in denied:
+  for change in failures:
     assert not success(task, state(**done | change), START), change
 
 
 def test_near_is_measured_from_edge_to_edge():
-  for apart in (0.0, 0.01, 0.06):
-    y = CAN.shape.radius + CUBE.shape.radius + apart
-    assert math.isclose(tasks.gap(CAN, CUBE, state(can=pose(y=0), cube=pose(y=-y))), apart, abs_tol=1e-9)
+  for gap in (0.0, 0.01, 0.06):
+    y = CAN.shape.radius + CUBE.shape.radius + gap
+    assert math.isclose(tasks.gap(CAN, CUBE, state(can=pose(y=0), cube=pose(y=-y))), gap, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize('skill', tasks.SKILLS)
-def test_starts_are_not_solved(skill):
-  """Also the settled ones, whatever the layout meant."""
-  draw = np.random.default_rng(1)
-  fair = 0
+def test_settled_initial_states_are_not_solved(skill):
+  rng = np.random.default_rng(1)
+  valid = 0
   for _ in range(8):
-    episode = layout.sample(splits.get('seen'), draw, skill)
-    begin = World(episode.scene).state()
-    if layout.is_fair(episode, begin):
-      fair += 1
-      assert not success(episode.task, begin, begin)
-  assert fair >= 6
+    episode = layout.sample(splits.get('seen'), rng, skill)
+    state = World(episode.scene).state()
+    if layout.is_valid_start(episode, state):
+      valid += 1
+      assert not success(episode.task, state, state)
+  assert valid >= 6
 
 
-def test_solved_starts_are_rejected():
-  near = Scene((Placed(CAN, (0.5, 0.0, 0.0365)), Placed(CUBE, (0.5, -0.08, 0.0225))), None, 0.0, Look())
-  far = dataclasses.replace(near, objects=(near.objects[0], Placed(CUBE, (0.5, -0.2, 0.0225))))
-  for scene, fair in ((near, False), (far, True)):
+def test_solved_initial_states_are_rejected():
+  objects = PlacedObject(CAN, (0.5, 0.0, 0.0365)), PlacedObject(CUBE, (0.5, -0.08, 0.0225))
+  near = Scene(objects, None, 0.0, Appearance())
+  far = dataclasses.replace(near, objects=(near.objects[0], PlacedObject(CUBE, (0.5, -0.2, 0.0225))))
+  for scene, valid in ((near, False), (far, True)):
     episode = layout.Episode(NEAR, '', scene)
-    assert layout.is_fair(episode, World(scene).state()) == fair
+    assert layout.is_valid_start(episode, World(scene).state()) == valid
   shut = layout.Episode(Task('close_drawer'), '', dataclasses.replace(far, drawer=0.0))
-  assert not layout.is_fair(shut, World(shut.scene).state())
+  assert not layout.is_valid_start(shut, World(shut.scene).state())
 
 
-def test_fallen_and_overlapping_starts_are_rejected():
-  fallen = Placed(CAN, (0.5, 0.0, 0.026), (math.cos(0.7854), math.sin(0.7854), 0, 0))
-  inside = Placed(CUBE, (0.5, 0.01, 0.0225))
-  for objects in ((fallen,), (Placed(CAN, (0.5, 0.0, 0.0365)), inside)):
-    episode = layout.Episode(PICK, '', Scene(objects, None, 0.0, Look()))
-    assert not layout.is_fair(episode, World(episode.scene).state())
+def test_fallen_and_overlapping_objects_are_rejected():
+  fallen = PlacedObject(CAN, (0.5, 0.0, 0.026), (math.cos(0.7854), math.sin(0.7854), 0, 0))
+  inside = PlacedObject(CUBE, (0.5, 0.01, 0.0225))
+  for objects in ((fallen,), (PlacedObject(CAN, (0.5, 0.0, 0.0365)), inside)):
+    episode = layout.Episode(PICK, '', Scene(objects, None, 0.0, Appearance()))
+    assert not layout.is_valid_start(episode, World(episode.scene).state())
 
 
-def test_containers_hold_things_physically():
+def test_containers_hold_objects_physically():
   """A ball dropped into the bowl, and into the open drawer, stays in; the drawer's contact is reported."""
   ball = Item('ball', 'red')
-  for place, drawer, container in (((0.5, -0.1, 0.06), 0.0, 'bowl'),
+  for position, drawer, container in (((0.5, -0.1, 0.06), 0.0, 'bowl'),
                                    ((0.5, 0.225 - DRAWER_TRAVEL + 0.08, 0.06), 0.146, 'drawer')):
-    world = World(Scene((Placed(ball, place),), (0.5, -0.1), drawer, Look()))
+    world = World(Scene((PlacedObject(ball, position),), (0.5, -0.1), drawer, Appearance()))
     settled = world.state()
     assert tasks.inside(container, ball.name, settled)
     assert container in settled.supports[ball.name]
