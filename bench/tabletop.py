@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def experts(options: argparse.Namespace) -> dict[str, Any]:
-  """Measure each skill's successes, and the mean number of steps of a success."""
+  """Measure each skill's successes and their mean number of steps."""
   skills = splits.get(options.split).skills
   with concurrent.futures.ProcessPoolExecutor(options.processes, multiprocessing.get_context('spawn')) as pool:
     lengths = pool.map(expert, skills, [options.split] * len(skills), [options.experts] * len(skills))
@@ -56,7 +56,7 @@ def experts(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def expert(skill: str, split: str, episodes: int) -> list[int]:
-  """Return the number of steps of each successful episode, 0 for a failure."""
+  """Return the steps of each successful episode, 0 for a failure."""
   env: Any = envs.make('tabletop', split=split, image_size=(8, 8), renderer='none')
   results = []
   for number in range(episodes):

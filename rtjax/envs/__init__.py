@@ -1,7 +1,8 @@
 """Gymnasium environments for closed-loop evaluation, found by name.
 
-The folder stands beside `data`. It may import `rtjax.actions` and `rtjax.language`, and no models, data, training or
-evaluation. docs/add_an_environment.md lists the attributes, observations and info that evaluation reads.
+The folder stands beside `data`. It may import `rtjax.actions`, `rtjax.language` and `rtjax.runtime`, but no models,
+data, training or evaluation. docs/add_an_environment.md lists the attributes, observations and info that evaluation
+reads.
 """
 import difflib
 import functools

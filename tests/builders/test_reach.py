@@ -69,7 +69,10 @@ def test_expert_reaches_the_named_shape():
 
 
 def test_image_shows_shapes_and_gripper():
-  """x points up and y left: with 96 pixels for 0.4 m, (0.1, 0.05) is row 24, column 36."""
+  """Pixels agree with positions in metres.
+
+  x points up and y left: with 96 pixels for 0.4 m, (0.1, 0.05) is row 24, column 36.
+  """
   shapes = tuple(reach.ColouredShape(colour, shape, x, y) for colour, shape, x, y in (
       ('red', 'circle', 0.1, 0.05), ('blue', 'square', -0.1, 0.1), ('green', 'triangle', 0, -0.1)))
   scene = reach.Scene(shapes, (180, 165, 150), 'reach the red circle')

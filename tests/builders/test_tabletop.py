@@ -130,7 +130,7 @@ def test_episode_depends_on_seed_and_number_alone():
 
 
 def test_recorded_actions_are_the_experts():
-  """Disturbed and undisturbed episodes have the same first action, but different states after it."""
+  """Disturbances change the states, but not the recorded first action."""
   undisturbed, disturbed = (demonstrations.Recorder(demonstrations.RecordingConfig(
       image_size=(8, 8), renderer='none', disturbance=strength)).record(0) for strength in (0, 1))
   one, other = ([step['action'] for step in episode['steps']] for episode in (undisturbed, disturbed))
@@ -200,7 +200,7 @@ def test_outcome_in_words_extends_instructions(tmp_path):
 
 
 def test_resumes_after_an_interruption(folder, tmp_path):
-  """Finished files stay, partial ones are recorded again, and the dataset equals that of one run."""
+  """Finished files are kept, partial ones replaced; the dataset is the same."""
   raw = ItemStore(tmp_path / 'tabletop.raw', demonstrations.EPISODES_PER_FILE)
   raw.folder.mkdir()
   raw.write(0, demonstrations.record(CONFIG, 0, 6))

@@ -30,7 +30,7 @@ CONFIG = scenes.GenerationConfig(seed=5, image_size=(64, 64))
 
 
 def view(*objects, bowl=None, drawer=0.0):
-  """Create the view of objects (name, x, y) that stand on the table."""
+  """Create the view of standing objects (name, x, y)."""
   placed = []
   for name, x, y in objects:
     colour, kind = name.split()
@@ -46,7 +46,10 @@ def answers(scene, name):
 
 @pytest.fixture(scope='module')
 def plain():
-  """View of a red cube on the left and near, a blue can on the right, a red mug far behind."""
+  """View of three objects.
+
+  A red cube on the left and near, a blue can on the right, a red mug far behind.
+  """
   return view(('red cube', 0.60, -0.15), ('blue can', 0.50, 0.05), ('red mug', 0.38, -0.06))
 
 

@@ -56,7 +56,7 @@ def test_inverse_kinematics_reaches(kinematics):
 
 
 def test_null_space_pull_brings_the_elbow_back(kinematics):
-  """The joints approach home from another posture while the gripper keeps its pose."""
+  """The joints approach home while the gripper keeps its pose."""
   start = arm.HOME + np.array([0.5, 0, -0.5, 0, 0.3, 0, 0])
   position, rotation = kinematics.pose(start)
   angles = start

@@ -27,7 +27,7 @@ def env():
 
 
 def run_expert(env, seed, skill):
-  """Run the expert until the episode ends; return the results of each step."""
+  """Run the expert through an episode; return the results of each step."""
   env.reset(seed=seed, options={'skill': skill})
   expert, steps = env.expert(), []
   while not steps or not (steps[-1][2] or steps[-1][3]):

@@ -32,7 +32,7 @@ def render(scene, size=(64, 80), camera='front', name='rays'):
 
 
 def pixel(world, camera, point, size):
-  """Project a point to (row, column) of a camera by the pinhole formula."""
+  """Project a point to (row, column) by the pinhole formula."""
   number = world.model.camera(camera).id
   local = (point - world.data.cam_xpos[number]) @ world.data.cam_xmat[number].reshape(3, 3)
   scale = size[0] / 2 / np.tan(np.radians(world.model.cam_fovy[number]) / 2)
@@ -69,7 +69,7 @@ def test_pixels_agree_with_single_rays():
 
 @pytest.mark.parametrize('colour', COLOURS)
 def test_colours_are_distinguishable(colour):
-  """An object in any light is nearest to its own colour in normal light."""
+  """Colours in any light are nearest to themselves in normal light."""
   def mean_colour(name, style):
     scene = dataclasses.replace(SCENE, objects=(PlacedObject(Item('cube', name), CUBE.position),),
                                 appearance=style)
@@ -128,7 +128,7 @@ def test_textures_differ_and_repeat():
 
 
 def test_objects_are_large_enough_at_96_pixels():
-  """Widths at the table's centre: a median of at least eight pixels, none below six."""
+  """The median width is at least eight pixels, the minimum six."""
   world = World(SCENE)
   widths = []
   for kind in KINDS.values():
@@ -150,7 +150,7 @@ for name in ('rays', 'gl'):
 
 
 def test_gl_shows_the_same_scene(tmp_path):
-  """Both renderers show the same colours at the same positions, if OpenGL works."""
+  """Both renderers agree in colours and positions, if OpenGL works."""
   done = subprocess.run([sys.executable, '-c', GL.format(path=sys.path, folder=str(tmp_path))], capture_output=True,
                         text=True, env=os.environ | {'MUJOCO_GL': 'egl'})
   if 'OpenGL does not start here' in done.stderr or 'EGL' in done.stderr:

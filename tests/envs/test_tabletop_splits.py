@@ -113,7 +113,7 @@ def test_held_out_phrasings_are_disjoint():
 
 
 def test_held_out_tasks_do_not_change():
-  """A renamed key would move tasks between the splits of datasets that exist."""
+  """Changed keys would move tasks between the splits of existing datasets."""
   red_can = Item('can', 'red')
   reasons = [splits.held_out(task) for task in (
       tasks.Task('pick', Item('jar', 'red')), tasks.Task('pick', red_can), tasks.Task('open_drawer'))]

@@ -99,7 +99,7 @@ def test_fallen_and_overlapping_objects_are_rejected():
 
 
 def test_containers_hold_objects_physically():
-  """A ball dropped into the bowl, and into the open drawer, stays in; the drawer's contact is reported."""
+  """A ball stays in the bowl and in the drawer, with contact."""
   ball = Item('ball', 'red')
   for position, drawer, container in (((0.5, -0.1, 0.06), 0.0, 'bowl'),
                                    ((0.5, 0.225 - DRAWER_TRAVEL + 0.08, 0.06), 0.146, 'drawer')):
