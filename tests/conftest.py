@@ -1,27 +1,29 @@
-"""Shared fixtures: where the reference data lies."""
+"""Shared fixtures and settings of all tests."""
 import os
 import pathlib
 import tempfile
 
 import jaxtyping
 import pytest
+from helpers.paths import ROOT
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Most of the tests' time is compilation. Processes that tests start inherit both settings, so that numbers compared bit
+# for bit come from programs compiled alike. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the optimised programs.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # The workers, and the processes that tests start, compile the same small networks: the first one does it for all.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   compiled = tempfile.TemporaryDirectory(prefix='rtjax-compiled-')  # removed with the process that made it
   os.environ |= {'JAX_COMPILATION_CACHE_DIR': compiled.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-# Shapes and types in the networks' signatures are checked here; outside tests they cost nothing.
+# Shapes and types in the signatures of networks are checked here; outside tests they cost nothing.
 jaxtyping.install_import_hook('rtjax.models', 'beartype.beartype')
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:
-  """The folder of reference outputs and robot episodes that lies beside a development checkout."""
+  """Folder of reference outputs and robot episodes beside a development checkout."""
   folder = ROOT.parent / 'shared'
   if not folder.is_dir():
     pytest.skip(f'no reference data at {folder}: this test compares with it')

@@ -50,15 +50,6 @@ def lively(config: RT1MultiviewConfig) -> models.RT1Multiview:
   return model
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compilation():
-  """Most of these tests' time is XLA's."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
-
-
 @pytest.fixture(scope='module')
 def views():
   return lively(VIEWS)
