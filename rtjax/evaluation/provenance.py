@@ -1,4 +1,4 @@
-"""Where a report comes from and where it goes."""
+"""Origin of a report (date, version, machine) and its output folder."""
 import datetime
 import os
 import pathlib
@@ -9,26 +9,20 @@ from typing import Any
 import jax
 
 import rtjax
-from rtjax.training import checkpoint as checkpoints
 
 
 def provenance() -> dict[str, Any]:
-  """'created' (ISO 8601, UTC), 'rtjax' (version), 'machine'."""
+  """Return 'created' (ISO 8601, UTC), 'rtjax' (version) and 'machine'."""
   device = jax.devices()[0]
   return {'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'), 'rtjax': rtjax.__version__,
           'machine': f'{device.device_kind} ({os.cpu_count()} cores, {platform.machine()})'}
 
 
-def step_of(checkpoint: str) -> int | None:
-  """The training step of a checkpoint of rtjax; released weights do not tell."""
-  return checkpoints.read_metadata(checkpoint)['step'] if checkpoints.is_checkpoint(checkpoint) else None
-
-
-def prepare(folder: pathlib.Path) -> None:
-  """Makes the folder, so that one that cannot be written is known before the long part.
+def make_output_folder(folder: pathlib.Path) -> None:
+  """Create the output folder, and check that it is writable before a long evaluation.
 
   Raises:
-    ValueError: it cannot be made, or not be written to.
+    ValueError: it cannot be created or written to.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)

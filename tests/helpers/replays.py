@@ -1,4 +1,4 @@
-"""Made-up replays, policies and datasets for the tests of reports."""
+"""Fabricated replays, policies and datasets for tests of reports."""
 import pathlib
 import types
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from helpers import rlds_episodes
 from rtjax.actions import ActionField, ActionSpec, classes
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.evaluation.replay.replay import Replay
 from rtjax.models import RT1Config
 from rtjax.models.backbones.film_efficientnet import B0_STAGES, EfficientNetConfig
@@ -14,33 +15,32 @@ from rtjax.policies.policy import PolicyOutput
 SPEC = ActionSpec((classes('mode', 3), ActionField('move', 2, -1.0, 1.0, bins=5, unit='m')), vocab_size=8)
 
 
-def network(spec: ActionSpec) -> RT1Config:
-  """A network that compiles in seconds."""
+def tiny_config(spec: ActionSpec) -> RT1Config:
+  """Return the configuration of a model that compiles in seconds."""
   return RT1Config(
       action_spec=spec, window=3, image_size=(32, 32), image_tokens=2, token_width=16, width=16, layers=1, heads=2,
       head_size=8, encoder=EfficientNetConfig(width=0.2, depth=0.2, stages=B0_STAGES[:3]))
 
 
 def replay(recorded_tokens, predicted_tokens, confidence=0.5, number=0, instruction='pick', shift=0.0) -> Replay:
-  """A replay with these tokens (of SPEC); the recorded numbers lie `shift` beyond those that their tokens stand for."""
+  """Return a replay with these tokens of SPEC; recorded numbers are those of their tokens plus `shift`."""
   recorded_tokens, predicted_tokens = np.int32(recorded_tokens), np.int32(predicted_tokens)
   recorded = SPEC.detokenize(recorded_tokens)
   recorded[:, 3:] += shift
-  length = len(recorded)
   return Replay(
       number=number, instruction=instruction, recorded=recorded, predicted=SPEC.detokenize(predicted_tokens),
       recorded_tokens=recorded_tokens, predicted_tokens=predicted_tokens,
-      confidence=np.broadcast_to(np.float32(confidence), recorded_tokens.shape), seconds=np.full(length, 0.004),
-      frames=((0, b'\xff\xd8picture'),))
+      confidence=np.broadcast_to(np.float32(confidence), recorded_tokens.shape), seconds=np.full(len(recorded), 0.004),
+      frames=((0, b'\xff\xd8image'),))
 
 
 class FakePolicy:
-  """Gives back the tokens of a list, one after the other, and remembers what it was shown since its last reset."""
+  """Policy that returns given tokens step by step, and keeps its inputs since the last reset."""
 
   def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = '', views: tuple[str, ...] = (),
                proprioception_size: int = 0):
-    self.config = types.SimpleNamespace(action_spec=spec, proprioception_size=proprioception_size)
-    self.embedding_id, self.views, self.encoder = embedding_id, views, None
+    self.config = types.SimpleNamespace(action_spec=spec, proprioception_size=proprioception_size, reads_prompts=False)
+    self.metadata, self.encoder = PolicyMetadata(embedding_id=embedding_id, views=views), None
     self._spec, self._tokens = spec, tokens
 
   def reset(self, *, embedding):
@@ -61,7 +61,7 @@ class FakePolicy:
 
 
 def bridge(folder: pathlib.Path, lengths=(4, 2, 3)) -> pathlib.Path:
-  """A dataset in the layout of bridge_dataset with a split `val`; small motions within the bounds of arm7d."""
+  """Write a dataset in the layout of bridge_dataset; its split `val` has small motions within arm7d's bounds."""
   episodes = []
   for seed, length in enumerate(lengths):
     draw = np.random.default_rng(seed)

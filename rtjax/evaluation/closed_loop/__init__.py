@@ -1,1 +1,1 @@
-"""Closed-loop evaluation: episodes in an environment, success rates, a report."""
+"""Closed-loop evaluation: agents act in an environment; success rates and their report."""

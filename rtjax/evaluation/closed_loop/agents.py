@@ -1,9 +1,11 @@
-"""Who acts in an evaluation: a policy, the same network ignorant of something, an expert, or chance."""
+"""Agents of a closed-loop evaluation: policies, baselines, the scripted expert, random actions."""
+import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import jax
 import numpy as np
 from flax import nnx
@@ -11,192 +13,250 @@ from flax import nnx
 import rtjax
 from rtjax import models
 from rtjax.actions import ActionSpec
-from rtjax.evaluation.closed_loop.protocol import Entry
+from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.language.instructions import InstructionEncoder
-from rtjax.policies.action_filters import Confidence
-from rtjax.policies.policy import BatchPolicy, Policy
-from rtjax.training import checkpoint as checkpoints
+from rtjax.policies.action_filters import ConfidenceGate
+from rtjax.policies.policy import BatchPolicy, Policy, PolicyOutput
 
 SCRIPTED = ('expert', 'random')
 
 
 class Decision(NamedTuple):
-  """What to do in one environment.
+  """Action for one environment.
 
   Attributes:
     action: float32 [A].
-    confidence: mean probability of the tokens chosen; None without tokens.
-    intervened: whether it was too unsure, and the action is another one.
+    confidence: mean probability of the chosen tokens; None for agents without tokens.
+    intervened: whether the confidence was below the threshold, so that the action holds the robot.
   """
   action: np.ndarray
   confidence: float | None = None
   intervened: bool = False
 
 
-class Actor(Protocol):
-  """Acts in several environments, each a slot. `identity` tells it from every other one, as JSON."""
+class Agent(Protocol):
+  """Controller of several environments, each in a slot.
+
+  Attributes:
+    name: shown in the report.
+    identity: JSON-able description that differs between agents which act differently.
+  """
   name: str
   identity: dict[str, Any]
 
-  def reset(self, slot: int, entry: Entry, instruction: str) -> None:
-    """An episode starts in a slot."""
+  def reset(self, slot: int, episode: EpisodeId, instruction: str) -> None:
+    """Start an episode in a slot."""
 
-  def act(self, slots: Sequence[int], observations: Mapping[str, Any], arena: Any) -> list[Decision]:
-    """What to do in `slots`; observations are theirs, with a leading axis, `arena` is the vector environment."""
+  def act(self, slots: Sequence[int], observations: Mapping[str, Any], vector: gymnasium.vector.AsyncVectorEnv
+          ) -> list[Decision]:
+    """Choose an action for each of `slots`.
+
+    Args:
+      observations: of these slots, with a leading axis.
+      vector: all environments.
+    """
 
   def latency(self) -> float | None:
-    """Seconds that the last call took, or None where it is not to be counted, since something was compiled."""
+    """Return the duration of the last call in seconds, None if it included compilation."""
 
 
-class PolicyActor:
-  """A policy, one call for all environments.
+@dataclasses.dataclass(frozen=True)
+class AgentSettings:
+  """Settings of all policies of an evaluation.
+
+  Attributes:
+    num_environments: environments that run in parallel.
+    threshold: mean confidence below which the robot is held for the step; 0 = never.
+    encoder: instruction encoder; None = the built-in one.
+  """
+  num_environments: int
+  threshold: float = 0.0
+  encoder: InstructionEncoder | None = None
+
+
+class PolicyAgent:
+  """Policy that acts in all environments with one call.
 
   Args:
-    policy: of one robot, from `rtjax.load_policy`.
-    environments: how many slots.
-    told: in place of every instruction, for a policy that is to ignore them.
-    threshold: below this mean confidence the robot is held, and an intervention counted; 0 = never.
+    name: shown in the report.
+    identity: see `Agent`.
+    policy: a policy of one robot, from `rtjax.load_policy`.
+    settings: of the evaluation.
+    instruction: replaces the instructions of all episodes, for the blind baseline.
   """
 
-  def __init__(self, name: str, identity: dict[str, Any], policy: Policy, environments: int, *, told: str | None = None,
-               threshold: float = 0.0, encoder: InstructionEncoder | None = None):
-    self.name, self.identity, self._told = name, identity, told
-    self._policy = BatchPolicy(
-        policy.model, environments, policy.embedding_id, policy.image_size, encoder or policy.encoder, policy.views)
-    spec = policy.config.action_spec
-    self._doubts = [Confidence(spec, threshold) for _ in range(environments)] if threshold else []
-    self.spec = spec
+  def __init__(self, name: str, identity: dict[str, Any], policy: Policy, settings: AgentSettings, *,
+               instruction: str = ''):
+    self.name, self.identity, self.policy = name, identity, policy
+    self.action_spec = policy.config.action_spec
+    self._instruction = instruction
+    self._batch = BatchPolicy(policy.model, settings.num_environments, policy.metadata,
+                              settings.encoder or policy.encoder)
+    self._filters = [ConfidenceGate(self.action_spec, settings.threshold) for _ in range(settings.num_environments)
+                     ] if settings.threshold else []
     self._compiled: set[int] = set()
     self._seconds: float | None = None
 
-  def reset(self, slot: int, entry: Entry, instruction: str) -> None:
-    self._policy.reset(slot, self._told or instruction)
-    if self._doubts:
-      self._doubts[slot].reset()
+  def reset(self, slot: int, episode: EpisodeId, instruction: str) -> None:
+    self._batch.reset(slot, self._instruction or instruction)
+    if self._filters:
+      self._filters[slot].reset()
 
-  def act(self, slots: Sequence[int], observations: Mapping[str, Any], arena: Any) -> list[Decision]:
-    states = observations['proprioception'] if self._policy.config.proprioception_size else None
-    pictures = images(self._policy.views, self._policy.config.views, observations)
+  def act(self, slots: Sequence[int], observations: Mapping[str, Any], vector: gymnasium.vector.AsyncVectorEnv
+          ) -> list[Decision]:
+    config = self._batch.config
+    states = observations['proprioception'] if config.proprioception_size else None
+    images = select_images(self._batch.metadata.views, config.views, observations)
     start = time.perf_counter()
-    outputs = self._policy.step(pictures, slots, states)
+    outputs = self._batch.step(images, slots, states)
     seconds = time.perf_counter() - start
-    size = (len(slots) - 1).bit_length()  # of the calls that BatchPolicy compiles
+    size = (len(slots) - 1).bit_length()  # BatchPolicy compiles once per power of two
     self._seconds = seconds if size in self._compiled else None
     self._compiled.add(size)
-    return [self._decision(slot, output) for slot, output in zip(slots, outputs, strict=True)]
+    return [self._decide(slot, output) for slot, output in zip(slots, outputs, strict=True)]
 
   def latency(self) -> float | None:
     return self._seconds
 
-  def _decision(self, slot: int, output: Any) -> Decision:
+  def _decide(self, slot: int, output: PolicyOutput) -> Decision:
     confidence = float(np.mean(output.confidence))
-    if not np.isfinite(confidence):  # the network gives NaN: no action, which the environment counts as a failure
-      return Decision(np.full(self.spec.size, np.nan, np.float32))
-    instead = self._doubts[slot].instead(output) if self._doubts else None
-    if instead is None:
+    if not np.isfinite(confidence):  # NaN logits: the environment rejects the action, and the episode fails
+      return Decision(np.full(self.action_spec.size, np.nan, np.float32))
+    replacement = self._filters[slot].replacement(output) if self._filters else None
+    if replacement is None:
       return Decision(output.plan[0], confidence)
-    return Decision(self.spec.pack(instead).astype(np.float32), confidence, True)
+    return Decision(self.action_spec.pack(replacement).astype(np.float32), confidence, True)
 
 
-class Expert:
-  """The environment's scripted expert, which sees its state."""
+class ExpertAgent:
+  """Scripted expert of the environment, which reads the state of the simulation."""
   name = 'expert'
 
   def __init__(self) -> None:
     self.identity: dict[str, Any] = {'kind': 'expert'}
 
-  def reset(self, slot: int, entry: Entry, instruction: str) -> None:
+  def reset(self, slot: int, episode: EpisodeId, instruction: str) -> None:
     pass
 
-  def act(self, slots: Sequence[int], observations: Mapping[str, Any], arena: Any) -> list[Decision]:
-    actions = arena.call('expert')
+  def act(self, slots: Sequence[int], observations: Mapping[str, Any], vector: gymnasium.vector.AsyncVectorEnv
+          ) -> list[Decision]:
+    actions = vector.call('expert')
     return [Decision(np.asarray(actions[slot], np.float32)) for slot in slots]
 
   def latency(self) -> float | None:
     return None
 
 
-class Random:
-  """Actions drawn evenly within the bounds; an episode's seed decides them."""
+class RandomAgent:
+  """Uniformly random actions within the bounds, determined by the episode's seed."""
   name = 'random'
 
   def __init__(self) -> None:
     self.identity: dict[str, Any] = {'kind': 'random'}
-    self._draws: dict[int, np.random.Generator] = {}
+    self._generators: dict[int, np.random.Generator] = {}
 
-  def reset(self, slot: int, entry: Entry, instruction: str) -> None:
-    self._draws[slot] = np.random.default_rng(entry.seed)
+  def reset(self, slot: int, episode: EpisodeId, instruction: str) -> None:
+    self._generators[slot] = np.random.default_rng(episode.seed)
 
-  def act(self, slots: Sequence[int], observations: Mapping[str, Any], arena: Any) -> list[Decision]:
-    space = arena.single_action_space
-    return [Decision(self._draws[slot].uniform(space.low, space.high).astype(np.float32)) for slot in slots]
+  def act(self, slots: Sequence[int], observations: Mapping[str, Any], vector: gymnasium.vector.AsyncVectorEnv
+          ) -> list[Decision]:
+    space: Any = vector.single_action_space
+    return [Decision(self._generators[slot].uniform(space.low, space.high).astype(np.float32)) for slot in slots]
 
   def latency(self) -> float | None:
     return None
 
 
-def images(names: Sequence[str], views: int, observations: Mapping[str, Any]) -> np.ndarray:
-  """The pictures that a network of these cameras looks at: uint8 [n, H, W, 3] or [n, V, H, W, 3].
+def load(name: str, settings: AgentSettings) -> Agent:
+  """Load an agent: one of SCRIPTED, or the policy in a checkpoint (see `rtjax.load_policy`)."""
+  if name == 'expert':
+    return ExpertAgent()
+  if name == 'random':
+    return RandomAgent()
+  policy = rtjax.load_policy(name)
+  identity = {'kind': 'policy', 'weights': weights_digest(policy), 'threshold': settings.threshold,
+              **training_progress(policy)}
+  return PolicyAgent(name, identity, policy, settings)
+
+
+def baseline(kind: str, policy: Policy, settings: AgentSettings, instruction: str) -> PolicyAgent:
+  """Create a baseline of a policy.
+
+  Args:
+    kind: 'untrained', the same network with its initial weights; 'blind', the policy with the same instruction in
+      every episode.
+    policy: the trained one.
+    settings: of the evaluation; the threshold does not apply.
+    instruction: for the blind baseline.
+  """
+  if kind == 'untrained':
+    model = models.build(policy.config, rngs=nnx.Rngs(0))
+    if policy.model.tokenizer is not None:
+      model.set_tokenizer(policy.model.tokenizer)
+    policy = Policy(model, policy.metadata, policy.encoder)
+  fixed = instruction if kind == 'blind' else ''
+  identity = {'kind': kind, 'weights': weights_digest(policy), 'instruction': fixed or None}
+  return PolicyAgent(kind, identity, policy, dataclasses.replace(settings, threshold=0.0), instruction=fixed)
+
+
+def select_images(names: Sequence[str], views: int, observations: Mapping[str, Any]) -> np.ndarray:
+  """Select the cameras of a model from the observations.
+
+  Args:
+    names: cameras of the model; empty for the main one.
+    views: their number.
+    observations: of the environment: `image`, and one entry per further camera, such as `wrist_image`.
+
+  Returns:
+    uint8 [n, H, W, 3], or [n, views, H, W, 3] for several cameras.
 
   Raises:
     ValueError: the environment has no such cameras.
   """
   if views <= 1 and (not names or names[0] == 'image'):
     return observations['image']
-  found = [observations[n] for name in names for n in (name, f'{name}_image') if n in observations]
+  found = [observations[key] for name in names for key in (name, f'{name}_image') if key in observations]
   if names and len(found) == len(names):
     return found[0] if views <= 1 else np.stack(found, 1)
-  raise ValueError(f'the policy looks through {views} cameras, {list(names) or "unnamed"}; the environment has '
-                   f'{sorted(name for name in observations if "image" in name)}. '
-                   'The tabletop has the wrist with --wrist and all six with --multiview.')
+  raise ValueError(f'the policy was trained on {views} cameras, {list(names) or "unnamed"}; the environment has '
+                   f'{sorted(name for name in observations if "image" in name)}. In the tabletop, --wrist adds the '
+                   'wrist camera and --multiview all six.')
 
 
-def load(checkpoint: str, environments: int, threshold: float, encoder: InstructionEncoder | None) -> PolicyActor:
-  """The policy in a checkpoint, as `rtjax.load_policy` reads it."""
-  policy = rtjax.load_policy(checkpoint)
-  identity = {'kind': 'policy', 'weights': digest(policy), 'threshold': threshold, **training(checkpoint)}
-  return PolicyActor(checkpoint, identity, policy, environments, threshold=threshold, encoder=encoder)
-
-
-def baseline(kind: str, checkpoint: str, environments: int, encoder: InstructionEncoder | None, told: str
-             ) -> PolicyActor:
-  """'untrained': the network with its initial weights; 'blind': the policy, told the same in every episode."""
-  policy = rtjax.load_policy(checkpoint)
-  if kind == 'untrained':
-    policy = Policy(models.build(policy.config, rngs=nnx.Rngs(0)), policy.embedding_id, policy.image_size,
-                    policy.encoder, policy.views)
-  always = told if kind == 'blind' else None
-  identity = {'kind': kind, 'weights': digest(policy), 'told': always}
-  return PolicyActor(kind, identity, policy, environments, told=always, encoder=encoder)
-
-
-def digest(policy: Policy) -> str:
-  """A fingerprint of all weights."""
-  found = hashlib.sha256()
+def weights_digest(policy: Policy) -> str:
+  """Return a hash of all weights."""
+  digest = hashlib.sha256()
   for leaf in jax.tree.leaves(nnx.state(policy.model, nnx.Param)):
-    found.update(np.asarray(leaf).tobytes())
-  return found.hexdigest()[:16]
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:16]
 
 
-def training(checkpoint: str) -> dict[str, Any]:
-  """'step' of training and 'demonstrations', the episodes it had; None where the checkpoint does not tell."""
-  if not checkpoints.is_checkpoint(checkpoint):
-    return {'step': None, 'demonstrations': None}
-  metadata = checkpoints.read_metadata(checkpoint)
-  counts = [found.get('episodes') for found in metadata.get('statistics', {}).values()]
+def training_progress(policy: Policy) -> dict[str, Any]:
+  """Return the training 'step' and the number of 'demonstrations'; None where unknown."""
+  metadata = policy.metadata
+  counts = [entry.get('episodes') for entry in metadata.statistics.values()]
   known = counts and all(count is not None for count in counts)
-  return {'step': metadata['step'], 'demonstrations': sum(counts) if known else None}
+  return {'step': metadata.step, 'demonstrations': sum(counts) if known else None}
 
 
-def require_fit(policy: ActionSpec, env: ActionSpec, name: str) -> None:
-  """Raises ValueError unless a policy's actions are such as the environment takes; bounds may differ."""
+def training_image_size(agent: Agent) -> tuple[int, int] | None:
+  """Return (height, width) of the images that an agent was trained on, None if unknown.
+
+  Raises:
+    ValueError: its datasets have different sizes.
+  """
+  return agent.policy.metadata.dataset_image_size() if isinstance(agent, PolicyAgent) else None
+
+
+def require_matching_actions(policy: ActionSpec, env: ActionSpec, name: str) -> None:
+  """Raise ValueError unless a policy's action fields are those of the environment; bounds may differ."""
   def fields(spec: ActionSpec) -> list[tuple[str, int, str, str]]:
     return [(f.name, f.size, f.kind, f.unit) for f in spec.fields]
 
   if fields(policy) != fields(env):
-    raise ValueError(f'the checkpoint acts with {_words(policy)}, the environment {name!r} takes {_words(env)}. Choose '
-                     "a checkpoint that was trained with the environment's ActionSpec.")
+    raise ValueError(f'the actions of the checkpoint are {_listed(policy)}, those of the environment {name!r} are '
+                     f"{_listed(env)}. Choose a checkpoint that was trained with the environment's ActionSpec.")
 
 
-def _words(spec: ActionSpec) -> str:
+def _listed(spec: ActionSpec) -> str:
   return ', '.join(f'{f.name} [{f.size}]{f" {f.unit}" if f.unit else ""}' for f in spec.fields)

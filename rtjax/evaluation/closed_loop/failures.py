@@ -1,65 +1,65 @@
-"""Why an episode failed, and what the robot did instead, read off the facts that an environment tells of it.
+"""Failure reasons and outcomes of episodes, derived from the environment's info.
 
-The facts are the tabletop's `info`. An environment that tells fewer gets the labels that these allow.
+The info is the tabletop's. An environment with fewer keys gets the reasons that these support.
 """
 from collections.abc import Set
 from typing import Any
 
-LABELS = ('no motion', 'wrong object', 'dropped', 'missed grasp', 'timeout', 'physics', 'error')
-"""In the order in which they are looked for, but for the last two, which come before all others."""
+REASONS = ('no motion', 'wrong object', 'dropped', 'missed grasp', 'timeout', 'physics', 'error')
+"""In the order of the checks, except that physics and error come first."""
 
-DEEDS = ('as asked', 'held the target', 'moved the target', 'held another', 'moved another', 'touched only',
-         'moved in air', 'nothing')
+OUTCOMES = ('success', 'held target', 'moved target', 'held other object', 'moved other object', 'touched only',
+            'no contact', 'no motion')
 
 _NO_MOTION = 0.02
-"""A gripper that travelled less, m, did not move."""
-_MOVED = 0.03
-"""An object that ends up further from its place, m, was moved; less may be settling."""
-_WITHOUT_GRASP = ('knock', 'open_drawer', 'close_drawer')
+"""A gripper that travelled less, in m, counts as not moved."""
+_DISPLACED = 0.03
+"""An object this far from its start, in m, counts as moved; less may be settling."""
+_SKILLS_WITHOUT_GRASP = ('knock', 'open_drawer', 'close_drawer')
 
 
-def label(facts: dict[str, Any], held: Set[str], closed: bool) -> str | None:
-  """Why an episode failed: one of LABELS; None if it succeeded.
+def reason(info: dict[str, Any], held: Set[str], closed: bool) -> str | None:
+  """Return why an episode failed, one of REASONS, or None after success.
 
   Args:
-    facts: the last `info` of the episode.
-    held: every object that was between the fingers in the episode.
-    closed: whether the gripper was ever told to close.
+    info: the last info of the episode.
+    held: all objects that were between the fingers during the episode.
+    closed: whether the gripper was ever commanded to close.
   """
-  if facts.get('success'):
+  if info.get('success'):
     return None
-  if facts.get('failure'):
-    return facts['failure'] if facts['failure'] in LABELS else 'error'
-  if facts.get('moved', _NO_MOTION) < _NO_MOTION:
+  if info.get('failure'):
+    return info['failure'] if info['failure'] in REASONS else 'error'
+  if info.get('moved', _NO_MOTION) < _NO_MOTION:
     return 'no motion'
-  target = named(facts)[:1]
+  target = task_objects(info)[:1]
   if not target:
     return 'timeout'
-  if _others(facts, held):
+  if _other_objects(info, held):
     return 'wrong object'
-  if facts.get('dropped'):
+  if info.get('dropped'):
     return 'dropped'
-  needs_grasp = facts.get('skill') not in _WITHOUT_GRASP
-  if needs_grasp and not held and (closed or target[0] in facts.get('touched', ())):
+  needs_grasp = info.get('skill') not in _SKILLS_WITHOUT_GRASP
+  if needs_grasp and not held and (closed or target[0] in info.get('touched', ())):
     return 'missed grasp'
   return 'timeout'
 
 
-def deed(facts: dict[str, Any], held: Set[str]) -> str:
-  """What the robot did: one of DEEDS, the first that is so."""
-  if facts.get('success'):
-    return 'as asked'
-  target, moved = set(named(facts)[:1]), _moved(facts)
-  others = _others(facts, held)
-  found = {
-      'held the target': held & target, 'moved the target': moved & target, 'held another': held & others,
-      'moved another': others, 'touched only': facts.get('touched'),
-      'moved in air': facts.get('moved', 0) >= _NO_MOTION}
-  return next((name for name, so in found.items() if so), 'nothing')
+def outcome(info: dict[str, Any], held: Set[str]) -> str:
+  """Return the first of OUTCOMES that applies; arguments as in `reason`."""
+  if info.get('success'):
+    return 'success'
+  target, moved = set(task_objects(info)[:1]), _moved(info)
+  others = _other_objects(info, held)
+  applies = {
+      'held target': held & target, 'moved target': moved & target, 'held other object': held & others,
+      'moved other object': others, 'touched only': info.get('touched'),
+      'no contact': info.get('moved', 0) >= _NO_MOTION}
+  return next((name for name, condition in applies.items() if condition), 'no motion')
 
 
-def likeness(name: str, target: str) -> str:
-  """What two objects, each called by colour and kind, share: 'same kind', 'same colour' or 'neither'."""
+def shared_property(name: str, target: str) -> str:
+  """Compare two objects, each named by colour and kind: 'same kind', 'same colour' or 'neither'."""
   colour, _, kind = name.rpartition(' ')
   target_colour, _, target_kind = target.rpartition(' ')
   if kind == target_kind:
@@ -67,30 +67,29 @@ def likeness(name: str, target: str) -> str:
   return 'same colour' if colour and colour == target_colour else 'neither'
 
 
-def wrong_object(facts: dict[str, Any], held: Set[str]) -> str | None:
-  """The object that was taken, or else moved furthest, in place of the target."""
-  others = _others(facts, held)
-  shifts = facts.get('displaced', {})
-  return max(sorted(others), key=lambda name: (name in held, shifts.get(name, 0.0)), default=None)
+def wrong_object(info: dict[str, Any], held: Set[str]) -> str | None:
+  """Return the object that was held instead of the target, or else moved furthest."""
+  others = _other_objects(info, held)
+  displaced = info.get('displaced', {})
+  return max(sorted(others), key=lambda name: (name in held, displaced.get(name, 0.0)), default=None)
 
 
-def named(facts: dict[str, Any]) -> list[str]:
-  """What the task is about: the target, then what it is moved to or from; the drawer for the drawer's own tasks."""
-  skill, _, names = facts.get('task', '').partition(': ')
+def task_objects(info: dict[str, Any]) -> list[str]:
+  """Return the target, then the object it is moved to or from; 'drawer' for the drawer's own tasks."""
+  skill, _, names = info.get('task', '').partition(': ')
   if skill in ('open_drawer', 'close_drawer'):
     return ['drawer']
   return names.split(', ') if names else []
 
 
-def _moved(facts: dict[str, Any]) -> set[str]:
-  """What was touched and is not where it was."""
-  shifts = facts.get('displaced', {})
-  return {name for name in facts.get('touched', ()) if shifts.get(name, 0.0) > _MOVED}
+def _moved(info: dict[str, Any]) -> set[str]:
+  displaced = info.get('displaced', {})
+  return {name for name in info.get('touched', ()) if displaced.get(name, 0.0) > _DISPLACED}
 
 
-def _others(facts: dict[str, Any], held: Set[str]) -> set[str]:
-  """Objects that were taken or moved and are not those of the task, if the target was neither taken nor moved."""
-  about, busy = named(facts), set(held) | _moved(facts)
-  if not about or about[0] in busy or (about[0] == 'drawer' and 'drawer' in facts.get('touched', ())):
+def _other_objects(info: dict[str, Any], held: Set[str]) -> set[str]:
+  """Return held or moved objects outside the task, if the target was neither held nor moved."""
+  expected, handled = task_objects(info), set(held) | _moved(info)
+  if not expected or expected[0] in handled or (expected[0] == 'drawer' and 'drawer' in info.get('touched', ())):
     return set()
-  return busy - set(about) - {'drawer'}
+  return handled - set(expected) - {'drawer'}

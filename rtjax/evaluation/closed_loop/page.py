@@ -1,107 +1,112 @@
-"""The page of a closed-loop report: figures first, then tables and charts, filmstrips, and the protocol."""
-import base64
+"""HTML page of a closed-loop report: figures, tables, charts, filmstrips, protocol."""
 import html
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rtjax.evaluation.closed_loop.tables import OVER, between, plus, seeds, tables
+from rtjax.evaluation.closed_loop.protocol import EpisodeId
+from rtjax.evaluation.closed_loop.tables import CURVE_AXES, seeds, tables
 from rtjax.evaluation.html import charts
-from rtjax.evaluation.html.formatting import count, number, percent
-from rtjax.evaluation.html.style import document
+from rtjax.evaluation.html.document import Tile, definition_list, document, header, image, method, tiles
+from rtjax.evaluation.html.formatting import (
+  count,
+  number,
+  percent,
+  percent_interval,
+  points,
+  points_interval,
+  timestamp,
+)
 
 _BINS = 16  # of the histogram of lengths
 
+Record = Mapping[str, Any]
+
 
 def page(report: dict[str, Any], films: pathlib.Path, show: int, videos: int = 0) -> str:
-  """The whole HTML file; `show` episodes of the first policy get their filmstrips, from the folder `films`.
+  """Build the complete HTML file.
 
-  `videos` of these have their video below.
+  Args:
+    report: the content of report.json.
+    films: folder of the filmstrips and videos.
+    show: number of episodes of the first policy that are shown.
+    videos: number of these with a video.
   """
-  policy = report['policies'][0]
-  title = f'{percent(policy["summary"]["success"]["rate"])} success in {report["protocol"]["env"]}'
-  body = (_head(report), _tiles(policy['summary']), _facts(report), *(table.html() for table in tables(report)),
-          _curve(report['curve']), _lengths(policy['episodes'], report['protocol']['max_steps']),
-          _films(policy['episodes'], films, show, videos), _method(report['protocol']), _protocol(report))
-  return document(title, ''.join(body))
+  policy, protocol = report['policies'][0], report['protocol']
+  episodes = policy['episodes']
+  subtitle = (f'{policy["name"]}: {count(len(episodes), "episode")}, {count(len(protocol["splits"]), "split")}, '
+              f'{count(len(policy["summary"]["by_skill"]), "skill")}')
+  body = (header(f'Closed-loop success in {protocol["env"]}', subtitle), tiles(_tiles(policy['summary'])),
+          definition_list(_details(report)), *(table.html() for table in tables(report)), _curve(report['curve']),
+          _lengths(episodes, protocol['max_steps']), _episodes(episodes, films, show, videos),
+          method(_method(protocol)), _protocol(report))
+  return document(f'{percent(policy["summary"]["success"]["rate"])} success in {protocol["env"]}', ''.join(body))
 
 
-def choose(records: Sequence[Mapping[str, Any]], show: int) -> list[Mapping[str, Any]]:
-  """Successes and failures to show, half of each where there are as many, each kind of them in turn."""
+def choose(records: Sequence[Record], show: int) -> list[Record]:
+  """Choose episodes to show: half of them failures if possible, with skills and failure reasons in turn."""
   good = _in_turn([r for r in records if r['success']], lambda r: r['skill'])
   bad = _in_turn([r for r in records if not r['success']], lambda r: (r['failure'], r['skill']))
-  failures = min(len(bad), max(show // 2, show - len(good)))
-  return good[:show - failures] + bad[:failures]
+  num_bad = min(len(bad), max(show // 2, show - len(good)))
+  return good[:show - num_bad] + bad[:num_bad]
 
 
-def _in_turn(records: list[Mapping[str, Any]], kind: Any) -> list[Mapping[str, Any]]:
-  """The first of each kind, then the second of each, and so on."""
-  seen: dict[Any, int] = {}
+def _in_turn(records: list[Record], key: Callable[[Record], Any]) -> list[Record]:
+  """Return the first record of each key, then the second of each, and so on."""
+  counts: dict[Any, int] = {}
   rank = []
   for record in records:
-    seen[kind(record)] = seen.get(kind(record), 0) + 1
-    rank.append(seen[kind(record)])
+    counts[key(record)] = counts.get(key(record), 0) + 1
+    rank.append(counts[key(record)])
   return [records[i] for i in np.argsort(rank, kind='stable')]
 
 
-def _head(report: dict[str, Any]) -> str:
-  policy = report['policies'][0]
-  episodes = count(policy['summary']['success']['episodes'], 'episode')
-  return f"""
-<header>
-<h1>Closed-loop success in {html.escape(report['protocol']['env'])}</h1>
-<p class="subtitle">{html.escape(policy['name'])}: {episodes},
-{count(len(report['protocol']['splits']), 'split')}, {count(len(policy['summary']['by_skill']), 'skill')}</p>
-</header>"""
-
-
-def _tiles(summary: dict[str, Any]) -> str:
+def _tiles(summary: dict[str, Any]) -> list[Tile]:
   success, gaps, latency = summary['success'], summary['gaps'], summary['latency_ms']
-  tiles = [('policy', percent(success['rate']),
-            f'of all episodes succeed<br>95 % interval {between(success["interval"])}')]
+  entries = [('policy', percent(success['rate']),
+              f'success rate over all episodes<br>95 % interval {percent_interval(success["interval"])}')]
   name = 'all unseen' if 'all unseen' in gaps else next((n for n in gaps if n.startswith('unseen')), None)
   if name:
     gap = gaps[name]
-    tiles += [
-        ('', percent(gap['unseen']['rate']), f'{html.escape(name.replace("_", " "))}<br>95 % interval '
-         f'{between(gap["unseen"]["interval"])}'),
-        ('baseline', plus(gap['difference']), 'points better on seen tasks of the same skills<br>95 % interval '
-         f'{plus(gap["interval"][0])} to {plus(gap["interval"][1])}')]
+    entries += [
+        ('', percent(gap['unseen']['rate']), f'success rate, {html.escape(name.replace("_", " "))}<br>95 % interval '
+         f'{percent_interval(gap["unseen"]["interval"])}'),
+        ('baseline', points(gap['difference']), 'points generalization gap, to seen tasks of the same skills<br>'
+         f'95 % interval {points_interval(gap["interval"])}')]
   if latency:
-    tiles.append(('', f'{latency["p50"]:.3g} ms', 'a policy call, median<br>95th and 99th percentile '
-                  f'{latency["p95"]:.3g} and {latency["p99"]:.3g} ms'))
+    entries.append(('', f'{latency["p50"]:.3g} ms', 'latency of a policy call, median<br>95th and 99th percentile '
+                    f'{latency["p95"]:.3g} and {latency["p99"]:.3g} ms'))
   elif summary['steps']:
-    tiles.append(('', f'{summary["steps"]["p50"]:.3g}', 'steps to success, median'))
-  return '<div class="tiles">' + ''.join(
-      f'<div class="tile {kind}"><b>{value}</b>{words}</div>' for kind, value, words in tiles) + '</div>'
+    entries.append(('', f'{summary["steps"]["p50"]:.3g}', 'steps to success, median'))
+  return entries
 
 
-def _facts(report: dict[str, Any]) -> str:
-  protocol, identity = report['protocol'], report['policies'][0]['identity']
-  facts = {
-      'Policy': report['policies'][0]['name'] + (f', step {identity["step"]:,}' if identity.get('step') else '')
+def _details(report: dict[str, Any]) -> dict[str, str]:
+  protocol, policy = report['protocol'], report['policies'][0]
+  identity = policy['identity']
+  return {
+      'Policy': policy['name'] + (f', step {identity["step"]:,}' if identity.get('step') else '')
       + (f', weights {identity["weights"]}' if identity.get('weights') else ''),
-      'Environment': f'{protocol["env"]}, ' + ', '.join(f'{k} {_plain(v)}' for k, v in protocol['settings'].items()),
+      'Environment': f'{protocol["env"]}, ' + ', '.join(f'{k} {_setting(v)}' for k, v in protocol['settings'].items()),
       'Versions': ', '.join(f'{name} {version}' for name, version in protocol['versions'].items()),
-      'Date': report['created'].replace('T', ' ').replace('+00:00', ' UTC'),
+      'Date': timestamp(report['created']),
       'Machine': report['machine']}
-  return '<dl>' + ''.join(f'<dt>{name}</dt><dd>{html.escape(value)}</dd>' for name, value in facts.items()) + '</dl>'
 
 
-def _plain(value: Any) -> str:
+def _setting(value: Any) -> str:
   return ' × '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _lengths(records: Sequence[Mapping[str, Any]], longest: int) -> str:
-  steps = [record['steps'] for record in records if record['success']]
-  if not steps:
+def _lengths(records: Sequence[Record], max_steps: int) -> str:
+  lengths = [record['steps'] for record in records if record['success']]
+  if not lengths:
     return ''
-  width = -(-longest // _BINS)
-  counts = np.bincount([(step - 1) // width for step in steps], minlength=-(-longest // width))
-  axis = charts.axis_around(np.array([0, max(*counts, 4)]), 1)
+  width = -(-max_steps // _BINS)
+  counts = np.bincount([(length - 1) // width for length in lengths], minlength=-(-max_steps // width))
+  axis = charts.value_axis(np.array([0, max(*counts, 4)]), 1)
   axis = charts.Axis(0, axis.high, [tick for tick in axis.ticks if tick >= 0 and float(tick).is_integer()])
   ticks = [(100 * i / len(counts), str(i * width)) for i in range(0, len(counts) + 1, 4)]
   return f"""
@@ -111,7 +116,7 @@ def _lengths(records: Sequence[Mapping[str, Any]], longest: int) -> str:
 {charts.plot(charts.bars(counts, axis), axis, len(counts), 'Successful episodes by length')}
 {charts.x_axis(ticks, 'steps')}
 </div>
-<figcaption>{count(len(steps), 'episode')}, in bins of {count(width, 'step')}; an episode ends after {longest}.
+<figcaption>{count(len(lengths), 'episode')}, in bins of {count(width, 'step')}; an episode has at most {max_steps}.
 </figcaption>
 </figure>"""
 
@@ -119,85 +124,78 @@ def _lengths(records: Sequence[Mapping[str, Any]], longest: int) -> str:
 def _curve(curve: dict[str, Any] | None) -> str:
   if curve is None:
     return ''
-  points, words = curve['points'], OVER[curve['over']]
-  xs = [100 * point['at'] / points[-1]['at'] for point in points]
-  places = [(x, point['rate']) for x, point in zip(xs, points, strict=True)]
-  whiskers = ''.join(charts.polyline([(x, bound) for bound in point['interval']], charts.PERCENT, 'policy')
-                     for x, point in zip(xs, points, strict=True))
-  marks = whiskers + charts.polyline(places, charts.PERCENT, 'policy') + charts.points(places, charts.PERCENT)
-  ticks = [(x, f'{point["at"]:,}') for x, point in zip(xs, points, strict=True)]
+  rates, axis = curve['points'], CURVE_AXES[curve['over']]
+  xs = [100 * rate['x'] / rates[-1]['x'] for rate in rates]
+  marks = [(x, rate['rate']) for x, rate in zip(xs, rates, strict=True)]
+  whiskers = ''.join(charts.polyline([(x, bound) for bound in rate['interval']], charts.PERCENT, 'policy')
+                     for x, rate in zip(xs, rates, strict=True))
+  drawn = whiskers + charts.polyline(marks, charts.PERCENT, 'policy') + charts.dots(marks, charts.PERCENT)
+  ticks = [(x, f'{rate["x"]:,}') for x, rate in zip(xs, rates, strict=True)]
   return f"""
 <figure>
 <div class="plots">
-{charts.plot(marks, charts.PERCENT, 100, f'Success over {words}')}
-{charts.x_axis(ticks, words)}
+{charts.plot(drawn, charts.PERCENT, 100, f'Success over {axis}')}
+{charts.x_axis(ticks, axis)}
 </div>
 </figure>"""
 
 
-def _films(records: Sequence[Mapping[str, Any]], films: pathlib.Path, show: int, videos: int) -> str:
-  chosen = [record for record in choose(records, show) if _film(record, films).exists()]
+def _episodes(records: Sequence[Record], films: pathlib.Path, show: int, videos: int) -> str:
+  chosen = [record for record in choose(records, show) if _film(record, films, 'jpg').exists()]
   if not chosen:
     return ''
-  moving = choose([record for record in chosen if _film(record, films, 'webp').exists()], videos)
+  with_video = choose([record for record in chosen if _film(record, films, 'webp').exists()], videos)
   return f"""
 <h2>Episodes</h2>
 <p>{count(len(chosen), 'episode')} of {len(records)}: the first successes of each skill, and the first failures of each
-kind. The policy’s pictures at the steps below them, from left to right.</p>
-{''.join(_episode(record, films, record in moving) for record in chosen)}"""
+reason. The images are inputs of the policy, from left to right, with the number of the step below.</p>
+{''.join(_episode(record, films, record in with_video) for record in chosen)}"""
 
 
-def _episode(record: Mapping[str, Any], films: pathlib.Path, moves: bool) -> str:
-  picture = base64.b64encode(_film(record, films).read_bytes()).decode()
-  steps = ''.join(f'<span>{step}</span>' for step in record['film'])
-  outcome = 'success' if record['success'] else f'failed: {record["failure"]}, {record["deed"]}'
-  other = f' ({record["wrong_object"]})' if record['failure'] == 'wrong object' and record['wrong_object'] else ''
-  facts = (outcome + other, record['split'], record['skill'], f'seed {record["seed"]}', count(record['steps'], 'step'),
-           record['message'])
+def _episode(record: Record, films: pathlib.Path, with_video: bool) -> str:
+  steps = ''.join(f'<span>{step}</span>' for step in record['filmstrip'])
+  result = 'success' if record['success'] else f'failed: {record["failure"]}, {record["outcome"]}'
+  if record['failure'] == 'wrong object' and record['wrong_object']:
+    result += f' ({record["wrong_object"]})'
+  details = (result, record['split'], record['skill'], f'seed {record["seed"]}', count(record['steps'], 'step'),
+             record['message'])
+  filmstrip = image(_film(record, films, 'jpg').read_bytes(), 'image/jpeg', 'filmstrip of the episode')
   return f"""
 <section class="episode">
 <h3>{html.escape(record['instruction'] or 'no instruction')}</h3>
-<div class="facts">{html.escape(' · '.join(filter(None, facts)))}</div>
-<div class="strip" style="width:{10 * len(record['film'])}%"><img alt="filmstrip of the episode"
-src="data:image/jpeg;base64,{picture}"><div>{steps}</div></div>{_video(record, films) if moves else ''}
+<div class="info">{html.escape(' · '.join(filter(None, details)))}</div>
+<div class="filmstrip" style="width:{10 * len(record['filmstrip'])}%">{filmstrip}<div>{steps}</div></div>
+{_video(record, films) if with_video else ''}
 </section>"""
 
 
-def _video(record: Mapping[str, Any], films: pathlib.Path) -> str:
-  data = base64.b64encode(_film(record, films, 'webp').read_bytes()).decode()
-  return f"""
-<details open class="video"><summary>Video</summary><img alt="video of the episode"
-src="data:image/webp;base64,{data}"></details>"""
+def _video(record: Record, films: pathlib.Path) -> str:
+  video = image(_film(record, films, 'webp').read_bytes(), 'image/webp', 'video of the episode')
+  return f'<details open class="video"><summary>Video</summary>{video}</details>'
 
 
-def _film(record: Mapping[str, Any], films: pathlib.Path, kind: str = 'jpg') -> pathlib.Path:
-  return films / f'{record["split"]}-{record["skill"] or "any"}-{record["seed"]}.{kind}'
+def _film(record: Record, films: pathlib.Path, suffix: str) -> pathlib.Path:
+  return films / f'{EpisodeId.of(record).name}.{suffix}'
 
 
 def _method(protocol: dict[str, Any]) -> str:
-  how = f"""Every episode starts from its seed alone: the scene, the task and its words. The policy acts
-{number(protocol['control_hz'])} times a second of simulated time on its most likely tokens and is reset at the start of
-every episode; success is told from the state of the physics, never from pictures. An episode ends with success or
-after {protocol['max_steps']} steps. Seeds lie beyond all those that demonstrations are recorded with. Each skill of a
-split gets its turn, so that skills are equally many. Episodes in which the simulation or the policy broke count as
-failures."""
+  text = f"""Split, skill and seed determine the start of an episode: scene, task and instruction. The policy takes its
+most likely action tokens {number(protocol['control_hz'])} times per simulated second and is reset at the start of each
+episode. Success is computed from the state of the simulation, not from images. An episode ends with success or after
+{protocol['max_steps']} steps. No seed occurs in the recorded demonstrations. The skills of a split take turns, so that
+they have equally many episodes. Episodes in which the simulation or the policy raised an error count as failures."""
   if 'first_seed' not in protocol:
-    how = f"""The episodes ran in another program, which logged what is shown here, at
-{number(protocol['control_hz'])} steps a second and for at most {protocol['max_steps']} steps."""
+    text = f"""The episodes ran in another program, which logged the data shown here, at
+{number(protocol['control_hz'])} steps per second and with at most {protocol['max_steps']} steps."""
   if protocol['threshold']:
-    how += f""" Where the mean probability of its tokens was below {protocol['threshold']}, the robot was held for that
-step."""
-  return f"""
-<h2>How this was measured</h2>
-<p class="method">{how}</p>"""
+    text += f""" In steps with a mean token probability below {protocol['threshold']} the robot was held."""
+  return text
 
 
 def _protocol(report: dict[str, Any]) -> str:
-  rows = ''.join(f'<dt>{html.escape(split)}</dt><dd>{seeds(report, split)}</dd>'
-                 for split in report['protocol']['splits'])
+  listed = definition_list({split: seeds(report, split) for split in report['protocol']['splits']})
   text = json.dumps(report['protocol'], indent=1)
   return f"""
 <h2>Protocol</h2>
 <details><summary>Settings</summary><pre>{html.escape(text)}</pre></details>
-<details><summary>Every seed, by split; failures in brackets</summary><dl>{rows}</dl></details>"""
-
+<details><summary>Seeds by split, failures in brackets</summary>{listed}</details>"""

@@ -1,4 +1,4 @@
-"""Logged episodes to the numbers of a closed-loop report."""
+"""Figures of a closed-loop report, computed from episode records."""
 import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,153 +7,151 @@ import numpy as np
 
 from rtjax.evaluation import statistics
 from rtjax.evaluation.closed_loop import failures
+from rtjax.evaluation.closed_loop.protocol import EpisodeId
 
 Record = Mapping[str, Any]
 SEEN = 'seen'
 
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
-  """JSON-able figures of one policy's episodes.
+  """Summarize the episodes of one policy, as JSON-able figures.
 
   Returns:
-    'success': a share, that is 'successes', 'episodes', 'rate' and 'interval' (95 %, Wilson).
-    'by_split', 'by_skill': {name: share}; 'by_split_and_skill': {split: {skill: share}}.
-    'gaps': {split: gap}, and 'all unseen' for all splits whose names begin with unseen; see `gap`.
-    'steps': quantiles 'p10', 'p50', 'p90' of the length of successful episodes; None if there are none.
-    'latency_ms': 'p50', 'p95', 'p99' of a policy call; None where nothing was timed.
-    'jerk': 'p50' and 'p95' over episodes, m/s^3, or None.
-    'failures': {label: episodes}; 'deeds': {skill: {deed: episodes}}, what was done.
-    'wrong_objects': {'same kind', 'same colour', 'neither': episodes}, what they share with the right one.
-    'confidence': mean over episodes, or None; 'interventions': 'steps' and 'episodes' with at least one.
-    'clipped': actions beyond the environment's bounds.
+    'success': a rate, that is 'successes', 'episodes', 'rate' and 'interval' (95 %, Wilson).
+    'by_split', 'by_skill': {name: rate}; 'by_split_and_skill': {split: {skill: rate}}.
+    'gaps': {split: gap}, and 'all unseen' for all splits whose names start with unseen; see `generalization_gap`.
+    'steps': percentiles 'p10', 'p50', 'p90' of the length of successful episodes, or None.
+    'latency_ms': 'p50', 'p95', 'p99' of a policy call, or None.
+    'jerk': 'p50' and 'p95' over episodes, in m/s^3, or None.
+    'failures': {reason: episodes}; 'outcomes': {skill: {outcome: episodes}}.
+    'wrong_objects': {'same kind', 'same colour', 'neither': episodes}, compared with the target.
+    'confidence': mean over episodes, or None; 'interventions': 'steps', and 'episodes' with at least one.
+    'clipped': number of actions beyond the environment's bounds.
   """
-  splits, skills = _names(records, 'split'), _names(records, 'skill')
-  milliseconds = [ms for record in records for ms in record.get('milliseconds', ())]
-  held = [record['interventions'] for record in records]
-  confident = [record['confidence'] for record in records if record['confidence'] is not None]
-  jerks = [record['jerk'] for record in records if record['jerk'] is not None]
+  splits, skills = _values(records, 'split'), _values(records, 'skill')
+  latency = [milliseconds for record in records for milliseconds in record.get('latency_ms', ())]
+  interventions = [record['interventions'] for record in records]
+  confidence = [record['confidence'] for record in records if record['confidence'] is not None]
+  jerk = [record['jerk'] for record in records if record['jerk'] is not None]
   return {
-      'success': share(records),
-      'by_split': {split: share(_of(records, split=split)) for split in splits},
-      'by_skill': {skill: share(_of(records, skill=skill)) for skill in skills},
-      'by_split_and_skill': {split: {skill: share(_of(records, split=split, skill=skill))
-                                     for skill in _names(_of(records, split=split), 'skill')} for split in splits},
+      'success': success_rate(records),
+      'by_split': {split: success_rate(_select(records, split=split)) for split in splits},
+      'by_skill': {skill: success_rate(_select(records, skill=skill)) for skill in skills},
+      'by_split_and_skill': {split: {skill: success_rate(_select(records, split=split, skill=skill))
+                                     for skill in _values(_select(records, split=split), 'skill')} for split in splits},
       'gaps': _gaps(records, splits),
-      'steps': quantiles([record['steps'] for record in records if record['success']], (10, 50, 90)),
-      'latency_ms': quantiles(milliseconds, (50, 95, 99)),
-      'jerk': quantiles(jerks, (50, 95)),
-      'failures': _counts(records, lambda record: record['failure'], failures.LABELS),
-      'deeds': {skill: _counts(_of(records, skill=skill), lambda record: record['deed'], failures.DEEDS)
-                for skill in skills},
-      'wrong_objects': _counts(records, _likeness, ('same kind', 'same colour', 'neither')),
-      'confidence': float(np.mean(confident)) if confident else None,
-      'interventions': {'steps': sum(held), 'episodes': sum(count > 0 for count in held)},
+      'steps': percentiles([record['steps'] for record in records if record['success']], (10, 50, 90)),
+      'latency_ms': percentiles(latency, (50, 95, 99)),
+      'jerk': percentiles(jerk, (50, 95)),
+      'failures': _counts(records, lambda record: record['failure'], failures.REASONS),
+      'outcomes': {skill: _counts(_select(records, skill=skill), lambda record: record['outcome'], failures.OUTCOMES)
+                   for skill in skills},
+      'wrong_objects': _counts(records, _shared_property, ('same kind', 'same colour', 'neither')),
+      'confidence': float(np.mean(confidence)) if confidence else None,
+      'interventions': {'steps': sum(interventions), 'episodes': sum(steps > 0 for steps in interventions)},
       'clipped': sum(record['clipped'] for record in records)}
 
 
-def share(records: Sequence[Record]) -> dict[str, Any]:
-  """How many of some episodes succeeded; at least one is needed."""
+def success_rate(records: Sequence[Record]) -> dict[str, Any]:
+  """Return the success rate of at least one episode, with its interval."""
   successes = sum(record['success'] for record in records)
   return {'successes': successes, 'episodes': len(records), 'rate': successes / len(records),
-          'interval': statistics.wilson(successes, len(records))}
+          'interval': statistics.wilson_interval(successes, len(records))}
 
 
-def gap(records: Sequence[Record], splits: Sequence[str]) -> dict[str, Any] | None:
-  """How much better the policy is on seen tasks than on `splits`, over the skills that all of them have.
+def generalization_gap(records: Sequence[Record], splits: Sequence[str]) -> dict[str, Any] | None:
+  """Compare success on seen tasks with success on `splits`, over the skills that all have.
 
   Returns:
-    'skills', the 'seen' and the 'unseen' share, 'difference' of their rates and its 'interval' (95 %, Newcombe); None
-    where there is nothing to compare.
+    'skills'; 'seen' and 'unseen', rates as in `success_rate`; 'difference' of the rates and its 'interval' (95 %,
+    Newcombe). None if there are no episodes to compare.
   """
-  common = set.intersection(*({r['skill'] for r in _of(records, split=split)} for split in (SEEN, *splits)))
+  common = set.intersection(*({r['skill'] for r in _select(records, split=split)} for split in (SEEN, *splits)))
   seen = [record for record in records if record['split'] == SEEN and record['skill'] in common]
   unseen = [record for record in records if record['split'] in splits and record['skill'] in common]
   if not seen or not unseen:
     return None
-  first, second = share(seen), share(unseen)
-  interval = statistics.newcombe(*((s['successes'], s['episodes']) for s in (first, second)))
-  return {'skills': [skill for skill in _names(records, 'skill') if skill in common], 'seen': first, 'unseen': second,
+  first, second = success_rate(seen), success_rate(unseen)
+  interval = statistics.newcombe_interval(*((rate['successes'], rate['episodes']) for rate in (first, second)))
+  return {'skills': [skill for skill in _values(records, 'skill') if skill in common], 'seen': first, 'unseen': second,
           'difference': first['rate'] - second['rate'], 'interval': interval}
 
 
-def compare(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]:
-  """McNemar's exact test over the episodes that two policies share, and where only one of them succeeded.
+def paired_test(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]:
+  """Compare two policies on the episodes that both ran; see `statistics.mcnemar_test`.
 
   Raises:
-    ValueError: they share none.
+    ValueError: there is no such episode.
   """
-  theirs = {_key(record): record for record in second}
-  pairs = [(record, theirs[_key(record)]) for record in first if _key(record) in theirs]
+  others = {EpisodeId.of(record): record for record in second}
+  pairs = [(record, others[EpisodeId.of(record)]) for record in first if EpisodeId.of(record) in others]
   if not pairs:
-    raise ValueError('the reports share no episode: none has the same split, skill and seed. Evaluate both under the '
+    raise ValueError('the reports have no episode (split, skill and seed) in common. Evaluate both policies under the '
                      'same protocol.')
-  return statistics.mcnemar([one['success'] for one, _ in pairs], [other['success'] for _, other in pairs])
+  return statistics.mcnemar_test([one['success'] for one, _ in pairs], [other['success'] for _, other in pairs])
 
 
-def side_by_side(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """What several policies of a report have to say together.
+def compare(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Compare the policies of a report.
 
   Returns:
-    'comparisons': of the first with each other one, see `compare`, and their names; 'curve', see `curve`.
+    'comparisons': the first policy with each other one, see `paired_test`, with the names 'first' and 'second';
+    'curve': see `success_curve`.
 
   Raises:
-    ValueError: two share no episode.
+    ValueError: two policies have no episode in common.
   """
   first, *others = policies
   return {'comparisons': [{'first': first['name'], 'second': other['name'],
-                           **compare(first['episodes'], other['episodes'])} for other in others],
-          'curve': curve(policies)}
+                           **paired_test(first['episodes'], other['episodes'])} for other in others],
+          'curve': success_curve(policies)}
 
 
-def curve(policies: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-  """Success over demonstrations, or over training steps where all had equally many, if several policies tell.
+def success_curve(policies: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+  """Return success over demonstrations, or over training steps if all policies had equally many.
 
   Returns:
-    'over': 'demonstrations' or 'step', what is `at` in the 'points', each a share and its policy's 'name', in order.
+    'over': 'demonstrations' or 'step'; 'points', sorted by 'x', each a rate with the policy's 'name'. None unless at
+    least two policies with different x are known.
   """
   known = [p for p in policies if p['identity'].get('step') is not None]
   over = 'demonstrations' if len({p['identity'].get('demonstrations') for p in known} - {None}) > 1 else 'step'
-  points = sorted(({'at': p['identity'][over], 'name': p['name'], **p['summary']['success']} for p in known
-                   if p['identity'].get(over) is not None), key=lambda point: point['at'])
-  return {'over': over, 'points': points} if len({point['at'] for point in points}) > 1 else None
+  points = sorted(({'x': p['identity'][over], 'name': p['name'], **p['summary']['success']} for p in known
+                   if p['identity'].get(over) is not None), key=lambda point: point['x'])
+  return {'over': over, 'points': points} if len({point['x'] for point in points}) > 1 else None
 
 
-def quantiles(values: Sequence[float], percents: Sequence[int]) -> dict[str, float] | None:
+def percentiles(values: Sequence[float], percents: Sequence[int]) -> dict[str, float] | None:
   if not values:
     return None
-  return {f'p{percent}': float(found) for percent, found in zip(percents, np.percentile(values, percents), strict=True)}
+  return {f'p{percent}': float(value) for percent, value in zip(percents, np.percentile(values, percents), strict=True)}
 
 
 def _gaps(records: Sequence[Record], splits: Sequence[str]) -> dict[str, Any]:
   if SEEN not in splits:
     return {}
-  others = {split: [split] for split in splits if split != SEEN}
+  groups = {split: [split] for split in splits if split != SEEN}
   unseen = [split for split in splits if split.startswith('unseen')]
   if len(unseen) > 1:
-    others['all unseen'] = unseen
-  found = {name: gap(records, those) for name, those in others.items()}
-  return {name: value for name, value in found.items() if value}
+    groups['all unseen'] = unseen
+  gaps = {name: generalization_gap(records, group) for name, group in groups.items()}
+  return {name: gap for name, gap in gaps.items() if gap}
 
 
-def _likeness(record: Record) -> str | None:
+def _shared_property(record: Record) -> str | None:
   if record['failure'] != 'wrong object' or not record['wrong_object']:
     return None
-  target = failures.named(dict(record))[0]
-  return failures.likeness(record['wrong_object'], target)
+  return failures.shared_property(record['wrong_object'], failures.task_objects(dict(record))[0])
 
 
-def _counts(records: Sequence[Record], of: Callable[[Record], str | None], order: Sequence[str]) -> dict[str, int]:
-  counted = collections.Counter(of(record) for record in records)
+def _counts(records: Sequence[Record], label: Callable[[Record], str | None], order: Sequence[str]) -> dict[str, int]:
+  counted = collections.Counter(label(record) for record in records)
   return {name: counted[name] for name in order if counted[name]}
 
 
-def _of(records: Sequence[Record], **wanted: str) -> list[Record]:
-  return [record for record in records if all(record[name] == value for name, value in wanted.items())]
+def _select(records: Sequence[Record], **values: str) -> list[Record]:
+  return [record for record in records if all(record[name] == value for name, value in values.items())]
 
 
-def _names(records: Sequence[Record], name: str) -> list[str]:
+def _values(records: Sequence[Record], name: str) -> list[str]:
   return list(dict.fromkeys(record[name] for record in records))
-
-
-def _key(record: Record) -> tuple[str, str, int]:
-  return record['split'], record['skill'], record['seed']

@@ -1,1 +1,1 @@
-"""Parts of HTML reports: style, charts, tables, thumbnails."""
+"""HTML reports: document, charts, tables, number formats, episode images."""

@@ -1,8 +1,8 @@
 """Charts of a report, as inline SVG in HTML.
 
-The SVG is stretched to the width of the page (lines and dots keep their thickness), while the numbers at its axes
-are HTML beside it, so that they keep their size on a telephone as on paper. x counts in steps or bars: item i is at
-i + 0.5.
+The SVG stretches to the width of the page; lines and dots keep their thickness. Numbers at the axes are HTML beside
+the SVG, so that their size is the same on phones and on paper. The x coordinate counts items (steps or bars): item i
+lies at i + 0.5.
 """
 import dataclasses
 import html
@@ -14,20 +14,20 @@ import numpy as np
 Point = tuple[float, float]
 Values = Sequence[float] | np.ndarray
 
-# A dot for each of more items than this would hide the line.
-_MANY = 60
+# With more items than this, dots of the usual size would hide the line.
+_DENSE = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-  """What the vertical extent of a chart means, and the numbers written at it."""
+  """Range of a vertical axis and its ticks."""
   low: float
   high: float
   ticks: Sequence[float]
   percent: bool = False
 
-  def place(self, value: float) -> float:
-    """0 (top) to 100 (bottom)."""
+  def position(self, value: float) -> float:
+    """Return the vertical position of a value, 0 (top) to 100 (bottom)."""
     return round(100 * (self.high - value) / (self.high - self.low), 2)
 
   def label(self, tick: float) -> str:
@@ -37,22 +37,25 @@ class Axis:
 PERCENT = Axis(0, 1, (0, 0.5, 1), percent=True)
 
 
-def axis_around(values: np.ndarray, least: float) -> Axis:
-  """An axis with a few round ticks that holds all values and spans at least `least`, and some air beyond."""
+def value_axis(values: np.ndarray, min_span: float) -> Axis:
+  """Return an axis around all values, with a margin, that spans at least `min_span`."""
   low, high = float(values.min()), float(values.max())
-  missing = max(0.0, least - (high - low))
+  missing = max(0.0, min_span - (high - low))
   low, high = low - missing / 2, high + missing / 2
-  air = 0.08 * (high - low)
-  return Axis(low - air, high + air, round_ticks(low - air, high + air))
+  margin = 0.08 * (high - low)
+  return Axis(low - margin, high + margin, round_ticks(low - margin, high + margin))
 
 
 def class_axis(classes: int) -> Axis:
-  """The axis of class numbers."""
+  """Return an axis for class indices."""
   return Axis(-0.3, classes - 0.7, [tick for tick in round_ticks(0, classes - 1) if tick.is_integer()])
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-  """Two to four multiples of 1, 2 or 5 times a power of ten in [low, high]; of 4 where none of these fits."""
+  """Return two to four round numbers in [low, high].
+
+  They are multiples of 1, 2 or 5 times a power of ten, or of 4 times one if none of these fits.
+  """
   power = 10.0 ** math.floor(math.log10(high - low))
   for step in (power * multiple for multiple in (0.2, 0.5, 0.4, 1, 2, 5, 4)):
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -62,65 +65,68 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 
 def polyline(points: Iterable[Point], axis: Axis, kind: str) -> str:
-  """A line through (x, value) points; `kind` is its CSS class."""
-  places = ' '.join(f'{x:g},{axis.place(y):g}' for x, y in points)
-  return f'<polyline class="line {kind}" points="{places}"/>'
+  """Draw a line through (x, value) points; `kind` is its CSS class."""
+  coordinates = ' '.join(f'{x:g},{axis.position(y):g}' for x, y in points)
+  return f'<polyline class="line {kind}" points="{coordinates}"/>'
 
 
-def points(where: Iterable[Point], axis: Axis, kind: str = '') -> str:
-  """Dots at (x, value): lines of no length with round ends, which stretching leaves round."""
-  return f'<path class="dots {kind}" d="' + ''.join(f'M{x:g} {axis.place(y):g}h0' for x, y in where) + '"/>'
+def dots(points: Iterable[Point], axis: Axis, kind: str = '') -> str:
+  """Draw dots at (x, value) points.
+
+  Each is a line of zero length with round caps, which stays round when the SVG stretches.
+  """
+  return f'<path class="dots {kind}" d="' + ''.join(f'M{x:g} {axis.position(y):g}h0' for x, y in points) + '"/>'
 
 
-def line(values: Values, axis: Axis, kind: str) -> str:
-  """A line through one value per item."""
+def item_line(values: Values, axis: Axis, kind: str) -> str:
+  """Draw a line through one value per item."""
   return polyline(_items(values), axis, kind)
 
 
-def dots(values: Values, axis: Axis) -> str:
-  """A dot at the value of each item."""
-  return points(_items(values), axis)
+def item_dots(values: Values, axis: Axis) -> str:
+  """Draw a dot at the value of each item."""
+  return dots(_items(values), axis)
 
 
 def bars(values: Values, axis: Axis) -> str:
-  places = [axis.place(y) for y in values]
+  tops = [axis.position(y) for y in values]
   return ''.join(f'<rect class="bar" x="{x + 0.1:g}" y="{top:g}" width="0.8" height="{100 - top:g}"/>'
-                 for x, top in enumerate(places))
+                 for x, top in enumerate(tops))
 
 
-def plot(marks: str, axis: Axis, items: int, describe: str) -> str:
-  """Marks with a grid behind them and the vertical axis beside them: two cells of a CSS grid."""
+def plot(marks: str, axis: Axis, items: int, description: str) -> str:
+  """Combine marks with a grid and a vertical axis: two cells of a CSS grid."""
   grid = ''.join(polyline([(0, tick), (items, tick)], axis, 'grid') for tick in axis.ticks)
-  labels = ''.join(f'<span style="top:{axis.place(tick):g}%">{axis.label(tick)}</span>' for tick in axis.ticks)
-  return (f'<div class="y-axis">{labels}</div><svg role="img" aria-label="{html.escape(describe)}" '
+  labels = ''.join(f'<span style="top:{axis.position(tick):g}%">{axis.label(tick)}</span>' for tick in axis.ticks)
+  return (f'<div class="y-axis">{labels}</div><svg role="img" aria-label="{html.escape(description)}" '
           f'viewBox="0 0 {items} 100" preserveAspectRatio="none">{grid}{marks}</svg>')
 
 
 def step_axis(items: int, title: str) -> str:
-  """The horizontal axis below a chart over steps: every step where there is room, else every second, fifth, ..."""
+  """Draw a horizontal axis over steps, at most 12 of them labelled."""
   every = next(step for step in _round_steps() if items <= 12 * step)
   return x_axis([(100 * (step + 0.5) / items, str(step)) for step in range(0, items, every)], title)
 
 
 def x_axis(ticks: Iterable[tuple[float, str]], title: str) -> str:
-  """A horizontal axis with labels at (percent of the width, text)."""
-  labels = ''.join(f'<span style="left:{at:.2f}%">{text}</span>' for at, text in ticks)
+  """Draw a horizontal axis with labels at (percent of the width, text)."""
+  labels = ''.join(f'<span style="left:{left:.2f}%">{text}</span>' for left, text in ticks)
   return f'<div class="x-axis"><div class="ticks">{labels}</div>{html.escape(title)}</div>'
 
 
-def key(*entries: tuple[str, str]) -> str:
-  """A legend of (kind of line, words)."""
+def legend(*entries: tuple[str, str]) -> str:
+  """Draw a legend of (kind of line, text) entries."""
   lines = {kind: f'<path class="line {kind}" d="M0 6h30"/>' for kind in ('recorded', 'baseline', 'policy')}
   lines['policy'] += '<path class="dots" d="M15 6h0"/>'
-  lines['wrong'] = lines['policy'] + '<path class="dots hole" d="M15 6h0"/>'
-  return '<div class="key">' + ''.join(
-      f'<span><svg viewBox="0 0 30 12" aria-hidden="true">{lines[kind]}</svg>{html.escape(words)}</span>'
-      for kind, words in entries) + '</div>'
+  lines['wrong'] = lines['policy'] + '<path class="dots hollow" d="M15 6h0"/>'
+  return '<div class="legend">' + ''.join(
+      f'<span><svg viewBox="0 0 30 12" aria-hidden="true">{lines[kind]}</svg>{html.escape(text)}</span>'
+      for kind, text in entries) + '</div>'
 
 
-def density(items: int) -> str:
-  """The CSS class of charts with so many items, for smaller dots."""
-  return ' many' if items > _MANY else ''
+def density_class(items: int) -> str:
+  """Return the CSS class that makes the dots of many items smaller."""
+  return ' dense' if items > _DENSE else ''
 
 
 def _items(values: Values) -> list[Point]:

@@ -1,19 +1,46 @@
-"""Numbers and names as a report prints them; what does not exist is a dash."""
+"""Numbers and names as a report prints them; a missing value is a dash."""
 import html
+from collections.abc import Sequence
+
+MISSING = '–'
 
 
 def percent(share: float | None) -> str:
-  return '–' if share is None else f'{100 * share:.1f}\N{NO-BREAK SPACE}%'
+  return MISSING if share is None else f'{100 * share:.1f}\N{NO-BREAK SPACE}%'
 
 
 def number(value: float | None) -> str:
-  return '–' if value is None else f'{value:#.3g}'
+  return MISSING if value is None else f'{value:#.3g}'
 
 
 def count(amount: int, noun: str) -> str:
   return f'{amount:,} {noun}{"" if amount == 1 else "s"}'
 
 
+def percent_interval(interval: Sequence[float]) -> str:
+  return f'{percent(interval[0])} to {percent(interval[1])}'
+
+
+def short_interval(interval: Sequence[float]) -> str:
+  """Format an interval of shares in whole percent, without the sign."""
+  return f'{100 * interval[0]:.0f} to {100 * interval[1]:.0f}'
+
+
+def points(difference: float) -> str:
+  """Format a difference of shares as signed percentage points."""
+  rounded = f'{100 * difference:+.1f}'.replace('-', '−')
+  return '0.0' if rounded[1:] == '0.0' else rounded
+
+
+def points_interval(interval: Sequence[float]) -> str:
+  return f'{points(interval[0])} to {points(interval[1])}'
+
+
+def timestamp(created: str) -> str:
+  """Format an ISO 8601 time in UTC for reading."""
+  return created.replace('T', ' ').replace('+00:00', ' UTC')
+
+
 def breakable(name: str) -> str:
-  """A name in HTML that may go on in the next line after an underscore."""
+  """Escape a name for HTML, with line breaks allowed after underscores."""
   return html.escape(name).replace('_', '_<wbr>')

@@ -1,28 +1,35 @@
-"""Pictures of a report: small JPEGs of evenly spaced steps."""
+"""Images of a report: thumbnails, filmstrips and videos of an episode."""
 import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-# A filmstrip as wide as a page shows this many frames of this many pixels (twice what it takes, for fine screens).
-FILMSTRIP = 10
+FILMSTRIP_FRAMES = 10
 FRAME_PIXELS = 192
-# Of a video; 80 frames of 192 pixels take 0.1 to 0.5 MB.
-VIDEO = 80
+"""Longer side of a thumbnail: twice the displayed size, for displays of high resolution."""
+VIDEO_FRAMES = 80
+"""80 frames of 192 pixels take 0.1 to 0.5 MB."""
 
 
 def evenly_spaced(length: int, most: int) -> list[int]:
-  """The middle steps of at most `most` equal parts of an episode."""
+  """Return the middle steps of at most `most` equal parts of an episode."""
   parts = min(length, most)
   return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-  """A picture of at most FRAME_PIXELS, uint8 [h, w, 3]; of several views, side by side."""
-  picture = Image.fromarray(image if image.ndim == 3 else np.concatenate(image, 1))
-  picture.thumbnail((FRAME_PIXELS, FRAME_PIXELS))
-  return np.asarray(picture)
+  """Shrink an image to FRAME_PIXELS.
+
+  Args:
+    image: uint8 [H, W, 3], or [views, H, W, 3], which are placed side by side.
+
+  Returns:
+    uint8, the longer side at most FRAME_PIXELS.
+  """
+  shrunk = Image.fromarray(image if image.ndim == 3 else np.concatenate(image, 1))
+  shrunk.thumbnail((FRAME_PIXELS, FRAME_PIXELS))
+  return np.asarray(shrunk)
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -31,15 +38,18 @@ def jpeg(image: np.ndarray) -> bytes:
   return file.getvalue()
 
 
+def filmstrip(thumbnails: Sequence[np.ndarray]) -> bytes:
+  """Encode thumbnails side by side as one JPEG."""
+  return jpeg(np.concatenate(list(thumbnails), 1))
+
+
 def video(thumbnails: Sequence[np.ndarray], frames_per_second: float) -> bytes:
-  """Thumbnails one after the other, at most VIDEO of them, in the time that all take: an animated WebP, for ever."""
-  shown = [Image.fromarray(thumbnails[i]) for i in evenly_spaced(len(thumbnails), VIDEO)]
+  """Encode thumbnails as an endless animated WebP.
+
+  At most VIDEO_FRAMES of them are shown, over the duration of the complete episode.
+  """
+  shown = [Image.fromarray(thumbnails[i]) for i in evenly_spaced(len(thumbnails), VIDEO_FRAMES)]
   milliseconds = round(1000 * len(thumbnails) / frames_per_second / len(shown))
   file = io.BytesIO()
   shown[0].save(file, 'WEBP', save_all=True, append_images=shown[1:], duration=milliseconds, loop=0, quality=60)
   return file.getvalue()
-
-
-def film(thumbnails: Sequence[np.ndarray]) -> bytes:
-  """Thumbnails side by side, as one JPEG."""
-  return jpeg(np.concatenate(list(thumbnails), 1))

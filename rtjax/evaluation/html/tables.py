@@ -1,4 +1,4 @@
-"""Tables of a report, written once and shown as HTML and as Markdown."""
+"""Tables of a report, rendered as HTML and as Markdown."""
 import dataclasses
 import html
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from rtjax.evaluation.html.formatting import breakable
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """One table.
+  """Table of a report.
 
   Attributes:
-    title: its heading.
+    title: heading above it.
     head: names of the columns.
-    rows: as many texts each.
-    note: what the columns mean.
-    gauges: (share, low, high) per row, drawn as a bar with its interval behind the first column; HTML only.
-    shades: per row and column behind the first a share from 0 to 1, drawn as background; None leaves a cell white.
+    rows: the texts of each row, as many as there are columns.
+    note: explanation of the columns, shown below.
+    gauges: (share, low, high) per row, drawn as a bar with its interval after the first column; HTML only.
+    shades: per row, one share (0 to 1) for each column after the first, drawn as background; None is not shaded.
   """
   title: str
   head: Sequence[str]

@@ -1,1 +1,1 @@
-"""Answers of vision-language models about held-out images."""
+"""Questions about images: accuracy of vision-language models, before and after learning to act."""

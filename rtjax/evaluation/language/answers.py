@@ -1,4 +1,4 @@
-"""What a policy that also answers texts says about held-out pictures: whether learning to act cost it its language."""
+"""Answers of a policy model about held-out images, before and after learning to act."""
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -6,60 +6,64 @@ from typing import Any
 import numpy as np
 
 import rtjax
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.evaluation.language import vqa
 from rtjax.language import prompts
-from rtjax.training import checkpoint as checkpoints
+from rtjax.models import PolicyModel
 
-_KINDS = ('vqa', 'match', 'point')  # captions count only word for word, which few are
-_BATCH = 64
+_TASKS = ('vqa', 'match', 'point')  # not 'caption': few captions match word for word
+_BATCH_SIZE = 64
 
 
-def judge(checkpoint: str, sources: Sequence[str]) -> dict[str, Any] | None:
-  """How many of `val`'s questions are answered right, of its captions told from wrong ones, of its things pointed at.
+def evaluate_vqa(model: PolicyModel, metadata: PolicyMetadata, sources: Sequence[str]) -> dict[str, Any]:
+  """Evaluate a model, and the checkpoint that its training started from, on the split `val`.
 
   Args:
-    checkpoint: as `rtjax.load_model` reads it.
-    sources: pictures with texts, see rtjax.data.image_text.sources.
+    model: with `config.generates_text`.
+    metadata: of its checkpoint.
+    sources: image-text sources, see rtjax.data.image_text.sources.
 
   Returns:
-    'after': {kind: as `vqa.accuracy`}; 'before': the same of the checkpoint that its training started from, where that
-    is still there, otherwise None, and 'origin' its path. None for a network without language.
+    'after': {task: see `vqa.accuracy`}; 'init_from': path of the checkpoint that training started from, or None;
+    'before': as 'after', of that checkpoint, or None if it does not exist any more.
 
   Raises:
-    FileNotFoundError, ValueError: a source cannot be read, or has neither questions nor captions to judge.
+    FileNotFoundError, ValueError: a source cannot be read, or has neither questions nor captions.
   """
-  model = rtjax.load_model(checkpoint)
-  if not hasattr(model, 'generate'):
-    return None
-  origin = checkpoints.read_metadata(checkpoint).get('origin', {}).get('init_from') or None
-  before = rtjax.load_model(origin) if origin and pathlib.Path(origin).exists() else None
-  return {'after': accuracy(model, sources), 'before': accuracy(before, sources) if before else None, 'origin': origin}
+  init_from = metadata.lineage.get('weights') or None
+  before = rtjax.load_model(init_from) if init_from and pathlib.Path(init_from).exists() else None
+  return {'after': accuracy(model, sources), 'before': accuracy(before, sources) if before else None,
+          'init_from': init_from}
 
 
-def accuracy(model: Any, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """See `judge`."""
-  from rtjax.data.config import ImageTextConfig, KindWeights
-  from rtjax.data.image_text import stream  # brings TensorFlow
-  config = ImageTextConfig(kinds=KindWeights(caption=0.0))
-  shapes = stream.Shapes(model.config.vision.image_size, model.config.prompt_length, model.config.answer_length)
-  said, right, kinds = [], [], []
-  for batch in stream.validation_batches(sources, config, model.vocabulary, shapes, batch_size=_BATCH):
-    written = model.vocabulary.decode(model.generate(batch['images'], batch['prompts']))
-    for row in np.flatnonzero(batch['kinds'] >= 0):
-      said.append(written[row])
-      right.append(batch['target_texts'][row])
-      kinds.append(prompts.KINDS[batch['kinds'][row]])
-  found = vqa.accuracy(said, right, kinds)
-  return {kind: found[kind] for kind in _KINDS if kind in found}
+def accuracy(model: PolicyModel, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Compute the accuracy of each task on the split `val`; arguments and errors as for `evaluate_vqa`."""
+  from rtjax.data.config import ImageTextConfig, TaskWeights
+  from rtjax.data.image_text import stream  # imports TensorFlow
+  if model.tokenizer is None:
+    raise ValueError('the model has no tokenizer: evaluate a checkpoint that was trained with one.')
+  config = ImageTextConfig(tasks=TaskWeights(caption=0.0))
+  shapes = stream.TextShapes(model.config.image_size, model.config.prompt_length, model.config.answer_length)
+  predictions, answers, tasks = [], [], []
+  for batch in stream.validation_batches(sources, config, model.tokenizer, shapes, batch_size=_BATCH_SIZE):
+    generated = model.tokenizer.decode(model.generate(batch['images'], batch['prompts']))
+    for row in np.flatnonzero(batch['tasks'] >= 0):
+      predictions.append(generated[row])
+      answers.append(batch['target_texts'][row])
+      tasks.append(prompts.TASKS[batch['tasks'][row]])
+  return _select(vqa.accuracy(predictions, answers, tasks))
 
 
-def blind(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """What can be had without looking: of each question its most frequent answer in `train`. See `vqa.blind`."""
-  from rtjax.data.image_text.sources import open_source  # brings TensorFlow
-  asked: dict[str, list[vqa.Asked]] = {'train': [], 'val': []}
-  for split, pairs in asked.items():
-    for opened in (open_source(name, split) for name in sources):
-      for picture in opened.read(opened.chunks(opened.num_episodes)):
-        pairs += [(pair.kind, pair.prompt, pair.target) for pair in picture.pairs if pair.kind in _KINDS]
-  found = vqa.blind(asked['train'], asked['val'])['question']
-  return {kind: found[kind] for kind in _KINDS if kind in found}
+def blind_accuracy(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Compute the accuracy of the most frequent answer of each question in `train`, on `val`."""
+  from rtjax.data.image_text.sources import open_source  # imports TensorFlow
+  questions: dict[str, list[vqa.Question]] = {'train': [], 'val': []}
+  for split, found in questions.items():
+    for source in (open_source(name, split) for name in sources):
+      for image in source.read_all():
+        found += [vqa.Question(pair.task, pair.prompt, pair.target) for pair in image.pairs if pair.task in _TASKS]
+  return _select(vqa.blind_accuracy(questions['train'], questions['val'])['question'])
+
+
+def _select(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+  return {task: figures[task] for task in _TASKS if task in figures}

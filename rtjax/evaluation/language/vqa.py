@@ -1,22 +1,31 @@
-"""How many answers about pictures are right."""
+"""Accuracy of answers about images, and of answers without the image."""
 import collections
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from rtjax.evaluation.statistics import wilson
+from rtjax.evaluation.statistics import wilson_interval
 
 _ARTICLES = {'a', 'an', 'the'}
 _NUMBERS = {word: str(i) for i, word in enumerate(
     ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'))} | {'none': '0'}
 
 
-def normalized(answer: str) -> str:
-  """An answer as VQA v2's evaluation compares it (vqaEval.py of GT-Vision-Lab/VQA; Antol et al. 2015, section 3).
+class Question(NamedTuple):
+  """Question about an image and its answer; `task` is one of `prompts.TASKS`."""
+  task: str
+  question: str
+  answer: str
+
+
+def normalize(answer: str) -> str:
+  """Normalize an answer for comparison, as VQA v2's evaluation does.
 
   Lower case; articles left out; number words up to ten as digits; punctuation as a space, but commas in numbers and
-  apostrophes without one, and points in numbers kept. In place of its table of contractions all apostrophes go, which
-  makes the same answers equal.
+  apostrophes without one, and points in numbers kept. All apostrophes are removed in place of VQA's table of
+  contractions, which makes the same answers equal.
+
+  Source: vqaEval.py of GT-Vision-Lab/VQA; Antol et al. 2015, section 3.
   """
   text = re.sub(r"(?<=\d),(?=\d)|['\u2019]", '', answer.lower())
   text = re.sub(r'(?<!\d)\.|\.(?!\d)', ' ', text)
@@ -24,54 +33,53 @@ def normalized(answer: str) -> str:
   return ' '.join(_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def accuracy(predictions: Sequence[str], answers: Sequence[str], kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """The share of predictions that equal their answers when `normalized`, of each kind and of 'all'.
+def accuracy(predictions: Sequence[str], answers: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Compute the share of predictions that equal their answers after `normalize`.
 
-  Captions count only word for word, which few are: look at the other kinds.
+  It is of little use for captions, few of which match word for word.
 
   Returns:
-    {kind: {'accuracy': float, 'interval': Wilson's at 95 % (low, high), 'correct': int, 'count': int}}
+    For each task, and for 'all': {'accuracy': float, 'interval': (low, high), 95 %, Wilson, 'correct': int,
+    'count': int}.
 
   Raises:
-    ValueError: there is nothing, or the three are not equally many.
+    ValueError: the arguments are empty or have different lengths.
   """
-  if not answers or not len(predictions) == len(answers) == len(kinds):
-    raise ValueError(f'{len(predictions)} predictions, {len(answers)} answers and {len(kinds)} kinds, expected as many '
-                     'of each, and at least one.')
-  right = [normalized(p) == normalized(a) for p, a in zip(predictions, answers, strict=True)]
+  if not answers or not len(predictions) == len(answers) == len(tasks):
+    raise ValueError(f'{len(predictions)} predictions, {len(answers)} answers and {len(tasks)} tasks, expected the '
+                     'same number of each, and at least one.')
+  correct = [normalize(p) == normalize(a) for p, a in zip(predictions, answers, strict=True)]
   figures = {}
-  for kind in [*dict.fromkeys(kinds), 'all']:
-    hits = [hit for hit, k in zip(right, kinds, strict=True) if kind in ('all', k)]
-    figures[kind] = {'accuracy': sum(hits) / len(hits), 'interval': wilson(sum(hits), len(hits)), 'correct': sum(hits),
-                     'count': len(hits)}
+  for task in [*dict.fromkeys(tasks), 'all']:
+    selected = [c for c, t in zip(correct, tasks, strict=True) if task in ('all', t)]
+    figures[task] = {'accuracy': sum(selected) / len(selected),
+                     'interval': wilson_interval(sum(selected), len(selected)),
+                     'correct': sum(selected), 'count': len(selected)}
   return figures
 
 
-Asked = tuple[str, str, str]
-"""Kind, question, answer."""
-
-
-def blind(seen: Sequence[Asked], asked: Sequence[Asked]) -> dict[str, dict[str, dict[str, Any]]]:
-  """What can be had without looking at the picture: the `accuracy` of always giving the most frequent answer.
+def blind_accuracy(train: Sequence[Question], test: Sequence[Question]) -> dict[str, dict[str, dict[str, Any]]]:
+  """Compute the `accuracy` that is possible without the images.
 
   Args:
-    seen: examples in which answers are counted.
-    asked: those to answer.
+    train: examples in which answers are counted.
+    test: questions to answer.
 
   Returns:
-    'kind': with the most frequent answer of the kind; 'question': with that of the very question, or the kind's where
-    the question was not seen.
+    'task': of the most frequent answer of the task; 'question': of the most frequent answer of the same question, or
+    of the task for a question that is not in `train`.
   """
-  by_kind: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+  by_task: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
   by_question: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
-  for kind, question, answer in seen:
-    by_kind[kind][answer] += 1
-    by_question[kind, question][answer] += 1
+  for task, question, answer in train:
+    by_task[task][answer] += 1
+    by_question[task, question][answer] += 1
 
-  def most(counter: collections.Counter[str]) -> str:
+  def most_frequent(counter: collections.Counter[str]) -> str:
     return counter.most_common(1)[0][0] if counter else ''
 
-  kinds, _, answers = zip(*asked, strict=True)
-  of_kind = [most(by_kind[kind]) for kind in kinds]
-  of_question = [most(by_question[kind, question]) or of_kind[i] for i, (kind, question, _) in enumerate(asked)]
-  return {'kind': accuracy(of_kind, answers, kinds), 'question': accuracy(of_question, answers, kinds)}
+  tasks, _, answers = zip(*test, strict=True)
+  task_answers = [most_frequent(by_task[task]) for task in tasks]
+  question_answers = [most_frequent(by_question[task, question]) or task_answers[i]
+                      for i, (task, question, _) in enumerate(test)]
+  return {'task': accuracy(task_answers, answers, tasks), 'question': accuracy(question_answers, answers, tasks)}

@@ -1,1 +1,1 @@
-"""Replay of recorded episodes: accuracy of single actions, a report."""
+"""Replay of recorded episodes: accuracy of single actions and its report."""

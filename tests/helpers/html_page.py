@@ -1,11 +1,11 @@
-"""A parsed HTML page."""
+"""Parser of HTML pages, for tests of reports."""
 import html.parser
 
 VOID = {'meta', 'img', 'br', 'wbr'}
 
 
-class Parsed(html.parser.HTMLParser):
-  """Checks that elements nest; keeps texts, ids and attributes."""
+class ParsedPage(html.parser.HTMLParser):
+  """Check that elements nest; keep texts, ids, tags and sources."""
 
   def __init__(self, text: str):
     super().__init__()

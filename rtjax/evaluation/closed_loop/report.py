@@ -1,0 +1,60 @@
+"""Files of a closed-loop report: JSON, Markdown and HTML."""
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rtjax.evaluation.closed_loop.page import page
+from rtjax.evaluation.closed_loop.protocol import FORMAT
+from rtjax.evaluation.closed_loop.tables import seeds, tables
+from rtjax.evaluation.html.formatting import count, percent
+
+
+def write(folder: pathlib.Path, report: dict[str, Any], show: int, videos: int = 0) -> None:
+  """Write report.json, report.md and the self-contained report.html.
+
+  Args:
+    folder: of the evaluation; filmstrips and videos are read from its `films`.
+    show: number of episodes on the page.
+    videos: number of these with a video.
+  """
+  (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+  (folder / 'report.md').write_text(markdown(report), encoding='utf-8')
+  (folder / 'report.html').write_text(page(report, folder / 'films', show, videos), encoding='utf-8')
+
+
+def markdown(report: dict[str, Any]) -> str:
+  success = report['policies'][0]['summary']['success']
+  head = (f'# Closed-loop success in {report["protocol"]["env"]}: {report["policies"][0]["name"]}\n\n'
+          f'{percent(success["rate"])} of {count(success["episodes"], "episode")}, {report["created"]}, '
+          f'{report["machine"]}.\n')
+  protocol = f'## Protocol\n\n```json\n{json.dumps(report["protocol"], indent=1)}\n```\n'
+  protocol += '\nSeeds by split, failures in brackets:\n\n' + ''.join(
+      f'- {split}: {seeds(report, split)}\n' for split in report['protocol']['splits'])
+  return '\n'.join([head, *(table.markdown() for table in tables(report)), protocol])
+
+
+def find(name: str) -> pathlib.Path | None:
+  """Return the path of a report.json, given it or its folder; None if there is none."""
+  path = pathlib.Path(name)
+  return next((p for p in (path, path / 'report.json') if p.suffix == '.json' and p.is_file()), None)
+
+
+def read_first_policy(path: pathlib.Path, protocol: Mapping[str, Any]) -> dict[str, Any]:
+  """Read the first policy of an earlier report.
+
+  Args:
+    protocol: of this evaluation.
+
+  Raises:
+    ValueError: the file is no such report, or of another environment.
+  """
+  report = json.loads(path.read_text())
+  if report.get('format') != FORMAT or 'policies' not in report:
+    raise ValueError(f'--compare {path} is no closed-loop report of this version of rtjax.')
+  expected = json.loads(json.dumps(protocol))
+  for key in ('env', 'settings', 'control_hz', 'max_steps'):
+    if report['protocol'][key] != expected[key]:
+      raise ValueError(f'--compare {path} was made with another protocol: its {key} is {report["protocol"][key]}, here '
+                       f'it is {expected[key]}. Evaluate both with the same settings.')
+  return report['policies'][0]

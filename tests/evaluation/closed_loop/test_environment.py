@@ -1,0 +1,27 @@
+"""Environments opened by name."""
+import pytest
+
+pytest.importorskip('mujoco', reason="needs the extra 'sim'")
+
+from helpers import toy_env
+
+from rtjax.evaluation.closed_loop import environment
+
+
+def test_environment_that_does_not_run_is_reported_early(monkeypatch):
+  def broken(*_, **__):
+    raise RuntimeError("renderer 'gl': OpenGL does not start here")
+
+  monkeypatch.setattr('rtjax.envs.make', broken)
+  splits = environment.choose_splits('tabletop', (), ())
+  with pytest.raises(ValueError, match='OpenGL does not start here'):
+    environment.open_environment('tabletop', splits, {})
+
+
+def test_chosen_splits_have_the_chosen_skills():
+  chosen = environment.choose_splits('tabletop', ('distractors_many', 'seen'), ('knock', 'pick'))
+  assert dict(chosen) == {'distractors_many': ('pick',), 'seen': ('pick', 'knock')}
+
+
+def test_instruction_for_the_blind_baseline():
+  assert toy_env.environment().sample_instruction() == 'pick the seen object'

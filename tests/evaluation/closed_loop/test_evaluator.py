@@ -1,0 +1,52 @@
+"""Evaluations in the toy environment, up to the report."""
+import json
+
+import pytest
+
+pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
+
+from helpers import toy_env
+from helpers.closed_loop_reports import policy, report
+
+from rtjax.evaluation.closed_loop.agents import AgentSettings, ExpertAgent, RandomAgent
+from rtjax.evaluation.closed_loop.evaluator import Evaluation, evaluate
+from rtjax.evaluation.closed_loop.protocol import FORMAT
+
+
+def test_two_agents_and_an_earlier_report(tmp_path):
+  evaluation = Evaluation(toy_env.environment(), 10, AgentSettings(2))
+  first = evaluate(evaluation, RandomAgent(), [], ['expert'], tmp_path / 'one', 4)
+  assert [p['name'] for p in first['policies']] == ['random', 'expert']
+  assert first['policies'][1]['summary']['success']['successes'] == 12
+  assert json.loads((tmp_path / 'one' / 'report.json').read_text()) == json.loads(json.dumps(first))
+  log, = (tmp_path / 'one').glob('expert-*/episodes.jsonl')
+  before = log.read_bytes()
+  # The same evaluation again runs no episode.
+  again = evaluate(evaluation, RandomAgent(), [], ['expert'], tmp_path / 'one', 4)
+  assert log.read_bytes() == before and again['policies'] == first['policies']
+  # A report takes the place of a checkpoint.
+  longer = Evaluation(toy_env.environment(), 12, AgentSettings(2))
+  more = evaluate(longer, ExpertAgent(), [], [str(tmp_path / 'one')], tmp_path / 'two', 0)
+  assert more['comparisons'][0]['episodes'] == 20 and len(more['policies'][0]['episodes']) == 24
+  assert (tmp_path / 'two' / 'report.md').read_text().startswith('# Closed-loop success in toy: expert')
+
+
+def test_fewer_episodes_than_environments(tmp_path):
+  evaluation = Evaluation(toy_env.environment(('seen',)), 1, AgentSettings(3))
+  result = evaluate(evaluation, ExpertAgent(), [], [], tmp_path, 0)
+  assert result['policies'][0]['summary']['success']['successes'] == 1
+
+
+def test_report_of_another_protocol(tmp_path):
+  evaluation = Evaluation(toy_env.environment(), 1, AgentSettings(1))
+  (tmp_path / 'report.json').write_text(json.dumps(report(policy())))
+  with pytest.raises(ValueError, match=r"another protocol: its settings is .*'size': \[8, 8\]"):
+    evaluate(evaluation, ExpertAgent(), [], [str(tmp_path)], tmp_path, 0)
+  (tmp_path / 'report.json').write_text(json.dumps({'format': FORMAT}))
+  with pytest.raises(ValueError, match='is no closed-loop report'):
+    evaluate(evaluation, ExpertAgent(), [], [str(tmp_path)], tmp_path, 0)
+
+
+def test_baselines_need_a_network(tmp_path):
+  with pytest.raises(ValueError, match="--baseline blind needs a checkpoint, the agent 'expert' has no network"):
+    evaluate(Evaluation(toy_env.environment(), 1, AgentSettings(1)), ExpertAgent(), ['blind'], [], tmp_path, 0)
