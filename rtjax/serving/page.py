@@ -1,4 +1,4 @@
-"""The live page: what it shows, as JSON, and the page itself (page.html), which asks for it every half second."""
+"""Status page: its HTML (page.html), and its state as JSON, which it polls twice a second."""
 import io
 import pathlib
 import time
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rtjax.evaluation.html.style import CSS
+from rtjax.runtime.html_style import CSS
 from rtjax.serving.metrics import Metrics
 from rtjax.serving.sessions import Session, Sessions
 
 HTML = (pathlib.Path(__file__).parent / 'page.html').read_text().replace('/* STYLE */', CSS).encode()
 
-# Nothing from elsewhere, and nothing that another site frames.
+# No resources of other origins, and no framing by other sites.
 POLICY = ("default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
           "script-src 'unsafe-inline'; frame-ancestors 'none'")
 
 
 def state(metadata: dict[str, Any], sessions: Sessions, metrics: Metrics) -> dict[str, Any]:
-  """What the page shows now."""
+  """Return the state that the page shows."""
   batches = metrics.value('rtjax_batch_size_count')
   return {
       'metadata': metadata, 'clients': [_client(session) for session in sessions], 'latency_ms': metrics.latency(),
@@ -31,6 +31,7 @@ def state(metadata: dict[str, Any], sessions: Sessions, metrics: Metrics) -> dic
 
 
 def jpeg(image: np.ndarray) -> bytes:
+  """Encode an image, uint8 [H, W, 3]."""
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'JPEG', quality=85)
   return buffer.getvalue()
