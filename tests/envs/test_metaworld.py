@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-pytest.importorskip('metaworld', reason="needs the extra 'metaworld', in a virtual environment of its own")
+pytest.importorskip('metaworld', reason="needs the extra 'metaworld', in a separate virtual environment")
 
 from gymnasium.utils.env_checker import check_env
 
@@ -66,8 +66,8 @@ def test_random_policy_is_evaluated_and_fails(tmp_path):
   env = environment.open_environment(name, environment.choose_splits(name, (), ()), NO_IMAGES)
   assert (env.action_spec, env.control_hz, env.max_steps) == (actions.METAWORLD, 80, 500)
   evaluation = evaluator.Evaluation(env, 2, agents.AgentSettings(2))
-  found = evaluator.evaluate(evaluation, agents.RandomAgent(), [], ['expert'], tmp_path, 2)
-  random, expert = (policy['summary'] for policy in found['policies'])
+  report = evaluator.evaluate(evaluation, agents.RandomAgent(), [], ['expert'], tmp_path, 2)
+  random, expert = (policy['summary'] for policy in report['policies'])
   assert (random['success']['successes'], expert['success']['successes']) == (0, 2)
   assert random['failures'] == {'timeout': 2} and random['jerk']['p50'] > expert['jerk']['p50'] > 0
 

@@ -140,7 +140,10 @@ def _container_centre(container: str, state: State) -> np.ndarray:
 
 
 def _free_position(state: State, name: str, container: str) -> np.ndarray:
-  """Find the free position nearest to the container, whatever the object's own."""
+  """Find the free position nearest to the container.
+
+  It does not depend on the object's present position, so it stays constant while the object moves.
+  """
   low, high = layout.object_area(state.drawer)
   centre = state.poses[BOWL].position[:2] if container == BOWL else CABINET
   size = kind(name).radius
