@@ -30,11 +30,11 @@ serve
 MODEL_LAYERS = '''
 layers
 parameters
+registry
 backbones
 auxiliary
 base
 loss
-registry
 rt1 | rt1_multiview | rt2
 '''
 
