@@ -1,6 +1,6 @@
-# make test   sets up a virtual environment and passes the tests
-# make demo   sets up a virtual environment, makes demonstrations, trains on them and writes a report
-# Needs Python 3.11 or newer (PYTHON=python3.12 make test), and nothing else.
+# make test   set up a virtual environment and run the tests
+# make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
+# Both need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,14 +16,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version), rtjax needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@# It asks for numpy<2 and runs with newer ones; a test lets it drive the server.
+	@# Requires numpy<2 and runs with newer versions; a test drives the server with it.
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2
-	@# It asks for the full TensorFlow and runs with tensorflow-cpu. There are no wheels for Windows.
+	@# Requires the full TensorFlow and runs with tensorflow-cpu. There are no wheels for Windows.
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
 	  "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'"
 	@touch $@
 
-# One worker per core; each file's tests stay in one worker, where they share what they compiled.
+# One worker per core; the tests of a file stay in one worker, where they share compiled programs.
 test: setup
 	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow'
 
@@ -34,7 +34,7 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# Interrupted and started again, it goes on where it was; what is complete is not made again.
+# Resumes where it was interrupted; complete parts are not repeated.
 demo: setup
 	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
 	$(RUN) train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0 --output $(DEMO)
