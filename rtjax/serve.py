@@ -1,4 +1,4 @@
-"""Serves a policy to robots over a websocket: python -m rtjax.serve CHECKPOINT"""
+"""Command to serve a policy over a websocket: python -m rtjax.serve CHECKPOINT"""
 import asyncio
 import contextlib
 import dataclasses
@@ -8,33 +8,36 @@ import os
 import pathlib
 import signal
 import socket
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from rtjax.runtime import cli
 
+if TYPE_CHECKING:
+  from rtjax.serving.server import Server
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Serves a policy to robots over a websocket, in the protocol of openpi-client; docs/serving.md tells more.
+  """Serve a policy to robots over a websocket, in the protocol of openpi-client; see docs/serving.md.
 
-  http://HOST:PORT shows who is connected, /metrics counts for Prometheus, /healthz says OK. The environment variable
-  RTJAX_API_KEY holds the key that clients must show; without one, only this machine's programs are served.
+  http://HOST:PORT is the status page, /metrics is for Prometheus, /healthz for health checks. The environment variable
+  RTJAX_API_KEY is the key that clients must send; without it the server accepts connections from this machine only.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released RT-1 weights."""
+  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""
   host: str = '127.0.0.1'
-  """Address to listen at; 0.0.0.0 is every one of this machine, and needs a key."""
+  """Address to listen on; 0.0.0.0 is all addresses of this machine, and needs a key."""
   port: int = 8000
-  """Port to listen at; 0 takes a free one."""
+  """Port to listen on; 0 takes a free one."""
   max_clients: int = 8
-  """Clients served at once. Each has a place in the model's memory from the start."""
+  """Most clients at once. Memory for all of them is allocated at the start."""
   image_size: tuple[int, int] | None = None
-  """Height and width of the pictures that clients send; if left out, those of the training, else 256 320."""
+  """Height and width of the clients' images; not set = those of training, else 256 320."""
   encoder: str = ''
-  """What turns instructions into vectors: a folder or an .npz table, see rtjax/language/instructions.py. Not needed for policies
-  with the built-in encoder, nor for clients that send embeddings."""
+  """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with the built-in
+  encoder, for models that read prompts, or for clients that send embeddings."""
 
   def check(self, api_key: str) -> None:
     if self.max_clients < 1:
@@ -44,7 +47,7 @@ class Config:
     if self.image_size and min(self.image_size) < 1:
       raise ValueError(f'--image-size is {self.image_size}, both must be at least 1.')
     if not api_key and not _loopback(self.host):
-      raise ValueError(f'--host {self.host} lets other machines in, which needs a key: set the environment variable '
+      raise ValueError(f'--host {self.host} accepts other machines, which needs a key: set the environment variable '
                        'RTJAX_API_KEY, or use an SSH tunnel to 127.0.0.1.')
 
 
@@ -59,33 +62,34 @@ def main() -> None:
   config.check(api_key)
   logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
-  # Only now: --help should not wait for JAX.
+  # Imported here, because --help should not wait for JAX.
   import rtjax
   from rtjax.language import instructions
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
   policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
-  size = config.image_size or policies.image_size or (256, 320)
-  print(f'Compiling for pictures of {size[0]}x{size[1]} ...', flush=True)
+  size = config.image_size or policies.metadata.image_size or (256, 320)
+  print(f'Compiling for images of {size[0]}x{size[1]} ...', flush=True)
   server.warm_up(policies, size)
   asyncio.run(serve(server.Server(policies, size, api_key, pathlib.Path(config.checkpoint).name), config))
 
 
-async def serve(server, config: Config) -> None:
+async def serve(server: 'Server', config: Config) -> None:
+  """Serve until SIGINT or SIGTERM."""
   stop = asyncio.Event()
   loop = asyncio.get_running_loop()
 
   def end() -> None:
     stop.set()
     for number in (signal.SIGINT, signal.SIGTERM):
-      loop.remove_signal_handler(number)  # the second one ends it at once
+      loop.remove_signal_handler(number)  # a second one ends the process at once
 
   for number in (signal.SIGINT, signal.SIGTERM):
     with contextlib.suppress(NotImplementedError):  # Windows
       loop.add_signal_handler(number, end)
   await server.run(config.host, config.port, stop, lambda port: print(
-      f'Serving at ws://{config.host}:{port}; its page is http://{config.host}:{port}', flush=True))
+      f'Serving at ws://{config.host}:{port}; status page: http://{config.host}:{port}', flush=True))
   print('Stopped.')
 
 

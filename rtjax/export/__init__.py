@@ -1,1 +1,1 @@
-"""Policies for other runtimes: `python -m rtjax.export CHECKPOINT --to FORMAT`. See docs/export.md."""
+"""Export to other runtimes: `python -m rtjax.export CHECKPOINT --to FORMAT`; see docs/export.md."""

@@ -1,60 +1,58 @@
-"""Exports a policy for other runtimes: python -m rtjax.export CHECKPOINT --to FORMAT"""
+"""Command to export a policy: python -m rtjax.export CHECKPOINT --to FORMAT"""
 import dataclasses
-import difflib
 import pathlib
 from typing import Annotated
 
 import tyro
 
 from rtjax.runtime import cli
+from rtjax.runtime.suggest import did_you_mean
 
 FORMATS = ('savedmodel', 'stablehlo', 'onnx', 'safetensors')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Writes a policy in another format, runs it back, and compares it with the model before it says done.
+  """Export a policy to another format, and verify the export against the model.
 
-  docs/export.md tells which format is for which runtime, and each one's interface.
+  docs/export.md describes the formats and their interfaces.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """A folder that train.py wrote (its newest checkpoint counts), one step's folder in it, or released weights."""
+  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""
   to: Annotated[str, tyro.conf.arg(metavar='{' + ','.join(FORMATS) + '}')]
-  """The format."""
+  """Format to write."""
   int8: bool = False
-  """8-bit weights; in ONNX, matrix products in 8 bits as well."""
+  """Store weights as int8; in ONNX, matrix products run in 8 bits as well."""
   output: str = ''
-  """Folder to write into, which must not hold anything; empty = exports/CHECKPOINT-FORMAT."""
-  picture: tuple[int, int] | None = None
-  """Height and width of the pictures that the robot will give; empty = as in training, 256 320 for released weights."""
+  """Folder to write, which must be empty or not exist; empty = exports/CHECKPOINT-FORMAT."""
+  image_size: tuple[int, int] | None = None
+  """Height and width of the robot's images; not set = those of training, or 256 320 for released weights."""
   dataset: str = ''
-  """Episodes to compare on: folder of an RLDS dataset, gs:// folder or TFDS name; empty = seeded noise."""
+  """Episodes to verify on: folder of an RLDS dataset, gs:// folder or TFDS name; empty = seeded noise."""
   split: str = 'val'
-  """Which episodes: a split of the dataset, or a part of one."""
+  """Split of the dataset, or a part of one."""
   frames: int = 200
-  """How many frames to compare on, the first ones."""
+  """Number of frames to verify on."""
 
   def check(self) -> None:
     if self.to not in FORMATS:
-      close = difflib.get_close_matches(self.to, FORMATS, 1)
-      hint = f' Did you mean {close[0]!r}?' if close else ''
-      raise ValueError(f'--to is {self.to!r}, expected one of {", ".join(FORMATS)}.{hint}')
+      raise ValueError(f'--to is {self.to!r}, expected one of {", ".join(FORMATS)}.{did_you_mean(self.to, FORMATS)}')
     if self.frames < 1:
       raise ValueError(f'--frames is {self.frames}, it must be at least 1.')
-    if self.picture and min(self.picture) < 1:
-      raise ValueError(f'--picture is {self.picture}, expected a height and a width of at least 1.')
+    if self.image_size and min(self.image_size) < 1:
+      raise ValueError(f'--image-size is {self.image_size}, expected a height and a width of at least 1.')
 
   def folder(self) -> pathlib.Path:
-    kind = f'{self.to}-int8' if self.int8 else self.to
-    return pathlib.Path(self.output or f'exports/{pathlib.Path(self.checkpoint).resolve().name}-{kind}')
+    suffix = f'{self.to}-int8' if self.int8 else self.to
+    return pathlib.Path(self.output or f'exports/{pathlib.Path(self.checkpoint).resolve().name}-{suffix}')
 
 
 def main() -> None:
   config = tyro.cli(Config, prog='python -m rtjax.export')
   config.check()
-  # Only now: this takes seconds, and --help should not wait for it.
+  # Imported here, because it takes seconds that --help should not wait for.
   from rtjax.export import run
-  run.export(config.checkpoint, config.to, config.folder(), int8=config.int8, picture=config.picture,
+  run.export(config.checkpoint, config.to, config.folder(), int8=config.int8, image_size=config.image_size,
              dataset=config.dataset, split=config.split, frames=config.frames)
 
 

@@ -1,4 +1,4 @@
-"""Runs an export back, frame by frame beside the policy it was made from, each with its own history."""
+"""Comparison of an export with its policy, frame by frame, each with its own cache."""
 import dataclasses
 import itertools
 import pathlib
@@ -7,57 +7,62 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from rtjax.export.step import Step
-from rtjax.models import RT2Config
 from rtjax.models.loss import IMPOSSIBLE
 from rtjax.policies.policy import Policy
 
-# Float32 programs may differ by rounding, which other runtimes do in another order: by this much of the largest logit.
+# Other runtimes add float32 numbers in another order: by rounding, logits may differ by this much of the largest one.
 _TOLERANCE = 1e-3
-_NOISE_EPISODE = 10  # frames, so that windows fill and move on
+_NOISE_EPISODE = 10  # frames; longer than the windows of the tests' models
 
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """One episode's pictures uint8 [L, H, W, 3], each with its instruction's embedding, float32 [L, E].
+  """Frames of one episode.
 
-  And the robot's state, float32 [L, P], where the network looks at it.
+  Attributes:
+    images: uint8 [steps, H, W, 3].
+    instructions: of each frame, float32 [steps, E] or token ids [steps, L].
+    proprioception: float32 [steps, S], where the model uses it.
   """
   images: np.ndarray
-  embeddings: np.ndarray
+  instructions: np.ndarray
   proprioception: np.ndarray | None = None
 
   def first(self) -> 'Frames':
+    """Return the first frame alone."""
     return Frames(*(array[:1] for array in self._arrays()))
 
   def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-    """Frame by frame: picture, embedding and, if there is one, state."""
+    """Yield image, instruction and, if there is one, state of each frame."""
     return zip(*self._arrays(), strict=True)
 
   def _arrays(self) -> list[np.ndarray]:
     state = self.proprioception
-    return [self.images, self.embeddings, *([] if state is None else [state])]
+    return [self.images, self.instructions, *([] if state is None else [state])]
 
 
-# One entry a frame: 'logits' [K*F, V], 'tokens' [K*F] and, of exports, 'action' [F or 1, A]; and the seconds it took.
+# For each frame: 'logits' [K*F, V], 'tokens' [K*F] and, from exports, 'action' [F or 1, A]; and the time in seconds.
 Steps = list[tuple[dict[str, Any], float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """How an export compares with the model.
+  """Agreement of an export with the model.
 
   Attributes:
-    frames: how many were shown to both.
-    difference, largest: the largest difference of two logits, and the largest logit.
-    equal, tokens: action tokens that agree, of how many.
-    unexplained: tokens that differ although the model's choice was clearer than the difference of the logits.
-    seconds, model_seconds: median time of a step, here and in rtjax.
+    frames: number of frames compared.
+    difference: largest difference of two logits.
+    largest_logit: largest absolute logit.
+    equal, tokens: number of equal action tokens, and of all.
+    unexplained: unequal tokens whose two best logits in the model differ by more than twice `difference`.
+    seconds, model_seconds: median time of a step of the export and of the model in rtjax.
   """
   frames: int
   difference: float
-  largest: float
+  largest_logit: float
   equal: int
   tokens: int
   unexplained: int
@@ -66,111 +71,119 @@ class Comparison:
 
   @property
   def agrees(self) -> bool:
-    """Whether it is the same network but for rounding."""
-    return self.difference <= _TOLERANCE * max(1.0, self.largest) and not self.unexplained
+    """Return whether the export computes the same function up to rounding."""
+    return self.difference <= _TOLERANCE * max(1.0, self.largest_logit) and not self.unexplained
 
 
 def reference(policy: Policy, episodes: Sequence[Frames]) -> Steps:
-  """What the policy makes of the frames."""
+  """Return the policy's outputs."""
   _policy_steps(policy, episodes[0].first())  # compiles
   return [step for episode in episodes for step in _policy_steps(policy, episode)]
 
 
 def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frames]) -> Comparison:
-  """Shows the same frames to `run`, a (history, *inputs) -> outputs.
+  """Compare an export with the output of `reference` on the same episodes.
+
+  Args:
+    run: the export, (cache, *inputs) -> outputs.
 
   Raises:
-    ValueError: an action is not what its tokens stand for.
+    ValueError: an action of the export does not follow from its tokens.
   """
-  _run_steps(run, step, episodes[0].first())  # may compile
-  steps = [made for episode in episodes for made in _run_steps(run, step, episode)]
-  _check_actions(step, steps)
-  now = step.config.action_spec.num_tokens  # a policy tells the logits of the next action, not of those after it
-  wanted, found = (np.stack([made['logits'][:now] for made, _ in part]) for part in (expected, steps))
-  wanted, found = (np.where(wanted > IMPOSSIBLE / 2, logits, 0) for logits in (wanted, found))
-  tokens, chosen = (np.stack([made['tokens'][:now] for made, _ in part]) for part in (expected, steps))
-  differences, ranked = np.abs(found - wanted), np.sort(wanted, -1)
+  _export_steps(run, step, episodes[0].first())  # may compile
+  found = [output for episode in episodes for output in _export_steps(run, step, episode)]
+  _check_actions(step, found)
+  now = step.config.action_spec.num_tokens  # a policy returns the logits of the next action only
+  logits, export_logits = (np.stack([output['logits'][:now] for output, _ in part]) for part in (expected, found))
+  logits, export_logits = (np.where(logits > IMPOSSIBLE / 2, part, 0) for part in (logits, export_logits))
+  tokens, export_tokens = (np.stack([output['tokens'][:now] for output, _ in part]) for part in (expected, found))
+  differences, ranked = np.abs(export_logits - logits), np.sort(logits, -1)
   clear = ranked[..., -1] - ranked[..., -2] > 2 * differences.max(-1)
-  seconds, model_seconds = (float(np.median([s for _, s in part])) for part in (steps, expected))
-  return Comparison(len(steps), float(differences.max()), float(np.abs(wanted).max()), int((tokens == chosen).sum()),
-                    tokens.size, int(((tokens != chosen) & clear).sum()), seconds, model_seconds)
+  seconds, model_seconds = (float(np.median([s for _, s in part])) for part in (found, expected))
+  return Comparison(
+      frames=len(found), difference=float(differences.max()), largest_logit=float(np.abs(logits).max()),
+      equal=int((tokens == export_tokens).sum()), tokens=tokens.size,
+      unexplained=int(((tokens != export_tokens) & clear).sum()), seconds=seconds, model_seconds=model_seconds)
 
 
 def _check_actions(step: Step, steps: Steps) -> None:
   spec, horizon, decoding = step.config.action_spec, step.config.horizon, step.config.decoding
-  for made, _ in steps:
-    expected = (spec.detokenize(made['tokens'].reshape(horizon, -1)) if decoding == 'argmax' else
-                spec.decode(made['logits'].reshape(horizon, -1, spec.vocab_size), decoding))[:len(made['action'])]
-    if not np.allclose(made['action'], expected, rtol=1e-5, atol=1e-6):
-      raise ValueError(f'the export gives the action {made["action"]} for the tokens {made["tokens"]}, which stand for '
+  for output, _ in steps:
+    expected = (spec.detokenize(output['tokens'].reshape(horizon, -1)) if decoding == 'argmax' else
+                spec.decode(output['logits'].reshape(horizon, -1, spec.vocab_size), decoding))[:len(output['action'])]
+    if not np.allclose(output['action'], expected, rtol=1e-5, atol=1e-6):
+      raise ValueError(f'the export returned the action {output["action"]} for the tokens {output["tokens"]}, expected '
                        f'{expected}.')
 
 
-def dataset_frames(policy: Policy, name: str, split: str, picture: tuple[int, int], count: int) -> list[Frames]:
-  """The first `count` frames of a dataset's episodes, brought to the size of `picture` with the aspect kept."""
+def dataset_frames(policy: Policy, name: str, split: str, size: tuple[int, int], count: int) -> list[Frames]:
+  """Return the first `count` frames of a dataset, resized to `size` with the aspect kept.
+
+  Raises:
+    FileNotFoundError, ValueError: as `rtjax.policies.recorded.open_dataset`; or the split has no step.
+  """
   from rtjax.data.images import decoder
-  from rtjax.evaluation.replay.replay import embeddings, open_dataset
-  dataset = open_dataset(policy, name, split)
-  decode = decoder(dataset.image_feature, picture)
+  from rtjax.policies import recorded
+  dataset = recorded.open_dataset(policy, name, split)
+  decode = decoder(dataset.image_feature, size)
   episodes: list[Frames] = []
-  for episode in dataset.read(dataset.chunks(dataset.num_episodes)):
+  for episode in dataset.read_all():
     missing = count - sum(len(e.images) for e in episodes)
     if missing <= 0:
       break
     if len(episode):
       images = np.stack([decode(image) for image in itertools.islice(episode.images, missing)])
       state = episode.proprioception
-      episodes.append(Frames(images, embeddings(policy, episode)[:len(images)],
+      episodes.append(Frames(images, recorded.encoded_instructions(policy, episode)[:len(images)],
                              None if state is None else state[:len(images)]))
   if not episodes:
-    raise dataset.no_steps()
+    raise dataset.empty_error()
   return episodes
 
 
 def noise_frames(step: Step, count: int) -> list[Frames]:
-  """Seeded noise, where there is no dataset: blotches of colour, and embeddings of unit length, or of RT-2 any ids."""
+  """Return seeded noise: patches of colour, and embeddings of unit length or random token ids."""
   return list(itertools.islice(_noise(step, count), -(-count // _NOISE_EPISODE)))
 
 
 def _noise(step: Step, count: int) -> Iterator[Frames]:
-  from PIL import Image
-  random = np.random.default_rng(0)
+  random, config = np.random.default_rng(0), step.config
   for start in range(0, count, _NOISE_EPISODE):
-    length = min(_NOISE_EPISODE, count - start)
-    coarse = random.integers(0, 256, (length, 8, 10, 3), dtype=np.uint8)
-    images = np.stack([np.asarray(Image.fromarray(c).resize(step.picture[::-1])) for c in coarse])
-    embedding = random.normal(size=step.config.embedding_size).astype(np.float32)
-    embedding /= np.linalg.norm(embedding)
-    if isinstance(step.config, RT2Config):
-      embedding = random.integers(0, step.config.text.vocab_size, len(embedding)).astype(np.float32)
-    state = random.normal(size=(length, step.config.proprioception_size)).astype(np.float32)
-    yield Frames(images, np.repeat(embedding[None], length, 0), state if state.size else None)
+    steps = min(_NOISE_EPISODE, count - start)
+    coarse = random.integers(0, 256, (steps, 8, 10, 3), dtype=np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(c).resize(step.camera_size[::-1])) for c in coarse])
+    instruction = random.normal(size=config.instruction_size).astype(np.float32)
+    instruction /= np.linalg.norm(instruction)
+    if config.reads_prompts:
+      instruction = random.integers(0, config.vocab_size, config.instruction_size).astype(config.instruction_dtype)
+    state = random.normal(size=(steps, config.proprioception_size)).astype(np.float32)
+    yield Frames(images, np.repeat(instruction[None], steps, 0), state if state.size else None)
 
 
-def size(folder: pathlib.Path) -> int:
-  """Bytes of all files."""
+def folder_size(folder: pathlib.Path) -> int:
+  """Return the bytes of all files."""
   return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
 
 
 def _policy_steps(policy: Policy, episode: Frames) -> Steps:
-  policy.reset(embedding=episode.embeddings[0])
+  policy.reset(embedding=episode.instructions[0])
   steps = []
-  for image, embedding, *state in episode:
-    policy.set_instruction(embedding=embedding)
+  for image, instruction, *state in episode:
+    policy.set_instruction(embedding=instruction)
     start = time.perf_counter()
     output = policy.step(image, *state)
     steps.append(({'logits': output.logits, 'tokens': output.tokens}, time.perf_counter() - start))
   return steps
 
 
-def _run_steps(run: Callable, step: Step, episode: Frames) -> Steps:
-  history, steps = step.history, []
+def _export_steps(run: Callable, step: Step, episode: Frames) -> Steps:
+  cache, steps = step.cache, []
   for frame in episode:
     start = time.perf_counter()
-    outputs = run(history, *(array[None] for array in frame))
-    logits = np.asarray(outputs['logits'])  # waits until it is there
+    outputs = run(cache, *(array[None] for array in frame))
+    logits = np.asarray(outputs['logits'])  # waits for the device
     seconds = time.perf_counter() - start
-    history = outputs['history']
+    cache = outputs['cache']
     steps.append(({'logits': logits[0], 'tokens': np.asarray(outputs['tokens'])[0],
                    'action': np.asarray(outputs['action'])[0]}, seconds))
   return steps

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: symmetric, one scale per output channel, by qwix."""
+"""Symmetric 8-bit quantisation of weights with one scale per output channel, by qwix."""
 import copy
 
 import jax.numpy as jnp
@@ -7,18 +7,18 @@ import qwix
 
 from rtjax.export.step import Step
 
-# Biases, norms and the like are few and sensitive.
-_LEAST = 1024
+# Smaller arrays (biases, norms) save little space and are sensitive.
+_MIN_SIZE = 1024
 
 
 def quantized(step: Step) -> Step:
-  """The same step with matrices and kernels as {'int8': array, 'scale': float32}; `dequantize` multiplies them out."""
+  """Return the step with matrices and kernels as {'int8': array, 'scale': float32}; see `step.dequantize`."""
   step = copy.copy(step)
-  step.weights = {name: _quantized(value) if value.ndim > 1 and value.size >= _LEAST else value
+  step.weights = {name: _quantize(value) if value.ndim > 1 and value.size >= _MIN_SIZE else value
                   for name, value in step.weights.items()}
   return step
 
 
-def _quantized(value: np.ndarray) -> dict[str, np.ndarray]:
+def _quantize(value: np.ndarray) -> dict[str, np.ndarray]:
   packed = qwix.quantize(jnp.asarray(value), jnp.int8, channelwise_axes=(value.ndim - 1,))
   return {'int8': np.asarray(packed.qvalue), 'scale': np.asarray(packed.scale)}

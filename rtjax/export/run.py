@@ -1,101 +1,115 @@
-"""One export from beginning to end: read, write, run back, compare, say."""
+"""One export: load the policy, write the format, load it back, compare, report."""
 import dataclasses
 import importlib
 import json
 import pathlib
 import tempfile
-from typing import Any
+from types import ModuleType
 
 import rtjax
 from rtjax import models
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.export import check
 from rtjax.export.step import Step
-from rtjax.models import RT2, RT1Config, RT2Config, parameters
-from rtjax.models.layers import lora
+from rtjax.models import PolicyModel, parameters
 from rtjax.policies.policy import Policy
 
-# The released policies' camera.
-_RELEASED_PICTURE = (256, 320)
-_FOR_RT2 = ('stablehlo', 'safetensors')
+# The camera of the released RT-1 policies.
+_RELEASED_CAMERA = (256, 320)
+_TENSORFLOW_FORMATS = ('savedmodel', 'onnx')
 
 
 def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False,
-           picture: tuple[int, int] | None = None, dataset: str = '', split: str = 'val',
+           image_size: tuple[int, int] | None = None, dataset: str = '', split: str = 'val',
            frames: int = 200) -> check.Comparison:
-  """Writes `checkpoint` into `folder` in the format `to`; the folder appears once the export has proved itself.
+  """Export `checkpoint` to the format `to`; the folder is created after the export was verified.
 
-  Args: as in __main__.py.
+  Args: as the flags in __main__.py.
 
   Raises:
-    ValueError: the folder holds something or cannot be written, the format cannot express the network, or a float32
-      export does not agree with the model.
-    FileNotFoundError: no checkpoint, or no dataset.
+    ValueError: the folder is not empty or cannot be written, the format cannot express the model, or a float32 export
+      does not agree with the model.
+    FileNotFoundError: there is no such checkpoint or dataset.
   """
   try:
-    format = importlib.import_module(f'rtjax.export.{to}')
+    format_module = importlib.import_module(f'rtjax.export.{to}')
   except ModuleNotFoundError as error:
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
-  _refuse(folder)
-  policy, step = load(checkpoint, picture)
-  if isinstance(step.config, RT2Config) and to not in _FOR_RT2:
-    raise ValueError(f'--to {to} is not for RT-2, whose decoder TensorFlow\'s translation does not know. Export it to '
-                     f'{" or ".join(_FOR_RT2)}, or serve it.')
-  shown = (check.dataset_frames(policy, dataset, split, step.picture, frames) if dataset
-           else check.noise_frames(step, frames))
+  _require_empty(folder)
+  policy, step = load(checkpoint, image_size)
+  if to in _TENSORFLOW_FORMATS and not step.config.tensorflow_export:
+    raise ValueError(f'--to {to} cannot express a {type(policy.model).__name__}, which has no translation to '
+                     'TensorFlow. Export it to stablehlo or safetensors, or serve it.')
+  episodes = (check.dataset_frames(policy, dataset, split, step.camera_size, frames) if dataset
+              else check.noise_frames(step, frames))
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as scratch:
       written = pathlib.Path(scratch) / 'export'
       written.mkdir()
-      _save(format, step, written, int8)
+      _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
           {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
-      found = check.compare(check.reference(policy, shown), format.load(written, step), step, shown)
-      print(_report(found, check.size(written), dataset and f'{dataset}, split {split}'))
-      if not int8 and not found.agrees:
+      comparison = check.compare(check.reference(policy, episodes), format_module.load(written, step), step, episodes)
+      print(_report(comparison, check.folder_size(written), dataset and f'{dataset}, split {split}'))
+      if not int8 and not comparison.agrees:
         raise ValueError(f'the {to} export does not agree with the model (above), and was not kept. Please report it.')
       written.rename(folder)
   except OSError as error:
     raise ValueError(f'the output folder {folder} cannot be written: {error.strerror or error}. Choose another with '
                      '--output.') from error
   print(f'Done: {folder}')
-  return found
+  return comparison
 
 
-def load(checkpoint: str, picture: tuple[int, int] | None = None) -> tuple[Policy, Step]:
-  """A checkpoint's policy, computing in float32 whatever it was trained in, and its step for pictures of that size."""
+def load(checkpoint: str, image_size: tuple[int, int] | None = None) -> tuple[Policy, Step]:
+  """Load a checkpoint as a policy that computes in float32 without adapters, and its step.
+
+  Args:
+    image_size: of the robot's images; None: see `_camera_size`.
+  """
   loaded = rtjax.load_policy(checkpoint)
-  if not isinstance(loaded.config, (RT1Config, RT2Config)):
-    raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__}: exports are for RT-1, RT-1-X and RT-2, whose '
-                     'step takes one picture. Run this one with rtjax.load_policy, or serve it.')
-  plain = lora.merge(loaded.model)
-  model = models.from_values(dataclasses.replace(plain.config, dtype='float32'), parameters.named(plain))
-  if isinstance(model, RT2):
-    model.vocabulary = plain.vocabulary
-  policy = Policy(model, loaded.embedding_id, loaded.image_size)
-  usual = model.config.vision.image_size if isinstance(model, RT2) else _RELEASED_PICTURE
-  return policy, Step(model, picture or policy.image_size or usual, policy.image_size, policy.embedding_id)
+  if loaded.config.views > 1:
+    raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__} of {loaded.config.views} views: an exported '
+                     'step takes one image. Run this model with rtjax.load_policy, or serve it.')
+  policy = Policy(_plain_float32(loaded.model), loaded.metadata)
+  return policy, Step(policy.model, image_size or _camera_size(policy.model, loaded.metadata), loaded.metadata)
 
 
-def _save(format: Any, step: Step, folder: pathlib.Path, int8: bool) -> None:
+def _plain_float32(model: PolicyModel) -> PolicyModel:
+  merged = model.merged()
+  config = dataclasses.replace(merged.config, dtype='float32')  # type: ignore[type-var]  # all are dataclasses
+  plain = models.from_values(config, parameters.named(merged))
+  if merged.tokenizer is not None:
+    plain.set_tokenizer(merged.tokenizer)
+  return plain
+
+
+def _camera_size(model: PolicyModel, metadata: PolicyMetadata) -> tuple[int, int]:
+  """Return the size of the training's images, as far as it is known."""
+  return metadata.image_size or (model.config.image_size if model.config.reads_prompts else _RELEASED_CAMERA)
+
+
+def _save(format_module: ModuleType, step: Step, folder: pathlib.Path, int8: bool) -> None:
   try:
-    format.save(step, folder, int8)
+    format_module.save(step, folder, int8)
   except NotImplementedError as error:
-    name = format.__name__.rpartition('.')[2]
-    raise ValueError(f'--to {name} cannot express this network: {error} Take stablehlo or safetensors, which hold any '
-                     'RT-1, or serve it.') from error
+    name = format_module.__name__.rpartition('.')[2]
+    raise ValueError(f'--to {name} cannot express this network: {error} Use stablehlo or safetensors, which take any '
+                     'model, or serve it.') from error
 
 
-def _refuse(folder: pathlib.Path) -> None:
+def _require_empty(folder: pathlib.Path) -> None:
   if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
     raise ValueError(f'{folder} is there already. Choose another with --output, or remove it.')
 
 
-def _report(found: check.Comparison, size: int, where: str) -> str:
-  frames = f'frames of {where}' if where else 'frames of seeded noise (give --dataset to compare on real ones)'
+def _report(comparison: check.Comparison, size: int, source: str) -> str:
+  c = comparison
+  frames = f'frames of {source}' if source else 'frames of seeded noise (set --dataset to compare on real ones)'
   return '\n'.join([
-      f'compared on {found.frames} {frames}',
+      f'compared on {c.frames} {frames}',
       f'size        {size / 1e6:.1f} MB',
-      f'tokens      {found.equal} of {found.tokens} as the model ({found.equal / found.tokens:.2%})',
-      f'difference  {found.difference:.2g} at most, of logits up to {found.largest:.2g}',
-      f'latency     {found.seconds * 1e3:.0f} ms a step, the model in rtjax {found.model_seconds * 1e3:.0f} ms'])
+      f'tokens      {c.equal} of {c.tokens} equal to the model ({c.equal / c.tokens:.2%})',
+      f'difference  at most {c.difference:.2g}, of logits up to {c.largest_logit:.2g}',
+      f'latency     {c.seconds * 1e3:.0f} ms per step, the model in rtjax {c.model_seconds * 1e3:.0f} ms'])

@@ -1,6 +1,6 @@
-"""safetensors: policy.safetensors, the weights by rtjax's names; `rtjax.load_model` and `load_policy` read it.
+"""safetensors: policy.safetensors, weights by rtjax's names, for `rtjax.load_model` and `load_policy`.
 
-With int8, a matrix NAME is stored as NAME (int8) and NAME.scale (float32): the value is their product.
+With int8, a matrix NAME is stored as NAME (int8) and NAME.scale (float32); the value is their product.
 """
 import pathlib
 from typing import Any
@@ -14,7 +14,7 @@ from rtjax.pretrained import safetensors
 
 
 def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
-  """Writes policy.safetensors; its metadata holds what policy.json holds."""
+  """Write policy.safetensors; its metadata holds the same as policy.json."""
   tensors: dict[str, np.ndarray] = {}
   for name, value in (quantized(step) if int8 else step).weights.items():
     tensors |= {name: value['int8'], f'{name}.scale': value['scale']} if isinstance(value, dict) else {name: value}
@@ -22,6 +22,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """The step with the weights that were read back: (history, *inputs) -> outputs."""
-  read = Step(safetensors.load(folder), step.picture, step.image_size)
-  return jax.jit(lambda *inputs: read(read.weights, *inputs))
+  """Return the step with the weights of the file: (cache, *inputs) -> outputs."""
+  model, metadata = safetensors.load(folder)
+  stored = Step(model, step.camera_size, metadata)
+  return jax.jit(lambda *inputs: stored(stored.weights, *inputs))

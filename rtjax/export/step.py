@@ -1,4 +1,4 @@
-"""What is exported: the policy step, a pure function of weights, history and what the robot sees and is told."""
+"""The exported program: one policy step as a pure function of weights, cache and inputs."""
 import pathlib
 from typing import Any
 
@@ -9,90 +9,96 @@ from flax import nnx
 from jax import export
 
 from rtjax import models
-from rtjax.models import parameters, vocabulary
-from rtjax.models.layers.resize import resize_with_pad
+from rtjax.checkpoints import PolicyMetadata
+from rtjax.models import PolicyModel, parameters
+from rtjax.models.layers.resize import fit_images
+from rtjax.observation import observe
 
 Weights = dict[str, Any]  # name -> array, or {'int8': array, 'scale': array} (quantize.py)
 
 
 class Step:
-  """The policy step of `model`, which computes in float32.
+  """One step of a model that computes in float32.
 
-    (weights, history, images uint8 [B, H, W, 3], embeddings float32 [B, E], proprioception float32 [B, P])
-      -> {'history': as it came, 'logits': float32 [B, K*F, V], 'tokens': int32 [B, K*F], 'action': float32 [B, F, A]}
+    (weights, cache, images, embeddings or prompt, proprioception) -> {'cache', 'logits', 'tokens', 'action'}
 
-  A network that does not look at the robot's state takes no `proprioception`.
+    images          uint8 [B, H, W, 3], of `camera_size`
+    embeddings      float32 [B, E]; for models that read prompts `prompt`, token ids int32 [B, L]
+    proprioception  float32 [B, S], only for models that use it
+    cache           {name: array}, the 'cache' of the last step
+    logits          float32 [B, K*F, V];  tokens int32 [B, K*F];  action float32 [B, F, A]
 
   Args:
-    model: the network.
-    picture: (height, width) of the pictures that it will be given.
-    image_size: as in `Policy`: what pictures are brought to first, aspect kept.
-    embedding_id: which instruction encoder made the embeddings that it was trained on.
+    model: the model.
+    camera_size: height and width of the images to be given.
+    metadata: its image size and encoder id.
 
   Attributes:
-    weights: {name: array}, the names those of `rtjax.models.parameters`.
-    history: {name: array}, what a robot starts from, with a leading axis of 1.
-    inputs: names of the inputs after the history.
+    weights: {name: array}, with the names of `rtjax.models.parameters`.
+    cache: {name: array} before the first frame, with a leading axis of 1.
+    inputs: names of the inputs after the cache.
   """
 
-  def __init__(self, model: models.Model, picture: tuple[int, int], image_size: tuple[int, int] | None = None,
-               embedding_id: str = ''):
-    self.config = model.config
+  def __init__(self, model: PolicyModel, camera_size: tuple[int, int], metadata: PolicyMetadata | None = None):
+    self.config, self.camera_size, self._metadata = model.config, camera_size, metadata or PolicyMetadata()
     self.weights: Weights = {name: np.asarray(value) for name, value in parameters.named(model).items()}
-    self.picture, self.image_size, self.embedding_id = picture, image_size, embedding_id
-    self.inputs = ['images', 'embeddings', *['proprioception'] * (self.config.proprioception_size > 0)]
-    self._vocabulary = getattr(model, 'vocabulary', None)
+    self.inputs = ['images', 'prompt' if self.config.reads_prompts else 'embeddings',
+                   *['proprioception'] * (self.config.proprioception_size > 0)]
+    self._tokenizer = model.tokenizer
     self._graphdef, self._state = nnx.split(models.abstract(self.config))
-    blank = jax.jit(lambda weights: self._model(weights).empty_history(1))(self.weights)
-    leaves, self._history_tree = jax.tree_util.tree_flatten_with_path(blank)
-    self.history = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in leaves}
+    first = jax.jit(lambda weights: self._model(weights).init_cache(1))(self.weights)
+    leaves, self._cache_tree = jax.tree_util.tree_flatten_with_path(first)
+    self.cache = {parameters.path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
-  def __call__(self, weights: Weights, history: dict[str, Any], images: Any, embeddings: Any,
+  def __call__(self, weights: Weights, cache: dict[str, Any], images: Any, instruction: Any,
                proprioception: Any = None) -> dict[str, Any]:
-    if self.image_size is not None and self.picture != self.image_size:
-      # As in `Policy`: truncated to uint8.
-      images = resize_with_pad(images.astype(jnp.float32), self.image_size).astype(jnp.uint8)
-    before = jax.tree.unflatten(self._history_tree, [history[name] for name in self.history])
-    after, logits = self._model(weights).advance(before, images, embeddings, proprioception)
+    before = jax.tree.unflatten(self._cache_tree, [cache[name] for name in self.cache])
+    states = None if proprioception is None else proprioception[:, None]
+    observation = observe(fit_images(images, self._metadata.image_size)[:, None], instruction, states)
+    after, logits = self._model(weights).step(before, observation)
     spec = self.config.action_spec
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
     action = spec.decode(logits.reshape(-1, self.config.horizon, spec.num_tokens, spec.vocab_size),
                          self.config.decoding)
-    return {'history': dict(zip(self.history, jax.tree.leaves(after), strict=True)),
+    return {'cache': dict(zip(self.cache, jax.tree.leaves(after), strict=True)),
             'logits': logits, 'tokens': tokens, 'action': action}
 
   @property
   def metadata(self) -> dict[str, Any]:
-    """JSON-able: what a program that runs the step may want to know."""
-    held = {'vocabulary': vocabulary.stored(self._vocabulary)} if self._vocabulary else {}
-    return held | {'config': self.config.to_dict(), 'embedding_id': self.embedding_id, 'image_size': self.image_size,
-                   'picture': self.picture}
+    """JSON for programs that run the step: configuration, encoder id, image sizes and tokenizer."""
+    language = {'tokenizer': self._tokenizer.to_json()} if self._tokenizer else {}
+    return language | {
+        'config': models.config_to_json(self.config), 'embedding_id': self._metadata.embedding_id,
+        'image_size': self._metadata.image_size, 'camera_size': self.camera_size}
 
   def shapes(self, batch: Any) -> tuple[Any, ...]:
-    """`jax.ShapeDtypeStruct`s of the history and of each of `inputs`, for a batch that may be symbolic."""
-    history = {name: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.history.items()}
-    images = jax.ShapeDtypeStruct((batch, *self.picture, 3), jnp.uint8)
-    sizes = (self.config.embedding_size, self.config.proprioception_size)[:len(self.inputs) - 1]
-    return history, images, *(jax.ShapeDtypeStruct((batch, size), jnp.float32) for size in sizes)
+    """Return a `jax.ShapeDtypeStruct` of the cache and of each of `inputs`; the batch may be symbolic."""
+    cache = {name: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.cache.items()}
+    c = self.config
+    shapes = [((*self.camera_size, 3), np.uint8), ((c.instruction_size,), c.instruction_dtype),
+              ((c.proprioception_size,), np.float32)][:len(self.inputs)]
+    return cache, *(jax.ShapeDtypeStruct((batch, *shape), dtype) for shape, dtype in shapes)
 
-  def _model(self, weights: Weights) -> models.Model:
+  def _model(self, weights: Weights) -> PolicyModel:
     flat = [(path, variable.replace(dequantize(weights['/'.join(map(str, path))])))
             for path, variable in nnx.to_flat_state(self._state)]
     return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
 
 
 def dequantize(weight: Any) -> Any:
+  """Return a weight as an array, in float32 if it is quantised."""
   if not isinstance(weight, dict):
     return jnp.asarray(weight)
-  # NumPy would multiply here and now, and the exported program would hold the float32 product.
+  # NumPy would multiply at once, and the exported program would hold the float32 product.
   return jnp.asarray(weight['int8']).astype(jnp.float32) * weight['scale']
 
 
-def save_history(step: Step, folder: pathlib.Path) -> None:
-  """Writes history.npz: what a robot starts from, with a leading axis of 1."""
-  arrays: dict[str, Any] = step.history
-  np.savez(folder / 'history.npz', **arrays)
+def save_cache(step: Step, folder: pathlib.Path) -> None:
+  """Write cache.npz, the cache before the first frame, with a leading axis of 1."""
+  arrays: dict[str, Any] = step.cache
+  np.savez(folder / 'cache.npz', **arrays)
 
 
 def symbolic_batch() -> Any:
+  """Return a symbolic dimension for the batch."""
   return export.symbolic_shape('b')[0]

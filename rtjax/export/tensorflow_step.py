@@ -1,4 +1,4 @@
-"""The policy step as a TensorFlow function; what `savedmodel` and `onnx` start from."""
+"""The policy step as a TensorFlow function, from which `savedmodel` and `onnx` are made."""
 from typing import Any
 
 import jax
@@ -10,10 +10,10 @@ from rtjax.export.step import Step, symbolic_batch
 
 
 class TensorFlowStep:
-  """Called with (history, *inputs), gives what `Step` gives, in TensorFlow ops; any batch size.
+  """`Step` in TensorFlow ops: (cache, *inputs) -> outputs, for any batch size.
 
   Attributes:
-    variables: the weights, as far as they are large; what depends on weights alone is multiplied out.
+    variables: the large weights. Expressions of weights alone are computed once.
   """
 
   def __init__(self, step: Step):
@@ -21,7 +21,7 @@ class TensorFlowStep:
     shapes = step.shapes(batch)
     closed, self._results = tf_ops.trace(step, step.weights, *shapes)
     self._translation = tf_ops.Translation(closed, batch)
-    # 8-bit weights stay so: as variables, they are multiplied out in each call.
+    # int8 weights are variables, so that they stay int8 in the file and are multiplied with their scale in each call.
     self._weights = [tf.Variable(leaf, trainable=False) if leaf.dtype == np.int8 else leaf
                      for leaf in jax.tree.leaves(step.weights)]
     self(*jax.tree.map(lambda shape: tf.zeros((1, *shape.shape[1:]), shape.dtype), shapes))
@@ -30,6 +30,6 @@ class TensorFlowStep:
   def variables(self) -> list[Any]:
     return [weight for weight in self._weights if tf.is_tensor(weight)] + self._translation.variables
 
-  def __call__(self, history: dict[str, Any], *inputs: Any) -> dict[str, Any]:
-    arguments = [*self._weights, *jax.tree.leaves((history, inputs))]
+  def __call__(self, cache: dict[str, Any], *inputs: Any) -> dict[str, Any]:
+    arguments = [*self._weights, *jax.tree.leaves((cache, inputs))]
     return jax.tree.unflatten(self._results, self._translation(arguments, tf.shape(inputs[0])[0]))

@@ -1,10 +1,10 @@
-"""A traced JAX function as plain TensorFlow ops, for SavedModels that any TensorFlow 2 runs and that tf2onnx reads.
+"""Translation of a traced JAX function to plain TensorFlow ops, for any TensorFlow 2 and for tf2onnx.
 
 `jax2tf` wraps a program in XlaCallModule instead: older TensorFlow (2.15, the last with tf_agents) cannot read today's
-programs, and every process that loads one compiles for a minute. The networks here come to some forty primitives, most
-of them one op each. What depends on weights alone is computed once, in translation. Where code differs by platform
-(`jax.lax.platform_dependent`), the branch that is not XLA's CPU is taken: grouped convolutions, which TensorFlow,
-onnxruntime and TensorRT have kernels for.
+programs, and every process that loads one compiles for a minute. The models use about forty primitives, most of which
+are one op each. Expressions of weights alone are computed once, at translation. Where code differs by platform
+(`jax.lax.platform_dependent`), the branch for other platforms than XLA's CPU is taken: grouped convolutions, which
+TensorFlow, onnxruntime and TensorRT have kernels for.
 """
 import math
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from jax.extend import core
 
 from rtjax.data.tf import tf
 
-Tensor = Any  # tf.Tensor, or np.ndarray for what is known at translation
+Tensor = Any  # tf.Tensor, or np.ndarray for values known at translation
 
 _INLINED = {'jit': 'jaxpr', 'custom_vjp_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr', 'remat2': 'jaxpr'}
-# Larger constants become variables: a graph of them would be slow to load, and at 2 GB impossible.
-_SMALL = 1024
+# Larger constants become variables: a graph that holds them loads slowly, and cannot exceed 2 GB.
+_MAX_CONSTANT = 1024
 
 _ELEMENTWISE: dict[str, Callable] = {
     'abs': tf.abs, 'add': tf.add, 'and': tf.logical_and, 'copy': tf.identity, 'div': tf.divide, 'eq': tf.equal,
@@ -33,35 +33,37 @@ _ELEMENTWISE: dict[str, Callable] = {
 
 
 class Translation:
-  """Runs a jaxpr on TensorFlow tensors. Call it eagerly before a tf.function does: the first call makes the variables.
+  """Interpreter of a jaxpr on TensorFlow tensors.
+
+  Call it eagerly before a tf.function does, because the first call creates the variables.
 
   Args:
-    closed: traced with a symbolic first axis called `batch`, or with none.
-    batch: that dimension.
+    closed: traced with a symbolic first axis, or with none.
+    batch: the symbolic dimension.
 
   Attributes:
-    variables: made of the large constants, in the order of their use.
+    variables: the large constants, in the order of their use.
   """
 
   def __init__(self, closed: core.ClosedJaxpr, batch: Any):
     self._closed, self._batch = closed, batch
-    self._made: dict[int, tuple[np.ndarray, Any]] = {}  # the array is held so that its id stays its own
-    # Results of what depends on constants alone; every call meets these equations in the same order.
-    self._known: list[list[np.ndarray]] = []
-    self._met = 0
+    self._variables: dict[int, tuple[np.ndarray, Any]] = {}  # by id of the array, which is kept so that its id stays
+    # Results of equations that depend on constants alone; every call evaluates these in the same order.
+    self._constants: list[list[np.ndarray]] = []
+    self._constant_index = 0
 
   @property
   def variables(self) -> list[Any]:
-    return [variable for _, variable in self._made.values()]
+    return [variable for _, variable in self._variables.values()]
 
   def __call__(self, arguments: Sequence[Tensor], size: Tensor) -> list[Tensor]:
-    """The jaxpr's results, as full tensors.
+    """Return the jaxpr's results, broadcast to their full shapes.
 
     Args:
-      arguments: one per input; NumPy arrays are taken as constants.
-      size: the batch's, a scalar.
+      arguments: one per input; NumPy arrays are constants.
+      size: batch size, a scalar.
     """
-    self._met = 0
+    self._constant_index = 0
     results = self._run(self._closed.jaxpr, self._closed.consts, arguments, size)
     return [self._full(result, variable.aval, size)
             for result, variable in zip(results, self._closed.jaxpr.outvars, strict=True)]
@@ -90,32 +92,33 @@ class Translation:
       return self._run(branch.jaxpr, branch.consts, inputs[1:], size)
     static = all(isinstance(n, int) for variable in equation.outvars for n in variable.aval.shape)
     if static and not any(tf.is_tensor(value) for value in inputs):
-      self._met += 1
-      if self._met > len(self._known):
+      self._constant_index += 1
+      if self._constant_index > len(self._constants):
         inputs = [np.broadcast_to(v, variable.aval.shape) for v, variable in zip(inputs, equation.invars, strict=True)]
-        self._known.append(list(map(np.asarray, _aslist(equation.primitive.bind(*inputs, **parameters)))))
-      return self._known[self._met - 1]
-    inputs = [self._constant(value) for value in inputs]
+        self._constants.append(list(map(np.asarray, _as_list(equation.primitive.bind(*inputs, **parameters)))))
+      return self._constants[self._constant_index - 1]
+    inputs = [self._as_variable(value) for value in inputs]
     if name in _ELEMENTWISE:
       return [_ELEMENTWISE[name](*inputs)]
     if name not in _OPS:
-      raise NotImplementedError(f'the network uses the JAX primitive {name!r}, which has no TensorFlow op in '
-                                f'{__name__} yet: add one to _OPS there.')
-    if name not in _NARROW:
+      raise NotImplementedError(f'the network uses the JAX primitive {name!r}, which has no translation in '
+                                f'{__name__}: add one to _OPS there.')
+    if name not in _NO_BROADCAST:
       inputs = [self._full(v, variable.aval, size) for v, variable in zip(inputs, equation.invars, strict=True)]
-    return _aslist(_OPS[name](parameters, *inputs))
+    return _as_list(_OPS[name](parameters, *inputs))
 
-  def _constant(self, value: Tensor) -> Tensor:
-    if not isinstance(value, np.ndarray) or value.size <= _SMALL or value.dtype != np.float32:
+  def _as_variable(self, value: Tensor) -> Tensor:
+    """Return a large float32 constant as a variable's value, any other tensor unchanged."""
+    if not isinstance(value, np.ndarray) or value.size <= _MAX_CONSTANT or value.dtype != np.float32:
       return value
-    if id(value) not in self._made:
-      self._made[id(value)] = value, tf.Variable(value, trainable=False)
-    return tf.convert_to_tensor(self._made[id(value)][1])
+    if id(value) not in self._variables:
+      self._variables[id(value)] = value, tf.Variable(value, trainable=False)
+    return tf.convert_to_tensor(self._variables[id(value)][1])
 
   def _full(self, value: Tensor, aval: Any, size: Tensor) -> Tensor:
-    """Broadcast to the shape it has in JAX: axes of one may have been left as they are."""
-    have = tuple(value.shape)
-    if all(n == 1 or m != 1 for n, m in zip(aval.shape, have, strict=True)):
+    """Broadcast a tensor to its shape in JAX; axes of size 1 may not have been broadcast before."""
+    shape = tuple(value.shape)
+    if all(n == 1 or m != 1 for n, m in zip(aval.shape, shape, strict=True)):
       return value
     return tf.broadcast_to(value, [self._dimension(n, size) for n in aval.shape])
 
@@ -124,20 +127,20 @@ class Translation:
       return n
     if n == self._batch:
       return size
-    raise NotImplementedError(f'a broadcast to a dimension of {n}: only the batch itself is known here.')
+    raise NotImplementedError(f'a broadcast to a dimension of {n}: only the batch size is supported.')
 
 
-def _aslist(results: Any) -> list[Tensor]:
+def _as_list(results: Any) -> list[Tensor]:
   return list(results) if isinstance(results, list | tuple) else [results]
 
 
 def _sizes(shape: Sequence[Any]) -> list[int]:
-  """For tf.reshape: the one dimension that depends on the batch is -1."""
+  """Return the shape for tf.reshape, with -1 for the dimension that depends on the batch."""
   return [n if isinstance(n, int) else -1 for n in shape]
 
 
 def _broadcast_in_dim(parameters: Any, x: Tensor) -> Tensor:
-  """Only puts the axes in place; elementwise ops broadcast by themselves, and what else needs it calls `_full`."""
+  """Move the axes only: elementwise ops broadcast their inputs, and `_full` does it for all others."""
   axes = dict(zip(parameters['broadcast_dimensions'], x.shape, strict=True))
   sizes = [axes.get(axis, 1) for axis in range(len(parameters['shape']))]
   return tf.reshape(x, [-1 if n is None else n for n in sizes]) if len(sizes) != len(x.shape) else x
@@ -151,12 +154,12 @@ def _slice(parameters: Any, x: Tensor) -> Tensor:
 
 def _pad(parameters: Any, x: Tensor, value: Tensor) -> Tensor:
   if any(low < 0 or high < 0 or inner for low, high, inner in parameters['padding_config']):
-    raise NotImplementedError(f'padding of {parameters["padding_config"]}: only zeros around an array are translated.')
+    raise NotImplementedError(f'padding of {parameters["padding_config"]}: only padding around an array is supported.')
   return tf.pad(x, [(low, high) for low, high, _ in parameters['padding_config']], constant_values=value.item())
 
 
 def _dot_general(parameters: Any, x: Tensor, y: Tensor) -> Tensor:
-  """As one matrix product: both brought to [batch axes, free, summed] and [batch axes, summed, free]."""
+  """Compute one matrix product of [batch axes, free, summed] and [batch axes, summed, free]."""
   (x_summed, y_summed), (x_batch, y_batch) = parameters['dimension_numbers']
   x_free = [axis for axis in range(len(x.shape)) if axis not in (*x_summed, *x_batch)]
   y_free = [axis for axis in range(len(y.shape)) if axis not in (*y_summed, *y_batch)]
@@ -164,22 +167,22 @@ def _dot_general(parameters: Any, x: Tensor, y: Tensor) -> Tensor:
   result = [*lead, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free)]
   count = _product(x, x_summed)
   if len(x.shape) == 4 and len(y.shape) == 2 and x_summed == (3,) and y_summed == (0,):
-    return tf.nn.conv2d(x, y[None, None], 1, 'VALID')  # a pointwise convolution: runtimes join it with what follows
-  left = _reshaped(_transposed(x, [*x_batch, *x_free, *x_summed]), [*lead, _product(x, x_free), count])
-  right = _reshaped(_transposed(y, [*y_batch, *y_summed, *y_free]), [*lead, count, _product(y, y_free)])
-  return _reshaped(tf.matmul(left, right), result)
+    return tf.nn.conv2d(x, y[None, None], 1, 'VALID')  # runtimes fuse a pointwise convolution with the ops after it
+  left = _reshape(_transpose(x, [*x_batch, *x_free, *x_summed]), [*lead, _product(x, x_free), count])
+  right = _reshape(_transpose(y, [*y_batch, *y_summed, *y_free]), [*lead, count, _product(y, y_free)])
+  return _reshape(tf.matmul(left, right), result)
 
 
-def _transposed(x: Tensor, order: list[int]) -> Tensor:
+def _transpose(x: Tensor, order: list[int]) -> Tensor:
   return x if order == list(range(len(order))) else tf.transpose(x, order)
 
 
-def _reshaped(x: Tensor, shape: Sequence[int | None]) -> Tensor:
+def _reshape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
   return tf.reshape(x, [-1 if n is None else n for n in shape]) if tuple(shape) != tuple(x.shape) else x
 
 
 def _product(x: Tensor, axes: Sequence[int]) -> int | None:
-  """Elements along some axes; None if the batch is one of them."""
+  """Return the number of elements along some axes; None if the batch is one of them."""
   sizes = [x.shape[axis] for axis in axes]
   return None if None in sizes else math.prod(sizes)
 
@@ -188,7 +191,7 @@ def _convolution(parameters: Any, x: Tensor, kernel: Tensor) -> Tensor:
   numbers, groups = parameters['dimension_numbers'], parameters['feature_group_count']
   channels = x.shape[-1]
   if numbers.lhs_spec != (0, 3, 1, 2) or numbers.rhs_spec != (3, 2, 0, 1) or groups not in (1, channels):
-    raise NotImplementedError(f'a convolution of layout {numbers} in {groups} groups is not translated: expected NHWC '
+    raise NotImplementedError(f'a convolution of layout {numbers} in {groups} groups is not supported: expected NHWC '
                               'and HWIO, dense or depthwise.')
   strides = parameters['window_strides']
   x = tf.pad(x, [(0, 0), *parameters['padding'], (0, 0)]) if any(map(any, parameters['padding'])) else x
@@ -198,25 +201,25 @@ def _convolution(parameters: Any, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _gather(parameters: Any, x: Tensor, indices: Tensor) -> Tensor:
-  """Entries along one axis, perhaps different ones for each example; the networks' indices are always in bounds."""
+  """Gather entries along one axis, per example or the same for all; indices must be in bounds."""
   numbers = parameters['dimension_numbers']
   if not numbers.collapsed_slice_dims and isinstance(indices, np.ndarray) and indices.size == 1:
     axis, start = numbers.start_index_map[0], indices.item()  # x[..., a:b] where x has a symbolic axis
     return x[(slice(None),) * axis + (slice(start, start + parameters['slice_sizes'][axis]),)]
-  batch, at = len(numbers.operand_batching_dims), numbers.start_index_map
+  batch, axes = len(numbers.operand_batching_dims), numbers.start_index_map
   rank = len(indices.shape) - 1
-  places = [axis for axis in range(len(x.shape) - 1 + rank - batch) if axis not in numbers.offset_dims]
-  if (len(at) != 1 or numbers.collapsed_slice_dims != at
+  output_axes = [axis for axis in range(len(x.shape) - 1 + rank - batch) if axis not in numbers.offset_dims]
+  if (len(axes) != 1 or numbers.collapsed_slice_dims != axes
       or (*numbers.operand_batching_dims, *numbers.start_indices_batching_dims) != (*range(batch), *range(batch))
-      or places != [*range(batch), *range(at[0], at[0] + rank - batch)]):
-    raise NotImplementedError(f'a gather of {numbers} is not translated: expected entries along one axis.')
-  return tf.gather(x, tf.squeeze(indices, -1), axis=at[0], batch_dims=batch)
+      or output_axes != [*range(batch), *range(axes[0], axes[0] + rank - batch)]):
+    raise NotImplementedError(f'a gather of {numbers} is not supported: expected entries along one axis.')
+  return tf.gather(x, tf.squeeze(indices, -1), axis=axes[0], batch_dims=batch)
 
 
 def _iota(parameters: Any) -> Tensor:
   shape, axis = parameters['shape'], parameters['dimension']
   return tf.constant(np.arange(shape[axis], dtype=parameters['dtype']).reshape(
-      [shape[axis] if at == axis else 1 for at in range(len(shape))]))
+      [shape[axis] if i == axis else 1 for i in range(len(shape))]))
 
 
 def _reduction(op: Callable) -> Callable:
@@ -245,10 +248,11 @@ _OPS: dict[str, Callable] = {
     'stack': lambda p, *parts: tf.stack(parts, p['axis']),
     'squeeze': lambda p, x: tf.squeeze(x, p['dimensions']),
     'transpose': lambda p, x: tf.transpose(x, p['permutation'])}
-_NARROW = ('broadcast_in_dim', 'convert_element_type', 'integer_pow', 'squeeze', 'transpose')
+# Primitives that also work on inputs whose axes of size 1 were not broadcast.
+_NO_BROADCAST = ('broadcast_in_dim', 'convert_element_type', 'integer_pow', 'squeeze', 'transpose')
 
 
 def trace(function: Callable, *arguments: Any) -> tuple[core.ClosedJaxpr, Any]:
-  """The jaxpr of `function` at these shapes (or arrays), and the structure of its results."""
+  """Return the jaxpr of `function` for these shapes or arrays, and the tree structure of its results."""
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
   return closed, jax.tree.structure(shapes)

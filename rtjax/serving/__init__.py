@@ -1,1 +1,1 @@
-"""Policies over a websocket, for robots that run no JAX; docs/serving.md tells how to use it."""
+"""Websocket server for policies, for robots without JAX; see docs/serving.md."""

@@ -1,15 +1,14 @@
-"""What travels between robot and server: openpi's wire format, read with distrust.
+"""Wire protocol between robot and server: openpi's, with strict checks of all that clients send.
 
     server, once         metadata
-    client, each step    an observation, whose keys are those of KEYS
-    server, each step    an answer; or a text message, which is an error, after which the connection goes on
+    client, each step    an observation with keys of KEYS
+    server, each step    a reply; or a text message, which is an error and does not end the connection
 
-Everything but errors is msgpack in binary messages. An array is the map {b'__ndarray__': True, b'data': bytes,
+All messages but errors are binary: msgpack. An array is the map {b'__ndarray__': True, b'data': bytes,
 b'dtype': '<f4', b'shape': [..]}, a NumPy number {b'__npgeneric__': True, b'data': .., b'dtype': ..} (openpi-client,
 msgpack_numpy.py).
 """
 import dataclasses
-import difflib
 import math
 from typing import Any
 
@@ -17,14 +16,15 @@ import msgpack
 import numpy as np
 
 from rtjax.policies.policy import PolicyOutput
+from rtjax.runtime.suggest import did_you_mean
 
 MAX_MESSAGE = 16 * 2 ** 20
-"""Bytes of a client's message; a picture of 1920 x 1080 takes 6 MiB."""
+"""Largest message of a client in bytes; an image of 1920 x 1080 takes 6 MiB."""
 
 MAX_TEXT = 2000
-"""Characters of an instruction."""
+"""Most characters of an instruction."""
 
-# What is known by each key; None is taken and ignored: openpi's robots send it, our policies do not look at it.
+# Field of `Request` by key. Keys with None are ignored: openpi's robots send them, but no policy here uses them.
 KEYS: dict[str, str | None] = {
     'image': 'image', 'observation/image': 'image', 'observation/exterior_image_1_left': 'image',
     'instruction': 'instruction', 'prompt': 'instruction',
@@ -36,18 +36,18 @@ KEYS: dict[str, str | None] = {
 
 
 class ProtocolError(ValueError):
-  """A message that cannot be acted on; its text is meant for the client."""
+  """A message is invalid; the text of the error is sent to the client."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Observation:
-  """One step's input.
+class Request:
+  """A client's observation, and what it asks for.
 
   Attributes:
-    image: uint8 [H, W, 3].
-    instruction, embedding: what to do, at most one of them; both None: as before.
-    proprioception: float32 [P], or None.
-    reset: whether an episode begins.
+    image: uint8 [H, W, 3]; of several cameras [views, H, W, 3].
+    instruction, embedding: the instruction as text or as embedding, at most one of them; both None: unchanged.
+    proprioception: float32 [S], or None.
+    reset: whether to begin an episode.
   """
   image: np.ndarray
   instruction: str | None = None
@@ -57,17 +57,18 @@ class Observation:
 
 
 def pack(value: Any) -> bytes:
+  """Encode a message."""
   return msgpack.packb(value, default=_encode)
 
 
 def unpack(message: bytes) -> Any:
-  """The value of a message. Arrays share its memory.
+  """Decode a message; arrays share its memory.
 
   Raises:
-    ProtocolError: it is no msgpack, or holds an array whose parts do not fit each other.
+    ProtocolError: it is no msgpack, or holds an array with inconsistent parts.
   """
   try:
-    # Lengths are bounded because msgpack makes room for as many items as a header promises.
+    # Lengths are bounded because msgpack allocates as many items as a header announces.
     return msgpack.unpackb(message, object_hook=_decode, max_array_len=1024, max_map_len=64, max_ext_len=1024)
   except ProtocolError:
     raise
@@ -75,11 +76,15 @@ def unpack(message: bytes) -> Any:
     raise ProtocolError(f'the message is no msgpack map ({type(error).__name__}).') from None
 
 
-def observation(message: bytes | str, image_size: tuple[int, int], views: int = 1) -> Observation:
-  """Reads a client's message; its picture must have `image_size` (height, width), [V, H, W, 3] if there are views.
+def read_request(message: bytes | str, image_size: tuple[int, int], views: int = 1) -> Request:
+  """Read and check a client's message.
+
+  Args:
+    image_size: height and width that images must have.
+    views: number of cameras; above 1 the image is [views, H, W, 3].
 
   Raises:
-    ProtocolError: names the key, what came and what was expected.
+    ProtocolError: names the key, its value and what was expected.
   """
   if isinstance(message, str):
     raise ProtocolError('the message is text, expected a binary message: a msgpack map.')
@@ -88,40 +93,38 @@ def observation(message: bytes | str, image_size: tuple[int, int], views: int = 
     raise ProtocolError(f'the message holds a {type(received).__name__}, expected a map of {sorted(KEYS)}.')
   fields: dict[str, Any] = {}
   for key, value in received.items():
-    name = _known(key)
+    name = _field_of(key)
     if name in fields:
       raise ProtocolError(f'{key!r} gives {name} a second time.')
     if name and value is not None:
       fields[name] = _READERS[name](key, value)
   if 'image' not in fields:
-    raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {_shown(sorted(received))}.")
+    raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {_shorten(sorted(received))}.")
   if fields['image'].shape[:-3] != ((views,) if views > 1 else ()):
-    raise ProtocolError(f'image is {_kind(fields["image"])}, this policy sees {views} view(s): expected uint8 '
+    raise ProtocolError(f'image is {_kind(fields["image"])}, this policy takes {views} view(s): expected uint8 '
                         + (f'[{views}, H, W, 3].' if views > 1 else '[H, W, 3].'))
   if fields['image'].shape[-3:-1] != image_size:
-    have, want = ('{}x{}'.format(*size) for size in (fields['image'].shape[-3:], image_size))
-    raise ProtocolError(f'image is {have} (height x width), this server takes {want}: resize it before sending, as '
-                        f'rtjax-client does by itself, or start the server with --image-size {have.replace("x", " ")}.')
+    found, expected = ('{}x{}'.format(*size) for size in (fields['image'].shape[-3:], image_size))
+    raise ProtocolError(f'image is {found} (height x width), this server takes {expected}: resize it before sending, '
+                        f'as rtjax-client does, or start the server with --image-size {found.replace("x", " ")}.')
   if 'instruction' in fields and 'embedding' in fields:
     raise ProtocolError('give either instruction (prompt) or embedding, not both.')
-  return Observation(**fields)
+  return Request(**fields)
 
 
-def answer(out: PolicyOutput, begins: bool, timing: dict[str, Any]) -> dict[str, Any]:
-  """What the client gets for a step.
+def reply(output: PolicyOutput, begins: bool, timing: dict[str, Any]) -> dict[str, Any]:
+  """Return the reply to a request.
 
   `actions` alone is an array: openpi's ActionChunkBroker takes one row of every array at each step of a plan.
   """
-  return {'actions': out.plan, 'action': {name: value.tolist() for name, value in out.action.items()},
-          'tokens': out.tokens.tolist(), 'confidence': out.confidence.tolist(),
+  return {'actions': output.plan, 'action': {name: value.tolist() for name, value in output.action.items()},
+          'tokens': output.tokens.tolist(), 'confidence': output.confidence.tolist(),
           'begins': begins, 'server_timing': timing}
 
 
-def _known(key: Any) -> str | None:
+def _field_of(key: Any) -> str | None:
   if key not in KEYS:
-    close = difflib.get_close_matches(str(key)[:80], KEYS, 1)
-    hint = f' Did you mean {close[0]!r}?' if close else ''
-    raise ProtocolError(f'unknown key {_shown(key)}, expected {sorted(KEYS)}.{hint}')
+    raise ProtocolError(f'unknown key {_shorten(key)}, expected {sorted(KEYS)}.{did_you_mean(key, KEYS)}')
   return KEYS[key]
 
 
@@ -138,9 +141,14 @@ def _text(key: str, value: Any) -> str:
 
 
 def _vector(key: str, value: Any) -> np.ndarray:
+  return _embedding(key, value).astype(np.float32)
+
+
+def _embedding(key: str, value: Any) -> np.ndarray:
+  """Return float32, or int32 where the client sent integers: a prompt's token ids."""
   if not isinstance(value, np.ndarray) or value.dtype.kind not in 'fiu' or value.ndim != 1:
     raise ProtocolError(f'{key} is {_kind(value)}, expected a float32 vector.')
-  vector = value.astype(np.float32)
+  vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
   if not np.all(np.isfinite(vector)):
     raise ProtocolError(f'{key} holds NaN or infinite numbers.')
   return vector
@@ -152,7 +160,7 @@ def _flag(key: str, value: Any) -> bool:
   return bool(value)
 
 
-_READERS = {'image': _image, 'instruction': _text, 'embedding': _vector, 'proprioception': _vector, 'reset': _flag}
+_READERS = {'image': _image, 'instruction': _text, 'embedding': _embedding, 'proprioception': _vector, 'reset': _flag}
 
 
 def _kind(value: Any) -> str:
@@ -161,7 +169,7 @@ def _kind(value: Any) -> str:
   return f'a {type(value).__name__}' + (f' of length {len(value)}' if isinstance(value, (str, bytes)) else '')
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
   text = repr(value)
   return text if len(text) <= 200 else f'{text[:200]}...'
 

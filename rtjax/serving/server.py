@@ -1,6 +1,6 @@
-"""The websocket server: connections, HTTP pages beside them, and their end.
+"""Websocket server: connections, HTTP pages on the same port, and shutdown.
 
-The event loop reads, writes and answers HTTP; all work of the model is in the thread of `Batcher`.
+The event loop reads, writes and answers HTTP; the model runs in the thread of `Batcher`.
 """
 import asyncio
 import base64
@@ -23,6 +23,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 import rtjax
+from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.policies.policy import BatchPolicy
 from rtjax.serving import page, protocol
@@ -33,24 +34,24 @@ from rtjax.serving.sessions import Session, Sessions
 
 log = logging.getLogger('rtjax.serve')
 
-# A robot that waits longer has stopped anyway.
+# Robots do not wait longer for an action.
 _SHUTDOWN_S = 10
 
 
 class Server:
-  """Serves one policy until told to stop.
+  """Server of one policy.
 
   Args:
-    policies: as many slots as clients are served at once.
-    image_size: (height, width) of the pictures that clients send.
-    api_key: what they must show; '' for none.
-    name: of the model, for people.
+    policies: with one slot for each client that is served at once.
+    image_size: height and width of the clients' images.
+    api_key: key that clients must send; '' for none.
+    name: name of the model on the status page.
   """
 
   def __init__(self, policies: BatchPolicy, image_size: tuple[int, int], api_key: str = '', name: str = ''):
     self.metadata = {
         'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size), 'max_clients': policies.robots,
-        'embedding_id': policies.embedding_id, 'model': policies.config.to_dict(),
+        'embedding_id': policies.metadata.embedding_id, 'model': models.config_to_json(policies.config),
         'numbers': _numbers(policies.config.action_spec)}
     self.image_size, self._views = image_size, policies.config.views
     self._api_key = api_key.encode()
@@ -61,18 +62,18 @@ class Server:
     self._stopping = False
 
   async def run(self, host: str, port: int, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
-    """Serves until `stop` is set, then lets running steps be answered, and closes.
+    """Serve until `stop` is set, then answer the running steps and close.
 
     Args:
       port: 0 takes a free one.
-      ready: called with the port once clients can connect.
+      ready: called with the port when clients can connect.
     """
     batches = asyncio.create_task(self.batcher.run())
-    # Quiet: what strangers send to the port is no news, and their errors come with traces.
+    # Silenced, because it logs a traceback for every invalid connection.
     quiet = logging.getLogger('rtjax.serve.websockets')
     quiet.setLevel(logging.CRITICAL)
     try:
-      # Browsers send an Origin: a web page must not reach a robot's policy through its visitor's machine.
+      # Browsers send an Origin; a web page must not reach the policy from the machine of its visitor.
       async with serve(self._handle, host, port, process_request=self._request, origins=[None], compression=None,
                        max_size=protocol.MAX_MESSAGE, max_queue=1, logger=quiet) as server:
         ready(server.sockets[0].getsockname()[1])
@@ -95,7 +96,7 @@ class Server:
     self._connections[session] = connection
     log.info('client %d connected from %s', session.slot, peer)
     try:
-      await self._converse(connection, session)
+      await self._serve_client(connection, session)
     except websockets.ConnectionClosed:
       pass
     finally:
@@ -104,14 +105,13 @@ class Server:
       self.metrics.clients.set(len(self.sessions))
       log.info('client %d left after %d episodes', session.slot, session.episodes)
 
-  async def _converse(self, connection: ServerConnection, session: Session) -> None:
+  async def _serve_client(self, connection: ServerConnection, session: Session) -> None:
     await connection.send(protocol.pack(self.metadata))
     previous: dict[str, float] = {}
     async for message in connection:
       started = time.monotonic()
       session.busy = True
-      reply = await self._reply(message, session, started, previous)
-      await connection.send(reply)
+      await connection.send(await self._reply(message, session, started, previous))
       session.busy = False
       previous = {'prev_total_ms': 1000 * (time.monotonic() - started)}
       if self._stopping:
@@ -119,10 +119,10 @@ class Server:
 
   async def _reply(self, message: bytes | str, session: Session, started: float,
                    previous: dict[str, float]) -> bytes | str:
-    """An answer, or a text that tells what is wrong."""
+    """Return the reply to a message, or the text of an error."""
     try:
-      observation = protocol.observation(message, self.image_size, self._views)
-      answer = await self.batcher.step(session, observation)
+      request = protocol.read_request(message, self.image_size, self._views)
+      result = await self.batcher.step(session, request)
     except ProtocolError as error:
       self.metrics.requests.labels('refused').inc()
       return str(error)
@@ -134,13 +134,14 @@ class Server:
               'one.')
     seconds = time.monotonic() - started
     self.metrics.answered(seconds)
-    if answer.begins:
+    if result.begins:
       self.metrics.episodes.inc()
-    session.note(observation.image if self._views == 1 else observation.image[0], answer.out, answer.begins, seconds)
-    return protocol.pack(protocol.answer(answer.out, answer.begins, answer.timing | previous))
+    image = request.image if self._views == 1 else request.image[0]
+    session.record(image, result.output, result.begins, seconds)
+    return protocol.pack(protocol.reply(result.output, result.begins, result.timing | previous))
 
   async def _close_all(self) -> None:
-    """Idle clients are told at once, the others with their answer."""
+    """Close idle connections at once, the others after their reply."""
     self._stopping = True
     idle = [connection.close(1001, 'the server stops')
             for session, connection in self._connections.items() if not session.busy]
@@ -153,15 +154,15 @@ class Server:
   # HTTP
 
   async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
-    """Answers what is no websocket, and refuses who has no key."""
+    """Check the key, and answer plain HTTP requests; returns None for a websocket."""
     path = urllib.parse.urlsplit(request.path).path
     upgrade = request.headers.get('Upgrade', '').lower() == 'websocket'
     if path == '/healthz' and not upgrade:
       return self._health()
     if not self._allowed(request.headers.get('Authorization', '')):
       self.metrics.connections.labels('unauthorized').inc()
-      return _response(http.HTTPStatus.UNAUTHORIZED, 'text/plain', b'This server wants its API key: openpi-client and '
-                       b'rtjax-client take it as api_key; a browser as the password of any user.\n',
+      return _response(http.HTTPStatus.UNAUTHORIZED, 'text/plain', b'This server requires its API key: pass it as '
+                       b'api_key to openpi-client or rtjax-client; in a browser as the password of any user.\n',
                        {'WWW-Authenticate': 'Basic realm="rtjax"'})
     return None if upgrade else await self._page(path)
 
@@ -182,14 +183,14 @@ class Server:
     session = self.sessions.get(int(slot)) if kind == 'frame' and slot.isdecimal() else None
     if session is not None and session.image is not None:
       return _response(http.HTTPStatus.OK, 'image/jpeg', await asyncio.to_thread(page.jpeg, session.image))
-    return _response(http.HTTPStatus.NOT_FOUND, 'text/plain', b'Here are /, /metrics and /healthz.\n')
+    return _response(http.HTTPStatus.NOT_FOUND, 'text/plain', b'This server has /, /metrics and /healthz.\n')
 
   def _allowed(self, authorization: str) -> bool:
-    """Whether the header holds the key: as openpi-client sends it, as a bearer token or as a browser's password."""
+    """Return whether the header holds the key: as openpi-client sends it, as bearer token, or as a password."""
     if not self._api_key:
       return True
-    scheme, _, shown = authorization.partition(' ')
-    key = shown.strip().encode()
+    scheme, _, credentials = authorization.partition(' ')
+    key = credentials.strip().encode()
     if scheme.lower() == 'basic':
       try:
         key = base64.b64decode(key, validate=True).partition(b':')[2]
@@ -201,20 +202,20 @@ class Server:
 
 
 def _numbers(spec: ActionSpec) -> list[dict[str, Any]]:
-  """What each number of an action is."""
+  """Return name, unit and bounds of each number of an action."""
   lows, highs = (itertools.chain.from_iterable(getattr(f, side) for f in spec.fields) for side in ('low', 'high'))
   return [{'name': name, 'unit': unit, 'low': low, 'high': high} for name, unit, low, high
-          in zip(spec.number_names, spec.number_units, lows, highs, strict=True)]
+          in zip(spec.dimension_names, spec.dimension_units, lows, highs, strict=True)]
 
 
 def warm_up(policies: BatchPolicy, image_size: tuple[int, int]) -> None:
-  """Compiles the policy's step for pictures of this size and for every number of robots that it compiles for."""
+  """Compile the policy's step for images of this size, for every number of robots that it compiles for."""
+  config = policies.config
   counts = {min(1 << power, policies.robots) for power in range(policies.robots.bit_length() + 1)}
   for slot in range(policies.robots):
-    policies.reset(slot, embedding=np.zeros(policies.config.embedding_size, np.float32))
-  with contextlib.suppress(ValueError):  # loads the encoder of instructions, where there is one
+    policies.reset(slot, embedding=np.zeros(config.instruction_size, config.instruction_dtype))
+  with contextlib.suppress(ValueError):  # loads the instruction encoder, if there is one
     policies.reset(0, 'go')
-  config = policies.config
   views = (config.views,) if config.views > 1 else ()
   for count in sorted(counts):
     states = np.zeros((count, config.proprioception_size), np.float32) if config.proprioception_size else None

@@ -1,4 +1,4 @@
-"""Who is connected: a session for each client, in one of the policy's slots."""
+"""Sessions: one for each connected client, in one of the policy's slots."""
 import collections
 import dataclasses
 import time
@@ -9,22 +9,22 @@ import numpy as np
 from rtjax.policies.policy import PolicyOutput
 
 CURVE = 100
-"""Actions that the page shows of each client."""
+"""Number of actions of each client on the status page."""
 
 
 @dataclasses.dataclass(eq=False)
 class Session:
-  """One client, from its connection to its end.
+  """Connection of one client.
 
   Attributes:
-    slot: its place in the policy.
-    peer: where it comes from.
-    task: what it was last told to do, a text or an embedding; None before its first observation.
+    slot: its slot in the policy.
+    peer: its address.
+    task: its last instruction, as text or embedding; None before the first observation.
     started: whether its slot holds the frames of a running episode.
-    busy: whether it waits for an answer.
-    connected: `time.monotonic` of its coming.
-    episodes, step: episodes begun, and steps of the present one.
-    seconds: what the last step took, waiting included.
+    busy: whether it waits for a reply.
+    connected: `time.monotonic` of the connection.
+    episodes, step: number of episodes begun, and of steps of the current one.
+    seconds: duration of the last step, waiting included.
     image, actions, confidence: the last frame, the last actions ([A] each), the mean confidence of the last one.
   """
   slot: int
@@ -40,18 +40,18 @@ class Session:
   actions: collections.deque[np.ndarray] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=CURVE))
   confidence: float = 0.0
 
-  def note(self, image: np.ndarray, out: PolicyOutput, begins: bool, seconds: float) -> None:
-    """Keeps what the page shows of a step; `begins` tells that it is an episode's first."""
+  def record(self, image: np.ndarray, output: PolicyOutput, begins: bool, seconds: float) -> None:
+    """Record a step for the status page; `begins`: it is the first of an episode."""
     if begins:
       self.episodes, self.step = self.episodes + 1, 0
       self.actions.clear()
     self.step += 1
-    self.image, self.seconds, self.confidence = image, seconds, float(out.confidence.mean())
-    self.actions.append(out.plan[0])
+    self.image, self.seconds, self.confidence = image, seconds, float(output.confidence.mean())
+    self.actions.append(output.plan[0])
 
 
 class Sessions:
-  """The clients at present, at most `slots`; only for the event loop's thread."""
+  """Sessions of the connected clients, at most `slots`; for the event loop's thread only."""
 
   def __init__(self, slots: int):
     self.slots = slots
@@ -64,10 +64,11 @@ class Sessions:
     return iter([self._open[slot] for slot in sorted(self._open)])
 
   def get(self, slot: int) -> Session | None:
+    """Return the session in a slot, or None."""
     return self._open.get(slot)
 
   def open(self, peer: str) -> Session | None:
-    """A session in the lowest free slot; None if all are taken."""
+    """Open a session in the lowest free slot; returns None if all are taken."""
     for slot in range(self.slots):
       if slot not in self._open:
         self._open[slot] = Session(slot, peer)
@@ -75,4 +76,5 @@ class Sessions:
     return None
 
   def close(self, session: Session) -> None:
+    """Free the slot of a session."""
     del self._open[session.slot]

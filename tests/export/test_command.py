@@ -1,4 +1,4 @@
-"""The command line, from a checkpoint to a folder."""
+"""The export command, from a checkpoint to a folder."""
 import importlib
 import json
 import subprocess
@@ -27,7 +27,7 @@ def run_folder(tmp_path_factory):
 
 
 def saved_run(folder, model):
-  """A checkpoint as train.py leaves it."""
+  """Write a checkpoint as train.py does."""
   _, *trees = state.split(model)
   saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
   with checkpoint.Checkpoints(folder) as checkpoints:
@@ -38,7 +38,7 @@ def saved_run(folder, model):
 
 @pytest.fixture
 def export(monkeypatch, capsys):
-  """Calls the command with some arguments; returns its exit code and what it printed."""
+  """Call the command with some arguments; returns exit code and output."""
   main = importlib.import_module('rtjax.export.__main__').main
 
   def call(*arguments):
@@ -58,18 +58,19 @@ def test_on_recorded_episodes(export, run_folder, tmp_path):
   code, printed = export(run_folder, '--to', 'safetensors', '--output', folder, '--dataset', dataset, '--frames', 5)
   assert code == 0, printed.err
   assert f'compared on 5 frames of {dataset}, split val' in printed.out
-  assert 'tokens      35 of 35 as the model (100.00%)' in printed.out and printed.out.endswith(f'Done: {folder}\n')
+  assert 'tokens      35 of 35 equal to the model (100.00%)' in printed.out
+  assert printed.out.endswith(f'Done: {folder}\n')
   size = sum(path.stat().st_size for path in folder.iterdir())
   assert f'size        {size / 1e6:.1f} MB' in printed.out
-  facts = json.loads((folder / 'policy.json').read_text())
-  assert (facts['format'], facts['int8'], facts['picture']) == ('safetensors', False, [256, 320])
+  description = json.loads((folder / 'policy.json').read_text())
+  assert (description['format'], description['int8'], description['camera_size']) == ('safetensors', False, [256, 320])
   assert rtjax.load_model(folder).config == TINY
   assert [path.name for path in folder.parent.iterdir()] == ['out']
 
 
-def test_noise_is_named_noise(export, run_folder, tmp_path, monkeypatch):
+def test_noise_is_reported_as_noise(export, run_folder, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  code, printed = export(run_folder, '--to', 'safetensors', '--int8', '--picture', 40, 32, '--frames', 3)
+  code, printed = export(run_folder, '--to', 'safetensors', '--int8', '--image-size', 40, 32, '--frames', 3)
   assert code == 0 and 'compared on 3 frames of seeded noise' in printed.out
   assert (tmp_path / 'exports' / f'{run_folder.name}-safetensors-int8' / 'policy.safetensors').exists()
 
@@ -80,21 +81,21 @@ def test_an_export_that_differs_is_not_kept(export, run_folder, tmp_path, monkey
 
   def shifted(folder, step):
     run = load(folder, step)
-    return lambda *inputs: (found := run(*inputs)) | {'logits': found['logits'] + 0.1}
+    return lambda *inputs: (outputs := run(*inputs)) | {'logits': outputs['logits'] + 0.1}
   monkeypatch.setattr(safetensors, 'load', shifted)
   code, printed = export(run_folder, '--to', 'safetensors', '--output', tmp_path / 'out', '--frames', 2,
-                         '--picture', 40, 32)
+                         '--image-size', 40, 32)
   assert code == 2 and 'does not agree with the model' in printed.err and 'Done' not in printed.out
   assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_no_format_takes(export, tmp_path):
-  config = models.MultiviewConfig(
+def test_models_of_several_views_are_refused(export, tmp_path):
+  config = models.RT1MultiviewConfig(
       views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
   run = saved_run(tmp_path / 'run', models.build(config, rngs=nnx.Rngs(0)))
   for to in ('onnx', 'savedmodel', 'stablehlo', 'safetensors'):
     code, printed = export(run, '--to', to, '--output', tmp_path / 'out')
-    assert code == 2 and 'is a RT1Multiview: exports are for RT-1' in printed.err, printed.err
+    assert code == 2 and 'is a RT1Multiview of 2 views: an exported step takes one image' in printed.err, printed.err
     assert printed.err.startswith('error: ') and printed.err.count('\n') == 1
 
 
@@ -103,7 +104,7 @@ def test_a_format_that_lacks_an_operation(export, run_folder, tmp_path, monkeypa
   tf_ops = pytest.importorskip('rtjax.export.tf_ops', reason="needs the extra 'export'")
   pytest.importorskip('onnxruntime', reason="needs the extra 'export'")
   monkeypatch.delitem(tf_ops._OPS, 'dot_general')
-  code, printed = export(run_folder, '--to', to, '--output', tmp_path / 'out', '--picture', 40, 32, '--frames', 1)
+  code, printed = export(run_folder, '--to', to, '--output', tmp_path / 'out', '--image-size', 40, 32, '--frames', 1)
   assert code == 2
   message = printed.err.strip().splitlines()[-1]
   assert message.startswith(f'error: --to {to} cannot express this network: the network uses the JAX primitive ')
@@ -119,10 +120,10 @@ def test_a_format_that_lacks_an_operation(export, run_folder, tmp_path, monkeypa
     ({'--output': __file__}, 'is there already'),
     ({'--output': f'{__file__}/out'}, 'cannot be written'),
 ])
-def test_mistakes_are_explained(export, run_folder, tmp_path, changed, message):
-  given = {'checkpoint': run_folder, '--to': 'safetensors', '--output': tmp_path / 'out'} | changed
-  place = given.pop('checkpoint')
-  code, printed = export(place, *(part for pair in given.items() for part in pair))
+def test_bad_arguments(export, run_folder, tmp_path, changed, message):
+  arguments = {'checkpoint': run_folder, '--to': 'safetensors', '--output': tmp_path / 'out'} | changed
+  run = arguments.pop('checkpoint')
+  code, printed = export(run, *(part for pair in arguments.items() for part in pair))
   assert code == 2
   assert printed.err.strip().splitlines()[-1].startswith('error: ') and message in printed.err
   assert 'Done' not in printed.out
@@ -136,8 +137,8 @@ def test_help_is_quick():
   assert all(word in shown for word in ('CHECKPOINT', '--to', '--int8', '--output', '--dataset', '--frames'))
 
 
-def test_released_pictures_are_the_default(run_folder):
+def test_camera_of_released_policies_is_the_default(run_folder):
   from rtjax.export import run
   policy, step = run.load(str(run_folder))
-  assert step.picture == (256, 320) and step.weights.keys() and policy.config.dtype == 'float32'
+  assert step.camera_size == (256, 320) and step.weights.keys() and policy.config.dtype == 'float32'
   assert all(isinstance(value, np.ndarray) for value in step.weights.values())

@@ -1,4 +1,4 @@
-"""Exports of tiny networks, run back in their own runtimes."""
+"""Exports of tiny RT-1 models, loaded in their own runtimes."""
 import dataclasses
 import importlib
 import json
@@ -13,18 +13,21 @@ from helpers.tiny_rt1 import TINY
 
 import rtjax
 from rtjax import models
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import parameters
+from rtjax.models.auxiliary.config import AuxiliaryConfig
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.policies.policy import Policy
 
-PICTURE = (40, 32)
+CAMERA = (40, 32)  # height and width of the images
 NETWORKS = {
     'rt1': dataclasses.replace(TINY, horizon=2),
-    'additions': dataclasses.replace(
-        TINY, window=1, queried_tokens=2, proprioception_size=7, standardize_embeddings=True, waypoint_weight=10.0,
-        smoothing=2.0, decoding='mean', encoder=EfficientNetConfig(width=0.2, depth=0.2, head=160, stages=(
+    'auxiliary': dataclasses.replace(
+        TINY, window=1, proprioception_size=7, normalize_instruction=True, bin_smoothing=2.0, decoding='mean',
+        auxiliary=AuxiliaryConfig(language_tokens=2, waypoint_weight=10.0),
+        encoder=EfficientNetConfig(width=0.2, depth=0.2, head=160, stages=(
             Stage(3, 1, 48, 1, 2, dense=True), Stage(3, 2, 48, 1, 1, dense=True)))),
     'rt1_x': dataclasses.replace(TINY, padding='front', feed_forward='swiglu', images_see_actions=False)}
 NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['tf2onnx', 'onnxruntime'],
@@ -34,7 +37,7 @@ NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['t
 @pytest.fixture(scope='module', params=NETWORKS)
 def network(request):
   model = models.build(NETWORKS[request.param], rngs=nnx.Rngs(0))
-  return Policy(model), Step(model, PICTURE)
+  return Policy(model), Step(model, CAMERA)
 
 
 def exported(format, step, folder, int8=False):
@@ -47,55 +50,56 @@ def exported(format, step, folder, int8=False):
 
 @pytest.mark.parametrize('format', NEEDS)
 def test_equals_the_policy(network, format, tmp_path):
-  """Step by step, past a full window, with a new instruction for each episode."""
+  """Every step agrees, beyond a full window, with a new instruction for each episode."""
   policy, step = network
   if format == 'savedmodel' and step.config.proprioception_size:
-    with pytest.raises(NotImplementedError, match="no place for the robot's state"):
+    with pytest.raises(NotImplementedError, match="no input for the robot's state"):
       exported(format, step, tmp_path)
     return
-  shown = check.noise_frames(step, 15)
-  assert [len(episode.images) for episode in shown] == [10, 5]
-  found = check.compare(check.reference(policy, shown), exported(format, step, tmp_path), step, shown)
-  assert found.frames == 15 and found.equal == found.tokens == 15 * step.config.action_spec.num_tokens
-  assert found.difference < 1e-5 and found.agrees and found.seconds > 0
+  episodes = check.noise_frames(step, 15)
+  assert [len(episode.images) for episode in episodes] == [10, 5]
+  result = check.compare(check.reference(policy, episodes), exported(format, step, tmp_path), step, episodes)
+  assert result.frames == 15 and result.equal == result.tokens == 15 * step.config.action_spec.num_tokens
+  assert result.difference < 1e-5 and result.agrees and result.seconds > 0
 
 
 @pytest.mark.parametrize('format', ['savedmodel', 'stablehlo', 'onnx'])
 def test_any_batch_size(format, tmp_path):
-  """Robots in one call do not see each other: each gets what it gets alone."""
-  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), PICTURE)
+  """Each robot of a batch gets the same outputs as alone."""
+  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), CAMERA)
   call = exported(format, step, tmp_path)
   draw = np.random.default_rng(0)
-  images = draw.integers(0, 256, (3, *PICTURE, 3), dtype=np.uint8)
+  images = draw.integers(0, 256, (3, *CAMERA, 3), dtype=np.uint8)
   embeddings = draw.normal(size=(3, step.config.embedding_size)).astype(np.float32)
-  history = {name: np.repeat(leaf, 3, 0) for name, leaf in step.history.items()}
-  history = {name: np.asarray(leaf) for name, leaf in call(history, images[::-1], embeddings)['history'].items()}
-  together = call(history, images, embeddings)
+  cache = {name: np.repeat(leaf, 3, 0) for name, leaf in step.cache.items()}
+  cache = {name: np.asarray(leaf) for name, leaf in call(cache, images[::-1], embeddings)['cache'].items()}
+  together = call(cache, images, embeddings)
   for robot in range(3):
     row = slice(robot, robot + 1)
-    alone = call({name: leaf[row] for name, leaf in history.items()}, images[row], embeddings[row])
+    alone = call({name: leaf[row] for name, leaf in cache.items()}, images[row], embeddings[row])
     for name in ('logits', 'action'):
       np.testing.assert_allclose(np.asarray(together[name])[row], np.asarray(alone[name]), atol=1e-5)
 
 
 @pytest.mark.parametrize('format', NEEDS)
-def test_int8_is_near_and_smaller(format, tmp_path):
+def test_int8_is_close_and_smaller(format, tmp_path):
   model = models.build(TINY, rngs=nnx.Rngs(0))
-  policy, step = Policy(model), Step(model, PICTURE)
-  shown = check.noise_frames(step, 10)
+  policy, step = Policy(model), Step(model, CAMERA)
+  episodes = check.noise_frames(step, 10)
   folders = [tmp_path / 'float32', tmp_path / 'int8']
   for folder in folders:
     folder.mkdir()
   exported(format, step, folders[0])
-  found = check.compare(check.reference(policy, shown), exported(format, step, folders[1], int8=True), step, shown)
-  # Half the distance of the two best tokens of an untrained network is about as small.
-  assert 0 < found.difference < 0.1 and found.equal > 0.8 * found.tokens
-  assert check.size(folders[1]) < check.size(folders[0])
+  quantized = exported(format, step, folders[1], int8=True)
+  result = check.compare(check.reference(policy, episodes), quantized, step, episodes)
+  # Some tokens differ: the two best logits of an untrained model are about as close.
+  assert 0 < result.difference < 0.1 and result.equal > 0.8 * result.tokens
+  assert check.folder_size(folders[1]) < check.folder_size(folders[0])
 
 
-def test_int8_weights_leave_room_for_16_bit_sums(tmp_path):
-  """A processor without VNNI adds two products in 16 bits and lets them overflow: with weights of 7 bits none can."""
-  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), PICTURE)
+def test_int8_weights_cannot_overflow_16_bit_sums(tmp_path):
+  """A processor without VNNI adds two products in 16 bits; with 7-bit weights the sum cannot overflow."""
+  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), CAMERA)
   exported('onnx', step, tmp_path, int8=True)
   onnx = pytest.importorskip('onnx')
   graph = onnx.load(tmp_path / 'policy.onnx').graph
@@ -104,29 +108,29 @@ def test_int8_weights_leave_room_for_16_bit_sums(tmp_path):
   assert largest > 0 and 2 * largest * 255 < 2 ** 15
 
 
-def test_pictures_are_brought_to_the_size_of_training(tmp_path):
+def test_images_are_resized_as_in_training(tmp_path):
   model = models.build(TINY, rngs=nnx.Rngs(0))
-  policy, step = Policy(model, image_size=(64, 64)), Step(model, PICTURE, (64, 64))
-  shown = check.noise_frames(step, 3)
-  found = check.compare(check.reference(policy, shown), exported('savedmodel', step, tmp_path), step, shown)
-  assert found.agrees
+  metadata = PolicyMetadata(image_size=(64, 64))
+  policy, step = Policy(model, metadata), Step(model, CAMERA, metadata)
+  episodes = check.noise_frames(step, 3)
+  result = check.compare(check.reference(policy, episodes), exported('savedmodel', step, tmp_path), step, episodes)
+  assert result.agrees
 
 
-def test_another_network_is_no_export_of_this_one(tmp_path):
-  """The comparison sees it."""
+def test_comparison_detects_another_model(tmp_path):
   both = [models.build(TINY, rngs=nnx.Rngs(seed)) for seed in range(2)]
-  policy, step, other = Policy(both[0]), Step(both[0], PICTURE), Step(both[1], PICTURE)
-  shown = check.noise_frames(step, 3)
-  found = check.compare(check.reference(policy, shown), exported('stablehlo', other, tmp_path), step, shown)
-  assert not found.agrees and found.equal < found.tokens
+  policy, step, other = Policy(both[0]), Step(both[0], CAMERA), Step(both[1], CAMERA)
+  episodes = check.noise_frames(step, 3)
+  result = check.compare(check.reference(policy, episodes), exported('stablehlo', other, tmp_path), step, episodes)
+  assert not result.agrees and result.equal < result.tokens
 
 
-def test_the_released_policies_interface(tmp_path):
-  """As SavedModelPyTFEagerPolicy calls it, all observations in a TimeStep; and with less, and by signature."""
+def test_interface_of_released_policies(tmp_path):
+  """Called as by SavedModelPyTFEagerPolicy with all observations, with the used ones alone, and by signature."""
   tf = pytest.importorskip('tensorflow')
   from rtjax.export.savedmodel import TimeStep
   config = dataclasses.replace(TINY, action_spec=rtjax.actions.RT1)
-  step = Step(models.build(config, rngs=nnx.Rngs(0)), PICTURE)
+  step = Step(models.build(config, rngs=nnx.Rngs(0)), CAMERA)
   exported('savedmodel', step, tmp_path)
   policy = tf.saved_model.load(str(tmp_path))
   state = policy.get_initial_state(batch_size=2)
@@ -136,31 +140,31 @@ def test_the_released_policies_interface(tmp_path):
       ('robot_orientation_positions_box', (3, 3)), ('rotation_delta_to_go', (3,)), ('src_rotation', (4,)),
       ('vector_to_go', (3,)), ('workspace_bounds', (3, 3))]}
   observation = vectors | {
-      'image': tf.zeros((2, *PICTURE, 3), tf.uint8), 'natural_language_embedding': tf.ones((2, 512)),
+      'image': tf.zeros((2, *CAMERA, 3), tf.uint8), 'natural_language_embedding': tf.ones((2, 512)),
       'natural_language_instruction': tf.constant(['', ''])}
   time_step = TimeStep(tf.ones(2, tf.int32), tf.zeros(2), tf.ones(2), observation)
-  made = policy.action(time_step, state)
-  assert {name: (value.dtype.name, tuple(value.shape)) for name, value in made.action.items()} == {
+  output = policy.action(time_step, state)
+  assert {name: (value.dtype.name, tuple(value.shape)) for name, value in output.action.items()} == {
       'terminate_episode': ('int32', (2, 3)), 'world_vector': ('float32', (2, 3)),
       'rotation_delta': ('float32', (2, 3)), 'gripper_closedness_action': ('float32', (2, 1)),
       'base_displacement_vertical_rotation': ('float32', (2, 1)), 'base_displacement_vector': ('float32', (2, 2))}
-  only_seen = {name: observation[name] for name in ('image', 'natural_language_embedding')}
-  again = policy.action(time_step._replace(observation=only_seen), state)
-  np.testing.assert_array_equal(again.info['logits'], made.info['logits'])
-  served = policy.signatures['action'](**only_seen, **{f'state_{name}': leaf for name, leaf in state.items()})
-  np.testing.assert_array_equal(served['info_tokens'], made.info['tokens'])
-  assert {name.removeprefix('action_') for name in served if name.startswith('action_')} == set(made.action)
-  assert policy.action(time_step, made.state).state['frames'].numpy().tolist() == [2, 2]
+  used = {name: observation[name] for name in ('image', 'natural_language_embedding')}
+  again = policy.action(time_step._replace(observation=used), state)
+  np.testing.assert_array_equal(again.info['logits'], output.info['logits'])
+  served = policy.signatures['action'](**used, **{f'state_{name}': leaf for name, leaf in state.items()})
+  np.testing.assert_array_equal(served['info_tokens'], output.info['tokens'])
+  assert {name.removeprefix('action_') for name in served if name.startswith('action_')} == set(output.action)
+  assert policy.action(time_step, output.state).state['num_frames'].numpy().tolist() == [2, 2]
   assert 'world_vector' in (tmp_path / 'policy_specs.pbtxt').read_text()
 
 
-def test_the_program_is_all_that_stablehlo_needs(tmp_path):
+def test_stablehlo_runs_without_rtjax(tmp_path):
   model = models.build(TINY, rngs=nnx.Rngs(0))
-  exported('stablehlo', Step(model, PICTURE), tmp_path)
+  exported('stablehlo', Step(model, CAMERA), tmp_path)
   code = (f'import sys, numpy as np\nfrom jax import export\n'
           f'program = export.deserialize(bytearray(open({str(tmp_path / "policy.stablehlo")!r}, "rb").read()))\n'
-          f'history = dict(np.load({str(tmp_path / "history.npz")!r}))\n'
-          f'out = program.call(history, np.zeros((1, 40, 32, 3), np.uint8), np.ones((1, 512), np.float32))\n'
+          f'cache = dict(np.load({str(tmp_path / "cache.npz")!r}))\n'
+          f'out = program.call(cache, np.zeros((1, 40, 32, 3), np.uint8), np.ones((1, 512), np.float32))\n'
           f'assert "rtjax" not in sys.modules and program.platforms == ("cpu", "cuda", "tpu")\n'
           f'print(out["tokens"][0].tolist())')
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
@@ -173,7 +177,8 @@ def test_the_program_is_all_that_stablehlo_needs(tmp_path):
 def test_safetensors_is_a_model(name, tmp_path):
   safetensors = pytest.importorskip('safetensors.numpy')
   model = models.build(NETWORKS[name], rngs=nnx.Rngs(0))
-  exported('safetensors', Step(model, PICTURE, (64, 64), 'some encoder'), tmp_path)
+  metadata = PolicyMetadata(embedding_id='some encoder', image_size=(64, 64))
+  exported('safetensors', Step(model, CAMERA, metadata), tmp_path)
   file = tmp_path / 'policy.safetensors'
   named = parameters.named(model)
   assert safetensors.load_file(file).keys() == named.keys()
@@ -182,7 +187,7 @@ def test_safetensors_is_a_model(name, tmp_path):
     assert read.config == model.config
     assert all(np.array_equal(value, named[key]) for key, value in parameters.named(read).items())
   policy = rtjax.load_policy(tmp_path)
-  assert policy.embedding_id == 'some encoder' and policy.image_size == (64, 64)
+  assert policy.metadata.embedding_id == 'some encoder' and policy.metadata.image_size == (64, 64)
 
 
 def test_safetensors_that_cannot_be_read(tmp_path):
@@ -198,12 +203,12 @@ def test_safetensors_that_cannot_be_read(tmp_path):
   from rtjax.pretrained import safetensors as reader
   values = {key: np.asarray(value) for key, value in parameters.named(model).items()}
   values.pop('transformer/output/bias')
-  reader.write(file, values, Step(model, PICTURE).metadata)
+  reader.write(file, values, Step(model, CAMERA).metadata)
   with pytest.raises(ValueError, match='missing: transformer/output/bias'):
     rtjax.load_model(file)
 
 
-def test_what_has_no_tensorflow_op_is_named():
+def test_error_names_the_primitive_without_a_tensorflow_op():
   pytest.importorskip('tensorflow')
   from rtjax.data.tf import tf
   from rtjax.export import tf_ops

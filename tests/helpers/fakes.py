@@ -1,4 +1,4 @@
-"""A policy without a network, whose numbers tell what it was asked; and a server of it in a thread."""
+"""A fake policy that records its inputs in its outputs, and a server in a thread."""
 import asyncio
 import contextlib
 import threading
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from helpers.tiny_rt1 import TINY
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.policies.policy import PolicyOutput
 from rtjax.serving.server import Server
 
@@ -15,11 +16,11 @@ SIZE = (4, 6)
 
 
 class CountingPolicies:
-  """Its plan holds, per slot: frames seen in this episode, the picture's first number, the task's, the calls so far."""
+  """A plan holds: frames of the slot's episode, the image's first number, the task's, number of calls."""
 
   def __init__(self, robots: int, delay: float = 0.0):
-    self.robots, self.config, self.image_size = robots, TINY, None
-    self.embedding_id, self.delay = 'counting', delay
+    self.robots, self.config, self.metadata = robots, TINY, PolicyMetadata(embedding_id='counting')
+    self.delay = delay
     self.frames = dict.fromkeys(range(robots), -1)
     self.task: dict[int, float] = {}
     self.batches: list[list[int]] = []
@@ -60,7 +61,7 @@ class CountingPolicies:
 
 @contextlib.contextmanager
 def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int = 0) -> Iterator[tuple[Server, int]]:
-  """A server in a thread, and its port."""
+  """Run a server in a thread; yields the server and its port."""
   server, stop, ready, ports = Server(policies, size, api_key, 'a model'), asyncio.Event(), threading.Event(), []
   loop = asyncio.new_event_loop()
 
@@ -80,8 +81,8 @@ def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int
 
 
 def until(condition, seconds: float = 5.0) -> None:
-  """Waits for something that another thread is about to do."""
+  """Wait until a condition holds that another thread brings about."""
   deadline = time.monotonic() + seconds
   while not condition():
-    assert time.monotonic() < deadline, 'it did not come about'
+    assert time.monotonic() < deadline, 'the condition did not become true'
     time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The server, with a policy whose numbers tell what it was asked: clients, errors, HTTP, the end."""
+"""Server with a fake policy: clients, errors, HTTP, shutdown."""
 import base64
 import contextlib
 import gc
@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from rtjax.actions import ARM_7D
-from rtjax.models import MultiviewConfig
+from rtjax.models import RT1MultiviewConfig
 from rtjax.serving.sessions import Session
 
-FRAMES, PICTURE, TASK = 0, 1, 2  # places in CountingPolicies' plan
+FRAMES, IMAGE, TASK = 0, 1, 2  # indices in the plan of CountingPolicies
 
 
 def image(value: int = 0) -> np.ndarray:
@@ -33,7 +33,7 @@ def client(port: int, **options):
 
 @pytest.fixture
 def opened():
-  """connect(), and all of them closed at the end."""
+  """Connect, and close all connections at the end."""
   with contextlib.ExitStack() as stack:
     yield lambda port, **options: stack.enter_context(
         connect(f'ws://127.0.0.1:{port}', compression=None, max_size=None, **options))
@@ -46,7 +46,7 @@ def ask(connection, **observation) -> dict | str:
 
 
 def get(port: int, path: str, authorization: str = '') -> tuple[int, str, str]:
-  """Status, content type, body."""
+  """Return status, content type and body."""
   request = urllib.request.Request(f'http://127.0.0.1:{port}{path}')
   if authorization:
     request.add_header('Authorization', authorization)
@@ -58,7 +58,7 @@ def get(port: int, path: str, authorization: str = '') -> tuple[int, str, str]:
     return reply.status, reply.headers['Content-Type'], reply.read().decode(errors='replace')
 
 
-def test_openpi_client_unchanged():
+def test_openpi_client():
   with serving(CountingPolicies(2)) as (_, port):
     policy = client(port)
     assert policy.get_server_metadata()['image_size'] == list(SIZE)
@@ -72,11 +72,11 @@ def test_openpi_client_unchanged():
       assert answer['server_timing'].keys() == {'infer_ms', 'wait_ms', 'batch'} | later
     with pytest.raises(RuntimeError, match="Did you mean 'prompt'"):
       policy.infer({'observation/image': image(), 'promt': 'x'})
-    assert policy.infer({'image': image()})['actions'][0, FRAMES] == 4  # the error cost nothing
+    assert policy.infer({'image': image()})['actions'][0, FRAMES] == 4  # the error does not affect the episode
 
 
 def test_openpi_action_chunk_broker():
-  """It takes one row of each array of an answer per step."""
+  """The broker takes one row of each array of a reply per step."""
   pytest.importorskip('openpi_client')
   broker = pytest.importorskip('openpi_client.action_chunk_broker')
   with serving(CountingPolicies(1)) as (_, port):
@@ -87,7 +87,7 @@ def test_openpi_action_chunk_broker():
 
 
 def test_episodes(opened):
-  """A connection begins one, and `reset`; another instruction does not."""
+  """A connection or `reset` begins an episode; another instruction does not."""
   with serving(CountingPolicies(2)) as (_, port):
     one = opened(port)
     one.recv()
@@ -102,8 +102,8 @@ def test_episodes(opened):
     assert ask(one, image=image())['actions'][0, :3].tolist() == [2, 0, 0.5]
 
 
-def test_views_and_the_robots_state(opened):
-  """A policy that looks at several cameras and at the state gets both; the others get no state."""
+def test_views_and_proprioception(opened):
+  """A policy of several cameras that uses the state gets both; other policies get no state."""
   policies = CountingPolicies(1)
   with serving(policies) as (_, port):
     plain = opened(port)
@@ -111,21 +111,21 @@ def test_views_and_the_robots_state(opened):
     ask(plain, image=image(), instruction='go', proprioception=np.zeros(3, np.float32))
     assert policies.states == [None]
   policies = CountingPolicies(1)
-  policies.config = MultiviewConfig(action_spec=ARM_7D, views=2, proprioception_size=3)
+  policies.config = RT1MultiviewConfig(action_spec=ARM_7D, views=2, proprioception_size=3)
   with serving(policies) as (_, port):
     one, both = opened(port), np.stack([image(5), image(6)])
     one.recv()
     state = np.arange(3, dtype=np.float32)
-    assert 'sees 2 view(s)' in ask(one, image=image(), instruction='go', proprioception=state)
+    assert 'takes 2 view(s)' in ask(one, image=image(), instruction='go', proprioception=state)
     assert 'proprioception is missing' in ask(one, image=both, instruction='go')
     assert 'of shape (2,), expected float32 [3]' in ask(one, image=both, instruction='go', proprioception=state[:2])
-    assert ask(one, image=both, instruction='go', proprioception=state)['actions'][0, PICTURE] == 5
+    assert ask(one, image=both, instruction='go', proprioception=state)['actions'][0, IMAGE] == 5
     np.testing.assert_array_equal(policies.states[0], state[None])
     assert get(port, '/frame/0')[:2] == (200, 'image/jpeg')
 
 
 def test_clients_have_their_own_episodes_and_share_steps(opened):
-  """Eight at once: each sees its own count, picture and instruction; observations that come together share a step."""
+  """Eight clients at once: each has its own count, image and instruction; simultaneous requests share a step."""
   policies = CountingPolicies(8, delay=0.02)
   with serving(policies) as (server, port):
     def robot(number: int) -> None:
@@ -163,12 +163,12 @@ def test_more_clients_than_slots(opened):
     until(lambda: len(server.sessions) == 1)
     fourth = opened(port)
     fourth.recv()
-    assert ask(fourth, image=image(), instruction='go')['actions'][0, FRAMES] == 1  # nothing left of the second
+    assert ask(fourth, image=image(), instruction='go')['actions'][0, FRAMES] == 1  # no state of the second client
     assert server.metrics.value('rtjax_connections_total', outcome='full') == 1
 
 
-def test_a_client_that_vanishes_frees_its_state(opened):
-  """Without goodbye, idle or while its step runs."""
+def test_a_client_that_disconnects_frees_its_slot(opened):
+  """Without a closing handshake, idle or while its step runs."""
   policies = CountingPolicies(2, delay=0.3)
   with serving(policies) as (server, port):
     for send_first in (False, True):
@@ -185,7 +185,7 @@ def test_a_client_that_vanishes_frees_its_state(opened):
     assert ask(again, image=image(), instruction='go')['actions'][0, FRAMES] == 1
 
 
-def test_a_failure_in_the_model_leaks_nothing(opened):
+def test_errors_of_the_model_are_not_sent_to_clients(opened):
   policies = CountingPolicies(1)
   with serving(policies) as (server, port):
     connection = opened(port)
@@ -215,35 +215,35 @@ def test_limits(opened):
 
 
 def test_malformed_and_dropped(opened):
-  """A thousand spoilt messages over a hundred connections that end without a word; others notice nothing."""
+  """A thousand corrupted messages over a hundred dropped connections do not affect other clients."""
   random = np.random.default_rng(0)
-  good = codec.pack({'image': image(), 'instruction': 'go'})
+  valid = codec.pack({'image': image(), 'instruction': 'go'})
   with serving(CountingPolicies(3)) as (server, port):
-    witness = opened(port)
-    witness.recv()
+    other = opened(port)
+    other.recv()
     for number in range(100):
       connection = opened(port)
       assert not isinstance(connection.recv(), str)
       for _ in range(10):
-        spoilt = [random.bytes(random.integers(200)), good[:random.integers(len(good))],
-                  msgpack.packb({'image': random.bytes(9)}), 'text'][random.integers(4)]
-        connection.send(spoilt)
+        corrupted = [random.bytes(random.integers(200)), valid[:random.integers(len(valid))],
+                     msgpack.packb({'image': random.bytes(9)}), 'text'][random.integers(4)]
+        connection.send(corrupted)
         reply = connection.recv(timeout=10)
         assert isinstance(reply, str) and 'Traceback' not in reply and 'File "' not in reply
       connection.socket.shutdown(2)
-      assert ask(witness, image=image(), instruction='go')['actions'][0, FRAMES] == number + 1
+      assert ask(other, image=image(), instruction='go')['actions'][0, FRAMES] == number + 1
     until(lambda: len(server.sessions) == 1)
     assert server.metrics.value('rtjax_requests_total', outcome='refused') == 1000
     connection = None
     gc.collect()
-    assert sum(isinstance(thing, Session) for thing in gc.get_objects()) == 1
+    assert sum(isinstance(value, Session) for value in gc.get_objects()) == 1
 
 
 def test_key(opened):
   with serving(CountingPolicies(1), api_key='a kéy') as (server, port):
-    for shown in ('', 'Api-Key wrong', 'Digest x', 'Basic ?'):
+    for header in ('', 'Api-Key wrong', 'Digest x', 'Basic ?'):
       with pytest.raises(InvalidStatus, match='401'):
-        opened(port, additional_headers={'Authorization': shown} if shown else None)
+        opened(port, additional_headers={'Authorization': header} if header else None)
     assert server.metrics.value('rtjax_connections_total', outcome='unauthorized') == 4
     assert get(port, '/healthz')[0] == 200
     for path in ('/', '/metrics', '/state', '/frame/0'):
@@ -286,8 +286,8 @@ def test_http(opened):
       assert line in metrics
 
 
-def test_graceful_end(opened):
-  """A step that runs is answered; idle clients are told; new ones find nobody."""
+def test_graceful_shutdown(opened):
+  """A running step is answered, idle connections are closed, new ones are refused."""
   policies = CountingPolicies(2, delay=0.5)
   with serving(policies) as (server, port):
     idle, busy = opened(port), opened(port)
