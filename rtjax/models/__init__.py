@@ -14,3 +14,5 @@ from rtjax.models.rt1 import RT1_X as RT1_X
 from rtjax.models.rt1 import RT1Config as RT1Config
 from rtjax.models.rt1_multiview import RT1Multiview as RT1Multiview
 from rtjax.models.rt1_multiview import RT1MultiviewConfig as RT1MultiviewConfig
+from rtjax.models.rt2.config import RT2Config as RT2Config
+from rtjax.models.rt2.model import RT2 as RT2

@@ -41,6 +41,11 @@ def config_from_json(data: Mapping[str, Any]) -> Any:
   return serialization.from_json({k: v for k, v in data.items() if k != 'model'}, config_class)
 
 
+def model_class(config: Any) -> type[Any]:
+  """Return the class of the model of `config`, for a model that contains it."""
+  return _entry_of(config)[2]
+
+
 def build(config: Any, *, rngs: nnx.Rngs) -> Any:
   """Return a newly initialised model; its initialisation is compiled, many times faster than eagerly."""
   return nnx.jit(lambda rngs: _entry_of(config)[2](config, rngs=rngs))(rngs)
@@ -62,12 +67,12 @@ def from_values(config: Any, values: Mapping[str, Any]) -> Any:
   return model
 
 
-def _entry_of(config: Any) -> tuple[str, type, type[nnx.Module]]:
+def _entry_of(config: Any) -> tuple[str, type, type[Any]]:
   return _find(lambda name, config_class: config_class is type(config),
                f'no model takes a configuration of type {type(config).__name__}')
 
 
-def _find(matches: Callable[[str, type], bool], problem: str) -> tuple[str, type, type[nnx.Module]]:
+def _find(matches: Callable[[str, type], bool], problem: str) -> tuple[str, type, type[Any]]:
   """Return name, configuration class and class of a model; modules of rtjax.models are imported where it is unknown."""
   for import_all in (False, True):
     if import_all:

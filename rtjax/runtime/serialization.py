@@ -39,12 +39,28 @@ def from_json(data: Any, declared: type[_T]) -> _T:
     raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
 
 
-class _UnknownTypeError(ValueError):
-  """The entry 'type' names no class of the union."""
+def register(base: type, write: Callable[[Any], Any], read: Callable[[Any], Any]) -> None:
+  """Use these functions for fields declared as `base`, whose values are of its subclasses.
+
+  Args:
+    write: from a configuration to its JSON form.
+    read: back; raises ValueError.
+  """
+  def structure(data: Any, _: Any) -> Any:
+    try:
+      return read(data)
+    except ValueError as error:
+      raise _ReadError(str(error)) from error
+  _converter.register_unstructure_hook_func(lambda declared: declared is base, write)
+  _converter.register_structure_hook_func(lambda declared: declared is base, structure)
+
+
+class _ReadError(ValueError):
+  """An error whose message tells all."""
 
 
 def _describe(error: BaseException, expected: Any) -> str:
-  return str(error) if isinstance(error, _UnknownTypeError) else cattrs.v.format_exception(error, expected)
+  return str(error) if isinstance(error, _ReadError) else cattrs.v.format_exception(error, expected)
 
 
 def _dataclasses_of(declared: Any) -> dict[str, type]:
@@ -60,7 +76,7 @@ def _structure_union(declared: Any) -> Callable[[Any, Any], Any]:
   def structure(data: Any, _: Any) -> Any:
     name = data.get('type') if isinstance(data, dict) else None
     if name not in members:
-      raise _UnknownTypeError(f'type is {name!r}, expected one of {sorted(members)}')
+      raise _ReadError(f'type is {name!r}, expected one of {sorted(members)}')
     return _converter.structure({k: v for k, v in data.items() if k != 'type'}, members[name])
   return structure
 

@@ -5,51 +5,54 @@ import numpy as np
 
 from rtjax import actions
 from rtjax.models import RT2Config
+from rtjax.models.auxiliary.config import GroundingConfig
+from rtjax.models.backbones.conv_stem import ConvStemConfig
+from rtjax.models.backbones.pali import PaLIConfig
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vit import ViTConfig
 from rtjax.models.layers.lora import LoraConfig
+from rtjax.observation import Batch, Observation, TextBatch
 
-VOCABULARY = 40
+VOCAB_SIZE = 40
 SPEC = actions.ActionSpec((
     actions.ActionField('move', 2, bins=8, mirror=(1, -1)), actions.classes('grip', 3)), vocab_size=8)
 TINY = RT2Config(
     action_spec=SPEC, prompt_length=6, answer_length=5, action_ids=tuple(range(20, 28)),
-    vision=ViTConfig(image_size=(16, 16), patch=8, width=16, layers=1, heads=2, mlp_width=32),
-    text=T5Config(vocab_size=VOCABULARY, width=16, encoder_layers=2, decoder_layers=2, heads=2, head_size=8,
-                  mlp_width=32, dropout=0.0))
-TEXT = dataclasses.replace(TINY, act='text')
-# With what finds things: tokens that the prompt asks for among pieces, told to know the waypoint and to point.
-SEEKING = dataclasses.replace(
-    TINY, queried_tokens=2, waypoint_weight=10.0, point_weight=1.0, point_cells=2,
-    vision=dataclasses.replace(TINY.vision, piece=4, piece_width=6, mixes=1))
+    backbone=PaLIConfig(
+        vision=ViTConfig(image_size=(16, 16), patch=8, width=16, layers=1, heads=2, mlp_width=32),
+        text=T5Config(vocab_size=VOCAB_SIZE, width=16, encoder_layers=2, decoder_layers=2, heads=2, head_size=8,
+                      mlp_width=32, dropout=0.0)))
+TEXT = dataclasses.replace(TINY, action_head='text')
+GROUNDED = dataclasses.replace(TINY, auxiliary=GroundingConfig(
+    language_tokens=2, waypoint_weight=10.0, pointing_weight=1.0, stem=ConvStemConfig(patch=4, width=6, blocks=1)))
 ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
 
 
 def prompts(count: int, length: int, seed: int = 0) -> np.ndarray:
-  """Random ids of 2 to `length` tokens, the last of which ends the text, and padding: int32 [count, length]."""
+  """Return random ids of 2 to `length` tokens, the last of which ends the text, and padding: int32 [count, length]."""
   random = np.random.default_rng(seed)
-  ids = random.integers(2, VOCABULARY, (count, length)).astype(np.int32)
+  ids = random.integers(2, VOCAB_SIZE, (count, length)).astype(np.int32)
   ends = random.integers(1, length, count)
   ids[np.arange(count), ends] = 1
   return np.where(np.arange(length) > ends[:, None], 0, ids)
 
 
-def robot_batch(config: RT2Config, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+def robot_batch(config: RT2Config, size: int, seed: int = 0) -> Batch:
+  """Return random windows of 16x16 images."""
   random = np.random.default_rng(seed)
   lead, spec = (size, config.window), config.action_spec
   tokens = np.stack([random.integers(0, bins, (*lead, 1)) for bins in spec.token_bins], -1)
-  return {
-      'images': random.integers(0, 256, (*lead, 16, 16, 3), dtype=np.uint8),
-      'embeddings': prompts(size, config.prompt_length, seed).astype(np.float32),
-      'actions': spec.detokenize(tokens).astype(np.float32), 'mask': np.ones((*lead, 1), bool),
-      'frames': np.ones(lead, bool)}
+  images = random.integers(0, 256, (*lead, 16, 16, 3), dtype=np.uint8)
+  observation = Observation(images, np.ones(lead, bool), prompt=prompts(size, config.prompt_length, seed))
+  return Batch(observation, spec.detokenize(tokens).astype(np.float32), np.ones((*lead, 1), bool))
 
 
-def text_batch(config: RT2Config, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+def text_batch(config: RT2Config, size: int, seed: int = 0) -> TextBatch:
+  """Return random image-text pairs; a half of them points, in a grid of 2 x 2."""
   random = np.random.default_rng(seed)
   targets = prompts(size, config.answer_length, seed + 1)
-  return {
-      'text_images': random.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
-      'text_prompts': prompts(size, config.prompt_length, seed), 'text_targets': targets,
-      'text_kinds': random.integers(1, 4, size).astype(np.int32), 'text_weights': (targets != 0).astype(np.float32),
-      'text_points': np.where(random.random((size, 1)) < 0.5, -1, random.integers(0, 2, (size, 2))).astype(np.int32)}
+  images = random.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8)
+  tasks = random.integers(1, 4, size).astype(np.int32)
+  points = np.where(random.random((size, 1)) < 0.5, -1, random.integers(0, 2, (size, 2))).astype(np.int32)
+  grid, weights = np.full(size, 2, np.int32), (targets != 0).astype(np.float32)
+  return TextBatch(images, prompts(size, config.prompt_length, seed), targets, tasks, points, grid, weights)

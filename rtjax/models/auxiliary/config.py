@@ -1,6 +1,8 @@
 """Settings of the auxiliary parts; all are off by default."""
 import dataclasses
 
+from rtjax.models.backbones.conv_stem import ConvStemConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class AuxiliaryConfig:
@@ -18,3 +20,23 @@ class AuxiliaryConfig:
       value = getattr(self, field.name)
       if isinstance(value, (int, float)) and value < 0:
         raise ValueError(f'model.auxiliary.{field.name} is {value}, expected 0 (none) or more.')
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundingConfig(AuxiliaryConfig):
+  """The additions of RT-2, whose language tokens also ground words in the image.
+
+  Attributes:
+    pointing_weight: weight of the pointing loss of the first language token (pointing.py); 0 = none.
+    stem: convolutional stem of the image encoder; language tokens are pooled from its feature map.
+  """
+  pointing_weight: float = 0.0
+  stem: ConvStemConfig = ConvStemConfig()  # noqa: RUF009 (frozen)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for name, task in (('waypoint_weight', 'predict the waypoint'), ('pointing_weight', 'point')):
+      if getattr(self, name) and not self.language_tokens:
+        raise ValueError(f'model.auxiliary.{name} is {getattr(self, name)} and model.auxiliary.language_tokens is 0: '
+                         f'language tokens {task}. Set --model.auxiliary.language-tokens 4 or '
+                         f'--model.auxiliary.{name.replace("_", "-")} 0.')

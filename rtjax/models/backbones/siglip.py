@@ -1,4 +1,4 @@
-"""The vision tower of SigLIP (Zhai et al. 2023), alone or inside PaliGemma: a ViT without class token.
+"""Vision tower of SigLIP (Zhai et al. 2023), alone or inside PaliGemma: a ViT without class token.
 
 With its pooler, a learned query attends to the tokens and an MLP follows (Lee et al. 2019):
 
@@ -7,7 +7,7 @@ With its pooler, a learned query attends to the tokens and an MLP follows (Lee e
 Source: google-research/big_vision, models/vit.py; names and numbers as published on Hugging Face.
 """
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,32 +15,31 @@ from jaxtyping import Array, Float
 
 from rtjax.models.backbones import vit
 from rtjax.models.backbones.vit import ViT, ViTConfig
+from rtjax.models.layers.mlp import Activation
+from rtjax.models.registry import register
 
 
 @dataclasses.dataclass(frozen=True)
 class SigLIPConfig(ViTConfig):
-  """The network's shape; the defaults are so400m/14 at 224. Attributes: see ViTConfig."""
+  """Shape of the network; the defaults are so400m/14 at 224. Attributes: see ViTConfig."""
   patch: int = 14
   width: int = 1152
   layers: int = 27
   mlp_width: int = 4304
   class_token: bool = False
-  activation: Literal['gelu', 'gelu_tanh'] = 'gelu_tanh'
+  activation: Activation = 'gelu_tanh'
   epsilon: float = 1e-6
   interpolation: Literal['linear', 'cubic'] = 'cubic'
 
-  def to_dict(self) -> dict[str, Any]:
-    return super().to_dict() | {'model': 'siglip'}
-
 
 class AttentionPooler(nnx.Module):
-  """See the module's docstring."""
+  """Attention of a learned query, and an MLP; drawn in the module's docstring."""
 
   def __init__(self, config: SigLIPConfig, *, rngs: nnx.Rngs):
     self.query = nnx.Param(nnx.initializers.normal(config.width ** -0.5)(rngs.params(), (config.width,)))
     self.attention = vit.attention(config, rngs)
     self.norm = vit.layer_norm(config, rngs)
-    self.mlp = vit.Mlp(config, rngs=rngs)
+    self.mlp = vit.mlp(config, rngs)
 
   def __call__(self, tokens: Float[Array, 'B N D']) -> Float[Array, 'B D']:
     query = jnp.broadcast_to(self.query[...].astype(tokens.dtype), (tokens.shape[0], 1, tokens.shape[-1]))
@@ -48,8 +47,9 @@ class AttentionPooler(nnx.Module):
     return (x + self.mlp(self.norm(x)))[:, 0]
 
 
+@register('siglip', SigLIPConfig)
 class SigLIP(ViT):
-  """A ViT whose `pool` attends."""
+  """ViT whose `pool` attends."""
   config: SigLIPConfig
 
   def make_pooler(self, rngs: nnx.Rngs) -> AttentionPooler:

@@ -1,22 +1,21 @@
-"""T5 1.1 (Raffel et al. 2020; Shazeer 2020), mT5 and UL2: an encoder-decoder of text, and of whatever comes embedded.
+"""T5 1.1 (Raffel et al. 2020; Shazeer 2020), mT5 and UL2: an encoder-decoder of text, and of any embedded tokens.
 
-    encoder    embeddings [B, N, D]  everyone attends to all that is there
+    encoder    embeddings [B, N, D]  full attention
                  layer:  x += attention(norm(x));  x += mlp(norm(x))
                                  |
-    decoder    tokens [B, M]         each attends to itself and those before, and to the encoder's output
+    decoder    tokens [B, M]         causal, with cross-attention to the encoder's output, its memory
                  layer:  x += attention(norm(x));  x += cross_attention(norm(x), memory);  x += mlp(norm(x))
 
-Norms divide by the root mean square, no linear map has a bias, and scores are not divided by sqrt(head_size). Places
+Norms divide by the root mean square, no linear map has a bias, and scores are not divided by sqrt(head_size). Positions
 enter through a bias of the scores alone: one table for each stack, by head and by bucket of the distance, shared by
 all its layers; cross-attention has none. Embeddings enter unscaled. A text begins with padding (id 0).
 
-PaLI's way in: `encode(concatenate([visual, t5.embed(ids)], 1), mask)`.
+PaLI encodes `concatenate([image tokens, t5.embed(ids)], 1)` (pali.py).
 
 Source: google-research/text-to-text-transfer-transformer and t5x; names and numbers as published on Hugging Face.
 """
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,31 +23,33 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from rtjax.models.layers.attention import Attention
-from rtjax.models.layers.common import dropout, run_again
+from rtjax.models.layers.attention import Attention, fan_in_normal
+from rtjax.models.layers.common import dropout, remat
+from rtjax.models.layers.mlp import GatedMlp
+from rtjax.models.registry import register
 
 EPSILON = 1e-6  # of the norms
 PAD = 0  # also begins a text
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {'gelu': jax.nn.gelu, 'silu': jax.nn.silu}  # the tanh GELU
+END = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-  """The network's shape; the defaults are half the depth of T5 1.1 large.
+  """Shape of the network; the defaults are half the depth of T5 1.1 large.
 
   Attributes:
-    vocab_size: ids there are.
+    vocab_size: number of token ids.
     width: D.
     head_size: width of a head; heads times it need not be the width.
-    mlp_width: width inside the MLPs.
-    encoder_layers, decoder_layers, heads: how many.
+    mlp_width: width of the hidden layer of the MLPs.
+    encoder_layers, decoder_layers, heads: numbers of them.
     buckets: rows of the tables of position biases; the encoder spends half of them on each side.
     max_distance: from here on, all distances share one bucket.
     activation: of the gated MLPs: tanh GELU (T5 1.1, mT5) or SiLU (UL2).
-    tied: whether the table of embeddings gives the logits as well (UL2), or a head of its own does.
-    dropout: of embeddings, attention probabilities, MLPs, what each part adds, and the output.
-    dtype: numbers to compute in; parameters are always float32, and so are norms, scores and logits inside.
-    remat: compute each layer again in the backward pass in place of keeping what is inside it.
+    tied: whether the logits come from the embedding table (UL2) or from a separate head.
+    dropout: rate on embeddings, attention probabilities, hidden layers, the output of each part, and the final output.
+    dtype: type of the computation; parameters are always float32, and so are norms, scores and logits inside.
+    remat: recompute each layer in the backward pass instead of keeping its activations.
   """
   vocab_size: int = 32128
   width: int = 1024
@@ -59,7 +60,7 @@ class T5Config:
   heads: int = 16
   buckets: int = 32
   max_distance: int = 128
-  activation: Literal['gelu', 'silu'] = 'gelu'
+  activation: Literal['gelu_tanh', 'silu'] = 'gelu_tanh'
   tied: bool = False
   dropout: float = 0.1
   dtype: Literal['float32', 'bfloat16'] = 'float32'
@@ -77,29 +78,22 @@ class T5Config:
     if not 0 <= self.dropout < 1:
       raise ValueError(f'T5Config.dropout is {self.dropout}, expected 0 (none) to below 1.')
 
-  def to_dict(self) -> dict[str, Any]:
-    return {'model': 't5'} | dataclasses.asdict(self)
-
-  @classmethod
-  def from_dict(cls, config: dict[str, Any]) -> 'T5Config':
-    return cls(**{key: value for key, value in config.items() if key != 'model'})
-
 
 class LayerCache(NamedTuple):
-  """Keys and values of one decoder layer: of the tokens so far, and of the encoder's output."""
+  """Keys and values of one decoder layer: of the tokens so far, and of the memory."""
   key: Float[Array, 'B M h d']
   value: Float[Array, 'B M h d']
   memory_key: Float[Array, 'B N h d']
   memory_value: Float[Array, 'B N h d']
 
 
-class Cache(NamedTuple):
-  """What the decoder remembers from token to token.
+class DecoderCache(NamedTuple):
+  """State of the decoder between two tokens.
 
   Attributes:
-    layers: of each layer.
-    memory_mask: which positions of the encoder's output are there.
-    length: tokens taken in so far, up to M.
+    layers: one cache per layer.
+    memory_mask: False where the memory is padding.
+    length: tokens taken so far, up to M.
   """
   layers: tuple[LayerCache, ...]
   memory_mask: Bool[Array, 'B N']
@@ -107,7 +101,7 @@ class Cache(NamedTuple):
 
 
 def buckets(offsets: Int[np.ndarray, '*n'], config: T5Config, causal: bool) -> Int[np.ndarray, '*n']:
-  """The bucket of each offset, which is the key's position minus the query's.
+  """Return the bucket of each offset, which is the key's position minus the query's.
 
   Half of a side's buckets are for one distance each, the others grow with its logarithm. Computed on the host in
   float32, as the reference does: distances at a bucket's edge depend on the rounding.
@@ -122,58 +116,47 @@ def buckets(offsets: Int[np.ndarray, '*n'], config: T5Config, causal: bool) -> I
   return side + np.where(distance < exact, distance, far)
 
 
-class GatedMlp(nnx.Module):
-  """act(x W1) * (x W2), through W3; no biases (Shazeer 2020)."""
-
-  def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
-    def linear(inputs: int, outputs: int) -> nnx.Linear:
-      init = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-      return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=init, dtype=jnp.dtype(config.dtype), rngs=rngs)
-    self.hidden, self.gate = linear(config.width, config.mlp_width), linear(config.width, config.mlp_width)
-    self.out = linear(config.mlp_width, config.width)
-    self.activation, self.dropout = config.activation, config.dropout
-
-  def __call__(self, x: Float[Array, 'B N D'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
-    inside = _ACTIVATIONS[self.activation](self.hidden(x)) * self.gate(x)
-    return self.out(dropout(inside, self.dropout, rngs))
-
-
 def _norm(config: T5Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
   return nnx.RMSNorm(config.width, epsilon=EPSILON, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+def _attention(config: T5Config, rngs: nnx.Rngs) -> Attention:
+  # Scores are not divided by sqrt(head_size), so that queries start that much smaller.
+  return Attention(config.width, config.heads, config.head_size, bias=False, scaled=False, dropout=config.dropout,
+                   query_init=fan_in_normal(1 / config.head_size), dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 class Layer(nnx.Module):
   """One layer; see the module's docstring."""
 
   def __init__(self, config: T5Config, *, decoder: bool, rngs: nnx.Rngs):
-    def attention() -> Attention:
-      return Attention(config.width, config.heads, config.head_size, bias=False, scaled=False, dropout=config.dropout,
-                       dtype=jnp.dtype(config.dtype), rngs=rngs)
-    self.attention_norm, self.attention = _norm(config, rngs), attention()
+    self.attention_norm, self.attention = _norm(config, rngs), _attention(config, rngs)
     if decoder:
-      self.cross_attention_norm, self.cross_attention = _norm(config, rngs), attention()
-    self.mlp_norm, self.mlp = _norm(config, rngs), GatedMlp(config, rngs=rngs)
+      self.cross_attention_norm, self.cross_attention = _norm(config, rngs), _attention(config, rngs)
+    self.mlp_norm = _norm(config, rngs)
+    self.mlp = GatedMlp(config.width, config.mlp_width, config.activation, dropout=config.dropout,
+                        dtype=jnp.dtype(config.dtype), rngs=rngs)
     self.dropout = config.dropout
 
-  def __call__(self, x: Float[Array, 'B N D'], position_bias: Float[Array, 'h N N'],
-               mask: Bool[Array, '#B #N N'] | None, memory: Float[Array, 'B S D'] | None = None,
-               memory_mask: Bool[Array, 'B S'] | None = None, rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
+  def __call__(self, x: Float[Array, 'B M D'], position_bias: Float[Array, 'h M M'],
+               mask: Bool[Array, '#B #M M'] | None, memory: Float[Array, 'B N D'] | None = None,
+               memory_mask: Bool[Array, 'B N'] | None = None, rngs: nnx.Rngs | None = None) -> Float[Array, 'B M D']:
     y = self.attention_norm(x)
     x = x + dropout(self.attention(y, y, position_bias, mask, rngs), self.dropout, rngs)
     if memory is not None:
-      seen = None if memory_mask is None else memory_mask[:, None]
-      gathered = self.cross_attention(self.cross_attention_norm(x), memory, None, seen, rngs)
-      x = x + dropout(gathered, self.dropout, rngs)
+      columns = None if memory_mask is None else memory_mask[:, None]
+      y = self.cross_attention(self.cross_attention_norm(x), memory, None, columns, rngs)
+      x = x + dropout(y, self.dropout, rngs)
     return x + dropout(self.mlp(self.mlp_norm(x), rngs), self.dropout, rngs)
 
   def step(self, x: Float[Array, 'B 1 D'], position_bias: Float[Array, 'h 1 M'], cache: LayerCache,
-           memory_mask: Bool[Array, 'B S'], place: Int[Array, '']) -> tuple[LayerCache, Float[Array, 'B 1 D']]:
-    """One token of the decoder, at `place`."""
+           memory_mask: Bool[Array, 'B N'], position: Int[Array, '']) -> tuple[LayerCache, Float[Array, 'B 1 D']]:
+    """Take one token of the decoder, at `position`."""
     y = self.attention_norm(x)
     key, value = self.attention.key_value(y)
-    cache = cache._replace(key=jax.lax.dynamic_update_slice_in_dim(cache.key, key, place, axis=1),
-                           value=jax.lax.dynamic_update_slice_in_dim(cache.value, value, place, axis=1))
-    so_far = jnp.arange(cache.key.shape[1])[None, None] <= place
+    cache = cache._replace(key=jax.lax.dynamic_update_slice_in_dim(cache.key, key, position, axis=1),
+                           value=jax.lax.dynamic_update_slice_in_dim(cache.value, value, position, axis=1))
+    so_far = jnp.arange(cache.key.shape[1])[None, None] <= position
     x = x + self.attention.attend(y, cache.key, cache.value, position_bias, so_far)
     x = x + self.cross_attention.attend(
         self.cross_attention_norm(x), cache.memory_key, cache.memory_value, None, memory_mask[:, None])
@@ -181,7 +164,7 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-  """The encoder, or the decoder: layers, the table of position biases that they share, and a norm at the end."""
+  """Encoder or decoder: layers, the table of position biases that they share, and a final norm."""
 
   def __init__(self, config: T5Config, *, decoder: bool, rngs: nnx.Rngs):
     self.config, self.causal = config, decoder
@@ -192,37 +175,38 @@ class Stack(nnx.Module):
     self.norm = _norm(config, rngs)
 
   def position_bias(self, length: int) -> Float[Array, 'h N N']:
-    """What is added to the scores of `length` tokens among themselves."""
-    places = np.arange(length)
-    table = self.relative_bias[...][buckets(places[None] - places[:, None], self.config, self.causal)]
+    """Return the bias of the scores of `length` tokens among themselves."""
+    positions = np.arange(length)
+    table = self.relative_bias[...][buckets(positions[None] - positions[:, None], self.config, self.causal)]
     return table.transpose(2, 0, 1)
 
-  def __call__(self, x: Float[Array, 'B N D'], mask: Bool[Array, '#B #N N'] | None,
-               memory: Float[Array, 'B S D'] | None = None, memory_mask: Bool[Array, 'B S'] | None = None,
-               rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
+  def __call__(self, x: Float[Array, 'B M D'], mask: Bool[Array, '#B #M M'] | None,
+               memory: Float[Array, 'B N D'] | None = None, memory_mask: Bool[Array, 'B N'] | None = None,
+               rngs: nnx.Rngs | None = None) -> Float[Array, 'B M D']:
     rate = self.config.dropout
     x = dropout(x, rate, rngs)
     bias = self.position_bias(x.shape[1])
     for layer in self.layers:
       inputs = x, bias, mask, memory, memory_mask, rngs
-      x = run_again(layer, *inputs) if self.config.remat else layer(*inputs)
+      x = remat(layer, *inputs) if self.config.remat else layer(*inputs)
     return dropout(self.norm(x), rate, rngs)
 
-  def step(self, cache: Cache, x: Float[Array, 'B 1 D']) -> tuple[Cache, Float[Array, 'B 1 D']]:
-    """The decoder's next token."""
+  def step(self, cache: DecoderCache, x: Float[Array, 'B 1 D']) -> tuple[DecoderCache, Float[Array, 'B 1 D']]:
+    """Take the decoder's next token."""
     longest = cache.layers[0].key.shape[1]
     by_distance = jnp.asarray(buckets(-np.arange(longest), self.config, causal=True))
-    distances = jnp.maximum(cache.length - jnp.arange(longest), 0)  # later places are hidden
+    distances = jnp.maximum(cache.length - jnp.arange(longest), 0)  # later positions are hidden
     bias = self.relative_bias[...][by_distance[distances]].T[:, None]
     layers = []
-    for layer, held in zip(self.layers, cache.layers, strict=True):
-      held, x = layer.step(x, bias, held, cache.memory_mask, cache.length)
-      layers.append(held)
+    for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+      layer_cache, x = layer.step(x, bias, layer_cache, cache.memory_mask, cache.length)
+      layers.append(layer_cache)
     return cache._replace(layers=tuple(layers), length=cache.length + 1), self.norm(x)
 
 
+@register('t5', T5Config)
 class T5(nnx.Module):
-  """See the module's docstring. All methods are plain traceable code; `rngs` (stream `dropout`) turns dropout on."""
+  """Encoder-decoder; all methods are plain traceable code, and `rngs` (stream `dropout`) turns dropout on."""
 
   def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
     self.config = config
@@ -236,36 +220,36 @@ class T5(nnx.Module):
                                    dtype=self._dtype, rngs=rngs)
 
   @property
-  def _dtype(self) -> Any:
+  def _dtype(self) -> jnp.dtype:
     return jnp.dtype(self.config.dtype)
 
-  def embed(self, ids: Int[Array, '*b']) -> Float[Array, '*b D']:
-    """Token embeddings, in the scale in which they enter both stacks."""
+  def embed(self, ids: Int[Array, '*B']) -> Float[Array, '*B D']:
+    """Return token embeddings, in the scale in which they enter both stacks."""
     return self.token_embedding(ids).astype(self._dtype)
 
   def encode(self, embeddings: Float[Array, 'B N D'], mask: Bool[Array, 'B N'] | None = None,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
-    """The encoder's output, which the decoder calls its memory.
+    """Return the encoder's output, the memory of the decoder.
 
     Args:
-      mask: False where there is padding, which nobody attends to; what comes out there means nothing. None: all are
-        there. Padding counts in the distances.
+      mask: False at padding, to which no token attends and whose output is meaningless; None: no padding. Padding
+        counts in distances.
     """
     return self.encoder(embeddings.astype(self._dtype), None if mask is None else mask[:, None], rngs=rngs)
 
   def decode(self, tokens: Int[Array, 'B M'] | Float[Array, 'B M D'], memory: Float[Array, 'B N D'],
              memory_mask: Bool[Array, 'B N'] | None = None, rngs: nnx.Rngs | None = None) -> Float[Array, 'B M D']:
-    """The decoder's output at all positions at once: what `logits`, or any head, reads.
+    """Return the decoder's output at all positions, the input of `logits` or of any other head.
 
     Args:
-      tokens: ids or embeddings of what the decoder has before each position; see `shift_right`.
+      tokens: ids or embeddings of the input at each position; see `shift_right`.
       memory, memory_mask: the encoder's output, and the mask that it was given.
     """
     causal = jnp.tri(tokens.shape[1], dtype=bool)[None]
     return self.decoder(self._embedded(tokens), causal, memory, memory_mask, rngs)
 
-  def logits(self, hidden: Float[Array, '*b D']) -> Float[Array, '*b V']:
-    """The decoder's output to float32 logits of the next token."""
+  def logits(self, hidden: Float[Array, '*B D']) -> Float[Array, '*B vocab']:
+    """Return float32 logits of the next token, given the decoder's output."""
     if not self.config.tied:
       return self.token_head(hidden).astype(jnp.float32)
     table = self.token_embedding.embedding[...].astype(hidden.dtype)
@@ -273,13 +257,13 @@ class T5(nnx.Module):
     return jnp.einsum('...d,vd->...v', scaled, table, preferred_element_type=jnp.float32)
 
   def start_cache(self, memory: Float[Array, 'B N D'], memory_mask: Bool[Array, 'B N'] | None = None, *,
-                  length: int) -> Cache:
-    """What `decode_step` starts from; a plain pytree of fixed shapes, to be carried through a loop.
+                  length: int) -> DecoderCache:
+    """Return the cache of `decode_step` before the first token, a pytree of fixed shapes.
 
     Args:
       memory, memory_mask: the encoder's output, and the mask that it was given.
-      length: M, tokens that will be taken in at most; each step costs attention over M, and a step beyond it would
-        overwrite the last.
+      length: M, most tokens that will be taken; each step costs attention over M, and a step beyond it would overwrite
+        the last token.
     """
     if length < 1:
       raise ValueError(f'length is {length}, the cache must hold at least 1 token.')
@@ -287,18 +271,21 @@ class T5(nnx.Module):
     empty = jnp.zeros((batch, length, c.heads, c.head_size), self._dtype)
     layers = tuple(LayerCache(empty, empty, *layer.cross_attention.key_value(memory)) for layer in self.decoder.layers)
     mask = jnp.ones(memory.shape[:2], bool) if memory_mask is None else memory_mask
-    return Cache(layers, mask, jnp.zeros((), jnp.int32))
+    return DecoderCache(layers, mask, jnp.zeros((), jnp.int32))
 
-  def decode_step(self, cache: Cache, tokens: Int[Array, ' B'] | Float[Array, 'B D']) -> tuple[Cache, Array]:
-    """Takes in one token (id or embedding) of each row; the cache to go on with, and the decoder's output [B, D]."""
+  def decode_step(self, cache: DecoderCache, tokens: Int[Array, ' B'] | Float[Array, 'B D']
+                  ) -> tuple[DecoderCache, Float[Array, 'B D']]:
+    """Take one token (id or embedding) of each row; return the next cache and the decoder's output."""
     cache, hidden = self.decoder.step(cache, self._embedded(tokens)[:, None])
     return cache, hidden[:, 0]
 
-  def _embedded(self, tokens: Array) -> Array:
+  def _embedded(self, tokens: Int[Array, '*B'] | Float[Array, '*B D']) -> Float[Array, '*B D']:
     return self.embed(tokens) if jnp.issubdtype(tokens.dtype, jnp.integer) else tokens.astype(self._dtype)
 
 
 def shift_right(labels: Int[Array, 'B M']) -> Int[Array, 'B M']:
-  """What the decoder takes in to learn `labels`: padding, and then all but the last. Negative labels, which do not
-  count in a loss, become padding too."""
+  """Return the decoder's input to learn `labels`: padding, then all labels but the last.
+
+  Negative labels, which do not count in a loss, become padding too.
+  """
   return jnp.maximum(jnp.pad(labels[:, :-1], ((0, 0), (1, 0)), constant_values=PAD), PAD)

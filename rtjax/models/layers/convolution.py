@@ -1,13 +1,13 @@
-"""Convolutions, written twice: by shifted views for CPUs, as XLA's convolution for everything else.
+"""Convolutions, written twice: as sums of shifted views for CPUs, as XLA's convolution for accelerators.
 
 Depthwise: XLA's grouped convolution is 20 to 50 times slower on a CPU than the same sum over the kernel's k*k taps,
 each a shifted view of the image times one weight per channel (figures in bench/RESULTS.md). Automatic differentiation
 of the shifts would pad and scatter once per tap, so both gradients are written out: the input's is again one shifted
-sum, the kernel's is k*k reductions, taken image by image so that what they reread stays in the cache.
+sum, the kernel's is k*k reductions, computed image by image so that their input stays in the CPU's cache.
 
-Dense with few input channels (the stem): the k*k views side by side, times the kernel as one matrix. XLA's own gradient
-of that kernel took 0.5 s for 192 pictures of 64x64 on two cores. With more channels XLA's own is faster: 1.0 against
-2.5 ms forward and backward for a picture of 24x24x48 on one core.
+Dense with few input channels (an image encoder's first layer): the k*k views side by side, times the kernel as one
+matrix. XLA's gradient of that kernel took 0.5 s for 192 images of 64x64 on two cores. With more channels XLA's
+convolution is faster: 1.0 against 2.5 ms forward and backward for an image of 24x24x48 on one core.
 """
 import functools
 
@@ -15,19 +15,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Padding = tuple[tuple[int, int], tuple[int, int]]  # (before, after) of height and width
+Padding = tuple[tuple[int, int], tuple[int, int]]
+"""(before, after) of height, and of width."""
 
-_FEW = 8  # input channels of a dense convolution
+_FEW_CHANNELS = 8  # most input channels of a dense convolution that is computed by shifted views
 
 
-def taps(kernel: int) -> list[tuple[int, int]]:
+def patchify(x: Float[Array, 'B H W C'], side: int) -> Float[Array, 'B h w sideC']:
+  """Flatten patches of side x side into vectors; `side` divides height and width."""
+  batch, height, width, channels = x.shape
+  patches = x.reshape(batch, height // side, side, width // side, side, channels).swapaxes(2, 3)
+  return patches.reshape(batch, height // side, width // side, side * side * channels)
+
+
+def _taps(kernel: int) -> list[tuple[int, int]]:
+  """Return row and column of every element of a kernel."""
   return [(i, j) for i in range(kernel) for j in range(kernel)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise_conv(x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C'], stride: int,
                    padding: Padding) -> Float[Array, 'B h w C']:
-  """Convolves every channel of `x` with its own k x k kernel."""
+  """Convolve every channel of `x` with its own k x k kernel."""
   return jax.lax.platform_dependent(
       x, kernel, cpu=functools.partial(_shifted, stride=stride, padding=padding),
       default=functools.partial(_grouped, stride=stride, padding=padding))
@@ -35,7 +44,7 @@ def depthwise_conv(x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C'], st
 
 @jax.custom_vjp
 def pointwise_conv(x: Float[Array, '*b I'], kernel: Float[Array, 'I O']) -> Float[Array, '*b O']:
-  """A 1x1 convolution: one matrix product over all pixels."""
+  """Apply a 1x1 convolution: one matrix product over all pixels."""
   return x @ kernel
 
 
@@ -47,8 +56,8 @@ def _pointwise_backward(saved, gradient):
   x, kernel = saved
 
   def by_image(x: Array, gradient: Array) -> Array:
-    # The loop keeps XLA from fusing what the gradient comes from with the transposition that the product wants, and
-    # writing it column by column: seven times slower (270,000 x 144 on two cores: 65 ms in place of 9).
+    # The loop keeps XLA from fusing the gradient's computation with the transposition for the product, which writes
+    # column by column: seven times slower (270,000 x 144 on two cores: 65 ms in place of 9).
     def add_image(total, pair):
       image, g = (a.reshape(-1, a.shape[-1]) for a in pair)
       return total + jnp.dot(image.T, g, preferred_element_type=jnp.float32), None
@@ -67,18 +76,18 @@ pointwise_conv.defvjp(_pointwise_forward, _pointwise_backward)
 
 def dense_conv(x: Float[Array, 'B H W I'], kernel: Float[Array, 'k k I O'], stride: int,
                padding: Padding) -> Float[Array, 'B h w O']:
-  """An ordinary convolution."""
+  """Apply an ordinary convolution."""
   def views(x: Array, kernel: Array) -> Array:
     padded, k = _pad(x, padding), kernel.shape[0]
     size = _output_size(padded, k, stride)
-    columns = jnp.concatenate([_view(padded, tap, size, stride) for tap in taps(k)], -1)
+    columns = jnp.concatenate([_view(padded, tap, size, stride) for tap in _taps(k)], -1)
     return pointwise_conv(columns, kernel.reshape(-1, kernel.shape[-1]))
 
   def convolution(x: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding,
                                         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-  if x.shape[-1] > _FEW:
+  if x.shape[-1] > _FEW_CHANNELS:
     return convolution(x, kernel)
   return jax.lax.platform_dependent(x, kernel, cpu=views, default=convolution)
 
@@ -98,19 +107,20 @@ def _output_size(padded: Array, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _view(padded: Array, tap: tuple[int, int], size: tuple[int, int], stride: int) -> Array:
-  """What tap (i, j) of the kernel meets at each of the `size` output positions; height and width are axes -3 and -2."""
-  rows, columns = (slice(at, at + (count - 1) * stride + 1, stride) for at, count in zip(tap, size, strict=True))
+  """Return the input of tap (i, j) at each of the `size` output positions; height and width are axes -3 and -2."""
+  rows, columns = (slice(first, first + (count - 1) * stride + 1, stride)
+                   for first, count in zip(tap, size, strict=True))
   return padded[..., rows, columns, :]
 
 
 def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
   padded, k = _pad(x, padding), kernel.shape[0]
   size = _output_size(padded, k, stride)
-  return functools.reduce(jnp.add, (_view(padded, (i, j), size, stride) * kernel[i, j] for i, j in taps(k)))
+  return functools.reduce(jnp.add, (_view(padded, (i, j), size, stride) * kernel[i, j] for i, j in _taps(k)))
 
 
 def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
-  """Each input pixel gathers the output gradients it had a part in: a stride-1 sum with the kernel turned around."""
+  """Return the gradient of the input: a stride-1 sum of the output's gradient with the kernel flipped."""
   k = kernel.shape[0]
   spread = [(0, 0, 0)]
   for axis, (before, _) in enumerate(padding, start=1):
@@ -119,8 +129,8 @@ def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stri
   spread.append((0, 0, 0))
   gradient = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), spread)
   size = (shape[1], shape[2])
-  turned = kernel[::-1, ::-1]
-  return functools.reduce(jnp.add, (_view(gradient, (i, j), size, 1) * turned[i, j] for i, j in taps(k)))
+  flipped = kernel[::-1, ::-1]
+  return functools.reduce(jnp.add, (_view(gradient, (i, j), size, 1) * flipped[i, j] for i, j in _taps(k)))
 
 
 def _kernel_gradient(x: Array, gradient: Array, kernel: Array, stride: int, padding: Padding) -> Array:
@@ -128,7 +138,7 @@ def _kernel_gradient(x: Array, gradient: Array, kernel: Array, stride: int, padd
 
   def add_image(total, pair):
     image, g = (a.astype(jnp.float32) for a in pair)
-    return total + jnp.stack([jnp.sum(_view(image, tap, size, stride) * g, (0, 1)) for tap in taps(k)]), None
+    return total + jnp.stack([jnp.sum(_view(image, tap, size, stride) * g, (0, 1)) for tap in _taps(k)]), None
 
   total, _ = jax.lax.scan(add_image, jnp.zeros((k * k, x.shape[-1])), (_pad(x, padding), gradient))
   return total.reshape(kernel.shape).astype(kernel.dtype)

@@ -1,14 +1,13 @@
-"""Adapters of low rank (LoRA, Hu et al. 2021): y = x W + (alpha / rank) x A B, where only A and B are trained.
+"""Low-rank adapters (LoRA, Hu et al. 2021): y = x W + (alpha / rank) x A B, where only A and B are trained.
 
-B begins as zeros, so that an adapted network starts as what it was. `merge` adds A B to W: the plain network again.
+B starts as zeros, so that an adapted network computes the same as before. `merged_kernels` adds A B to W.
 
-Why not qwix, which adapts Flax models too: on NNX it rewrites one method of a model ("Only one method is supported for
-nnx models"), and RT-2 is entered by several: `loss`, `advance`, `write`. Here the layers themselves are adapted, under
-the names that they had, so that checkpoints and Hugging Face weights load into either network.
+qwix, which adapts Flax models too, rewrites one method of an NNX model ("Only one method is supported for nnx models").
+RT-2 is entered by several: `loss`, `step`, `generate`. Here the layers themselves are adapted and keep their names, so
+that checkpoints and Hugging Face weights load into a network with or without adapters.
 """
 import dataclasses
 import re
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +17,12 @@ from jaxtyping import Array
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-  """Which layers are adapted, and how.
+  """Layers with adapters, and the size of these.
 
   Attributes:
     rank: width of the adapters; 0 = none.
-    alpha: what they count, in units of 1 / rank: with alpha = rank they are added as they are.
-    targets: pattern of the names of linear layers, such as 'text/encoder/layers/0/attention/query'.
+    alpha: factor of the adapters, in units of 1 / rank: with alpha = rank they are added unscaled.
+    targets: pattern of the names of linear layers, such as 'backbone/text/encoder/layers/0/attention/query'.
   """
   rank: int = 0
   alpha: float = 16.0
@@ -35,27 +34,28 @@ class LoraConfig:
     try:
       re.compile(self.targets)
     except re.error as error:
-      raise ValueError(f'lora.targets is {self.targets!r}, which is no pattern: {error}.') from error
+      raise ValueError(f'lora.targets is {self.targets!r}, which is no regular expression: {error}.') from error
 
 
 class _Adapter(nnx.Module):
-  """What the adapted layers have in common.
+  """Base of the adapted layers.
 
   Attributes:
-    lora_a, lora_b: A [inputs, rank] and B [rank, outputs]; a kernel of more axes is one of two.
-    lora_inputs: how many axes of the kernel are inputs.
+    lora_a, lora_b: A [inputs, rank] and B [rank, outputs]; a kernel of more axes counts as a matrix.
+    lora_inputs: number of axes of the kernel that are inputs.
     lora_scale: alpha / rank.
   """
+  kernel: nnx.Param
   lora_a: nnx.Param
   lora_b: nnx.Param
   lora_inputs: int
   lora_scale: float
 
   def __call__(self, x: Array) -> Array:
-    plain = super().__call__(x)  # type: ignore[misc]
-    flat = x.reshape(*x.shape[:x.ndim - self.lora_inputs], -1).astype(plain.dtype)
-    added = flat @ self.lora_a[...].astype(plain.dtype) @ self.lora_b[...].astype(plain.dtype)
-    return plain + self.lora_scale * added.reshape(plain.shape)
+    y = super().__call__(x)  # type: ignore[misc]
+    flat = x.reshape(*x.shape[:x.ndim - self.lora_inputs], -1).astype(y.dtype)
+    added = flat @ self.lora_a[...].astype(y.dtype) @ self.lora_b[...].astype(y.dtype)
+    return y + self.lora_scale * added.reshape(y.shape)
 
 
 class AdaptedLinear(_Adapter, nnx.Linear):  # type: ignore[misc]
@@ -66,56 +66,49 @@ class AdaptedLinearGeneral(_Adapter, nnx.LinearGeneral):  # type: ignore[misc]
   """nnx.LinearGeneral with an adapter."""
 
 
-_ADAPTED: dict[type, type] = {nnx.Linear: AdaptedLinear, nnx.LinearGeneral: AdaptedLinearGeneral}
+_ADAPTED: dict[type[nnx.Module], type[_Adapter]] = {
+    nnx.Linear: AdaptedLinear, nnx.LinearGeneral: AdaptedLinearGeneral}
 
 
 def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs) -> None:
-  """Adapts, in place, the linear layers that `config` names.
+  """Adapt, in place, the linear layers that `config` names.
 
   Raises:
     ValueError: it names none.
   """
   if not config.rank:
     return
-  layers = {name: layer for name, layer in _layers(model).items() if re.search(config.targets, name)}
-  if not layers:
-    raise ValueError(f'lora.targets is {config.targets!r}, which is part of none of the {len(_layers(model))} names of '
-                     f'linear layers, such as {next(iter(_layers(model)), None)!r}.')
-  for layer in layers.values():
-    shape, inputs = layer.kernel.shape, _inputs(layer)
-    wide, narrow = int(np.prod(shape[:inputs])), int(np.prod(shape[inputs:]))
+  linear = {name: layer for name, layer in _named_modules(model).items() if isinstance(layer, tuple(_ADAPTED))}
+  targets = {name: layer for name, layer in linear.items() if re.search(config.targets, name)}
+  if not targets:
+    raise ValueError(f'lora.targets is {config.targets!r}, which matches none of the names of the {len(linear)} linear '
+                     f'layers, such as {next(iter(linear), None)!r}.')
+  for layer in targets.values():
+    inputs = len(layer.in_features) if isinstance(layer, nnx.LinearGeneral) else 1
     layer.__class__ = _ADAPTED[type(layer)]
+    assert isinstance(layer, _Adapter)  # for mypy
+    shape, he_uniform = layer.kernel.shape, nnx.initializers.he_uniform()
     layer.lora_inputs, layer.lora_scale = inputs, config.alpha / config.rank
-    layer.lora_a = nnx.Param(nnx.initializers.he_uniform()(rngs.params(), (wide, config.rank)))
-    layer.lora_b = nnx.Param(jnp.zeros((config.rank, narrow)))
+    layer.lora_a = nnx.Param(he_uniform(rngs.params(), (int(np.prod(shape[:inputs])), config.rank)))
+    layer.lora_b = nnx.Param(jnp.zeros((config.rank, int(np.prod(shape[inputs:])))))
 
 
-def adapted(model: nnx.Module) -> dict[str, Any]:
-  """The adapted layers by name."""
-  return {name: layer for name, layer in _layers(model).items() if isinstance(layer, _Adapter)}
+def adapted(model: nnx.Module) -> dict[str, _Adapter]:
+  """Return the adapted layers by name."""
+  return {name: layer for name, layer in _named_modules(model).items() if isinstance(layer, _Adapter)}
 
 
-def merge(model: Any) -> Any:
-  """The same network without adapters: a copy, whose kernels hold what they added. One without is returned as it is."""
-  layers = adapted(model)
-  if not layers:
-    return model
-  from rtjax import models
-  values = {name: value for name, value in models.parameters.named(model).items()
-            if not name.endswith(('/lora_a', '/lora_b'))}
-  for name, layer in layers.items():
-    added = layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])
-    values[f'{name}/kernel'] = values[f'{name}/kernel'] + added.reshape(layer.kernel.shape)
-  merged = models.from_values(dataclasses.replace(model.config, lora=LoraConfig()), values)
-  merged.vocabulary = model.vocabulary
-  return merged
+def merged_kernels(model: nnx.Module) -> dict[str, Array]:
+  """Return the kernels of the adapted layers, by name, with their adapters folded in."""
+  return {f'{name}/kernel': layer.kernel[...] + (
+      layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])).reshape(layer.kernel.shape)
+      for name, layer in adapted(model).items()}
 
 
-def _layers(model: nnx.Module) -> dict[str, Any]:
-  return {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model)
-          if isinstance(node, tuple(_ADAPTED))}
+def is_adapter(name: str) -> bool:
+  """Return whether a variable of this name belongs to an adapter."""
+  return name.endswith(('/lora_a', '/lora_b'))
 
 
-def _inputs(layer: Any) -> int:
-  """How many axes of the kernel come in."""
-  return len(layer.in_features) if isinstance(layer, nnx.LinearGeneral) else 1
+def _named_modules(model: nnx.Module) -> dict[str, nnx.Module]:
+  return {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)}

@@ -1,1 +1,1 @@
-"""RT-2: a vision-language backbone, a way to act, a cache and a loss."""
+"""RT-2: a vision-language backbone, an action head, a cache and a loss."""

@@ -1,7 +1,7 @@
-"""Text and actions out of a decoder with a cache, one token after the other, inside jit.
+"""Decoding of text and actions, one token after the other, inside jit.
 
-`step(tokens, cache)` is what both are given: int32 [B] tokens in, logits [B, vocabulary] of the next ones and the cache
-out.
+Both functions call `step(cache, tokens)`, which takes tokens, int32 [B], and returns the next cache and logits
+[B, vocab] of the next tokens.
 """
 import functools
 from collections.abc import Callable
@@ -14,13 +14,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rtjax.models.loss import IMPOSSIBLE
 
-END = 1  # the id that ends a text in every vocabulary that tokenizer.py reads
+Cache = Any
+Step = Callable[[Cache, Array], tuple[Cache, Array]]
 
-Step = Callable[[Array, Any], tuple[Array, Any]]
 
-
-def sample(logits: Float[Array, 'B V'], key: Array, temperature: float, top_k: int = 0) -> Int[Array, ' B']:
-  """One token of each row: the likeliest at temperature 0, otherwise drawn from the `top_k` likeliest (0: from all)."""
+def sample(logits: Float[Array, 'B vocab'], key: Array, temperature: float, top_k: int = 0) -> Int[Array, ' B']:
+  """Return one token per row: the likeliest at temperature 0, else drawn from the `top_k` likeliest (0: from all)."""
   if temperature == 0:
     return jnp.argmax(logits, -1).astype(jnp.int32)
   if top_k:
@@ -29,50 +28,51 @@ def sample(logits: Float[Array, 'B V'], key: Array, temperature: float, top_k: i
   return jax.random.categorical(key, logits / temperature).astype(jnp.int32)
 
 
-def generate(step: Step, cache: Any, key: Array, *, batch: int, length: int, start: int, end: int, pad: int,
+def generate(step: Step, cache: Cache, key: Array, *, batch: int, length: int, begin: int, end: int, pad: int,
              temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
-  """Texts of up to `length` tokens, the end included; behind it, padding. Stops when all have ended.
+  """Return texts of up to `length` tokens, the end included, then padding; stops when all have ended.
 
   Args:
     batch: B.
-    start, end, pad: ids of the tokens that begin, end and fill up a text.
+    begin, end, pad: ids of the tokens that begin, end and fill up a text.
     temperature, top_k: see `sample`.
   """
   choose = functools.partial(sample, temperature=temperature, top_k=top_k)
 
   def unfinished(carry: Any) -> Array:
-    place, _, _, ended, _ = carry
-    return (place < length) & ~jnp.all(ended)
+    position, _, _, ended, _ = carry
+    return (position < length) & ~jnp.all(ended)
 
-  def one_more(carry: Any) -> Any:
-    place, texts, tokens, ended, cache = carry
-    logits, cache = step(tokens, cache)
-    tokens = jnp.where(ended, pad, choose(logits, jax.random.fold_in(key, place)))
-    return place + 1, texts.at[:, place].set(tokens), tokens, ended | (tokens == end), cache
+  def next_token(carry: Any) -> Any:
+    position, texts, tokens, ended, cache = carry
+    cache, logits = step(cache, tokens)
+    tokens = jnp.where(ended, pad, choose(logits, jax.random.fold_in(key, position)))
+    return position + 1, texts.at[:, position].set(tokens), tokens, ended | (tokens == end), cache
 
-  first = (jnp.int32(0), jnp.full((batch, length), pad, jnp.int32), jnp.full(batch, start, jnp.int32),
+  first = (jnp.int32(0), jnp.full((batch, length), pad, jnp.int32), jnp.full(batch, begin, jnp.int32),
            jnp.zeros(batch, bool), cache)
-  return jax.lax.while_loop(unfinished, one_more, first)[1]
+  return jax.lax.while_loop(unfinished, next_token, first)[1]
 
 
-def decode_actions(step: Step, cache: Any, ids: Int[np.ndarray, ' V'], allowed: Bool[np.ndarray, 'K V'], *, batch: Any,
-                   start: int) -> Float[Array, 'B K V']:
-  """The logits of K action tokens, each given the likeliest of those before it.
+def decode_actions(step: Step, cache: Cache, ids: Int[np.ndarray, ' V'], allowed: Bool[np.ndarray, 'K V'], *,
+                   batch: Any, begin: int) -> Float[Array, 'B K V']:
+  """Return logits of K action tokens, each given the likeliest of those before it.
 
   Args:
-    ids: the vocabulary's id of each of the V action tokens: no other can come out.
-    allowed: which of them each of the K places may take; the others' logits are `IMPOSSIBLE`.
-    batch: B; no int where an export leaves it open.
+    ids: text token of each of the V bins; no other tokens are decoded.
+    allowed: bins that each of the K action tokens may take; the others' logits are `IMPOSSIBLE`.
+    batch: B, no int in an export with an open batch size.
+    begin: id of the token that begins a text.
   """
-  def one_more(carry: tuple[Array, Any], may: Array) -> tuple[tuple[Array, Any], Array]:
-    logits, cache = step(*carry)
-    scores = jnp.where(may, logits[:, ids].astype(jnp.float32), IMPOSSIBLE)
-    return (jnp.asarray(ids)[jnp.argmax(scores, -1)], cache), scores
+  def next_token(carry: tuple[Cache, Array], bins: Array) -> tuple[tuple[Cache, Array], Array]:
+    cache, logits = step(*carry)
+    scores = jnp.where(bins, logits[:, ids].astype(jnp.float32), IMPOSSIBLE)
+    return (cache, jnp.asarray(ids)[jnp.argmax(scores, -1)]), scores
 
-  first = jnp.full((batch,), start, jnp.int32), cache
-  return jax.lax.scan(one_more, first, jnp.asarray(allowed))[1].swapaxes(0, 1)
+  first = cache, jnp.full((batch,), begin, jnp.int32)
+  return jax.lax.scan(next_token, first, jnp.asarray(allowed))[1].swapaxes(0, 1)
 
 
-def allowed_tokens(bins: tuple[int, ...], size: int) -> Bool[np.ndarray, 'K V']:
-  """Which of `size` action tokens each place may take, from how many bins it has."""
-  return np.arange(size) < np.array(bins)[:, None]
+def allowed_bins(token_bins: tuple[int, ...], size: int) -> Bool[np.ndarray, 'K V']:
+  """Return which of `size` bins each action token may take, given its number of bins."""
+  return np.arange(size) < np.array(token_bins)[:, None]

@@ -1,354 +1,340 @@
-"""RT-2 (Brohan et al. 2023) in the manner of PaLI: a vision-language model, some of whose answers are actions.
+"""RT-2 (Brohan et al. 2023): a vision-language model, some of whose answers are actions.
 
-    pictures [B, T, H, W, 3]  ->  vision transformer, projection  ->  [B, T * N, D]   N tokens of each frame
-    prompt   [B, L]           ->  embedding                       ->  [B, L, D]       filled up with padding
+    images         [B, T, H, W, 3]  ->  backbone's image encoder  ->  [B, T * N, D]   N tokens of each frame
+    prompt         [B, L]           ->  embedding                 ->  [B, L, D]       padded
+    proprioception [B, T, S]        ->  linear, newest frame      ->  [B, 1, D]       s, optional
 
-    encoder   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL [s] [f1 ... fn]    everyone sees all of it
+    prefix   v1 ... vN (oldest frame) ... v1 ... vN (newest)  p1 ... pL  [s]  [g1 ... gn]     full attention
                                      |
-    decoder, causal, sees all of that and what it has said:
-      act = 'heads'     q1 ... qK     learned queries, in one pass; head k of V bins reads qk
-      act = 'text'      > a1 ... aK   "1 128 91 241 5 101 127": each the likeliest of the V ids that stand for bins
-      language          > w1 w2 ...   an answer, a caption, 'yes' or 'no', up to the end of the text
+    decode, causal, attends to the prefix:
+      action_head 'classifier'   q1 ... qK     learned queries, in one pass; classifier k has V bins and reads qk
+      action_head 'text'         > a1 ... aK   "1 128 91 241 5 101 127": each the likeliest of the ids of the V bins
+      language                   > w1 w2 ...   an answer, a caption, 'yes' or 'no', up to the end of the text
 
-What it is asked is told by the prompt alone (rtjax/language/prompts.py). A policy's "embedding" of an instruction is the ids of
-the prompt as float32 [L], which holds ids up to 2**24 exactly: batches, servers and exports need no second kind.
+The prompt alone tells the task (rtjax/language/prompts.py). The backbone is any of the interface in
+rtjax/models/backbones/vision_language.py; by default it is PaLI.
 
-Additions to the paper, none by default, help small networks that are trained from scratch: the state token s, of
-`proprioception_size` numbers of the robot's state, and `queried_tokens` f, which the prompt asks for among the pieces
-that the newest frame is cut into before its patches (queried_tokens.py). f also has to tell the waypoint (waypoint.py),
-and the heads hear of both directly: what to do is mostly the way from s to f. Asked to point, f1 has to look there.
+Additions to the paper, off by default, help small networks that are trained from scratch: the state token s, and
+`auxiliary`: grounded tokens g, pooled from the newest frame's feature map by attention of the prompt
+(language_pooling.py). They predict the hindsight waypoint, and with s reach the classifiers directly, since most of an
+action is the direction from the gripper to its waypoint (waypoint.py). The first of them learns to attend to the object
+that a prompt points at (pointing.py).
 
-Source: RT-2, sections 3.2 and 3.3; PaLI (Chen et al. 2022), section 3.1.
+Source: RT-2, sections 3.2 and 3.3.
 """
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
+from rtjax.actions import ActionSpec
 from rtjax.language import prompts
-from rtjax.models.auxiliary.language_pooling import QueriedTokens
-from rtjax.models.auxiliary.waypoint import Follow, WaypointHead
-from rtjax.models.backbones.siglip import SigLIP, SigLIPConfig
-from rtjax.models.backbones.t5 import PAD, T5, shift_right
-from rtjax.models.backbones.vit import ViT, ViTConfig
+from rtjax.models import parameters, registry
+from rtjax.models.auxiliary.language_pooling import LanguageAttentionPooling
+from rtjax.models.auxiliary.waypoint import GroundingResidual, WaypointHead
+from rtjax.models.backbones.vision_language import Cache, Memory, VisionLanguageBackbone
+from rtjax.models.base import LossTerms, Moments, PolicyModel
 from rtjax.models.layers import lora
-from rtjax.models.layers.common import StateToken, check_proprioception
-from rtjax.models.loss import LossTerms
-from rtjax.models.rt2 import decoding, loss
+from rtjax.models.layers.common import StateToken
+from rtjax.models.layers.lora import LoraConfig
+from rtjax.models.rt2 import decoding
 from rtjax.models.rt2.config import RT2Config
-from rtjax.models.rt2.decoding import END
-from rtjax.models.rt2.loss import newest_prompt
-
-_VISION: dict[type, Any] = {ViTConfig: ViT, SigLIPConfig: SigLIP}
+from rtjax.models.rt2.loss import robot_loss, text_loss
+from rtjax.observation import Batch, Observation
 
 
-class History(NamedTuple):
-  """What a policy remembers between steps.
+class FrameCache(NamedTuple):
+  """Image tokens of the frames before the newest; empty where the window is one frame.
 
   Attributes:
-    tokens: visual tokens of the frames before the newest, the oldest first.
-    frames: how many of them there are, up to T - 1.
+    tokens: tokens of each frame, the newest last.
+    num_frames: number of these frames so far, up to T - 1.
   """
-  tokens: Float[Array, 'B T-1 N D']
-  frames: Int[Array, ' B']
+  tokens: Float[Array, 'B t N D']
+  num_frames: Int[Array, ' B']
 
 
-class Seen(NamedTuple):
-  """What the vision transformer makes of frames.
+class EncodedImages(NamedTuple):
+  """Output of `RT2.encode_images`.
 
   Attributes:
-    tokens: visual tokens of each frame.
-    pieces: of the newest frame, what its stem made of them (ViT.stem): where things are, finer than patches.
+    tokens: image tokens of each frame.
+    feature_map: feature map of the newest frame, for backbones that have one.
   """
   tokens: Float[Array, 'B T N D']
-  pieces: Float[Array, 'B h w C']
+  feature_map: Float[Array, 'B H W C'] | None
 
 
 class Context(NamedTuple):
-  """What the decoder goes by.
+  """All that actions and answers are decoded from.
 
   Attributes:
-    encoded, mask: the encoder's output, and which of its positions are there: what the decoder looks at.
-    found: the tokens that the prompt asked for, of a network that has such.
-    scores: how well each piece fits what each of them is, as logits.
-    state: the state token, of a network that has one.
+    memory: the backbone's memory of the prefix.
+    grounded: grounded tokens, for models with language-attention pooling.
+    scores: attention logits behind each of them over the positions of the feature map.
+    state: state token, for models that use proprioception.
   """
-  encoded: Float[Array, 'B S D']
-  mask: Bool[Array, 'B S']
-  found: Float[Array, 'B n D'] | None
-  scores: Float[Array, 'B n P'] | None
+  memory: Memory
+  grounded: Float[Array, 'B n D'] | None
+  scores: Float[Array, 'B n N'] | None
   state: Float[Array, 'B D'] | None
 
-  @property
-  def memory(self) -> tuple[Float[Array, 'B S D'], Bool[Array, 'B S']]:
-    return self.encoded, self.mask
+
+class ActionClassifier(nnx.Module):
+  """A learned query per action token, and a linear map from its output to V bins."""
+
+  def __init__(self, spec: ActionSpec, width: int, *, rngs: nnx.Rngs):
+    normal = nnx.initializers.normal
+    self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # the scale of T5's embeddings
+    self.kernel = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
+    self.bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
+
+  def __call__(self, hidden: Float[Array, 'B K D']) -> Float[Array, 'B K V']:
+    """Return float32 logits, given the outputs of the queries."""
+    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.kernel[...]) + self.bias[...]
 
 
-class RT2(nnx.Module):
-  """See the module's docstring. Calling it runs inference, compiled; `apply` is the same without."""
+@registry.register('rt2', RT2Config)
+class RT2(PolicyModel):
+  """RT-2; see the module's docstring."""
+  config: RT2Config
+  backbone: VisionLanguageBackbone
 
   def __init__(self, config: RT2Config, *, rngs: nnx.Rngs):
-    c, spec, width, dtype = config, config.action_spec, config.text.width, jnp.dtype(config.dtype)
-    self.config = config
-    self.vision = _VISION[type(c.vision)](c.vision, rngs=rngs)
-    self.projection = nnx.Linear(c.vision.width, width, dtype=dtype, rngs=rngs)
-    self.text = T5(c.text, rngs=rngs)
-    normal = nnx.initializers.normal
+    c, auxiliary, width, dtype = config, config.auxiliary, config.backbone.width, jnp.dtype(config.dtype)
+    count, features = auxiliary.language_tokens, config.backbone.feature_width(config.auxiliary.stem)
+    is_classifier = c.action_head == 'classifier'
+    self.config = c
+    self.backbone = registry.model_class(c.backbone)(c.backbone, stem=auxiliary.stem, rngs=rngs)
     self.state = StateToken(c.proprioception_size, width, dtype=dtype, rngs=rngs) if c.proprioception_size else None
-    if c.window > 1:
-      self.age = nnx.Param(normal(0.02)(rngs.params(), (c.window, width)))
-    if c.act == 'heads':
-      self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # as T5's embeddings begin
-      self.heads = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
-      self.heads_bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
-    count = c.queried_tokens
-    self.queried: Any = None if not count else QueriedTokens(width, c.vision.piece_width, count, dtype=dtype, rngs=rngs)
-    if count:
-      self.gathered = nnx.Linear(c.vision.piece_width, width, dtype=dtype, rngs=rngs)
-    if count and c.act == 'heads':
-      self.follow = Follow((count + (self.state is not None)) * width, width, dtype=dtype, rngs=rngs)
-    self.waypoint = WaypointHead(count, width, dtype=dtype, rngs=rngs) if c.waypoint_weight else None
+    # Added to the tokens of each frame, the newest last.
+    age = nnx.initializers.normal(0.02)
+    self.frame_age = nnx.Param(age(rngs.params(), (c.window, width))) if c.window > 1 else None
+    self.classifier = ActionClassifier(c.action_spec, width, rngs=rngs) if is_classifier else None
+    self.language_pooling = LanguageAttentionPooling(width, features, count, dtype=dtype, rngs=rngs) if count else None
+    self.grounding_projection = nnx.Linear(features, width, dtype=dtype, rngs=rngs) if count else None
+    self.grounding_residual = GroundingResidual(
+        (count + (self.state is not None)) * width, width, dtype=dtype, rngs=rngs) if count and is_classifier else None
+    self.waypoint = WaypointHead(count, width, dtype=dtype, rngs=rngs) if auxiliary.waypoint_weight else None
     lora.adapt(self, c.lora, rngs=rngs)
-    self.vocabulary: Any = None  # given by what loads a checkpoint (rtjax/models/vocabulary.py)
 
-  def __call__(self, images: Array | np.ndarray, embeddings: Array | np.ndarray,
-               proprioception: Array | np.ndarray | None = None) -> Float[Array, 'B 1 K V']:
-    """Logits of the action tokens of the newest frame, in inference mode.
+  def logits(self, observation: Observation, *, train: bool = False,
+             rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
+    """Return logits of the newest frame's action tokens; `rngs` (stream `dropout`) turns dropout on."""
+    return self.action_logits(self.encode_observation(observation, rngs), rngs)[:, None]
 
-    Args:
-      images: uint8 [B, T, H, W, 3], as the camera gives them; resized and normalised here.
-      embeddings: the prompt's ids, float32 or integers [B, L] or [B, T, L], of which the newest counts.
-      proprioception: float32 [B, T, P], of which the newest counts, for a network that looks at it.
+  def encode_observation(self, observation: Observation, rngs: nnx.Rngs | None = None) -> Context:
+    """Return the context of an observation."""
+    assert observation.prompt is not None  # `check` requires it
+    images, state = self.encode_images(observation.images, rngs), self.encode_state(observation.proprioception)
+    return self.encode(images, observation.prompt, observation.frame_mask, state, rngs)
 
-    Raises:
-      ValueError: for shapes, types or ids the network cannot take.
-    """
-    self.check_inputs(images, embeddings, proprioception)
-    inputs = jax.tree.map(jnp.asarray, (images, embeddings, proprioception))
-    return _compiled_apply(*nnx.split(self), *inputs)
-
-  def check_inputs(self, images: Any, embeddings: Any, proprioception: Any = None) -> None:
-    c, (batch, *_) = self.config, images.shape
-    if images.ndim != 5 or images.shape[-1] != 3 or not 1 <= images.shape[1] <= c.window or 0 in images.shape:
-      raise ValueError(f'images has shape {images.shape}, expected [B, T, H, W, 3] with T from 1 to {c.window}.')
-    if images.dtype != np.uint8:
-      raise ValueError(f'images has type {images.dtype}, expected uint8 in 0..255: pictures as the camera gives them.')
-    allowed = [(batch, c.prompt_length), (*images.shape[:2], c.prompt_length)]
-    if tuple(embeddings.shape) not in allowed:
-      raise ValueError(f'embeddings has shape {tuple(embeddings.shape)}, expected {allowed[0]} or {allowed[1]}: the '
-                       f'ids of a prompt, filled up with {PAD} to prompt_length.')
-    ids = np.asarray(embeddings)
-    if not np.array_equal(ids, np.floor(ids)) or ids.min() < 0 or ids.max() >= c.text.vocab_size:
-      raise ValueError(f'embeddings holds numbers from {ids.min()} to {ids.max()}, expected token ids: whole numbers '
-                       f'from 0 to {c.text.vocab_size - 1}.')
-    check_proprioception(proprioception, images.shape[:2], c.proprioception_size)
-
-  def apply(self, images: Array, embeddings: Array, proprioception: Array | None = None,
-            frames: Bool[Array, 'B T'] | None = None, train: bool = False,
-            rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
-    """As `__call__`, in plain traceable code.
-
-    Args:
-      images: uint8, or float32 in 0..255 (augmented) [B, T, H, W, 3].
-      frames: which of them are there; None: all.
-      rngs: stream `dropout`; None leaves dropout out.
-    """
-    state = self.told(None if proprioception is None else proprioception[:, -1])
-    context = self.context(self.see(images, rngs), frames, newest_prompt(embeddings), rngs, state)
-    return self.act(context, rngs)[:, None]
-
-  def told(self, proprioception: Float[Array, 'B P'] | None) -> Float[Array, 'B D'] | None:
-    """The state token, of a network that has one.
+  def encode_state(self, proprioception: Float[Array, 'B T S'] | None) -> Float[Array, 'B D'] | None:
+    """Return the state token of the newest frame; None for models without.
 
     Raises:
-      ValueError: without proprioception.
+      ValueError: the model uses proprioception, and it is missing.
     """
-    return None if self.state is None else self.state(proprioception)
+    if self.state is None:
+      return None
+    return self.state(None if proprioception is None else proprioception[:, -1])
 
-  def see(self, images: Array, rngs: nnx.Rngs | None = None) -> Seen:
-    """What is seen in frames [B, T, H, W, 3]."""
-    pieces = self.vision.stem(self.vision.prepare(images.reshape(-1, *images.shape[-3:])))
-    tokens = self.projection(self.vision.patches(self.vision.encode(pieces, rngs)))
-    apart = images.shape[:-3]
-    return Seen(tokens.reshape(*apart, *tokens.shape[1:]), pieces.reshape(*apart, *pieces.shape[1:])[:, -1])
+  def encode_images(self, images: Num[Array, 'B T H W 3'], rngs: nnx.Rngs | None = None) -> EncodedImages:
+    """Return image tokens of each frame, and the newest frame's feature map, given images in 0..255."""
+    lead = images.shape[:2]
+    tokens, features = self.backbone.embed_images(images.reshape(-1, *images.shape[2:]), rngs)
+    newest = None if features is None else features.reshape(*lead, *features.shape[1:])[:, -1]
+    return EncodedImages(tokens.reshape(*lead, *tokens.shape[1:]), newest)
 
-  def context(self, seen: Seen, frames: Bool[Array, 'B T'] | None, prompts: Int[Array, 'B L'],
-              rngs: nnx.Rngs | None = None, state: Float[Array, 'B D'] | None = None) -> Context:
-    """The encoder's view of frames, the newest last, a prompt, and perhaps a state token and tokens asked for."""
-    visual, (batch, steps, count, width) = seen.tokens, seen.tokens.shape
-    if self.config.window > 1:
-      visual = visual + self.age[...][-steps:, None].astype(visual.dtype)
-    words, said = self.text.embed(prompts), prompts != PAD
-    there = jnp.ones((batch, steps), bool) if frames is None else frames
-    parts = [(visual.reshape(batch, steps * count, width), jnp.repeat(there, count, axis=1)), (words, said)]
+  def encode(self, images: EncodedImages, prompt: Int[Array, 'B L'], frame_mask: Bool[Array, 'B T'] | None = None,
+             state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None) -> Context:
+    """Return the context of frames, the newest last, a prompt, and a state token.
+
+    Args:
+      frame_mask: False where a frame is padding; None: all are real.
+    """
+    tokens, (batch, frames, count, width) = images.tokens, images.tokens.shape
+    if self.frame_age is not None:
+      tokens = tokens + self.frame_age[...][-frames:, None].astype(tokens.dtype)
+    text, text_mask = self.backbone.embed_text(prompt), prompt != self.config.backbone.pad_id
+    real = jnp.ones((batch, frames), bool) if frame_mask is None else frame_mask
+    parts = [(tokens.reshape(batch, frames * count, width), jnp.repeat(real, count, axis=1)), (text, text_mask)]
     if state is not None:
       parts.append((state[:, None], jnp.ones((batch, 1), bool)))
-    found, scores = (None, None) if self.queried is None else self._found(seen.pieces, words, said)
-    if found is not None:
-      parts.append((found, jnp.ones(found.shape[:2], bool)))
-    sequence = jnp.concatenate([tokens.astype(visual.dtype) for tokens, _ in parts], 1)
-    mask = jnp.concatenate([present for _, present in parts], 1)
-    return Context(self.text.encode(sequence, mask, rngs), mask, found, scores, state)
+    grounded, scores = self.ground(images.feature_map, text, text_mask)
+    if grounded is not None:
+      parts.append((grounded, jnp.ones(grounded.shape[:2], bool)))
+    sequence = jnp.concatenate([part.astype(tokens.dtype) for part, _ in parts], 1)
+    memory = self.backbone.prefix(sequence, jnp.concatenate([mask for _, mask in parts], 1), rngs)
+    return Context(memory, grounded, scores, state)
 
-  def _found(self, pieces: Float[Array, 'B h w C'], words: Float[Array, 'B L D'], said: Bool[Array, 'B L']
-             ) -> tuple[Float[Array, 'B n D'], Float[Array, 'B n P']]:
-    """What all words of the prompt together, at the scale of one of them, ask for, and the scores by which."""
-    asked = jnp.sum(jnp.where(said[..., None], words, 0), 1) / jnp.sqrt(jnp.maximum(jnp.sum(said, 1), 1))[:, None]
-    placed = self.queried.place(pieces)
-    scores = self.queried.scores(placed, asked.astype(words.dtype))
-    return self.gathered(self.queried.gather(placed, scores)), scores
+  def ground(self, feature_map: Float[Array, 'B H W C'] | None, text: Float[Array, 'B L D'],
+             text_mask: Bool[Array, 'B L']) -> tuple[Float[Array, 'B n D'] | None, Float[Array, 'B n N'] | None]:
+    """Return grounded tokens and their attention logits; None for models without language-attention pooling.
 
-  def act(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
-    """The logits of the action's tokens. As text, each given the likeliest of those before it, and bins alone."""
-    c, (batch, _) = self.config, context.mask.shape
-    if c.act == 'text':
-      ids, allowed = self.action_ids, decoding.allowed_tokens(c.action_spec.token_bins, c.action_spec.vocab_size)
-      cache = self.text.start_cache(*context.memory, length=len(allowed))
-      return decoding.decode_actions(self._step, cache, ids, allowed, batch=batch, start=PAD)
-    queries = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape))
-    hidden = self.text.decode(queries, *context.memory, rngs)
-    if context.found is not None:
-      known = context.found.reshape(batch, -1)
-      hidden = hidden + self.follow(known if context.state is None
-                                    else jnp.concatenate([known, context.state], -1))[:, None]
-    return jnp.einsum('bkd,kdv->bkv', hidden.astype(jnp.float32), self.heads[...]) + self.heads_bias[...]
+    The prompt's words attend together: their sum, at the scale of one of them.
+    """
+    if self.language_pooling is None or self.grounding_projection is None or feature_map is None:
+      return None, None
+    words = jnp.sum(jnp.where(text_mask[..., None], text, 0), 1)
+    words = words / jnp.sqrt(jnp.maximum(jnp.sum(text_mask, 1), 1))[:, None]
+    features = self.language_pooling.add_coordinates(feature_map)
+    scores = self.language_pooling.scores(features, words.astype(text.dtype))
+    return self.grounding_projection(self.language_pooling.pool(features, scores)), scores
 
-  def read(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B M V']:
-    """The logits of each token of a text, given those before it (teacher forcing)."""
-    return self.text.logits(self.text.decode(shift_right(targets), *context.memory, rngs))
+  def action_logits(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
+    """Return logits of the action tokens; as text, each given the likeliest of those before it."""
+    c, (batch, _) = self.config, context.memory.mask.shape
+    if self.classifier is None:
+      allowed = decoding.allowed_bins(c.action_spec.token_bins, c.action_spec.vocab_size)
+      cache = self.backbone.start_cache(context.memory, length=len(allowed))
+      return decoding.decode_actions(self._decode_step, cache, self.action_ids, allowed, batch=batch,
+                                     begin=c.backbone.begin_id)
+    queries = self.classifier.queries[...]
+    hidden = self.backbone.decode(jnp.broadcast_to(queries, (batch, *queries.shape)), context.memory, rngs)
+    if self.grounding_residual is not None and context.grounded is not None:
+      grounded = context.grounded.reshape(batch, -1)
+      inputs = grounded if context.state is None else jnp.concatenate([grounded, context.state], -1)
+      hidden = hidden + self.grounding_residual(inputs)[:, None]
+    return self.classifier(hidden)
 
-  def empty_history(self, batch: int) -> History:
-    """What a policy remembers before its first step, of `batch` robots."""
+  def text_logits(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None
+                  ) -> Float[Array, 'B M vocab']:
+    """Return logits of each token of a text, given those before it (teacher forcing)."""
+    inputs = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.config.backbone.begin_id)
+    return self.backbone.logits(self.backbone.decode(inputs, context.memory, rngs))
+
+  def init_cache(self, batch_size: int) -> FrameCache:
     c = self.config
-    tokens = jnp.zeros((batch, c.window - 1, c.vision.tokens, c.text.width), c.dtype)
-    return History(tokens, jnp.zeros(batch, jnp.int32))
+    tokens = jnp.zeros((batch_size, c.window - 1, c.backbone.image_tokens, c.backbone.width), c.dtype)
+    return FrameCache(tokens, jnp.zeros(batch_size, jnp.int32))
 
-  def advance(self, history: History, images: Array, embeddings: Float[Array, 'B L'],
-              proprioception: Float[Array, 'B P'] | None = None) -> tuple[History, Float[Array, 'B K V']]:
-    """Takes in one frame of each of B robots.
+  def step(self, cache: FrameCache, observation: Observation) -> tuple[FrameCache, Float[Array, 'B K V']]:
+    assert observation.prompt is not None  # `check` requires it
+    newest, previous = self.encode_images(observation.images), self.config.window - 1
+    tokens = jnp.concatenate([cache.tokens, newest.tokens], 1)
+    frame_mask = cache.num_frames[:, None] >= np.arange(previous, -1, -1)  # by age
+    context = self.encode(EncodedImages(tokens, newest.feature_map), observation.prompt, frame_mask,
+                          self.encode_state(observation.proprioception))
+    return FrameCache(tokens[:, 1:], jnp.minimum(cache.num_frames + 1, previous)), self.action_logits(context)
 
-    Args:
-      images: uint8 [B, H, W, 3].
-      proprioception: for a network that looks at it.
-
-    Returns:
-      The history with these frames, and the logits of the action to take now.
-    """
-    seen = self.see(images[:, None])
-    tokens = jnp.concatenate([history.tokens, seen.tokens], 1)
-    frames = history.frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    seen, state = Seen(tokens, seen.pieces), self.told(proprioception)
-    logits = self.act(self.context(seen, frames, newest_prompt(embeddings), state=state))
-    return History(tokens[:, 1:], jnp.minimum(history.frames + 1, self.config.window - 1)), logits
-
-  def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
-               length: int | None = None, temperature: float = 0.0, top_k: int = 0, seed: int = 0) -> Any:
-    """Answers to texts about pictures, compiled: `model.generate(images, ['what is red?'], task='vqa')`.
+  def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
+    """Return the loss of recorded actions, of answers to prompts about images, or of both.
 
     Args:
-      images: uint8 [B, H, W, 3].
-      texts: B instructions, questions or captions of a `task`; whole prompts where no task is named; or their ids
-        [B, L] filled up with padding.
-      task: one of rtjax.language.prompts.TASKS.
-      length: the most tokens of an answer, its end included; None: `config.answer_length`.
-      temperature, top_k: 0: the likeliest token; above, one drawn from the `top_k` likeliest (0: from all).
-      seed: of what is drawn.
-
-    Returns:
-      B texts, or for ids ids: int32 [B, M], ended by END and filled up with PAD.
-
-    Raises:
-      ValueError: the pictures, the task, or a text that is too long; or texts for a network without a vocabulary.
-    """
-    ids = self._asked(texts, task)
-    images, length = np.asarray(images), self.config.answer_length if length is None else length
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [B, H, W, 3]: a picture for each '
-                       'text.')
-    if ids.shape != (len(images), self.config.prompt_length):
-      raise ValueError(f'prompts has shape {ids.shape}, expected ({len(images)}, {self.config.prompt_length}): one for '
-                       'each picture, filled up to prompt_length.')
-    for name, value, least in (('length', length, 1), ('temperature', temperature, 0), ('top_k', top_k, 0)):
-      if value < least:
-        raise ValueError(f'{name} is {value}, it must be at least {least}.')
-    written = np.asarray(_compiled_write(*nnx.split(self), images, ids, jax.random.key(seed), length=length,
-                                         temperature=temperature, top_k=top_k))
-    return written if isinstance(texts, np.ndarray) else self.vocabulary.decode(written)
-
-  def _asked(self, texts: Sequence[str] | np.ndarray, task: str) -> Int[np.ndarray, 'B L']:
-    if isinstance(texts, np.ndarray):
-      if task:
-        raise ValueError(f'task is {task!r} and texts are ids: ids are whole prompts, give no task with them.')
-      return texts.astype(np.int32)
-    if self.vocabulary is None:
-      raise ValueError('this network has no vocabulary to read texts with: load it from its checkpoint with '
-                       'rtjax.load_model, or give ids.')
-    asked = [prompts.prompt(task, text) for text in texts] if task else list(texts)
-    return self.vocabulary.encode(asked, self.config.prompt_length)
-
-  def write(self, images: Array, prompts: Int[Array, 'B L'], key: Array, *, length: int | None = None,
-            temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
-    """The answers to prompts about pictures [B, H, W, 3], as ids up to END and then padding, in traceable code.
-
-    Args: see decoding.generate.
-    """
-    length = length or self.config.answer_length
-    cache = self.text.start_cache(*self.context(self.see(images[:, None]), None, prompts).memory, length=length)
-    return decoding.generate(self._step, cache, key, batch=len(images), length=length, start=PAD, end=END, pad=PAD,
-                             temperature=temperature, top_k=top_k)
-
-  def loss(self, batch: Mapping[str, Any], *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
-    """Cross-entropy of the newest frame's recorded action, of the answers to prompts about pictures, or of both.
-
-    Args:
-      batch: of robots, `images`, `embeddings`, `frames`, and `actions` [B, T, 1, A] and `mask` [B, T, 1], of which the
-        newest frame's count, with `waypoint_weight` also `waypoints` [B, T, 3], with a state token `proprioception`
-        [B, T, P]; of language, `text_images` [b, H, W, 3], `text_prompts` [b, L], `text_targets` [b, M], `text_kinds`
-        [b], with `point_weight` `text_points` [b, 2], and `text_weights` [b, M], what each token's loss is multiplied
-        by (training/cotrain.py).
-      train: with dropout (given `rngs`), label smoothing and only the cheap metrics. Otherwise answers are written too.
+      batch: with windows, whose newest frame counts, with `text`, or with both.
+      train: label smoothing, and no metrics that cost time. Otherwise answers are generated too.
+      rngs: stream `dropout`; None turns dropout off.
     """
     parts = []
-    if 'actions' in batch:
-      parts.append(loss.of_actions(self, batch, train, rngs))
-    if 'text_targets' in batch:
-      parts.append(loss.of_texts(self, batch, train, rngs))
+    if batch.observation is not None:
+      parts.append(robot_loss(self, batch, train=train, rngs=rngs))
+    if batch.text is not None:
+      parts.append(text_loss(self, batch.text, train=train, rngs=rngs))
     metrics = {name: pair for part in parts for name, pair in part.metrics.items()}
     return LossTerms(sum((part.total for part in parts), jnp.float32(0)), parts[0].weight, metrics)
 
-  def standardize(self, moments: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
-    """Keeps what it needs of the training data's statistics; see RT1.standardize."""
+  def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '',
+               length: int | None = None, temperature: float = 0.0, top_k: int = 0, seed: int = 0) -> Any:
+    """Answer texts about images, compiled: `model.generate(images, ['what is red?'], task='vqa')`.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      texts: B instructions, questions or captions of a `task`; complete prompts where no task is named; or token ids
+        of prompts, padded: integers [B, L].
+      task: one of rtjax.language.prompts.TASKS.
+      length: most tokens of an answer, its end included; None: `config.answer_length`.
+      temperature, top_k: 0: the likeliest token; above, one drawn from the `top_k` likeliest (0: from all).
+      seed: of the random numbers.
+
+    Returns:
+      B texts; or for token ids, ids: int32 [B, M], padded after the end of the text.
+
+    Raises:
+      ValueError: wrong images, an unknown task, a text that is too long, or texts for a model without a tokenizer.
+    """
+    ids = texts.astype(np.int32) if isinstance(texts, np.ndarray) else self.encode_prompts(texts, task)
+    if isinstance(texts, np.ndarray) and task:
+      raise ValueError(f'task is {task!r} and texts are token ids: ids are complete prompts, give no task with them.')
+    images, length = np.asarray(images), self.config.answer_length if length is None else length
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+      raise ValueError(f'images is {images.dtype} {images.shape}, expected uint8 [B, H, W, 3]: an image for each text.')
+    if ids.shape != (len(images), self.config.prompt_length):
+      raise ValueError(f'prompts has shape {ids.shape}, expected ({len(images)}, {self.config.prompt_length}): one for '
+                       'each image, padded to prompt_length.')
+    for name, value, least in (('length', length, 1), ('temperature', temperature, 0), ('top_k', top_k, 0)):
+      if value < least:
+        raise ValueError(f'{name} is {value}, it must be at least {least}.')
+    answers = np.asarray(_compiled_generate(*nnx.split(self), images, ids, jax.random.key(seed), length=length,
+                                            temperature=temperature, top_k=top_k))
+    return answers if self.tokenizer is None or isinstance(texts, np.ndarray) else self.tokenizer.decode(answers)
+
+  def encode_prompts(self, texts: Sequence[str], task: str = '') -> Int[np.ndarray, 'B L']:
+    """Return token ids of the prompts of a task, padded; `texts` are complete prompts where no task is named.
+
+    Raises:
+      ValueError: the model has no tokenizer, the task is unknown, or a text is too long.
+    """
+    if self.tokenizer is None:
+      raise ValueError('this model has no tokenizer to read texts with: load it from its checkpoint with '
+                       'rtjax.load_model, or give token ids.')
+    full = [prompts.prompt(task, text) for text in texts] if task else list(texts)
+    return self.tokenizer.encode(full, self.config.prompt_length)
+
+  def generate_ids(self, images: Num[Array, 'B H W 3'], prompt: Int[Array, 'B L'], key: Array, *,
+                   length: int | None = None, temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
+    """Return answers to prompts about images as token ids, padded after the end, in traceable code.
+
+    Args:
+      length, temperature, top_k: as in `generate`.
+    """
+    c, backbone = self.config, self.config.backbone
+    length = length or c.answer_length
+    cache = self.backbone.start_cache(self.encode(self.encode_images(images[:, None]), prompt).memory, length=length)
+    return decoding.generate(
+        self._decode_step, cache, key, batch=len(images), length=length, begin=backbone.begin_id, end=backbone.end_id,
+        pad=backbone.pad_id, temperature=temperature, top_k=top_k)
+
+  def set_normalization(self, moments: Moments) -> None:
     if self.state is not None:
       self.state.set(*moments('proprioception'))
     if self.waypoint is not None:
-      self.waypoint.standardize(*moments('proprioception'))
+      self.waypoint.set_normalization(*moments('proprioception'))
 
-  def loss_scale(self, batch_size: int) -> float:
-    """What the mean cross-entropy is multiplied by."""
-    return 1.0
+  def merged(self) -> 'RT2':
+    """Return the model without LoRA adapters: a copy whose kernels hold their sum."""
+    if not lora.adapted(self):
+      return self
+    values = {name: value for name, value in parameters.named(self).items() if not lora.is_adapter(name)}
+    config = dataclasses.replace(self.config, lora=LoraConfig())
+    model = registry.from_values(config, values | lora.merged_kernels(self))
+    model.tokenizer = self.tokenizer
+    return model
 
   @property
   def action_ids(self) -> Int[np.ndarray, ' V']:
+    """Text token of each bin.
+
+    Raises:
+      ValueError: the configuration has none.
+    """
     if not self.config.action_ids:
-      raise ValueError("model.act is 'text' and model.action_ids is empty: give the ids of the bins, which "
-                       'rtjax.language.tokenizer.Tokenizer.action_ids takes from a vocabulary.')
+      raise ValueError("model.action_head is 'text' and model.action_ids is empty: take the configuration from "
+                       '`config.with_tokenizer(tokenizer)`.')
     return np.array(self.config.action_ids, np.int32)
 
-  def _step(self, tokens: Int[Array, ' B'], cache: Any) -> tuple[Float[Array, 'B vocabulary'], Any]:
-    cache, hidden = self.text.decode_step(cache, tokens)
-    return self.text.logits(hidden), cache
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_apply(graphdef: nnx.GraphDef, state: Any, *inputs: Any) -> Array:
-  return nnx.merge(graphdef, state).apply(*inputs)
+  def _decode_step(self, cache: Cache, tokens: Int[Array, ' B']) -> tuple[Cache, Float[Array, 'B vocab']]:
+    cache, hidden = self.backbone.decode_step(cache, tokens)
+    return cache, self.backbone.logits(hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=('length', 'temperature', 'top_k'))
-def _compiled_write(graphdef: nnx.GraphDef, state: Any, images: Array, ids: Array, key: Array, **options: Any) -> Array:
-  return nnx.merge(graphdef, state).write(images, ids, key, **options)
+def _compiled_generate(graphdef: nnx.GraphDef, state: Any, images: Array, ids: Array, key: Array, **options: Any
+                       ) -> Array:
+  return nnx.merge(graphdef, state).generate_ids(images, ids, key, **options)
