@@ -11,7 +11,7 @@ from rtjax.runtime import cli
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Evaluate a policy and write a report: report.html to read, report.json to compute with.
+  """Evaluate a policy and write a report (report.html and report.json).
 
   With --env the policy acts in a simulator, and its success rate is measured; report.md repeats the tables. The same
   command continues an interrupted evaluation.

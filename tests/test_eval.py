@@ -43,7 +43,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def run_eval(monkeypatch, capsys):
-  """Function that calls the main function of eval.py; returns its exit code and output."""
+  """Function that runs eval.py; returns its exit code and output."""
   spec = importlib.util.spec_from_file_location('eval_script', SCRIPT)
   module = importlib.util.module_from_spec(spec)
   monkeypatch.setitem(sys.modules, 'eval_script', module)
@@ -263,7 +263,7 @@ def test_unknown_flag_suggests_the_nearest(run_eval, run_folder, dataset):
 
 
 def test_help_imports_little_and_errors_are_one_line():
-  """Runs in separate processes: --help imports no TensorFlow, and an error prints no traceback."""
+  """Run both in separate processes."""
   script = ('import runpy, sys\nsys.argv = ["eval.py", "--help"]\n'
             f'try:\n  runpy.run_path({str(SCRIPT)!r}, run_name="__main__")\n'
             'finally:\n  assert "tensorflow" not in sys.modules and "orbax" not in sys.modules')

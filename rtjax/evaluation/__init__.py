@@ -1,1 +1,1 @@
-"""Evaluation of policies: in closed loop, on recorded episodes, on questions about images."""
+"""Evaluation of policies: closed loop, recorded episodes, questions about images."""

@@ -19,7 +19,7 @@ def provenance() -> dict[str, Any]:
 
 
 def make_output_folder(folder: pathlib.Path) -> None:
-  """Create the output folder, and check that it is writable before a long evaluation.
+  """Create the output folder, and check that it is writable.
 
   Raises:
     ValueError: it cannot be created or written to.

@@ -40,7 +40,7 @@ def newcombe_interval(first: tuple[int, int], second: tuple[int, int]) -> Interv
 
 
 def mcnemar_test(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:
-  """Test whether two policies differ on the same episodes (McNemar's exact test, two-sided).
+  """Test whether two policies differ (McNemar's exact test, two-sided).
 
   Args:
     first, second: success of each policy, episode by episode.

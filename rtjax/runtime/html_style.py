@@ -1,4 +1,4 @@
-"""Style sheet of reports and status page, for light and dark screens of any width and for print.
+"""Style sheet of reports and status page, for screens and print.
 
 Blue, grey and the orange of the baseline are distinguishable with any colour vision (Okabe and Ito 2008).
 """

@@ -47,7 +47,7 @@ def test_newcombe_is_antisymmetric():
 
 @pytest.mark.parametrize(('only_first', 'only_second'), list(itertools.product(range(5), range(7))))
 def test_mcnemar_against_enumeration(only_first, only_second):
-  """p is the share of all assignments of the discordant episodes that are at least as unequal."""
+  """p is the share of assignments that are at least as unequal."""
   first = [True] * only_first + [False] * only_second + [True, False, False]
   second = [False] * only_first + [True] * only_second + [True, False, False]
   result = statistics.mcnemar_test(first, second)

@@ -23,7 +23,10 @@ def tiny_config(spec: ActionSpec) -> RT1Config:
 
 
 def replay(recorded_tokens, predicted_tokens, confidence=0.5, number=0, instruction='pick', shift=0.0) -> Replay:
-  """Return a replay with these tokens of SPEC; recorded numbers are those of their tokens plus `shift`."""
+  """Return a replay with these tokens of SPEC.
+
+  `shift` is added to the recorded numbers.
+  """
   recorded_tokens, predicted_tokens = np.int32(recorded_tokens), np.int32(predicted_tokens)
   recorded = SPEC.detokenize(recorded_tokens)
   recorded[:, 3:] += shift
@@ -35,7 +38,7 @@ def replay(recorded_tokens, predicted_tokens, confidence=0.5, number=0, instruct
 
 
 class FakePolicy:
-  """Policy that returns given tokens step by step, and keeps its inputs since the last reset."""
+  """Policy that returns given tokens and keeps its inputs."""
 
   def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = '', views: tuple[str, ...] = (),
                proprioception_size: int = 0):
@@ -61,7 +64,10 @@ class FakePolicy:
 
 
 def bridge(folder: pathlib.Path, lengths=(4, 2, 3)) -> pathlib.Path:
-  """Write a dataset in the layout of bridge_dataset; its split `val` has small motions within arm7d's bounds."""
+  """Write a dataset in the layout of bridge_dataset, with a split `val`.
+
+  Its motions are within the bounds of arm7d.
+  """
   episodes = []
   for seed, length in enumerate(lengths):
     draw = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""A toy environment without physics, whose seed determines the course of an episode."""
+"""Toy environment without physics; the seed determines the episode."""
 import functools
 from typing import Any
 

@@ -57,7 +57,7 @@ class Agent(Protocol):
     """
 
   def latency(self) -> float | None:
-    """Return the duration of the last call in seconds, None if it included compilation."""
+    """Return the seconds of the last call, None if it compiled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ class RandomAgent:
 
 
 def load(name: str, settings: AgentSettings) -> Agent:
-  """Load an agent: one of SCRIPTED, or the policy in a checkpoint (see `rtjax.load_policy`)."""
+  """Load one of SCRIPTED, or the policy in a checkpoint."""
   if name == 'expert':
     return ExpertAgent()
   if name == 'random':
@@ -215,9 +215,9 @@ def select_images(names: Sequence[str], views: int, observations: Mapping[str, A
   """
   if views <= 1 and (not names or names[0] == 'image'):
     return observations['image']
-  found = [observations[key] for name in names for key in (name, f'{name}_image') if key in observations]
-  if names and len(found) == len(names):
-    return found[0] if views <= 1 else np.stack(found, 1)
+  selected = [observations[key] for name in names for key in (name, f'{name}_image') if key in observations]
+  if names and len(selected) == len(names):
+    return selected[0] if views <= 1 else np.stack(selected, 1)
   raise ValueError(f'the policy was trained on {views} cameras, {list(names) or "unnamed"}; the environment has '
                    f'{sorted(name for name in observations if "image" in name)}. In the tabletop, --wrist adds the '
                    'wrist camera and --multiview all six.')
@@ -240,7 +240,7 @@ def training_progress(policy: Policy) -> dict[str, Any]:
 
 
 def training_image_size(agent: Agent) -> tuple[int, int] | None:
-  """Return (height, width) of the images that an agent was trained on, None if unknown.
+  """Return (height, width) of an agent's training images, None if unknown.
 
   Raises:
     ValueError: its datasets have different sizes.
@@ -249,7 +249,7 @@ def training_image_size(agent: Agent) -> tuple[int, int] | None:
 
 
 def require_matching_actions(policy: ActionSpec, env: ActionSpec, name: str) -> None:
-  """Raise ValueError unless a policy's action fields are those of the environment; bounds may differ."""
+  """Raise ValueError unless the action fields are equal; bounds may differ."""
   def fields(spec: ActionSpec) -> list[tuple[str, int, str, str]]:
     return [(f.name, f.size, f.kind, f.unit) for f in spec.fields]
 

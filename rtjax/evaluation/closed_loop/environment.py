@@ -45,7 +45,7 @@ class EvalEnvironment:
       vector.close(terminate=True)
 
   def sample_instruction(self) -> str:
-    """Return the instruction of a fixed episode of the first skill, for the blind baseline."""
+    """Return the instruction of a fixed episode, for the blind baseline."""
     split, skills = next(iter(self.splits.items()))
     env: Any = self.make(split=split)
     try:
@@ -68,8 +68,8 @@ def choose_splits(name: str, splits: Sequence[str], skills: Sequence[str]) -> Sp
   except ImportError as error:
     raise ValueError(str(error)) from error
   all_skills = list(dict.fromkeys(skill for names in known.values() for skill in names))
-  for label, given, expected in (('split', splits, list(known)), ('skill', skills, all_skills)):
-    for one in given:
+  for label, requested, expected in (('split', splits, list(known)), ('skill', skills, all_skills)):
+    for one in requested:
       envs.require_known(label, one, expected)
   chosen = {split: tuple(skill for skill in known[split] if not skills or skill in skills) for split in splits or known}
   chosen = {split: names for split, names in chosen.items() if names or not known[split]}
@@ -79,7 +79,7 @@ def choose_splits(name: str, splits: Sequence[str], skills: Sequence[str]) -> Sp
 
 
 def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> EvalEnvironment:
-  """Open an environment by name, and start one episode so that errors show early.
+  """Open an environment by name, and start one episode to detect errors.
 
   Args:
     splits: from `choose_splits`.

@@ -60,7 +60,7 @@ class ErrorCatchingEnv(gymnasium.Env):
     return self._last, float(reward), terminated, truncated, wrapped
 
   def expert(self) -> np.ndarray:
-    """Return the scripted expert's action in the current state, zeros after the end."""
+    """Return the scripted expert's action, zeros after the end."""
     if self._ended:
       return np.zeros(self.action_space.shape or (), np.float32)
     env: Any = self._env.unwrapped

@@ -1,4 +1,4 @@
-"""Closed-loop evaluation of a policy, its baselines and other policies, up to the report."""
+"""Closed-loop evaluation of policies and baselines, up to the report."""
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -96,14 +96,14 @@ def evaluate(evaluation: Evaluation, agent: Agent, baselines: Sequence[str], com
 
 
 def versions() -> dict[str, str]:
-  """Return the versions of the packages that determine the outcome of an episode."""
-  found = {}
+  """Return the versions of packages that can change an episode's outcome."""
+  installed = {}
   for name in ('rtjax', 'mujoco', 'metaworld', 'gymnasium', 'jax', 'flax', 'numpy'):
     try:
-      found[name] = importlib.metadata.version(name)
+      installed[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
-  return found
+  return installed
 
 
 def num_cores() -> int:
@@ -126,7 +126,10 @@ def _baseline(evaluation: Evaluation, kind: str, agent: Agent) -> PolicyAgent:
 
 
 def _answers(evaluation: Evaluation, candidates: Sequence[Agent]) -> dict[str, Any]:
-  """Return agent name -> its answers (see `answers.evaluate_vqa`), for agents that generate text.
+  """Evaluate the agents that generate text on questions about images.
+
+  Returns:
+    {agent name: see `answers.evaluate_vqa`}
 
   Raises:
     ValueError: no agent generates text, or the images cannot be read.
@@ -143,7 +146,10 @@ def _answers(evaluation: Evaluation, candidates: Sequence[Agent]) -> dict[str, A
 
 
 def _run_all(evaluation: Evaluation, runs: Sequence[Agent], folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Run the missing episodes of all agents; the first one's log is in `folder`, the others' are in sub-folders."""
+  """Run the missing episodes of all agents.
+
+  The log of the first agent is in `folder`, those of the others are in sub-folders.
+  """
   episodes, env = evaluation.episode_ids, evaluation.environment
   folders = [folder, *(folder / _folder_name(agent) for agent in runs[1:])]
   # Open all logs first: the folder of another evaluation is rejected before anything runs.
@@ -170,7 +176,7 @@ def _run(runner: Runner, log: EpisodeLog, episodes: Sequence[EpisodeId], name: s
 
 
 def _folder_name(agent: Agent) -> str:
-  """Return a name that depends on the agent alone, not on the rest of the report."""
+  """Return a folder name that depends on the agent alone."""
   label = '-'.join(pathlib.Path(agent.name).parts[-2:])
   identity = hashlib.sha256(json.dumps(agent.identity, sort_keys=True).encode()).hexdigest()
   return re.sub(r'[^a-zA-Z0-9._-]+', '_', label) + f'-{identity[:6]}'

@@ -25,7 +25,10 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def build(logs: Sequence[str]) -> dict[str, Any]:
-  """Build the content of report.json, as `evaluator.evaluate` does; the first log is the first policy.
+  """Build the content of report.json.
+
+  Args:
+    logs: paths, one per policy; the first one is the policy that the report is about.
 
   Raises:
     FileNotFoundError: there is no such log.
@@ -57,10 +60,10 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _check(where: str, line: Any, expected: dict[str, Any]) -> None:
-  for name, kind in expected.items():
-    if not isinstance(line, dict) or not isinstance(line.get(name), kind):
+  for name, type_ in expected.items():
+    if not isinstance(line, dict) or not isinstance(line.get(name), type_):
       value = line.get(name) if isinstance(line, dict) else line
-      raise ValueError(f'{where}: {name!r} is {value!r}, expected {getattr(kind, "__name__", "a number")}.')
+      raise ValueError(f'{where}: {name!r} is {value!r}, expected {getattr(type_, "__name__", "a number")}.')
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def outcome(info: dict[str, Any], held: Set[str]) -> str:
 
 
 def shared_property(name: str, target: str) -> str:
-  """Compare two objects, each named by colour and kind: 'same kind', 'same colour' or 'neither'."""
+  """Return 'same kind', 'same colour' or 'neither' for two object names."""
   colour, _, kind = name.rpartition(' ')
   target_colour, _, target_kind = target.rpartition(' ')
   if kind == target_kind:
@@ -68,14 +68,17 @@ def shared_property(name: str, target: str) -> str:
 
 
 def wrong_object(info: dict[str, Any], held: Set[str]) -> str | None:
-  """Return the object that was held instead of the target, or else moved furthest."""
+  """Return the wrong object that was held, or else moved furthest."""
   others = _other_objects(info, held)
   displaced = info.get('displaced', {})
   return max(sorted(others), key=lambda name: (name in held, displaced.get(name, 0.0)), default=None)
 
 
 def task_objects(info: dict[str, Any]) -> list[str]:
-  """Return the target, then the object it is moved to or from; 'drawer' for the drawer's own tasks."""
+  """Return the objects of the task, the target first.
+
+  The second one, if any, is the place that the target is moved to or from. Tasks of the drawer have 'drawer'.
+  """
   skill, _, names = info.get('task', '').partition(': ')
   if skill in ('open_drawer', 'close_drawer'):
     return ['drawer']
@@ -88,7 +91,10 @@ def _moved(info: dict[str, Any]) -> set[str]:
 
 
 def _other_objects(info: dict[str, Any], held: Set[str]) -> set[str]:
-  """Return held or moved objects outside the task, if the target was neither held nor moved."""
+  """Return held or moved objects outside of the task.
+
+  There are none if the target was held or moved as well.
+  """
   expected, handled = task_objects(info), set(held) | _moved(info)
   if not expected or expected[0] in handled or (expected[0] == 'drawer' and 'drawer' in info.get('touched', ())):
     return set()

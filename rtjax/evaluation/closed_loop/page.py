@@ -47,7 +47,10 @@ def page(report: dict[str, Any], films: pathlib.Path, show: int, videos: int = 0
 
 
 def choose(records: Sequence[Record], show: int) -> list[Record]:
-  """Choose episodes to show: half of them failures if possible, with skills and failure reasons in turn."""
+  """Choose episodes to show.
+
+  Half of them are failures if possible; skills and failure reasons take turns.
+  """
   good = _in_turn([r for r in records if r['success']], lambda r: r['skill'])
   bad = _in_turn([r for r in records if not r['success']], lambda r: (r['failure'], r['skill']))
   num_bad = min(len(bad), max(show // 2, show - len(good)))
@@ -55,7 +58,7 @@ def choose(records: Sequence[Record], show: int) -> list[Record]:
 
 
 def _in_turn(records: list[Record], key: Callable[[Record], Any]) -> list[Record]:
-  """Return the first record of each key, then the second of each, and so on."""
+  """Sort records so that their keys take turns."""
   counts: dict[Any, int] = {}
   rank = []
   for record in records:
@@ -74,7 +77,7 @@ def _tiles(summary: dict[str, Any]) -> list[Tile]:
     entries += [
         ('', percent(gap['unseen']['rate']), f'success rate, {html.escape(name.replace("_", " "))}<br>95 % interval '
          f'{percent_interval(gap["unseen"]["interval"])}'),
-        ('baseline', points(gap['difference']), 'points generalization gap, to seen tasks of the same skills<br>'
+        ('baseline', points(gap['difference']), 'points, seen minus unseen tasks of the same skills<br>'
          f'95 % interval {points_interval(gap["interval"])}')]
   if latency:
     entries.append(('', f'{latency["p50"]:.3g} ms', 'latency of a policy call, median<br>95th and 99th percentile '

@@ -35,7 +35,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def find(name: str) -> pathlib.Path | None:
-  """Return the path of a report.json, given it or its folder; None if there is none."""
+  """Return the path of an existing report.json, from itself or its folder."""
   path = pathlib.Path(name)
   return next((p for p in (path, path / 'report.json') if p.suffix == '.json' and p.is_file()), None)
 

@@ -1,4 +1,4 @@
-"""Episodes in closed loop: parallel environments, one call of the agent for all of them."""
+"""Episodes in closed loop, in parallel environments that share the agent's calls."""
 import collections
 import dataclasses
 import pathlib
@@ -51,7 +51,7 @@ class Runner:
     self._running: list[_Episode | None] = [None] * vector.num_envs
 
   def run(self, episodes: Sequence[EpisodeId]) -> Iterator[dict[str, Any]]:
-    """Run the missing ones of `episodes`; yield the record of each as it is logged."""
+    """Run the missing ones of `episodes`; yield each logged record."""
     waiting = collections.deque(self._log.missing(episodes))
     observations: Mapping[str, Any] = {}
     while waiting or any(self._running):
@@ -63,7 +63,7 @@ class Runner:
         yield from map(self._finish, ended)
 
   def _start(self, waiting: collections.deque[EpisodeId]) -> tuple[Mapping[str, Any], list[int]]:
-    """Start episodes in all free slots; return the observations and the slots that failed to start."""
+    """Start episodes in free slots; return observations and slots that failed."""
     free = [slot for slot, episode in enumerate(self._running) if episode is None][:len(waiting)]
     starting = {slot: waiting.popleft() for slot in free}
     self._vector.set_attr('episode', [starting.get(slot) for slot in range(self._vector.num_envs)])
@@ -76,7 +76,7 @@ class Runner:
     return observations, [slot for slot in starting if 'failure' in self._episode(slot).info]
 
   def _step(self, observations: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[int]]:
-    """Step all running episodes; return the observations and the slots that ended."""
+    """Step all running episodes; return observations and slots that ended."""
     slots = [slot for slot, episode in enumerate(self._running) if episode]
     inputs = {name: value[slots] for name, value in observations.items() if isinstance(value, np.ndarray)}
     decisions = self._agent.act(slots, inputs, self._vector)

@@ -60,7 +60,7 @@ def success_rate(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def generalization_gap(records: Sequence[Record], splits: Sequence[str]) -> dict[str, Any] | None:
-  """Compare success on seen tasks with success on `splits`, over the skills that all have.
+  """Compare success on seen tasks and on `splits`, over common skills.
 
   Returns:
     'skills'; 'seen' and 'unseen', rates as in `success_rate`; 'difference' of the rates and its 'interval' (95 %,
@@ -108,7 +108,9 @@ def compare(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def success_curve(policies: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-  """Return success over demonstrations, or over training steps if all policies had equally many.
+  """Return success over demonstrations, or over training steps.
+
+  Training steps are used if all policies had the same number of demonstrations.
 
   Returns:
     'over': 'demonstrations' or 'step'; 'points', sorted by 'x', each a rate with the policy's 'name'. None unless at

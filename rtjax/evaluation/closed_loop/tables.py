@@ -33,7 +33,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 
 def seeds(report: dict[str, Any], split: str) -> str:
-  """List every seed of a split, with the first policy's failures in brackets."""
+  """List the seeds of a split, the first policy's failures in brackets."""
   return ' '.join(str(record['seed']) if record['success'] else f'({record["seed"]})'
                   for record in report['policies'][0]['episodes'] if record['split'] == split)
 
@@ -162,7 +162,7 @@ def _execution(policies: Sequence[dict[str, Any]]) -> Table:
                  *(number(latency.get(p)) for p in ('p50', 'p95', 'p99')), number(jerk.get('p50')),
                  percent(s['confidence']), f'{interventions["steps"]} in {count(interventions["episodes"], "episode")}',
                  str(s['clipped'])])
-  head = ('Policy', 'Steps to success p10', 'p50', 'p90', 'Latency ms p50', 'p95', 'p99', 'Jerk m/s³', 'Confidence',
+  head = ('Policy', 'Steps p10', 'p50', 'p90', 'Latency ms p50', 'p95', 'p99', 'Jerk m/s³', 'Confidence',
           'Interventions', 'Clipped')
   return Table('Execution', head, rows,
                'Steps: length of successful episodes. Latency: duration of a policy call for all parallel '

@@ -38,7 +38,7 @@ PERCENT = Axis(0, 1, (0, 0.5, 1), percent=True)
 
 
 def value_axis(values: np.ndarray, min_span: float) -> Axis:
-  """Return an axis around all values, with a margin, that spans at least `min_span`."""
+  """Return an axis around all values that spans at least `min_span`."""
   low, high = float(values.min()), float(values.max())
   missing = max(0.0, min_span - (high - low))
   low, high = low - missing / 2, high + missing / 2
@@ -95,7 +95,7 @@ def bars(values: Values, axis: Axis) -> str:
 
 
 def plot(marks: str, axis: Axis, items: int, description: str) -> str:
-  """Combine marks with a grid and a vertical axis: two cells of a CSS grid."""
+  """Combine marks, grid lines and a vertical axis (two CSS grid cells)."""
   grid = ''.join(polyline([(0, tick), (items, tick)], axis, 'grid') for tick in axis.ticks)
   labels = ''.join(f'<span style="top:{axis.position(tick):g}%">{axis.label(tick)}</span>' for tick in axis.ticks)
   return (f'<div class="y-axis">{labels}</div><svg role="img" aria-label="{html.escape(description)}" '

@@ -1,8 +1,9 @@
-"""Numbers and names as a report prints them; a missing value is a dash."""
+"""Formats of numbers and names in reports."""
 import html
 from collections.abc import Sequence
 
 MISSING = '–'
+"""Shown in place of a value that does not exist."""
 
 
 def percent(share: float | None) -> str:

@@ -13,7 +13,10 @@ VIDEO_FRAMES = 80
 
 
 def evenly_spaced(length: int, most: int) -> list[int]:
-  """Return the middle steps of at most `most` equal parts of an episode."""
+  """Return at most `most` evenly spaced steps of an episode.
+
+  They are the middle steps of equal parts.
+  """
   parts = min(length, most)
   return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 

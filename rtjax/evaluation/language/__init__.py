@@ -1,1 +1,1 @@
-"""Questions about images: accuracy of vision-language models, before and after learning to act."""
+"""Evaluation of vision-language models on questions about images."""

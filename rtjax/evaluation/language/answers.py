@@ -1,4 +1,4 @@
-"""Answers of a policy model about held-out images, before and after learning to act."""
+"""Accuracy of a model's answers about held-out images."""
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _BATCH_SIZE = 64
 
 
 def evaluate_vqa(model: PolicyModel, metadata: PolicyMetadata, sources: Sequence[str]) -> dict[str, Any]:
-  """Evaluate a model, and the checkpoint that its training started from, on the split `val`.
+  """Evaluate a model on the split `val`, after and before its training.
 
   Args:
     model: with `config.generates_text`.
@@ -37,7 +37,10 @@ def evaluate_vqa(model: PolicyModel, metadata: PolicyMetadata, sources: Sequence
 
 
 def accuracy(model: PolicyModel, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Compute the accuracy of each task on the split `val`; arguments and errors as for `evaluate_vqa`."""
+  """Compute the accuracy of each task on the split `val`.
+
+  Arguments and errors are those of `evaluate_vqa`.
+  """
   from rtjax.data.config import ImageTextConfig, TaskWeights
   from rtjax.data.image_text import stream  # imports TensorFlow
   if model.tokenizer is None:
@@ -55,13 +58,16 @@ def accuracy(model: PolicyModel, sources: Sequence[str]) -> dict[str, dict[str, 
 
 
 def blind_accuracy(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Compute the accuracy of the most frequent answer of each question in `train`, on `val`."""
+  """Compute the accuracy without images, on the split `val`.
+
+  Each question gets its most frequent answer in the split `train`.
+  """
   from rtjax.data.image_text.sources import open_source  # imports TensorFlow
   questions: dict[str, list[vqa.Question]] = {'train': [], 'val': []}
-  for split, found in questions.items():
+  for split, collected in questions.items():
     for source in (open_source(name, split) for name in sources):
       for image in source.read_all():
-        found += [vqa.Question(pair.task, pair.prompt, pair.target) for pair in image.pairs if pair.task in _TASKS]
+        collected += [vqa.Question(pair.task, pair.prompt, pair.target) for pair in image.pairs if pair.task in _TASKS]
   return _select(vqa.blind_accuracy(questions['train'], questions['val'])['question'])
 
 

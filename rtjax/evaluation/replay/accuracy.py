@@ -45,13 +45,13 @@ def summarize(replays: Sequence[Replay], spec: ActionSpec) -> dict[str, Any]:
 
 
 def most_frequent(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-  """Return the most frequent token of each dimension, the lowest of equally frequent ones.
+  """Return the most frequent token of each dimension.
 
   Args:
     tokens: int [steps, K].
 
   Returns:
-    int32 [K].
+    int32 [K], the lowest of equally frequent tokens.
   """
   return np.array([np.bincount(column, minlength=vocab_size).argmax() for column in tokens.T], np.int32)
 
@@ -123,7 +123,10 @@ def _episode(replay: Replay, spec: ActionSpec, constant: np.ndarray) -> dict[str
 
 
 def _interval(replays: Sequence[Replay]) -> list[float] | None:
-  """Compute a 95 % bootstrap interval over episodes, since the steps of one are correlated."""
+  """Compute a 95 % bootstrap interval of the accuracy.
+
+  It resamples episodes, because the steps of an episode are correlated.
+  """
   if len(replays) < 2:
     return None
   correct = np.array([replay.correct.sum() for replay in replays])

@@ -56,7 +56,7 @@ def _selection(groups: Sequence[str], total: int) -> str:
   if not hidden:
     return f'All {count(total, "episode")}, by falling token accuracy.'
   shown = ', '.join(f'{groups.count(group)} {group}' for group in ('best', 'median', 'worst') if group in groups)
-  return (f'{shown} of {count(total, "episode")} by token accuracy; {count(hidden, "episode")} not shown. '
+  return (f'Shown: {shown} of {count(total, "episode")} by token accuracy; {count(hidden, "episode")} not shown. '
           'The figures of all are in report.json.')
 
 
@@ -94,7 +94,7 @@ def _units(spec: ActionSpec) -> list[str]:
 
 
 def _curves(actions: np.ndarray, spec: ActionSpec) -> np.ndarray:
-  """Convert actions [steps, A] to curves [steps, K]: numbers in their units, classes as indices."""
+  """Convert actions [steps, A] to numbers and class indices [steps, K]."""
   parts = zip(spec.fields, spec.unpack(actions).values(), strict=True)
   return np.concatenate([part.argmax(-1)[:, None] if field.kind == 'classes' else part for field, part in parts], -1)
 

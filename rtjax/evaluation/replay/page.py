@@ -55,7 +55,7 @@ def _details(report: dict[str, Any]) -> dict[str, str]:
 
 
 def _dimensions(dimensions: Sequence[dict[str, Any]]) -> str:
-  names = ('Accuracy', 'Baseline', 'L1 error', 'Baseline', 'Confidence', 'Clipped')
+  names = ('Accuracy', 'Baseline', 'L1 error', 'Baseline L1', 'Confidence', 'Clipped')
   heads = ''.join(f'<th>{name}</th>' for name in names)
   return f"""
 <h2>Accuracy by action dimension</h2>

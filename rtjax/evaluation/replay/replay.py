@@ -53,7 +53,7 @@ class Replay:
 
 
 def replay_dataset(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Replay]:
-  """Replay the first `episodes` of a dataset, without those that have no step.
+  """Replay the first `episodes` of a dataset; skip empty ones.
 
   Raises:
     ValueError: an episode cannot be read or decoded, or does not fit the policy.
@@ -99,7 +99,10 @@ def replay_episode(policy: Policy, episode: Episode, images: list[np.ndarray]) -
 
 
 def token_dimensions(spec: ActionSpec) -> list[int | None]:
-  """Return for each of the K tokens its index among the A action numbers, None for a class."""
+  """Return the index of each token's number in an action.
+
+  The K indices are from 0 to A - 1; a class has None.
+  """
   indices: list[int | None] = []
   start = 0
   for field in spec.fields:

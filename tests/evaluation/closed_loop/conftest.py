@@ -1,6 +1,6 @@
-"""Fixtures that start processes or networks, shared by the tests of closed-loop evaluation.
+"""Shared environments, records and policies.
 
-They import within, because gymnasium is an extra.
+The fixtures import toy_env within, because gymnasium is an extra.
 """
 import pytest
 from flax import nnx

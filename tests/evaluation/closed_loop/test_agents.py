@@ -22,7 +22,7 @@ def test_random_actions_depend_on_the_seed_alone(vector, episodes, tmp_path, wit
 
 
 def test_batched_policy_acts_as_alone(vector, episodes, tmp_path, policy, monkeypatch):
-  """Each batched episode gets the logits that the policy computes alone, from the same images and instruction."""
+  """A batched episode gets the logits of a policy of one robot."""
   calls = []
   step = BatchPolicy.step
 

@@ -21,7 +21,7 @@ from rtjax.evaluation.closed_loop.protocol import EpisodeId, EpisodeLog
 
 
 def test_seed_and_skill_reach_the_environment(expert, episodes):
-  """The expert needs one step more than the last digit of the seed."""
+  """The expert needs one step more than the seed's last digit."""
   _, records = expert
   assert [EpisodeId.of(record) for record in records] == episodes
   for record in records:

@@ -72,7 +72,7 @@ def test_clipped_share():
 
 
 def test_interval_resamples_episodes():
-  """The interval of equal episodes has no width; a single episode has none."""
+  """Equal episodes have an interval of no width, a single one none."""
   same = [replays.replay([[0, 1, 2]] * 4, [[0, 1, 0]] * 4)] * 5
   assert accuracy.summarize(same, replays.SPEC)['accuracy']['interval'] == pytest.approx([2 / 3, 2 / 3])
   assert accuracy.summarize(same[:1], replays.SPEC)['accuracy']['interval'] is None

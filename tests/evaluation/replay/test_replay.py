@@ -1,4 +1,4 @@
-"""Replays, compared with the model itself and with datasets read in another way."""
+"""Replays, compared with the model and with datasets read by TFDS."""
 import io
 import types
 

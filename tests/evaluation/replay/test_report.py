@@ -1,4 +1,4 @@
-"""Files of replay reports; the page shows the figures and loads nothing from elsewhere."""
+"""Files of replay reports."""
 import base64
 import json
 
@@ -17,7 +17,7 @@ from rtjax.policies.recorded import open_dataset
 
 
 def make_replays(count: int) -> list:
-  """Return replays of which the i-th has i correct tokens of 3 * count."""
+  """Return replays; the i-th has i correct tokens of 3 * count."""
   draw = np.random.default_rng(0)
   made = []
   for i in range(count):
