@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and how fast it multiplies matrices: the yardstick beside each figure."""
+"""Description of the machine, and its matrix rate, for the output of benchmarks."""
 import os
 import platform
 import time
@@ -9,12 +9,13 @@ import numpy as np
 
 
 def describe() -> dict[str, str | int]:
+  """Return device, cores, architecture and JAX version."""
   return {'device': jax.devices()[0].device_kind, 'cores': os.cpu_count() or 0, 'machine': platform.machine(),
           'jax': jax.__version__}
 
 
 def matmul_gflops(dtype: str = 'float32', size: int = 2048) -> float:
-  """GFLOP/s of a square matrix product, the best of five."""
+  """Return the GFLOP/s of a square matrix product, the best of five."""
   x = jnp.ones((size, size), dtype)
   multiply = jax.jit(lambda a, b: a @ b)
   jax.block_until_ready(multiply(x, x))
@@ -27,6 +28,6 @@ def matmul_gflops(dtype: str = 'float32', size: int = 2048) -> float:
 
 
 def device_memory() -> dict[str, float]:
-  """The most memory of the device that was in use so far, where it counts that."""
+  """Return the peak memory of the device, if the device reports it."""
   used = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
   return {} if used is None else {'peak_gib': round(used / 2 ** 30, 2)}

@@ -1,4 +1,4 @@
-"""Times one policy step (256x320 picture in, 11 tokens out) and, beside it, the machine's matrix rate.
+"""Time of one policy step (256x320 image, 11 tokens), beside the machine's matrix rate.
 
   python bench/policy_step.py [--model rt1] [--robots 1] [--steps 30] [--dtype float32]
 
@@ -15,14 +15,13 @@ import tyro
 from flax import nnx
 from machine import describe, matmul_gflops
 
-from rtjax.models import RT1Config, build
-from rtjax.models.rt1 import RT1_X
+from rtjax.models import RT1_X, RT1Config, build
 from rtjax.policies.policy import BatchPolicy
 from rtjax.runtime import malloc
 
 
 def main(model: Literal['rt1', 'rt1_x'] = 'rt1', robots: int = 1, steps: int = 30, dtype: str = 'float32') -> None:
-  malloc.keep()  # as eval.py and the server do
+  malloc.keep_freed_memory()  # as eval.py and the server do
   config = dataclasses.replace({'rt1': RT1Config(), 'rt1_x': RT1_X}[model], dtype=dtype)
   policy = BatchPolicy(build(config, rngs=nnx.Rngs(0)), robots)
   for slot in range(robots):

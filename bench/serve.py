@@ -1,10 +1,10 @@
-"""Soaks the policy server: robots at their pace, then spoilt messages and dropped connections; all on the loopback.
+"""Load test of the policy server on the loopback: robots, then corrupted messages and dropped connections.
 
   python bench/serve.py [--seconds 300] [--clients 8] [--hz 5] [--model tiny|rt1|CHECKPOINT]
 
-Prints one line of JSON: latency as the robots see it, the server's memory, threads and files at the start and the end.
-`tiny` is a network of a few thousand weights, so that the figures are the server's own. Exits with 1 if a robot got
-an error.
+Prints one line of JSON: latency measured by the robots, and the server's memory and open files at the start and the
+end. `tiny` is a model of a few thousand weights, so that the figures are those of the server. Exits with 1 if a robot
+got an error.
 """
 import asyncio
 import json
@@ -29,31 +29,33 @@ SIZE = {'tiny': (64, 80), 'rt1': (256, 320)}
 
 
 def run_server(model: str, clients: int, port) -> None:
-  """In a process of its own, whose memory is the server's."""
+  """Run the server; called in a process of its own, whose memory is measured."""
   from flax import nnx
   from helpers.tiny_rt1 import TINY
 
   import rtjax
+  from rtjax.checkpoints import PolicyMetadata
   from rtjax.models import RT1Config, build
   from rtjax.policies.policy import BatchPolicy
   from rtjax.serving.server import Server, warm_up
   if model in SIZE:
     config = TINY if model == 'tiny' else RT1Config()
-    policies = BatchPolicy(build(config, rngs=nnx.Rngs(0)), clients, 'hashed-ngrams/1')
+    policies = BatchPolicy(build(config, rngs=nnx.Rngs(0)), clients,
+                           PolicyMetadata(embedding_id='hashed-ngrams/1'))
   else:
     policies = rtjax.load_policy(model, robots=clients)
-  size = SIZE.get(model) or policies.image_size or (256, 320)
+  size = SIZE.get(model) or policies.metadata.image_size or (256, 320)
   warm_up(policies, size)
   asyncio.run(Server(policies, size, name=model).run('127.0.0.1', 0, asyncio.Event(), port.send))
 
 
 class Robots:
-  """Clients that step at a fixed pace, each in episodes of 50 steps."""
+  """Clients that step at a fixed rate, in episodes of 50 steps."""
 
   def __init__(self, port: int, clients: int, hz: float, seconds: float):
     self.latencies: list[float] = []
     self.errors: list[str] = []
-    self.late = 0  # steps whose answer came after the next one was due
+    self.late = 0  # steps whose reply came after the next one was due
     self._port, self._period, self._end = port, 1 / hz, time.monotonic() + seconds
     self._threads = [threading.Thread(target=self._robot, args=(number,)) for number in range(clients)]
     for thread in self._threads:
@@ -76,7 +78,7 @@ class Robots:
           out = policy.step(images[step % 8])
           self.latencies.append(out.timing['total_ms'])
           if out.begins != (step % 50 == 0):
-            self.errors.append('an episode began or ended by itself')
+            self.errors.append('an episode began or did not begin unexpectedly')
         except RemoteError as error:
           self.errors.append(str(error))
         step, due = step + 1, due + self._period
@@ -84,53 +86,53 @@ class Robots:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def harass(port: int, size: tuple[int, int], malformed: int, dropped: int) -> dict[str, int]:
-  """Spoilt messages on a few connections, and connections that end without a word, some within a step."""
+def stress(port: int, size: tuple[int, int], malformed: int, dropped: int) -> dict[str, int]:
+  """Send corrupted messages, and drop connections, some of them during a step."""
   random = np.random.default_rng(0)
-  good = codec.pack({'image': np.zeros((*size, 3), np.uint8), 'instruction': 'go', 'reset': True})
-  seen = {'refused': 0, 'answered': 0, 'leaks': 0}
+  valid = codec.pack({'image': np.zeros((*size, 3), np.uint8), 'instruction': 'go', 'reset': True})
+  counts = {'refused': 0, 'answered': 0, 'leaks': 0}
   for start in range(0, malformed, 100):
     with connect(f'ws://127.0.0.1:{port}', compression=None) as connection:
       connection.recv()
       for _ in range(min(100, malformed - start)):
-        connection.send(_spoil(good, random))
+        connection.send(_corrupt(valid, random))
         reply = connection.recv(timeout=30)
-        seen['refused' if isinstance(reply, str) else 'answered'] += 1
-        seen['leaks'] += isinstance(reply, str) and ('Traceback' in reply or '.py' in reply)
+        counts['refused' if isinstance(reply, str) else 'answered'] += 1
+        counts['leaks'] += isinstance(reply, str) and ('Traceback' in reply or '.py' in reply)
   for number in range(dropped):
     with connect(f'ws://127.0.0.1:{port}', compression=None) as connection:
       connection.recv()
       if number % 2:
-        connection.send(good)
+        connection.send(valid)
       connection.socket.shutdown(2)
     time.sleep(0.02)
-  return seen
+  return counts
 
 
-def _spoil(good: bytes, random: np.random.Generator) -> bytes | str:
-  kind = random.integers(5)
-  if kind == 0:
+def _corrupt(valid: bytes, random: np.random.Generator) -> bytes | str:
+  variant = random.integers(5)
+  if variant == 0:
     return random.bytes(random.integers(1, 500))
-  if kind == 1:
-    return good[:random.integers(len(good))]
-  if kind == 2:
+  if variant == 1:
+    return valid[:random.integers(len(valid))]
+  if variant == 2:
     return codec.pack({str(random.integers(100)): 1})
-  if kind == 3:
+  if variant == 3:
     return 'text'
-  spoilt = bytearray(good)
-  for at in random.integers(0, 60, 3):
-    spoilt[at] = random.integers(256)
-  return bytes(spoilt)
+  corrupted = bytearray(valid)
+  for index in random.integers(0, 60, 3):
+    corrupted[index] = random.integers(256)
+  return bytes(corrupted)
 
 
 def gauges(port: int) -> dict[str, float]:
-  """The server's own figures."""
+  """Return memory, open files and clients, from the server's metrics."""
   with urllib.request.urlopen(f'http://127.0.0.1:{port}/metrics', timeout=30) as reply:
     lines = [line.rsplit(' ', 1) for line in reply.read().decode().splitlines() if not line.startswith('#')]
-  found = {name: float(value) for name, value in lines}
-  return {'memory_mib': round(found['process_resident_memory_bytes'] / 2 ** 20, 1),
-          'files': int(found['process_open_fds']), 'clients': int(found['rtjax_clients']),
-          'mean_batch': round(found['rtjax_batch_size_sum'] / max(1, found['rtjax_batch_size_count']), 2)}
+  values = {name: float(value) for name, value in lines}
+  return {'memory_mib': round(values['process_resident_memory_bytes'] / 2 ** 20, 1),
+          'files': int(values['process_open_fds']), 'clients': int(values['rtjax_clients']),
+          'mean_batch': round(values['rtjax_batch_size_sum'] / max(1, values['rtjax_batch_size_count']), 2)}
 
 
 def main(seconds: float = 300, clients: int = 8, hz: float = 5, model: str = 'tiny', malformed: int = 1000,
@@ -141,7 +143,7 @@ def main(seconds: float = 300, clients: int = 8, hz: float = 5, model: str = 'ti
   server.start()
   try:
     port = receiver.recv()
-    warm = Robots(port, clients, hz, min(20, seconds / 4))  # buffers and caches grow to their size
+    warm = Robots(port, clients, hz, min(20, seconds / 4))  # until buffers and caches have their final size
     warm.join()
     memory = [gauges(port)]
     robots = Robots(port, clients, hz, seconds)
@@ -149,23 +151,23 @@ def main(seconds: float = 300, clients: int = 8, hz: float = 5, model: str = 'ti
       time.sleep(min(30, seconds / 4))
       memory.append(gauges(port))
     robots.join()
-    bystander = Robots(port, 1, hz, 20)
+    other = Robots(port, 1, hz, 20)
     with urllib.request.urlopen(f'http://127.0.0.1:{port}/state', timeout=30) as reply:
       size = tuple(json.load(reply)['metadata']['image_size'])
-    harassed = harass(port, size, malformed, dropped)
-    bystander.join()
+    counts = stress(port, size, malformed, dropped)
+    other.join()
     time.sleep(1)
     memory.append(gauges(port))
   finally:
     server.terminate()
     server.join()
-  errors = warm.errors + robots.errors + bystander.errors
+  errors = warm.errors + robots.errors + other.errors
   p50, p95, p99 = np.percentile(robots.latencies, (50, 95, 99)).round(2)
   print(json.dumps({
       'benchmark': 'serve', 'model': model, 'clients': clients, 'hz': hz, 'seconds': seconds,
       'steps': len(robots.latencies), 'errors': len(errors), 'late': robots.late, 'p50_ms': p50, 'p95_ms': p95,
-      'p99_ms': p99, 'max_ms': round(max(robots.latencies), 2), 'start': memory[0], 'soaked': memory[-2],
-      'harassed': memory[-1] | {'malformed': malformed, 'dropped': dropped} | harassed,
+      'p99_ms': p99, 'max_ms': round(max(robots.latencies), 2), 'start': memory[0], 'loaded': memory[-2],
+      'stressed': memory[-1] | {'malformed': malformed, 'dropped': dropped} | counts,
       'memory_mib': [m['memory_mib'] for m in memory], **describe()}))
   if errors:
     sys.exit(f'error: {errors[0]}')

@@ -1,4 +1,4 @@
-"""rtjax-client: pictures, episodes, broken connections, deadlines; and its adapter for SimplerEnv."""
+"""rtjax-client: images, episodes, broken connections, deadlines; and its adapter for SimplerEnv."""
 import ast
 import contextlib
 import importlib.util
@@ -28,13 +28,13 @@ from rtjax.models.layers import resize
 PACKAGE = pathlib.Path(rtjax_client.__file__).parent
 EXAMPLE = PACKAGE.parent / 'examples' / 'simpler_env_policy.py'
 
-FRAMES, PICTURE, TASK = 0, 1, 2  # places in CountingPolicies' plan
+FRAMES = 0  # index in the plan of CountingPolicies
 IMAGE = np.full((*SIZE, 3), 9, np.uint8)
 
 
 @contextlib.contextmanager
 def scripted(handler) -> Iterator[int]:
-  """A server of one's own making; its port."""
+  """Run a server with this handler; yields its port."""
   with serve(handler, '127.0.0.1', 0, max_size=None) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -49,14 +49,14 @@ def metadata(connection) -> None:
   connection.send(codec.pack({'image_size': list(SIZE)}))
 
 
-def an_answer(number: float) -> bytes:
+def reply(number: float) -> bytes:
   return codec.pack({'actions': np.full((1, 7), number, np.float32), 'action': {'gripper': [number]}, 'tokens': [0],
                      'confidence': [1.0], 'begins': False, 'server_timing': {}})
 
 
 @pytest.mark.parametrize('source', [(256, 320), (480, 640), (97, 51), (3, 200), (64, 80)])
 @pytest.mark.parametrize('target', [(64, 80), (128, 128)])
-def test_resize_is_that_of_training(source, target):
+def test_resize_equals_the_training_pipeline(source, target):
   image = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
   expected = np.asarray(resize.resize_with_pad(jnp.asarray(image[None], jnp.float32), target))[0].astype(np.uint8)
   np.testing.assert_array_equal(resize_with_pad(image, target), expected)
@@ -87,7 +87,7 @@ def test_steps_and_episodes():
 
 
 def test_reconnects_in_the_same_step():
-  """A connection that broke is made anew; that its frames are forgotten is told."""
+  """A broken connection is opened again, and the reply says that the episode begins."""
   with serving(CountingPolicies(1)) as (server, port), RemotePolicy(port=port) as policy:
     policy.reset('go')
     policy.step(IMAGE), policy.step(IMAGE)
@@ -97,7 +97,7 @@ def test_reconnects_in_the_same_step():
     assert len(server.sessions) == 1 and not policy.step(IMAGE).begins
 
 
-def test_a_server_that_goes_and_comes_back():
+def test_a_server_that_restarts():
   with serving(CountingPolicies(1)) as (_, port):
     policy = RemotePolicy(port=port, timeout=0.5)
     policy.reset('go')
@@ -113,14 +113,14 @@ def test_a_server_that_goes_and_comes_back():
 
 def test_refused():
   with serving(CountingPolicies(1), api_key='key') as (_, port):
-    with pytest.raises(ConnectionLost, match='wants its API key'):
+    with pytest.raises(ConnectionLost, match='requires its API key'):
       RemotePolicy(port=port, api_key='other')
     with RemotePolicy(port=port, api_key='key'), pytest.raises(ConnectionLost, match='all 1 slots are taken'):
       RemotePolicy(port=port, api_key='key', connect_timeout=0.3)
 
 
-def test_a_refusal_that_is_quicker_than_the_client(monkeypatch):
-  """The server has closed before the client does anything: it still says why."""
+def test_a_refusal_before_the_client_reads(monkeypatch):
+  """The server closed the connection before the client reads: the error still gives the reason."""
   def slow(*args, **options):
     connection = connect(*args, **options)
     time.sleep(0.2)
@@ -131,7 +131,7 @@ def test_a_refusal_that_is_quicker_than_the_client(monkeypatch):
       RemotePolicy(port=port, connect_timeout=0.3)
 
 
-def test_a_late_answer_is_not_taken_for_the_next():
+def test_a_late_reply_is_not_taken_for_the_next():
   policies = CountingPolicies(1)
   with serving(policies) as (server, port), RemotePolicy(port=port, timeout=0.3) as policy:
     policy.reset('go')
@@ -142,10 +142,10 @@ def test_a_late_answer_is_not_taken_for_the_next():
     until(lambda: not server.sessions.get(0).busy)
     policies.delay = 0.0
     answer = policy.step(np.full_like(IMAGE, 2))
-    assert answer.plan[0, :2].tolist() == [3, 2] and not answer.begins  # the late picture counts
+    assert answer.plan[0, :2].tolist() == [3, 2] and not answer.begins  # the late frame counts
 
 
-def test_a_first_observation_that_is_late_and_refused_does_not_hide_the_reset():
+def test_reset_is_repeated_after_a_first_observation_that_is_late_and_refused():
   received = []
 
   def handler(connection):
@@ -156,7 +156,7 @@ def test_a_first_observation_that_is_late_and_refused_does_not_hide_the_reset():
         time.sleep(0.4)
         connection.send('refused')
       else:
-        connection.send(an_answer(len(received)))
+        connection.send(reply(len(received)))
 
   with scripted(handler) as port, RemotePolicy(port=port, timeout=0.3) as policy:
     policy.reset('go')
@@ -167,7 +167,7 @@ def test_a_first_observation_that_is_late_and_refused_does_not_hide_the_reset():
 
 
 def test_a_server_that_does_not_read_cannot_hold_a_step():
-  """Sending fills the buffers and then waits: for no longer than the step may take."""
+  """Sending blocks when the buffers are full, but no longer than the timeout of the step."""
   size = (4000, 4000)
   stop = threading.Event()
 
@@ -195,7 +195,7 @@ def test_a_server_that_does_not_read_cannot_hold_a_step():
     policy.close()
 
 
-def test_nobody_there():
+def test_no_server():
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     with pytest.raises(ConnectionLost, match='refused'):
@@ -223,7 +223,7 @@ def example():
 
 
 class Acting:
-  """In a RemotePolicy's place: gives one action."""
+  """Fake RemotePolicy that returns one action."""
 
   def __init__(self, action):
     self.action, self.resets, self.embeddings = action, [], []
@@ -255,7 +255,7 @@ def test_simpler_adapter_over_the_wire(example):
 
 
 def test_simpler_adapter_for_rt1_actions(example):
-  """The Google robot takes RT-1's numbers; the WidowX those of Bridge as RT-1-X stretched them."""
+  """The Google robot takes RT-1's numbers, the WidowX those of Bridge, scaled back from RT-1-X's data."""
   raw = {name: np.asarray(value) for name, value in actions.RT1.unpack(np.array(
       [0, 1, 0, 0.35, -1.75, 7, 0.14, 0, -0.28, 0.005, 0, 0, 0], np.float32)).items()}
   google = example.SimplerPolicy('google_robot', Acting(raw))
@@ -273,7 +273,7 @@ def test_simpler_adapter_for_rt1_actions(example):
   assert action['gripper'].tolist() == [-1] and action['terminate_episode'].tolist() == [1]
   assert widow._policy.resets == [None] and widow._policy.embeddings[0][0] == 2
 
-  with pytest.raises(ValueError, match='google_robot does not understand'):
+  with pytest.raises(ValueError, match='google_robot does not take'):
     example.SimplerPolicy('google_robot', Acting({'translation': np.zeros(3)})).act(IMAGE)
   with pytest.raises(ValueError, match="'widowx_bridge'"):
     example.SimplerPolicy('panda', Acting(raw))

@@ -1,4 +1,4 @@
-"""Drives SimplerEnv's robots with an rtjax policy server; runs in SimplerEnv's own environment, whatever its NumPy.
+"""Policy for SimplerEnv that asks an rtjax policy server; runs in SimplerEnv's environment, with any NumPy.
 
 In SimplerEnv's main_inference.py, beside the other policies:
 
@@ -7,8 +7,8 @@ In SimplerEnv's main_inference.py, beside the other policies:
 
 and the evaluators call model.reset(instruction) and model.step(image, instruction, ...).
 
-What the simulator wants (simpler_env/policies/rt1/rt1_model.py): a translation in metres, a rotation vector, and a
-gripper: for 'google_robot' how far to close (1) or open (-1), for 'widowx_bridge' open (1) or closed (-1).
+The simulator takes (simpler_env/policies/rt1/rt1_model.py) a translation in metres, a rotation vector, and a gripper:
+for 'google_robot' the change to close (1) or open (-1), for 'widowx_bridge' open (1) or closed (-1).
 """
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -18,20 +18,20 @@ from rtjax_client import RemotePolicy
 
 Action = Dict[str, np.ndarray]
 
-# RT-1-X's training stretched Bridge's actions to these bounds, (its own, the robot's), in its fields.
+# Bounds of Bridge's actions by field: in RT-1-X's training data, and the robot's.
 _BRIDGE = {'world_vector': (1.75, 0.05), 'rotation_delta': (1.4, 0.25)}
-# The Google robot's gripper moves by what it is told, so that small numbers add up.
-_STILL = 0.01
+# The Google robot's gripper command is a change, so that small numbers add up.
+_MIN_CHANGE = 0.01
 
 
 class SimplerPolicy:
-  """A policy as SimplerEnv's evaluators call it.
+  """Policy with the interface of SimplerEnv's evaluators.
 
   Args:
     robot: 'google_robot' or 'widowx_bridge'.
-    policy: the server's, with the actions of RT-1, or for the WidowX those of a table-top arm (arm7d).
-    embed: makes the embedding (float32 [512]) of an instruction, where the policy needs those of an encoder that the
-      server does not have: released RT-1 weights need Universal Sentence Encoder large 5, which SimplerEnv loads.
+    policy: the server's policy, with the actions of RT-1, or for the WidowX those of a table-top arm (arm7d).
+    embed: computes the embedding (float32 [512]) of an instruction, where the server lacks the policy's encoder:
+      released RT-1 weights need Universal Sentence Encoder large 5, which SimplerEnv loads.
   """
 
   def __init__(self, robot: str, policy: RemotePolicy, embed: Optional[Callable[[str], np.ndarray]] = None):
@@ -48,11 +48,11 @@ class SimplerPolicy:
       self._policy.reset(embedding=self._embed(instruction))
 
   def step(self, image: np.ndarray, instruction: Optional[str] = None, *_: Any) -> Tuple[Action, Action]:
-    """The policy's own action and the simulator's; another instruction than before begins an episode.
+    """Return the policy's action and the simulator's; a new instruction begins an episode.
 
     Args:
       image: uint8 [H, W, 3].
-      _: the robot's state, which our policies do not look at.
+      _: the robot's state, which is not used.
 
     Returns:
       The fields of the policy, and 'world_vector' [3], 'rot_axangle' [3], 'gripper' [1], 'terminate_episode' [1].
@@ -63,7 +63,7 @@ class SimplerPolicy:
     return raw, self._convert(raw)
 
   def act(self, image: np.ndarray) -> np.ndarray:
-    """The seven numbers that the simulator's `env.step` takes."""
+    """Return the seven numbers that the simulator's `env.step` takes."""
     action = self.step(image)[1]
     return np.concatenate([action['world_vector'], action['rot_axangle'], action['gripper']])
 
@@ -71,19 +71,19 @@ class SimplerPolicy:
     if 'translation' in raw and self._robot == 'widowx_bridge':
       return _action(raw['translation'], rotation_vector(raw['rotation']), _binary(raw['gripper'] > 0.5), False)
     if 'world_vector' not in raw:
-      raise ValueError(f'the policy acts by {sorted(raw)}, which {self._robot} does not understand.')
+      raise ValueError(f'the policy has the actions {sorted(raw)}, which {self._robot} does not take.')
     terminate = raw['terminate_episode'].argmax() == 0
     closing = raw['gripper_closedness_action']
     if self._robot == 'google_robot':
-      closing = np.where(np.abs(closing) < _STILL, 0, closing)
+      closing = np.where(np.abs(closing) < _MIN_CHANGE, 0, closing)
       return _action(raw['world_vector'], raw['rotation_delta'], closing, terminate)
-    translation, rotation = (np.clip(raw[name] * (robots / own), -robots, robots)
-                             for name, (own, robots) in _BRIDGE.items())
+    translation, rotation = (np.clip(raw[name] * (robot / data), -robot, robot)
+                             for name, (data, robot) in _BRIDGE.items())
     return _action(translation, rotation_vector(rotation), _binary(closing < 0), terminate)
 
 
 def rotation_vector(angles: np.ndarray) -> np.ndarray:
-  """Roll, pitch, yaw about fixed axes (rad) to axis times angle, by way of the quaternion."""
+  """Convert roll, pitch, yaw about fixed axes (rad) to axis times angle, through the quaternion."""
   (cr, cp, cy), (sr, sp, sy) = np.cos(np.asarray(angles, float) / 2), np.sin(np.asarray(angles, float) / 2)
   w = cr * cp * cy + sr * sp * sy
   axis = np.array([sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy])

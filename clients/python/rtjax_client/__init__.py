@@ -1,4 +1,4 @@
-"""Asks an rtjax policy server for actions; NumPy only, no JAX."""
+"""Client of an rtjax policy server; needs NumPy but no JAX."""
 from rtjax_client.image import resize_with_pad as resize_with_pad
 from rtjax_client.policy import ActionTimeout as ActionTimeout
 from rtjax_client.policy import ConnectionLost as ConnectionLost

@@ -1,4 +1,4 @@
-"""msgpack with NumPy arrays, in openpi's form (openpi-client, msgpack_numpy.py)."""
+"""msgpack with NumPy arrays, in openpi's format (openpi-client, msgpack_numpy.py)."""
 from typing import Any
 
 import msgpack
@@ -6,17 +6,18 @@ import numpy as np
 
 
 def pack(value: Any) -> bytes:
-  """Arrays of numbers go as they are; objects and structures raise a TypeError."""
+  """Encode a message; arrays that do not hold numbers raise TypeError."""
   return msgpack.packb(value, default=_encode)
 
 
 def unpack(message: Any) -> Any:
+  """Decode a message."""
   return msgpack.unpackb(message, object_hook=_decode)
 
 
 def _encode(value: Any) -> Any:
   if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind not in 'biuf':
-    raise TypeError(f'a {getattr(value, "dtype", type(value).__name__)} cannot be sent, expected numbers and texts.')
+    raise TypeError(f'a {getattr(value, "dtype", type(value).__name__)} cannot be sent, expected numbers or strings.')
   if isinstance(value, np.ndarray):
     return {b'__ndarray__': True, b'data': value.tobytes(), b'dtype': value.dtype.str, b'shape': value.shape}
   return {b'__npgeneric__': True, b'data': value.item(), b'dtype': value.dtype.str}

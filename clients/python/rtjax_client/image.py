@@ -1,11 +1,11 @@
-"""Pictures brought to the size that a policy was trained with, in its pipeline's arithmetic."""
+"""Resize of images to the size of the training, with the arithmetic of its pipeline."""
 from typing import Tuple
 
 import numpy as np
 
 
 def resize_with_pad(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-  """Resizes into `size` with the aspect kept, centred, the rest black: `tf.image.resize_with_pad`, cut to uint8.
+  """Resize with the aspect kept, pad with black (`tf.image.resize_with_pad`), truncate to uint8.
 
   Bilinear with half-pixel centres, without antialiasing, float32 throughout.
 
@@ -41,7 +41,7 @@ def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _neighbours(source: int, target: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """For each target pixel: the two source pixels around its centre, and the second one's share."""
+  """Return both source pixels around each target pixel, and the second's weight."""
   scale = np.float32(source / target)
   at = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
   below = np.floor(at)

@@ -1,4 +1,4 @@
-"""A policy that runs elsewhere, as if it were here."""
+"""Policy that runs on a server, with the interface of a local one."""
 import contextlib
 import functools
 import os
@@ -14,24 +14,24 @@ from websockets.sync.client import ClientConnection, connect
 from rtjax_client import codec
 from rtjax_client.image import resize_with_pad
 
-# Between two tries to connect, seconds.
+# Seconds between two attempts to connect.
 _RETRY_S = 0.2
 
 
 class RemoteError(RuntimeError):
-  """The policy gave no action."""
+  """Base of the errors of `RemotePolicy.step`."""
 
 
 class ActionTimeout(RemoteError):
-  """No answer in time. The episode goes on: the server has seen the picture, and its late answer is dropped."""
+  """No reply in time. The episode continues; the frame counts, and its late reply is dropped."""
 
 
 class ConnectionLost(RemoteError):
-  """There is no server, or it does not take us."""
+  """There is no server, or it refused the connection."""
 
 
 class ServerError(RemoteError):
-  """The server tells what is wrong."""
+  """The server replied with an error."""
 
 
 class RemoteAction(NamedTuple):
@@ -39,11 +39,11 @@ class RemoteAction(NamedTuple):
 
   Attributes:
     action: {field: float32 [size]} in the policy's units.
-    plan: float32 [F, A], raw actions of this step and, with an action horizon, of those after it.
+    plan: float32 [F, A], the actions predicted for this step and the F - 1 after it.
     tokens: int32 [K].
-    confidence: float32 [K], the probability of each token chosen.
-    begins: whether the server saw this as an episode's first frame: after `reset`, and after a broken connection.
-    timing: milliseconds, as the server and the client see them.
+    confidence: float32 [K], the probability of each of `tokens`.
+    begins: whether this was the first frame of an episode: after `reset`, and after a broken connection.
+    timing: durations in milliseconds, measured by server and client.
   """
   action: Dict[str, np.ndarray]
   plan: np.ndarray
@@ -54,17 +54,17 @@ class RemoteAction(NamedTuple):
 
 
 class RemotePolicy:
-  """Runs one robot with the policy of a server. `reset` at the start of every episode, then `step`.
+  """Policy of one robot on a server. Call `reset` at the start of every episode, then `step`.
 
   Args:
-    host: the server's name or address, or a whole URL (wss://...).
+    host: the server's name or address, or a full URL (wss://...).
     port: its port.
-    api_key: its key; None takes the environment variable RTJAX_API_KEY, if there is one.
-    timeout: seconds that a step may take, all in all.
-    connect_timeout: seconds to wait for the server at first; it may still be starting.
+    api_key: its key; None: the environment variable RTJAX_API_KEY, if it is set.
+    timeout: most seconds of a step, connecting included.
+    connect_timeout: most seconds to wait for the server at first, while it may be starting.
 
   Raises:
-    ConnectionLost: there is no server, or it does not take us.
+    ConnectionLost: there is no server, or it refused the connection.
   """
 
   def __init__(self, host: str = '127.0.0.1', port: int = 8000, api_key: Optional[str] = None, timeout: float = 2.0,
@@ -77,7 +77,7 @@ class RemotePolicy:
     self._open = contextlib.ExitStack()
     self._task: Dict[str, Any] = {}
     self._begins = True
-    self._owed = 0  # answers to steps that timed out
+    self._outstanding = 0  # replies that were not received yet, also those of steps that timed out
     self.metadata: Dict[str, Any] = {}
     self._until(time.monotonic() + connect_timeout, self._connect)
 
@@ -88,26 +88,39 @@ class RemotePolicy:
     self.close()
 
   def close(self) -> None:
+    """Close the connection."""
     self._connection = None
     self._open.close()
 
   def reset(self, instruction: Optional[str] = None, *, embedding: Optional[np.ndarray] = None) -> None:
-    """Lets an episode begin with the next step: an instruction, or its embedding (float32 [512])."""
+    """Begin an episode with the next step; arguments as for `set_instruction`."""
     self.set_instruction(instruction, embedding=embedding)
     self._begins = True
 
   def set_instruction(self, instruction: Optional[str] = None, *, embedding: Optional[np.ndarray] = None) -> None:
-    """Changes what to do from the next step on; the episode goes on."""
+    """Set the instruction from the next step on; the episode continues.
+
+    Args:
+      instruction: the instruction as text.
+      embedding: its embedding instead, float32 [512]; for models that read prompts its token ids, integers [L].
+    """
     if (instruction is None) == (embedding is None):
       raise ValueError('give either instruction or embedding.')
-    self._task = {'instruction': instruction} if embedding is None else {
-        'embedding': np.asarray(embedding, np.float32)}
+    if embedding is None:
+      self._task = {'instruction': instruction}
+    else:
+      vector = np.asarray(embedding)
+      self._task = {'embedding': vector if vector.dtype.kind in 'iu' else vector.astype(np.float32)}
 
   def step(self, image: np.ndarray, proprioception: Optional[np.ndarray] = None) -> RemoteAction:
-    """The action to take on seeing `image`, uint8 [H, W, 3], which is resized to what the server takes.
+    """Return the next action.
+
+    Args:
+      image: uint8 [H, W, 3], resized to the server's size.
+      proprioception: the robot's state, for models that use it.
 
     Raises:
-      ValueError: before `reset`, or for a picture of another kind.
+      ValueError: before `reset`, or for an image of another type.
       ActionTimeout, ConnectionLost, ServerError: see README.md.
     """
     if not self._task:
@@ -119,36 +132,36 @@ class RemotePolicy:
     if proprioception is not None:
       observation['proprioception'] = np.asarray(proprioception, np.float32)
     started = time.monotonic()
-    answer = self._until(started + self._timeout, functools.partial(self._exchange, observation))
-    timing = dict(answer['server_timing'], total_ms=1000 * (time.monotonic() - started))
-    return RemoteAction({name: np.asarray(value, np.float32) for name, value in answer['action'].items()},
-                        np.array(answer['actions']), np.asarray(answer['tokens'], np.int32),
-                        np.asarray(answer['confidence'], np.float32), answer['begins'], timing)
+    reply = self._until(started + self._timeout, functools.partial(self._exchange, observation))
+    timing = dict(reply['server_timing'], total_ms=1000 * (time.monotonic() - started))
+    return RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
+                        np.array(reply['actions']), np.asarray(reply['tokens'], np.int32),
+                        np.asarray(reply['confidence'], np.float32), reply['begins'], timing)
 
   def _until(self, deadline: float, attempt: Callable[[float], Any]) -> Any:
-    """Repeats an attempt while the connection fails and there is time."""
+    """Repeat an attempt while the connection fails and the deadline has not passed."""
     while True:
       try:
         return attempt(deadline)
       except (OSError, InvalidHandshake, ConnectionClosed) as error:
         self._drop()
-        if _hopeless(error) or time.monotonic() + _RETRY_S > deadline:
-          raise ConnectionLost(f'no policy from {self._url}: {_words(error)}') from error
+        if _is_permanent(error) or time.monotonic() + _RETRY_S > deadline:
+          raise ConnectionLost(f'no policy from {self._url}: {_message(error)}') from error
         time.sleep(_RETRY_S)
 
   def _drop(self) -> None:
-    """Forgets the connection; the server forgets the episode with it."""
+    """Drop the connection, with which the server ends the episode."""
     self.close()
-    self._owed, self._begins = 0, True
+    self._outstanding, self._begins = 0, True
 
   def _connect(self, deadline: float) -> ClientConnection:
     connection = self._open.enter_context(connect(
         self._url, compression=None, max_size=None, additional_headers=self._headers, open_timeout=_left(deadline),
         close_timeout=0.2))
     if os.name == 'posix':
-      # Sending to a machine that has gone silent must not hold a robot for longer than a step may take.
+      # Sending to a machine that does not respond must not block a robot for longer than a step may take.
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))
-      with contextlib.suppress(OSError):  # closed by a server that refuses: receiving will tell why
+      with contextlib.suppress(OSError):  # closed by a server that refused: the reason is received below
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     self.metadata = codec.unpack(connection.recv(timeout=_left(deadline)))
     self._connection = connection
@@ -157,15 +170,15 @@ class RemotePolicy:
   def _exchange(self, observation: Dict[str, Any], deadline: float) -> Any:
     connection = self._connection or self._connect(deadline)
     image = resize_with_pad(observation['image'], tuple(self.metadata['image_size']))
-    # Until an answer says that the episode has begun: an observation whose answer was late may have been refused.
+    # `reset` is sent until a reply was received: an observation without a reply may have been refused.
     connection.send(codec.pack(dict(observation, **self._task, image=image, reset=self._begins)))
-    self._owed += 1
-    while self._owed:
+    self._outstanding += 1
+    while self._outstanding:
       try:
         message = connection.recv(timeout=_left(deadline))
       except TimeoutError:
         raise ActionTimeout(f'no action from {self._url} within {self._timeout} s.') from None
-      self._owed -= 1
+      self._outstanding -= 1
     if isinstance(message, str):
       raise ServerError(message)
     self._begins = False
@@ -176,12 +189,12 @@ def _left(deadline: float) -> float:
   return max(0.0, deadline - time.monotonic())
 
 
-def _hopeless(error: Exception) -> bool:
-  """Whether trying again cannot help: a wrong key, a wrong path."""
+def _is_permanent(error: Exception) -> bool:
+  """Return whether another attempt is useless: a wrong key, a wrong path."""
   status = getattr(getattr(error, 'response', None), 'status_code', None)
   return status is not None and 400 <= status < 500
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
   body = getattr(getattr(error, 'response', None), 'body', None)
   return body.decode(errors='replace').strip() if body else f'{error} ({type(error).__name__})'
