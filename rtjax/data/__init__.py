@@ -1,36 +1,42 @@
-"""The input pipeline: RLDS episodes to shuffled batches of windows.
+"""Input pipeline: RLDS episodes and image-text pairs to shuffled batches.
 
-A batch is a dict of NumPy arrays (B windows, T frames, F actions per frame, A numbers per action):
+The streams of `rlds` yield batches as dicts of NumPy arrays (B windows, T frames, F actions per frame, A numbers of an
+action, E instruction embedding, S state size):
 
-    images          uint8   [B, T, H, W, 3]  decoded; zero where padded; [B, T, V, H, W, 3] if views are asked for
-    embeddings      float32 [B, T, 512]      of the instruction; zero where padded
+    images          uint8   [B, T, H, W, 3]  decoded; zero where padded; [B, T, views, H, W, 3] if views are configured
+    frame_mask      bool    [B, T]           True for real frames, False for padding
+    instruction     float32 [B, T, E]        embedding of the instruction; zero where padded
+    proprioception  float32 [B, T, S]        if configured
     actions         float32 [B, T, F, A]     the action f steps after frame t; zero where there is none
-    mask            bool    [B, T, F]        True where the action counts in the loss
-    frames          bool    [B, T]           True for real frames, False for padding
-    proprioception  float32 [B, T, P]        only if asked for
-    waypoints       float32 [B, T, 3]        only if asked for
-    instructions    str     [B] (object)     of the window's newest frame
+    action_mask     bool    [B, T, F]        True where the action counts in the loss
+    waypoints       float32 [B, T, 3]        if configured
+    instructions    str     [B] (object)     text of the newest frame's instruction
     episodes, steps int64, int32 [B]         number of the episode in its split, and the step of the newest frame
 
-The last three stay on the host; `device_part` leaves them out. A batch stays as it is while it, or anything made over
-its memory, is held; afterwards later batches get that memory. TensorFlow is imported when the first of the functions
-that read data is used.
+The last three stay on the host: `to_batch` gives the typed batch without them. A batch keeps its contents while it, or
+anything made over its memory, is referenced; afterwards later batches reuse the memory.
+
+    rlds/ image_text/     two kinds of data, each with its sources and its stream
+    convert/              robot logs to RLDS
+    stream mixture batching records windows images ...     shared by both; they import neither
+
+TensorFlow is imported when the first of the functions that read data is used.
 """
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from rtjax.data.config import DataConfig
 from rtjax.data.rlds.adapters import Adapter, register
-from rtjax.data.windows import WindowConfig, device_part
+from rtjax.data.windows import WindowConfig, to_batch
 
 if TYPE_CHECKING:
   from rtjax.data.rlds.statistics import statistics
-  from rtjax.data.stream import TrainingStream, validation_batches
+  from rtjax.data.rlds.stream import TrainingStream, validation_batches
 
-__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'device_part', 'register', 'statistics',
+__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'register', 'statistics', 'to_batch',
            'validation_batches']
 
-_LAZY = {'TrainingStream': 'stream', 'validation_batches': 'stream', 'statistics': 'rlds.statistics'}
+_LAZY = {'TrainingStream': 'rlds.stream', 'validation_batches': 'rlds.stream', 'statistics': 'rlds.statistics'}
 
 
 def __getattr__(name: str) -> Any:

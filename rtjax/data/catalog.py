@@ -1,4 +1,4 @@
-"""From the name of a dataset to its files. Nothing is downloaded."""
+"""Resolve dataset names and folders to TFDS builders and files, without downloads."""
 import difflib
 from typing import Any
 
@@ -10,7 +10,12 @@ _TFRECORD = tfds.core.file_adapters.FileFormat.TFRECORD
 
 
 def open_builder(name: str) -> Any:
-  """The TFDS builder of a dataset's folder or name; nothing is downloaded."""
+  """Return the TFDS builder of a dataset's folder or name.
+
+  Raises:
+    FileNotFoundError, NotADirectoryError: there is no such dataset.
+    ValueError: the folder holds several datasets.
+  """
   folder = epath.Path(name).expanduser()
   if '://' in name or folder.is_dir():
     return tfds.builder_from_directory(_version_folder(name, folder))
@@ -20,8 +25,8 @@ def open_builder(name: str) -> Any:
   if name.startswith(('/', '.', '~')):
     raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
   try:
-    builder = tfds.core.read_only_builder.builder_from_files(name)  # What is prepared on this machine needs no network.
-  except ValueError:  # not there, or no name that TFDS could parse
+    builder = tfds.core.read_only_builder.builder_from_files(name)  # prepared on this machine: needs no network
+  except ValueError:  # absent, or not a name that TFDS can parse
     builder = _registered_builder(name)
   if not builder.info.splits:
     raise FileNotFoundError(f'dataset {name!r}: TFDS knows it, but there is none in {builder.data_dir}. Prepare it '
@@ -60,13 +65,18 @@ def _version_folder(name: str, folder: Any) -> Any:
 
 
 def file_instructions(name: str, builder: Any, split: str) -> list[Any]:
+  """Return TFDS's file instructions of a split: file name, and the records of it to skip and to take.
+
+  Raises:
+    ValueError: the split is unknown or empty, or its files are not TFRecord files.
+  """
   info = builder.info
   known = sorted(info.splits)
   try:
     chosen = info.splits[split]
   except (KeyError, ValueError) as error:
-    raise ValueError(f'{name}: split {split!r} cannot be had: {error} It has {known}, and parts and sums of '
-                     "them such as 'train[:90%]' or 'train+val'.") from error
+    raise ValueError(f'{name}: unknown split {split!r}: {error} It has {known}, and parts and sums of them such as '
+                     "'train[:90%]' or 'train+val'.") from error
   if chosen.num_examples == 0:
     raise ValueError(f'{name}: split {split!r} is empty. It has ' + ', '.join(
         f'{s} ({info.splits[s].num_examples} episodes)' for s in known) + '.')

@@ -1,32 +1,34 @@
-"""In which order a process sees the windows of its datasets, and how it finds its place again.
+"""Order of the windows that one process draws from a mixture of datasets.
 
-    split ── chunks (runs of episodes of one file)
-      epoch e: permuted by (seed, e), dealt to the P processes ──► groups of about `shuffle_episodes` episodes
+    split ── chunks (runs of records of one file)
+      epoch e: permuted by (seed, e), dealt to the processes ──► groups of about `shuffle_records` records
         group g: read, its windows permuted by (seed, e, process, g) ──► one window after another
 
-So a position in a dataset is (epoch, group, window), and going back to one costs the reading of one group, however far
-it is. In a mixture, draw n takes the next window of a dataset chosen by (seed, process, n) alone.
+A position in a dataset is therefore (epoch, group, window), and restoring one costs the reading of one group, however
+late it is. In a mixture, draw n takes the next window of a dataset chosen by (seed, process, n) alone.
 """
 import concurrent.futures
 import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from rtjax.data.rlds.episodes import Chunk, Dataset, Episode
+from rtjax.data.records import Chunk, RecordSource
 from rtjax.data.windows import WindowConfig, window_ends
 
-# Large chunks read fast, as a TFRecord must be read up to where a chunk starts; small ones mix well. So: most shards of
-# the Open X-Embodiment datasets whole, several chunks to a group, and enough of them to deal them fairly.
+# Large chunks read fast, as a TFRecord file must be read up to where a chunk starts; small ones mix well. The limits
+# keep most shards of the Open X-Embodiment datasets in one chunk, put several chunks into a group, and make enough of
+# them to deal them fairly.
 _MAX_CHUNK = 128
 _CHUNKS_PER_GROUP = 4
 _CHUNKS_PER_PROCESS = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-  """Which part of the data a process reads: part `index` of `count`, dealt anew each epoch from `seed`."""
+class ProcessShare:
+  """Part of the data that a process reads: part `index` of `count`, dealt by `seed` for each epoch."""
   seed: int
   index: int = 0
   count: int = 1
@@ -39,39 +41,39 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Episodes in memory, and the order of their windows: int [N, 2], (place in `episodes`, end of the window)."""
-  episodes: list[Episode]
+  """Items in memory, and the order of their windows: int [N, 2], (place in `items`, end of the window)."""
+  items: list[Any]
   order: np.ndarray
 
 
-class Closed(Exception):
+class StreamClosed(Exception):
   """The stream was closed while a group was being read."""
 
 
-class Shuffled:
-  """One dataset's endless windows for one process.
+class ShuffledWindows:
+  """Endless shuffled windows of one dataset for one process.
 
   Args:
-    dataset: what to read.
+    dataset: the dataset to read.
     number: its place in the mixture, so that equal datasets differ in order.
-    share: this process's part.
-    shuffle_episodes: about how many episodes a group holds.
-    window: how windows are cut.
+    share: part of this process.
+    shuffle_records: approximate number of records in a group.
+    window_config: shape and spacing of windows.
     pool: reads groups ahead.
-    closed: set when reading shall stop.
+    closed: set to stop reading.
   """
 
-  def __init__(self, dataset: Dataset, number: int, share: Share, shuffle_episodes: int, window: WindowConfig,
-               pool: concurrent.futures.Executor, closed: threading.Event):
-    self._dataset, self._number, self._share, self._window = dataset, number, share, window
-    self._shuffle_episodes, self._pool, self._closed = shuffle_episodes, pool, closed
-    episodes = dataset.num_episodes
-    if episodes < share.count:
-      raise ValueError(f'{dataset.name}: split {dataset.split!r} has {episodes} episodes, process_count is '
-                       f'{share.count}; each process needs at least one. Use fewer processes or a larger split.')
-    size = min(_MAX_CHUNK, episodes // (_CHUNKS_PER_PROCESS * share.count), shuffle_episodes // _CHUNKS_PER_GROUP)
+  def __init__(self, dataset: RecordSource[Any], number: int, share: ProcessShare, shuffle_records: int,
+               window_config: WindowConfig, pool: concurrent.futures.Executor, closed: threading.Event):
+    self._dataset, self._number, self._share, self._window_config = dataset, number, share, window_config
+    self._shuffle_records, self._pool, self._closed = shuffle_records, pool, closed
+    records = dataset.num_records
+    if records < share.count:
+      raise ValueError(f'{dataset.name}: split {dataset.split!r} has {records} {dataset.record_name}s, process_count '
+                       f'is {share.count}; each process needs at least one. Use fewer processes or a larger split.')
+    size = min(_MAX_CHUNK, records // (_CHUNKS_PER_PROCESS * share.count), shuffle_records // _CHUNKS_PER_GROUP)
     self._chunks = dataset.chunks(max(1, size))
-    self._last_read: tuple[list[Chunk], list[Episode]] = [], []
+    self._last_read: tuple[list[Chunk], list[Any]] = [], []
     self.seek((0, 0, 0))
 
   @property
@@ -80,26 +82,26 @@ class Shuffled:
     return self._epoch, self._group, self._next
 
   def seek(self, position: Sequence[int]) -> None:
-    """Goes to a position; nothing is read yet."""
+    """Go to a position; nothing is read yet."""
     self._epoch, self._group, self._next = map(int, position)
     self._loaded: Group | None = None
     self._loading: concurrent.futures.Future[Group] | None = None
 
   def read_ahead(self) -> concurrent.futures.Future[Group]:
-    """Begins to read the next group, unless that is under way."""
+    """Start to read the next group, unless that is in progress."""
     if self._loading is None:
-      epoch, group = self._following() if self._loaded else (self._epoch, self._group)
+      epoch, group = self._next_group() if self._loaded else (self._epoch, self._group)
       self._loading = self._pool.submit(self._load, epoch, group)
     return self._loading
 
-  def take(self) -> tuple[Episode, int]:
-    """The next window: its episode and the step it ends at."""
+  def take(self) -> tuple[Any, int]:
+    """Return the next window: its item and the step it ends at."""
     group = self._current()
     place, end = group.order[self._next]
     self._next += 1
     if self._next == len(group.order):
-      self._advance()
-    return group.episodes[place], int(end)
+      self._finish_group()
+    return group.items[place], int(end)
 
   def _current(self) -> Group:
     for _ in range(len(self._chunks) + 1):  # An epoch has no more groups than that.
@@ -108,47 +110,47 @@ class Shuffled:
         self.read_ahead()
       if len(self._loaded.order):
         return self._loaded
-      self._advance()
-    raise self._dataset.no_steps()
+      self._finish_group()
+    raise self._dataset.empty_error()
 
-  def _advance(self) -> None:
-    self._epoch, self._group = self._following()
+  def _finish_group(self) -> None:
+    self._epoch, self._group = self._next_group()
     self._next, self._loaded = 0, None
 
-  def _following(self) -> tuple[int, int]:
+  def _next_group(self) -> tuple[int, int]:
     last = self._group + 1 == len(self._groups(self._epoch))
     return (self._epoch + 1, 0) if last else (self._epoch, self._group + 1)
 
   def _groups(self, epoch: int) -> list[list[Chunk]]:
     """This process's chunks of an epoch, in groups of nearly equal numbers of chunks."""
     dealt = self._rng(0, epoch).permutation(len(self._chunks))[self._share.index::self._share.count]
-    episodes = sum(self._chunks[i].take for i in dealt)
-    parts = np.array_split(dealt, min(len(dealt), max(1, round(episodes / self._shuffle_episodes))))
+    records = sum(self._chunks[i].take for i in dealt)
+    parts = np.array_split(dealt, min(len(dealt), max(1, round(records / self._shuffle_records))))
     return [sorted(self._chunks[i] for i in part) for part in parts]
 
   def _load(self, epoch: int, group: int) -> Group:
     chunks = self._groups(epoch)[group]
-    read, episodes = self._last_read
-    if chunks != read:  # Where one group is all there is, it stays in memory.
-      episodes = list(self._read(chunks))
-      self._last_read = chunks, episodes
-    ends = [window_ends(len(episode), self._window) for episode in episodes]
+    read, items = self._last_read
+    if chunks != read:  # A dataset of a single group stays in memory.
+      items = list(self._read(chunks))
+      self._last_read = chunks, items
+    ends = [window_ends(len(item), self._window_config) for item in items]
     order = np.stack([np.repeat(np.arange(len(ends)), [len(e) for e in ends]), np.concatenate(ends)], -1)
-    return Group(episodes, self._rng(1, epoch, self._share.index, group).permutation(order))
+    return Group(items, self._rng(1, epoch, self._share.index, group).permutation(order))
 
-  def _read(self, chunks: list[Chunk]) -> Iterator[Episode]:
-    for episode in self._dataset.read(chunks):
+  def _read(self, chunks: list[Chunk]) -> Iterator[Any]:
+    for item in self._dataset.read(chunks):
       if self._closed.is_set():
-        raise Closed
-      yield episode
+        raise StreamClosed
+      yield item
 
   def _rng(self, purpose: int, epoch: int, process: int = 0, group: int = 0) -> np.random.Generator:
-    # All six numbers always, since a key that ends in zeros equals the shorter one.
+    # Always all six numbers, since a key that ends in zeros equals the shorter one.
     return np.random.default_rng([self._share.seed, purpose, self._number, epoch, process, group])
 
 
-def choose(share: Share, weights: Sequence[float], first: int, count: int) -> np.ndarray:
-  """The dataset of draws first, ..., first + count - 1: int [count]. Any draw is found in one jump."""
+def choose_datasets(share: ProcessShare, weights: Sequence[float], first: int, count: int) -> np.ndarray:
+  """Return the dataset of draws first, ..., first + count - 1: int [count]; any draw costs the same."""
   bits = np.random.PCG64(np.random.SeedSequence([share.seed, 2, share.index])).advance(first)
   uniform = np.random.Generator(bits).random(count)  # one step of the generator each
   return np.minimum(np.searchsorted(np.cumsum(weights), uniform, 'right'), len(weights) - 1)

@@ -1,4 +1,4 @@
-"""Augmentation: the official crops exactly, and properties of the rest."""
+"""Augmentation: the official crops, and properties of the rest."""
 import dataclasses
 import functools
 import subprocess
@@ -12,6 +12,7 @@ from helpers.paths import ROOT
 
 from rtjax import actions
 from rtjax.data import augment
+from rtjax.observation import Batch, Observation
 
 SPEC = actions.get('arm7d')
 OFF = augment.AugmentConfig(crop=False)
@@ -22,20 +23,31 @@ def run(batch, key, config):
   return augment.augment(batch, key, config, SPEC)
 
 
-def make_batch(size=4, steps=3, height=64, width=80):
+def make_batch(size=4, frames=3, height=64, width=80):
   draw = np.random.default_rng(0)
-  frames = np.ones((size, steps), bool)
-  frames[0, :2] = False
-  images = draw.integers(1, 256, (size, steps, height, width, 3), np.uint8) * frames[..., None, None, None]
-  return {'images': images.astype(np.uint8), 'frames': frames, 'mask': frames[..., None],
-          'actions': draw.uniform(-1, 1, (size, steps, 1, SPEC.size)).astype(np.float32)}
+  frame_mask = np.ones((size, frames), bool)
+  frame_mask[0, :2] = False
+  images = draw.integers(1, 256, (size, frames, height, width, 3), np.uint8) * frame_mask[..., None, None, None]
+  return Batch(
+      Observation(images.astype(np.uint8), frame_mask), action_mask=frame_mask[..., None],
+      actions=draw.uniform(-1, 1, (size, frames, 1, SPEC.size)).astype(np.float32))
 
 
-def offsets(images, varied):
-  """The (y, x) that turn each picture [H, W, 3] into its varied one, by trying all."""
+def replace(batch, **arrays):
+  """Return the batch with other arrays, in the observation or beside it."""
+  inside = {name: arrays.pop(name) for name in list(arrays) if hasattr(batch.observation, name)}
+  return dataclasses.replace(batch, observation=dataclasses.replace(batch.observation, **inside), **arrays)
+
+
+def images_of(batch):
+  return np.asarray(batch.observation.images)
+
+
+def offsets(images, augmented):
+  """Return the (y, x) that turn each image [H, W, 3] into its augmented one, by trying all."""
   rows, columns = augment.padding(*images.shape[1:3])
   found = []
-  for image, out in zip(images, varied, strict=True):
+  for image, out in zip(images, augmented, strict=True):
     padded = np.pad(image, [(rows, rows), (columns, columns), (0, 0)])
     views = np.lib.stride_tricks.sliding_window_view(padded, image.shape)[:, :, 0]
     match = np.argwhere((views[:, :, ::8, ::8] == out[::8, ::8]).all((2, 3, 4)))
@@ -70,30 +82,30 @@ def test_padding():
 def test_crop_per_example():
   batch = make_batch(size=8)
   out = run(batch, jax.random.key(0), augment.AugmentConfig())
-  assert out['images'].dtype == np.uint8
-  newest = offsets(batch['images'][:, -1], np.asarray(out['images'])[:, -1])
+  assert images_of(out).dtype == np.uint8
+  newest = offsets(images_of(batch)[:, -1], images_of(out)[:, -1])
   assert len(set(newest)) > 1
-  assert offsets(batch['images'][1:, 0], np.asarray(out['images'])[1:, 0]) == newest[1:]  # frames share an offset
-  np.testing.assert_array_equal(out['actions'], batch['actions'])
+  assert offsets(images_of(batch)[1:, 0], images_of(out)[1:, 0]) == newest[1:]  # frames share an offset
+  np.testing.assert_array_equal(out.actions, batch.actions)
 
 
 def test_shared_crop():
   batch = make_batch()
   keys = [run(batch, jax.random.key(seed), augment.AugmentConfig(shared_crop=True)) for seed in range(4)]
-  found = [set(offsets(batch['images'][:, -1], np.asarray(out['images'])[:, -1])) for out in keys]
+  found = [set(offsets(images_of(batch)[:, -1], images_of(out)[:, -1])) for out in keys]
   assert all(len(one) == 1 for one in found)
   assert len(set.union(*found)) > 1
 
 
 def test_crop_offsets_cover_all():
-  # A picture whose only white pixel is its middle one, at the native size: where it lands is the offset.
+  # An image with one white pixel in the middle, at the native size: its new place gives the offset.
   image = np.zeros((256, 320, 3), np.uint8)
   image[128, 160] = 255
-  batch = {'images': np.broadcast_to(image, (64, 1, *image.shape)), 'actions': np.zeros((64, 1, 1, 7), np.float32),
-           'frames': np.ones((64, 1), bool)}
+  batch = Batch(Observation(np.broadcast_to(image, (64, 1, *image.shape)), np.ones((64, 1), bool)),
+                np.zeros((64, 1, 1, 7), np.float32), np.ones((64, 1, 1), bool))
   landed = []
   for seed in range(16):
-    out = np.asarray(run(batch, jax.random.key(seed), augment.AugmentConfig())['images'][:, 0, :, :, 0])
+    out = images_of(run(batch, jax.random.key(seed), augment.AugmentConfig()))[:, 0, :, :, 0]
     landed.append(np.argwhere(out)[:, 1:])
   y, x = (np.array([20 + 128, 50 + 160]) - np.concatenate(landed)).T
   assert set(y) == set(range(41))
@@ -101,58 +113,60 @@ def test_crop_offsets_cover_all():
   assert np.bincount(y).max() < 2.5 * len(y) / 41  # uniform: 25 expected of 1,024
 
 
-def test_flip_mirrors_picture_and_action():
+def test_flip_mirrors_image_and_action():
   batch = make_batch(size=16)
   config = dataclasses.replace(OFF, flip=True)
   out = run(batch, jax.random.key(1), config)
-  same = [np.array_equal(a, b) for a, b in zip(out['images'], batch['images'], strict=True)]
+  same = [np.array_equal(a, b) for a, b in zip(images_of(out), images_of(batch), strict=True)]
   assert 0 < sum(same) < 16
   for i, kept in enumerate(same):
-    picture, action = batch['images'][i], batch['actions'][i]
-    np.testing.assert_array_equal(out['images'][i], picture if kept else picture[:, :, ::-1])
-    np.testing.assert_array_equal(out['actions'][i], action if kept else action * [1, -1, 1, -1, 1, -1, 1])
+    image, action = images_of(batch)[i], batch.actions[i]
+    np.testing.assert_array_equal(images_of(out)[i], image if kept else image[:, :, ::-1])
+    np.testing.assert_array_equal(out.actions[i], action if kept else action * [1, -1, 1, -1, 1, -1, 1])
   twice = run(out, jax.random.key(1), config)
-  np.testing.assert_array_equal(twice['images'], batch['images'])
-  np.testing.assert_array_equal(twice['actions'], batch['actions'])
+  np.testing.assert_array_equal(images_of(twice), images_of(batch))
+  np.testing.assert_array_equal(twice.actions, batch.actions)
 
 
 def test_flip_mirrors_waypoints():
-  batch = make_batch(size=16) | {'waypoints': np.random.default_rng(0).normal(size=(16, 3, 3)).astype(np.float32)}
+  batch = replace(
+      make_batch(size=16), waypoints=np.random.default_rng(0).normal(size=(16, 3, 3)).astype(np.float32))
   out = run(batch, jax.random.key(1), dataclasses.replace(OFF, flip=True))
-  for i, (a, b) in enumerate(zip(out['images'], batch['images'], strict=True)):
+  for i, (a, b) in enumerate(zip(images_of(out), images_of(batch), strict=True)):
     y = 1 if np.array_equal(a, b) else -1
-    np.testing.assert_array_equal(out['waypoints'][i], batch['waypoints'][i] * np.array([1, y, 1], np.float32))
+    np.testing.assert_array_equal(out.waypoints[i], batch.waypoints[i] * np.array([1, y, 1], np.float32))
 
 
-def test_flip_mirrors_proprioception_as_told():
+def test_flip_mirrors_proprioception():
   signs = (1, -1, 1, -1, 1, -1, 1)
-  batch = make_batch(size=16) | {'proprioception': np.random.default_rng(0).normal(size=(16, 3, 7)).astype(np.float32)}
+  batch = replace(
+      make_batch(size=16), proprioception=np.random.default_rng(0).normal(size=(16, 3, 7)).astype(np.float32))
   out = run(batch, jax.random.key(1), dataclasses.replace(OFF, flip=True, flip_proprioception=signs))
-  for i, (a, b) in enumerate(zip(out['images'], batch['images'], strict=True)):
+  for i, (a, b) in enumerate(zip(images_of(out), images_of(batch), strict=True)):
     sign = 1 if np.array_equal(a, b) else np.array(signs, np.float32)
-    np.testing.assert_array_equal(out['proprioception'][i], batch['proprioception'][i] * sign)
+    np.testing.assert_array_equal(out.observation.proprioception[i], batch.observation.proprioception[i] * sign)
 
 
 @pytest.mark.parametrize('signs', [(), (1, -1, 1)])
-def test_flip_refuses_proprioception_of_which_it_was_not_told(signs):
-  batch = make_batch() | {'proprioception': np.zeros((4, 3, 7), np.float32)}
-  with pytest.raises(ValueError, match=f'7 numbers of proprioception, but flip_proprioception says how {len(signs)}'):
+def test_flip_needs_a_factor_for_each_number_of_proprioception(signs):
+  batch = replace(make_batch(), proprioception=np.zeros((4, 3, 7), np.float32))
+  with pytest.raises(ValueError, match=f'7 numbers of proprioception, .* has {len(signs)} factors'):
     augment.augment(batch, jax.random.key(0), augment.AugmentConfig(flip=True, flip_proprioception=signs), SPEC)
 
 
 def make_views(views=3):
-  """Equal pictures in all views of a step."""
+  """Return a batch with equal images in all views of a step."""
   batch = make_batch(size=8)
-  return batch | {'images': np.repeat(batch['images'][:, :, None], views, 2)}
+  return replace(batch, images=np.repeat(images_of(batch)[:, :, None], views, 2))
 
 
 @pytest.mark.parametrize('shared', [False, True])
 def test_each_view_has_its_own_crop(shared):
   batch = make_views()
-  out = np.asarray(run(batch, jax.random.key(0), augment.AugmentConfig(shared_crop=shared))['images'])
-  newest = [offsets(batch['images'][:, -1, v], out[:, -1, v]) for v in range(3)]
+  out = images_of(run(batch, jax.random.key(0), augment.AugmentConfig(shared_crop=shared)))
+  newest = [offsets(images_of(batch)[:, -1, v], out[:, -1, v]) for v in range(3)]
   for v in range(3):
-    assert offsets(batch['images'][1:, 0, v], out[1:, 0, v]) == newest[v][1:]  # frames share a view's offset
+    assert offsets(images_of(batch)[1:, 0, v], out[1:, 0, v]) == newest[v][1:]  # frames share a view's offset
     assert len(set(newest[v])) == 1 if shared else len(set(newest[v])) > 1
   assert newest[0] != newest[1] != newest[2]
 
@@ -160,13 +174,13 @@ def test_each_view_has_its_own_crop(shared):
 def test_views_share_colours():
   batch = make_views()
   config = dataclasses.replace(OFF, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
-  out = np.asarray(run(batch, jax.random.key(0), config)['images'])
-  alone = run(batch | {'images': batch['images'][:, :, 0]}, jax.random.key(0), config)['images']
-  assert (np.asarray(alone) != batch['images'][:, :, 0]).any()
+  out = images_of(run(batch, jax.random.key(0), config))
+  alone = images_of(run(replace(batch, images=images_of(batch)[:, :, 0]), jax.random.key(0), config))
+  assert (alone != images_of(batch)[:, :, 0]).any()
   for view in range(3):
     np.testing.assert_array_equal(out[:, :, view], alone)
-  batch['images'][:, :, 1] = 0  # contrast is about each view's own grey
-  changed = np.asarray(run(batch, jax.random.key(0), config)['images'])
+  images_of(batch)[:, :, 1] = 0  # contrast is about each view's own grey
+  changed = images_of(run(batch, jax.random.key(0), config))
   np.testing.assert_array_equal(changed[:, :, [0, 2]], out[:, :, [0, 2]])
 
 
@@ -176,53 +190,53 @@ def test_flip_of_views():
     augment.augment(make_views(), jax.random.key(0), config, SPEC)
   one = make_views(1)
   out = run(one, jax.random.key(1), config)
-  plain = run(one | {'images': one['images'][:, :, 0]}, jax.random.key(1), config)
-  np.testing.assert_array_equal(out['images'][:, :, 0], plain['images'])
-  assert (np.asarray(out['images']) != one['images']).any()
+  plain = run(replace(one, images=images_of(one)[:, :, 0]), jax.random.key(1), config)
+  np.testing.assert_array_equal(images_of(out)[:, :, 0], images_of(plain))
+  assert (images_of(out) != images_of(one)).any()
 
 
 def test_off_is_identity():
   batch = make_batch()
   out = run(batch, jax.random.key(0), OFF)
-  assert out.keys() == batch.keys()
-  for name, value in batch.items():
-    np.testing.assert_array_equal(out[name], value)
+  assert jax.tree.structure(out) == jax.tree.structure(batch)
+  jax.tree.map(np.testing.assert_array_equal, out, batch)
 
 
 @pytest.mark.parametrize('name', ['brightness', 'contrast', 'saturation', 'hue'])
-def test_jitter_of_a_flat_grey_picture(name):
+def test_jitter_of_a_flat_grey_image(name):
   batch = make_batch()
-  batch['images'] = np.where(batch['frames'][..., None, None, None], np.uint8(100), np.uint8(0)) * np.ones(
-      (1, 1, 64, 80, 3), np.uint8)
-  out = np.asarray(run(batch, jax.random.key(0), dataclasses.replace(OFF, **{name: 0.3}))['images'])
-  levels = [set(out[i][batch['frames'][i]].ravel().tolist()) for i in range(4)]
+  frame_mask = batch.observation.frame_mask
+  batch = replace(batch, images=np.where(frame_mask[..., None, None, None], np.uint8(100), np.uint8(0)) * np.ones(
+      (1, 1, 64, 80, 3), np.uint8))
+  out = images_of(run(batch, jax.random.key(0), dataclasses.replace(OFF, **{name: 0.3})))
+  levels = [set(out[i][frame_mask[i]].ravel().tolist()) for i in range(4)]
   if name == 'brightness':
     assert all(len(level) == 1 and 70 <= min(level) <= 130 for level in levels)
     assert len(set.union(*levels)) > 1
   else:
     assert levels == [{100}] * 4  # grey has neither contrast nor colour to change
-  assert not out[~batch['frames']].any()
+  assert not out[~frame_mask].any()
 
 
 def test_jitter_numbers():
-  """One red-ish pixel's way through each, from the draw; the draws are those of `_jitter`."""
+  """Expected values of two pixels for each setting, from the draws of `_jitter`."""
   key = jax.random.key(3)
   draws = np.asarray(jax.random.uniform(key, (4,), minval=-1))
-  picture = np.zeros((1, 1, 2, 3), np.uint8)
-  picture[0, 0] = [[200, 80, 40], [60, 60, 60]]
-  luma = picture[0, 0] @ np.array([0.299, 0.587, 0.114])
+  image = np.zeros((1, 1, 2, 3), np.uint8)
+  image[0, 0] = [[200, 80, 40], [60, 60, 60]]
+  luma = image[0, 0] @ np.array([0.299, 0.587, 0.114])
 
   def jitter(**config):
-    return np.asarray(augment._jitter(jnp.asarray(picture), key, augment.AugmentConfig(**config)))[0, 0]
+    return np.asarray(augment._jitter(jnp.asarray(image), key, augment.AugmentConfig(**config)))[0, 0]
 
-  np.testing.assert_array_equal(jitter(brightness=0.2), np.round(picture[0, 0] * (1 + 0.2 * draws[0])))
+  np.testing.assert_array_equal(jitter(brightness=0.2), np.round(image[0, 0] * (1 + 0.2 * draws[0])))
   factor = 1 + 0.5 * draws[1]
-  np.testing.assert_array_equal(jitter(contrast=0.5), np.round(luma.mean() + factor * (picture[0, 0] - luma.mean())))
+  np.testing.assert_array_equal(jitter(contrast=0.5), np.round(luma.mean() + factor * (image[0, 0] - luma.mean())))
   factor = 1 + 0.5 * draws[2]
   grey = luma[:, None]
-  np.testing.assert_array_equal(jitter(saturation=0.5), np.round(grey + factor * (picture[0, 0] - grey)))
-  # A third of the circle moves red to green (or back) whole.
-  turned = np.asarray(augment._turn(jnp.float32(2 * np.pi / 3)))
+  np.testing.assert_array_equal(jitter(saturation=0.5), np.round(grey + factor * (image[0, 0] - grey)))
+  # A third of the circle turns red into green completely.
+  turned = np.asarray(augment._hue_rotation(jnp.float32(2 * np.pi / 3)))
   np.testing.assert_allclose(turned @ [200, 80, 40], [40, 200, 80], rtol=1e-5)
 
 
@@ -230,9 +244,9 @@ def test_all_together_keep_padding_black_and_are_deterministic():
   batch = make_batch()
   config = augment.AugmentConfig(flip=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
   one, same, other = (run(batch, jax.random.key(seed), config) for seed in (0, 0, 1))
-  np.testing.assert_array_equal(one['images'], same['images'])
-  assert (np.asarray(one['images']) != other['images']).mean() > 0.5
-  assert not np.asarray(one['images'])[~batch['frames']].any()
+  np.testing.assert_array_equal(images_of(one), images_of(same))
+  assert (images_of(one) != images_of(other)).mean() > 0.5
+  assert not images_of(one)[~batch.observation.frame_mask].any()
 
 
 def test_bad_config():
@@ -241,19 +255,20 @@ def test_bad_config():
 
 
 def test_sharded_batch_needs_no_communication():
-  """Eight devices give the single device's pictures, with no collective in the program."""
+  """Eight devices give the single device's images, with no collective in the program."""
   code = '''
 import re, sys
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from test_augment import augment, make_batch, run
+from test_augment import augment, images_of, make_batch, run
 mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
 batch, key = make_batch(size=8), jax.random.key(0)
 config = augment.AugmentConfig(flip=True, brightness=0.2)
 sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec('data')))
 program = run.lower(sharded, key, config).compile().as_text()
 assert not re.search('all-(gather|reduce|to-all)|collective', program)
-np.testing.assert_array_equal(run(sharded, key, config)['images'], run(batch, key, config)['images'])
+np.testing.assert_array_equal(images_of(run(sharded, key, config)), images_of(run(batch, key, config)))
 '''
-  environment = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.:tests:tests/data'}
+  environment = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu',
+                 'PYTHONPATH': '.:tests:tests/data'}
   subprocess.run([sys.executable, '-c', code], check=True, env=environment, cwd=str(ROOT))

@@ -20,8 +20,8 @@ def test_pixels_are_those_of_tfds(encoding, channels):
   np.testing.assert_array_equal(decoded, feature.decode_example(stored))
 
 
-def test_antialias_averages_what_is_made_smaller():
-  """Stripes one pixel wide, to a third: their mean, and not whichever the sampling hits."""
+def test_antialias_averages_when_shrinking():
+  """Stripes one pixel wide, shrunk to a third, become their mean."""
   stripes = np.zeros((24, 24, 3), np.uint8)
   stripes[:, ::2] = 255
   feature = tfds.features.Image(shape=(24, 24, 3))
@@ -30,7 +30,7 @@ def test_antialias_averages_what_is_made_smaller():
   assert np.abs(smooth[:, 1:-1].astype(int) - 127).max() < 20 < np.ptp(sharp)
 
 
-def test_a_picture_of_the_size_asked_for_is_left_as_it_is():
-  picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-  stored = np.asarray(tf.io.encode_png(picture)).item()
-  np.testing.assert_array_equal(images.decoder(tfds.features.Image(), (8, 8))(stored), picture)
+def test_an_image_of_the_target_size_is_unchanged():
+  image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+  stored = np.asarray(tf.io.encode_png(image)).item()
+  np.testing.assert_array_equal(images.decoder(tfds.features.Image(), (8, 8))(stored), image)

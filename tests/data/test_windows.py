@@ -1,8 +1,17 @@
 """Windows against a brute-force version that walks over a padded episode."""
+import jax
 import numpy as np
 import pytest
 
-from rtjax.data.windows import WindowConfig, device_part, next_changes, take, window_ends, window_slots, window_targets
+from rtjax.data.windows import (
+  WindowConfig,
+  next_changes,
+  take_steps,
+  to_batch,
+  window_ends,
+  window_slots,
+  window_targets,
+)
 
 CASES = [WindowConfig(length, stride, horizon, *padding) for length in (1, 2, 6) for stride in (1, 3, 6, 7)
          for horizon in (1, 4) for padding in ((False, 'front'), (True, 'front'), (False, 'back'))]
@@ -66,15 +75,24 @@ def test_wrong_padding():
     WindowConfig(padding_in_loss=True, padding='back')
 
 
-def test_take_fills_with_zeros():
+def test_take_steps_fills_with_zeros():
   values = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
-  np.testing.assert_array_equal(take(values, np.array([[-1, 2], [0, -3]])), [[[0, 0], [5, 6]], [[1, 2], [0, 0]]])
-  assert take(values, np.array([0])).dtype == np.float32
+  np.testing.assert_array_equal(take_steps(values, np.array([[-1, 2], [0, -3]])), [[[0, 0], [5, 6]], [[1, 2], [0, 0]]])
+  assert take_steps(values, np.array([0])).dtype == np.float32
 
 
-def test_device_part_leaves_host_arrays():
-  numeric = {'images', 'mask', 'frames', 'actions', 'embeddings', 'proprioception'}
-  assert set(device_part({name: np.zeros(1) for name in numeric | {'instructions', 'episodes', 'steps'}})) == numeric
+def test_to_batch_leaves_host_arrays():
+  names = ('images', 'frame_mask', 'instruction', 'proprioception', 'actions', 'action_mask', 'waypoints')
+  arrays = {name: np.full(1, number) for number, name in enumerate(names)}
+  host = {name: np.zeros(1, object) for name in ('instructions', 'episodes', 'steps')}
+  batch = to_batch(arrays | host)
+  assert [int(array[0]) for array in jax.tree.leaves(batch)] == [0, 1, 2, 3, 4, 5, 6]
+  assert batch.observation.instruction is arrays['instruction'] and batch.waypoints is arrays['waypoints']
+  del arrays['waypoints'], arrays['proprioception']
+  prompt = np.ones((1, 3), np.int32)
+  with_prompt = to_batch(arrays | host, prompt)
+  assert with_prompt.observation.prompt is prompt and with_prompt.observation.instruction is None
+  assert with_prompt.waypoints is None and with_prompt.observation.proprioception is None
 
 
 @pytest.mark.parametrize('field', ['length', 'stride', 'horizon'])

@@ -1,4 +1,4 @@
-"""Fabricated sources of pictures with texts, whose pictures tell which one they are."""
+"""Generated sources of image-text pairs; the pixels of an image encode its number."""
 import io
 import json
 import pathlib
@@ -11,19 +11,23 @@ from PIL import Image
 
 SIZE = (8, 10)
 
+LINES = [
+    {'caption': 'a red cube '}, {'question': 'how many?', 'answer': '3'}, {'caption': 'a can', 'answer': 'no'},
+    {'prompt': 'Count!', 'answer': '2'}]
+
 
 def pixels(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
   return np.broadcast_to(np.uint8([number, 255 - number, 7]), (*size, 3))
 
 
-def encoded(number: int, size: tuple[int, int] = SIZE, kind: str = 'PNG') -> bytes:
+def encoded(number: int, size: tuple[int, int] = SIZE, encoding: str = 'PNG') -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(pixels(number, size)).save(buffer, kind)
+  Image.fromarray(pixels(number, size)).save(buffer, encoding)
   return buffer.getvalue()
 
 
 def write_jsonl(folder: pathlib.Path, lines: list[Any], split: str = 'train', first: int = 0) -> str:
-  """One line for each entry: fields, to which the picture's path is added, or a raw line."""
+  """Write one line per entry: fields, to which the path of an image is added, or a raw line."""
   (folder / 'images').mkdir(parents=True, exist_ok=True)
   out = []
   for number, line in enumerate(lines, first):
@@ -43,10 +47,12 @@ def write_tar(file: pathlib.Path, members: dict[str, bytes]) -> None:
 
 
 def write_tfds(folder: pathlib.Path, name: str, features: dict[str, Any], examples: list[dict[str, Any]],
-               split: str = 'train', shards: int = 1) -> str:
+               split: str = 'train', shards: int = 1, metadata: dict[str, Any] | None = None) -> str:
   builder = tfds.dataset_builders.store_as_tfds_dataset(
       name, '1.0.0', tfds.features.FeaturesDict(features), {split: list(enumerate(examples))}, data_dir=folder,
       disable_shuffling=True, download_config=tfds.download.DownloadConfig(num_shards=shards))
+  if metadata:
+    (pathlib.Path(builder.data_dir) / 'metadata.json').write_text(json.dumps(metadata))
   return str(builder.data_dir)
 
 

@@ -1,5 +1,6 @@
-"""Tiny RLDS datasets in bridge_dataset's layout, whose every number tells the episode and step it came from."""
+"""Tiny RLDS datasets in bridge_dataset's layout, whose numbers encode episode and step."""
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import tensorflow_datasets as tfds
 
 from rtjax import actions
 from rtjax.data import DataConfig, TrainingStream
+from rtjax.data.windows import WindowConfig, window_ends
 
 IMAGE = (8, 10, 3)
+LENGTHS = [3, 7, 1, 12, 5, 9, 2, 4, 6, 8, 11, 10, 1, 2, 3, 14, 5, 6, 7, 2]
 
 
 def action(episode: int, step: int) -> np.ndarray:
@@ -36,7 +39,7 @@ def features(image_feature: Any = None) -> tfds.features.FeaturesDict:
 
 
 def steps(episode: int, length: int, shape: tuple[int, int, int] = IMAGE, **changed: Any) -> list[dict[str, Any]]:
-  """The steps of one episode; `changed` replaces top-level parts of each."""
+  """Return the steps of one episode; `changed` replaces top-level entries of each."""
   return [{
       'action': action(episode, t), 'observation': {'image_0': image(episode, t, shape), 'state': [episode, t]},
       'language_instruction': f'task {episode}', 'language_embedding': embedding(episode, t),
@@ -45,7 +48,7 @@ def steps(episode: int, length: int, shape: tuple[int, int, int] = IMAGE, **chan
 
 def write(folder: pathlib.Path, episodes: Sequence[list[dict[str, Any]]], *, shards: int = 1, split: str = 'train',
           layout: tfds.features.FeaturesDict | None = None, name: str = 'bridge_dataset') -> str:
-  """Writes episodes in this order, and returns the dataset's folder."""
+  """Write episodes in this order, and return the dataset's folder."""
   builder = tfds.dataset_builders.store_as_tfds_dataset(
       name, '1.0.0', layout or features(), {split: [(i, {'steps': e}) for i, e in enumerate(episodes)]},
       data_dir=folder, disable_shuffling=True, download_config=tfds.download.DownloadConfig(num_shards=shards))
@@ -57,11 +60,28 @@ def write_lengths(folder: pathlib.Path, lengths: Sequence[int], shards: int = 1,
 
 
 def stream(datasets: str | list[str], config: DataConfig | None = None, **options: Any) -> TrainingStream:
-  """A training stream of small batches."""
+  """Return a training stream of small batches."""
   options = {'window': 4, 'horizon': 1, 'batch_size': 8, 'seed': 0} | options
   return TrainingStream([datasets] if isinstance(datasets, str) else datasets, config or DataConfig(shuffle_episodes=6),
                         actions.ARM_7D, **options)
 
 
+def draw(datasets, count, **options):
+  """Return the first `count` windows of a stream as (episode, end)."""
+  with stream(datasets, batch_size=1, **options) as opened:
+    return [windows_of(next(opened))[0] for _ in range(count)]
+
+
+def all_windows(config=None, lengths=LENGTHS):
+  """Return all windows of a dataset in order as (episode, end)."""
+  return [(i, int(end)) for i, length in enumerate(lengths) for end in window_ends(length, config or WindowConfig(4))]
+
+
+def own_threads():
+  """Names of the pipeline's running threads."""
+  return [t.name for t in threading.enumerate() if t.name.startswith('rtjax')]
+
+
 def windows_of(batch):
+  """Return the windows of a batch as (episode, end)."""
   return list(zip(batch['episodes'].tolist(), batch['steps'].tolist(), strict=True))

@@ -96,11 +96,11 @@ def _in_units(numbers: np.ndarray, options: Options, spec: ActionSpec) -> np.nda
   """Recorded actions in the ActionSpec's units."""
   if numbers.shape[1] != spec.size:
     raise Problem('wrong numbers', f'--action has {numbers.shape[1]} numbers, the ActionSpec {options.action_spec!r} '
-                  f'{spec.size}: {", ".join(spec.number_names)}. Take a part ({options.action}[7:14]), join several '
+                  f'{spec.size}: {", ".join(spec.dimension_names)}. Take a part ({options.action}[7:14]), join several '
                   '(motion,gripper), or give another --action-spec.')
   scale = {'m': TRANSLATION_UNITS[options.translation_unit], 'rad': ROTATION_UNITS[options.rotation_unit]}
-  numbers = numbers * [scale.get(unit, 1.0) for unit in spec.number_units]
-  is_gripper = [name == 'gripper' for name in spec.number_names]
+  numbers = numbers * [scale.get(unit, 1.0) for unit in spec.dimension_units]
+  is_gripper = [name == 'gripper' for name in spec.dimension_names]
   return np.where(is_gripper, _opening(numbers, options), numbers)
 
 

@@ -197,7 +197,7 @@ def _stuck(episode: Episode, spec: ActionSpec) -> Iterable[_Found]:
   if all(pairs):
     yield 'error', 'camera stuck', f'all {len(episode)} pictures are the same.'
     return
-  motion = [unit != '' for unit in spec.number_units]
+  motion = [unit != '' for unit in spec.dimension_units]
   moving = np.abs(episode.actions[:-1, motion]).max(1, initial=0) > 1e-6
   run, longest, end = 0, 0, 0
   for step, repeats in enumerate(np.logical_and(pairs, moving)):
@@ -226,11 +226,11 @@ def _times(times: np.ndarray | None) -> Iterable[_Found]:
 
 def _together(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
   """What only all episodes together show."""
-  still = [name for name, a, b in zip(spec.number_names, low, high, strict=True) if a == b]
+  still = [name for name, a, b in zip(spec.dimension_names, low, high, strict=True) if a == b]
   if still:
     yield Finding('warning', 'constant number', '', f'{", ".join(still)} never changes in any episode. Is it recorded?')
   if 'gripper' in spec.names:
-    at = spec.number_names.index('gripper')
+    at = spec.dimension_names.index('gripper')
     if low[at] < high[at] and (high[at] < 0.5 or low[at] > 0.5) and low[at] >= -0.02:
       yield Finding('warning', 'gripper range', '', f'the gripper is {low[at]:.3g} to {high[at]:.3g} in all episodes, '
                     f'expected near 0 (closed) and near 1 (open). Is it a width? --gripper-range {low[at]:.3g} '

@@ -96,7 +96,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
       observation['state'] = numbers(shape=(self._report.state,), dtype=np.float32)
     step = tfds.features.FeaturesDict({
         'observation': observation,
-        'action': numbers(shape=(self._spec.size,), dtype=np.float32, doc=', '.join(self._spec.number_names)),
+        'action': numbers(shape=(self._spec.size,), dtype=np.float32, doc=', '.join(self._spec.dimension_names)),
         'language_instruction': tfds.features.Text(),
         'language_embedding': numbers(shape=(self._encoder.size,), dtype=np.float32, doc=self._encoder.id),
         'reward': np.float32, 'discount': np.float32,

@@ -1,1 +1,1 @@
-"""Images with texts: sources, batches, checks."""
+"""Image-text pairs: sources, streams of batches, and a check of a source."""

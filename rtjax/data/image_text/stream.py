@@ -1,19 +1,21 @@
-"""Pictures with texts to batches: captioning, questions with answers, and whether a caption fits.
+"""Batches of image-text pairs, to train on and to validate with.
 
-A batch is a dict of NumPy arrays (B pairs of prompt and target, L and M tokens):
+A batch is a dict of NumPy arrays (B pairs, L prompt tokens, M answer tokens):
 
-    images    uint8 [B, H, W, 3]   brought to one size, aspect kept, the rest black
-    prompts   int32 [B, L]         what is asked, as rtjax.language.prompts words it; ended by EOS (1), then 0
-    targets   int32 [B, M]         the text to answer with; the same
-    kinds     int32 [B]            place in prompts.KINDS; -1 where a last batch has nothing
-    points    int32 [B, 2]         column and row that are pointed at; -1 where nothing is
-    prompt_texts, target_texts     str [B] (object), and where each is from (`sources`); they stay on the host
+    images    uint8 [B, H, W, 3]   resized to one size, aspect kept, the rest black
+    prompts   int32 [B, L]         in the words of rtjax.language.prompts; ended by EOS (1), then 0
+    targets   int32 [B, M]         text of the answer; ended likewise
+    tasks     int32 [B]            index in prompts.TASKS; -1 in the empty rows of a last batch
+    points    int32 [B, 2]         column and row of a pointing answer; -1 for other tasks
+    grid      int32 [B]            cells across of the grid that `points` refers to; 0 where unknown
+    prompt_texts, target_texts, sources    str [B] (object): texts, and file and line of each pair
+
+The last three stay on the host: `to_text_batch` gives the typed batch without them.
 
 The order is as in rtjax.data.stream: a function of seed, process count and config, whose position costs the reading of
-one group of pictures, however far it is. The kind of a draw is chosen by its weight, then one of the sources that have
-it. A text that is too long, a picture that cannot be decoded, an empty answer: each is an error that names it.
+one group of images, however late it is. Each draw chooses a task by its weight, then one of the sources that have it. A
+text that is too long, an image that cannot be decoded, and an empty answer are errors that name the source.
 """
-import concurrent.futures
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,25 +23,25 @@ from typing import Any
 import numpy as np
 
 from rtjax.data import images
+from rtjax.data.batching import Arrays, Batcher, PendingBatch
 from rtjax.data.config import ImageTextConfig
-from rtjax.data.image_text.sources import Picture, Source, open_source
+from rtjax.data.image_text.pairs import TextImage
+from rtjax.data.image_text.sources import Source, open_source
 from rtjax.data.image_text.tokens import encoder
-from rtjax.data.memory import Memory
-from rtjax.data.mixture import Share
-from rtjax.data.rlds.batches import Pending
-from rtjax.data.stream import Stream, in_order
+from rtjax.data.mixture import ProcessShare
+from rtjax.data.stream import Stream, ordered_batches
 from rtjax.data.tf import tf, tfds
-from rtjax.data.windows import Batch, WindowConfig
+from rtjax.data.windows import WindowConfig
 from rtjax.language import prompts
 from rtjax.language.tokenizer import PAD, Tokenizer
+from rtjax.observation import TextBatch
 
-_SPARE = 4  # as in rtjax.data.rlds.batches
-_EACH = WindowConfig(length=1)
+_EACH_PAIR = WindowConfig(length=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes:
-  """What a model takes: (height, width) of the pictures, and the most tokens of a prompt and of a target."""
+class TextShapes:
+  """Input sizes of a model: (height, width) of images, maximum tokens of a prompt and of a target."""
   image_size: tuple[int, int]
   prompt_length: int
   target_length: int
@@ -54,37 +56,43 @@ class ImageTextStream(Stream):
 
   Args:
     sources: folders of JSONL or tar shards, folders or names of TFDS datasets.
-    config: the pipeline's settings.
-    tokenizer: makes ids of prompts and targets.
-    shapes: of pictures, prompts and targets.
+    config: settings of the pipeline.
+    tokenizer: encodes prompts and targets.
+    shapes: of images, prompts and targets.
     batch_size: B, pairs of a batch of this process.
     seed: of the order.
-    process_index, process_count: which share is read.
+    process_index, process_count: share of this process.
 
   Raises:
-    FileNotFoundError, ValueError: a source cannot be used; the message says what to do. Errors of background threads
-      are raised by `next`, which closes the stream.
+    FileNotFoundError, ValueError: a source cannot be used. Errors of background threads are raised by `next`, which
+      closes the stream.
   """
 
-  def __init__(self, sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: Shapes, *,
+  def __init__(self, sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: TextShapes, *,
                batch_size: int, seed: int, process_index: int = 0, process_count: int = 1):
-    opened = _open(sources, config.split)
-    parts, weights = _parts(opened, config)
-    super().__init__(parts, weights, config.shuffle_pictures, _EACH, Share(seed, process_index, process_count),
-                     _Batches(config, tokenizer, shapes, batch_size), batch_size,
-                     {'kinds': [list(p.kinds) for p in parts]})
+    parts, weights = _split_by_task(_open(sources, config.split), config)
+    super().__init__(parts, weights, config.shuffle_images, _EACH_PAIR,
+                     ProcessShare(seed, process_index, process_count),
+                     _PairBatcher(config, tokenizer, shapes, batch_size), batch_size,
+                     {'tasks': [list(p.tasks) for p in parts]})
 
 
-def validation_batches(sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: Shapes, *,
-                       batch_size: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-  """Every pair of `config.validation_split` once, in order; of each process its rows, as rtjax.data.stream has them.
+def validation_batches(sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: TextShapes, *,
+                       batch_size: int, process_index: int = 0, process_count: int = 1) -> Iterator[Arrays]:
+  """Yield every pair of `config.validation_split` once, in order.
 
-  The last batch is filled up with zeros whose kind is -1. Kinds of weight 0 are left out.
+  `rtjax.data.stream.ordered_batches` describes the shares of several processes. The last batch is filled up with zeros
+  whose task is -1. Tasks of weight 0 are left out.
   """
   opened = _open(sources, config.validation_split)
-  parts, _ = _parts(opened, dataclasses.replace(config, weights=()))
-  return in_order(parts, _Batches(config, tokenizer, shapes, batch_size), _EACH, batch_size,
-                  Share(0, process_index, process_count))
+  parts, _ = _split_by_task(opened, dataclasses.replace(config, weights=()))
+  return ordered_batches(parts, _PairBatcher(config, tokenizer, shapes, batch_size), _EACH_PAIR, batch_size,
+                         ProcessShare(0, process_index, process_count))
+
+
+def to_text_batch(arrays: dict[str, Any]) -> TextBatch:
+  """Return the typed batch of a stream's arrays, without those for the host alone."""
+  return TextBatch(**{name: arrays[name] for name in ('images', 'prompts', 'targets', 'tasks', 'points', 'grid')})
 
 
 def _open(sources: Sequence[str], split: str) -> list[Source]:
@@ -93,63 +101,58 @@ def _open(sources: Sequence[str], split: str) -> list[Source]:
   return [open_source(name, split) for name in sources]
 
 
-def _parts(sources: list[Source], config: ImageTextConfig) -> tuple[list[Source], list[float]]:
-  """The pairs of each kind of each source, and the share of each such part, summing to 1."""
+def _split_by_task(sources: list[Source], config: ImageTextConfig) -> tuple[list[Source], list[float]]:
+  """Return each task of each source as a part, and the share of each part, summing to 1."""
+  names = [s.name for s in sources]
   if config.weights and len(config.weights) != len(sources):
     raise ValueError(f'ImageTextConfig: {len(config.weights)} weights {config.weights} for {len(sources)} sources '
-                     f'{[s.name for s in sources]}; give one per source, or none.')
-  present = {kind for source in sources for kind in source.kinds}
-  kinds = {kind: w for kind, w in dataclasses.asdict(config.kinds).items() if w and kind in present}
-  if not kinds:
-    raise ValueError(f'the sources {[s.name for s in sources]} have the kinds {sorted(present)}, all of which have '
-                     f'weight 0: {config.kinds}.')
+                     f'{names}; give one per source, or none.')
+  present = {task for source in sources for task in source.tasks}
+  tasks = {task: w for task, w in dataclasses.asdict(config.tasks).items() if w and task in present}
+  if not tasks:
+    raise ValueError(f'the sources {names} have the tasks {sorted(present)}, all of which have weight 0: '
+                     f'{config.tasks}.')
   parts: list[Source] = []
   weights: list[float] = []
-  for kind, share in kinds.items():
-    having = [(s, w) for s, w in zip(sources, config.weights or [1.0] * len(sources), strict=True) if kind in s.kinds]
-    parts += [source.of(kind) for source, _ in having]
-    weights += [share / sum(kinds.values()) * w / sum(w for _, w in having) for _, w in having]
+  for task, share in tasks.items():
+    having = [(s, w) for s, w in zip(sources, config.weights or [1.0] * len(sources), strict=True) if task in s.tasks]
+    parts += [source.with_task(task) for source, _ in having]
+    weights += [share / sum(tasks.values()) * w / sum(w for _, w in having) for _, w in having]
   return parts, weights
 
 
-class _Batches:
-  """Turns pictures and pairs into batches: threads decode one picture each, and one encodes the texts."""
+class _PairBatcher(Batcher):
+  """Makes batches of image-text pairs: each thread decodes one image, and one thread encodes the texts."""
 
-  def __init__(self, config: ImageTextConfig, tokenizer: Tokenizer, shapes: Shapes, batch_size: int):
-    if batch_size < 1:
-      raise ValueError(f'batch_size is {batch_size}, it must be at least 1.')
-    self._size, self._shapes, self._tokenizer = batch_size, shapes, tokenizer
-    self._images = Memory((batch_size, *shapes.image_size, 3), np.uint8, _SPARE)
+  def __init__(self, config: ImageTextConfig, tokenizer: Tokenizer, shapes: TextShapes, batch_size: int):
+    super().__init__(batch_size, (*shapes.image_size, 3), config.num_threads())
+    self._shapes, self._tokenizer = shapes, tokenizer
     self._decode = images.decoder(tfds.features.Image(), shapes.image_size, antialias=True)
     self._encode = encoder(tokenizer)
-    self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads(), 'rtjax-decode')
 
-  def start(self, chosen: list[tuple[int, Picture, int]]) -> Pending:
-    """Begins a batch of (part, picture, number of its pair); rows without one stay zero."""
+  def start(self, windows: list[tuple[int, TextImage, int]]) -> PendingBatch:
     size, shapes = self._size, self._shapes
     batch: dict[str, Any] = {
         'images': self._images.array(),
         'prompts': np.full((size, shapes.prompt_length), PAD, np.int32),
         'targets': np.full((size, shapes.target_length), PAD, np.int32),
-        'kinds': np.full(size, -1, np.int32),
+        'tasks': np.full(size, -1, np.int32),
         'points': np.full((size, 2), -1, np.int32),
+        'grid': np.zeros(size, np.int32),
         **{name: np.full(size, '', object) for name in ('prompt_texts', 'target_texts', 'sources')}}
-    batch['images'][len(chosen):] = 0
-    for row, (_, picture, number) in enumerate(chosen):
-      pair = picture.pairs[number]
-      batch['kinds'][row] = prompts.KINDS.index(pair.kind)
+    batch['images'][len(windows):] = 0
+    for row, (_, image, number) in enumerate(windows):
+      pair = image.pairs[number]
+      batch['tasks'][row], batch['grid'][row] = prompts.TASKS.index(pair.task), pair.grid
       batch['prompt_texts'][row], batch['target_texts'][row] = pair.prompt, pair.target
-      batch['sources'][row] = picture.where
-      if pair.kind == 'point':
-        batch['points'][row] = [int(number) for number in pair.target.split()]
-    work = [self._pool.submit(self._texts, batch, len(chosen))]
-    work += [self._pool.submit(self._picture, batch, row, picture) for row, (_, picture, _) in enumerate(chosen)]
-    return Pending(batch, work)
+      batch['sources'][row] = image.source
+      if pair.point is not None:
+        batch['points'][row] = pair.point
+    work = [self._pool.submit(self._encode_texts, batch, len(windows))]
+    work += [self._pool.submit(self._decode_image, batch, row, image) for row, (_, image, _) in enumerate(windows)]
+    return PendingBatch(batch, work)
 
-  def close(self) -> None:
-    self._pool.shutdown(cancel_futures=True)
-
-  def _texts(self, batch: Batch, count: int) -> None:
+  def _encode_texts(self, batch: Arrays, count: int) -> None:
     for name in ('prompt', 'target'):
       ids, texts = batch[f'{name}s'], list(batch[f'{name}_texts'][:count])
       try:
@@ -158,10 +161,10 @@ class _Batches:
         row = next(row for row, text in enumerate(texts) if len(self._tokenizer.tokens(text)) > ids.shape[1])
         raise ValueError(f'{batch["sources"][row]}: the {name} is too long: {error}') from error
 
-  def _picture(self, batch: Batch, row: int, picture: Picture) -> None:
+  def _decode_image(self, batch: Arrays, row: int, image: TextImage) -> None:
     try:
-      batch['images'][row] = self._decode(picture.image)
+      batch['images'][row] = self._decode(image.encoded)
     except (tf.errors.OpError, ValueError) as error:
-      what = getattr(error, 'message', error)
-      raise ValueError(f'{picture.where}: the picture cannot be decoded: {what}. Expected JPEG, PNG or BMP; mend '
-                       'or remove it.') from error
+      message = getattr(error, 'message', error)
+      raise ValueError(f'{image.source}: the image cannot be decoded: {message}. Expected JPEG, PNG or BMP; fix or '
+                       'remove it.') from error

@@ -1,5 +1,8 @@
-"""Texts to token ids in the input pipeline: tensorflow-text where it is installed, which encodes a batch in one call
-without holding Python's lock; else the tokenizer itself. Both give the same ids (tested)."""
+"""Batch tokenisation in the input pipeline.
+
+tensorflow-text, where it is installed, encodes a batch in one call without holding Python's lock. Otherwise the
+tokenizer itself does; both give the same ids (tested).
+"""
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +15,7 @@ Encoder = Callable[[Sequence[str], int], np.ndarray]
 
 
 def encoder(tokenizer: Tokenizer) -> Encoder:
-  """`tokenizer.encode`, by tensorflow-text if it is there; threads may share it."""
+  """Return the fastest available form of `tokenizer.encode`; threads may share it."""
   try:
     import tensorflow_text
   except (ImportError, tf.errors.NotFoundError):  # no wheel for this platform; one for another TensorFlow

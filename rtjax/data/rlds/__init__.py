@@ -1,1 +1,1 @@
-"""RLDS episodes: datasets, adapters, statistics, batches of windows."""
+"""RLDS episodes: datasets, adapters, statistics, and streams of windows."""

@@ -1,9 +1,8 @@
-"""One dataset's features to the fields of an ActionSpec: an `Adapter` per dataset, NumPy only.
+"""Adapters: map each dataset's features to the fields of an ActionSpec. NumPy only.
 
 The Open X-Embodiment datasets carry the action maps and sampling weights of RT-1-X (google-deepmind/open_x_embodiment,
 colabs/Minimal_Training_Example.ipynb), where a gripper number of 1 closes and -1 opens, parts that a robot lacks are
-zero, and `terminate_episode` is [1, 0, 0] at an episode's end, else [0, 1, 0]. Two maps differ from that notebook, and
-do what it means to do:
+zero, and `terminate_episode` is [1, 0, 0] at an episode's end, else [0, 1, 0]. Two maps correct that notebook:
 
 - taco_play: it rescales by Taco Play's own measured ranges; the notebook defines these and then calls Bridge's.
 - toto: an open gripper is -1 as in every other dataset; the notebook passes `open_gripper` on, so 1 there.
@@ -11,8 +10,8 @@ do what it means to do:
 Names of wrist and top cameras are those of octo-models/octo's oxe_dataset_configs.py.
 
 The notebook's weights also list kuka (20), whose features are RT-1's own, and language_table (30), both commented out.
-kuka has an adapter, with that weight, for those who name it. language_table has none: it stores no sentence
-embedding, and no map of its two numbers is published.
+kuka has an adapter, with that weight. language_table has none: it stores no sentence embedding, and no map of its two
+numbers is published.
 """
 import dataclasses
 import difflib
@@ -24,28 +23,28 @@ import numpy as np
 from rtjax.actions import ActionSpec
 
 Steps = Mapping[str, Any]
-"""One episode: nested dicts of arrays [L, ...] under their TFDS names; images may be encoded (object array [L])."""
+"""One episode: nested dicts of arrays [steps, ...] under their TFDS names; images may be encoded (object [steps])."""
 
 Action = dict[str, np.ndarray]
 
-STANDARD = 'rtjax/1'
-"""The layout that rtjax.data.convert writes. The number rises when a reader has to know."""
+STANDARD_LAYOUT = 'rtjax/1'
+"""Layout that rtjax.data.convert writes; the number rises with each incompatible change."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-  """How to read one dataset. Paths are '/'-separated and start inside a step.
+  """Feature paths and action map of one dataset. Paths are '/'-separated and start inside a step.
 
   Attributes:
-    name: the dataset's TFDS name.
-    action: maps an episode to {field: float32 [L, size]}, in the units of the ActionSpec's fields. It may give more
-      fields than one spec needs (both RT-1's and arm7d's, say): the pipeline takes those of the spec.
-    image: the camera that the policy sees. Asked for by name, it is 'image'.
-    instruction: the task in words.
-    embedding: float32 [512], the instruction's sentence embedding.
-    embedding_id: the encoder that made it; a checkpoint remembers it.
-    proprioception: the robot's own state, where it has one.
-    views: further cameras, by the names that `DataConfig.views` asks for them with.
+    name: TFDS name of the dataset.
+    action: maps an episode to {field: float32 [steps, size]}, in the units of the ActionSpec's fields. It may return
+      more fields than one spec needs (both RT-1's and arm7d's, say): the pipeline takes those of the spec.
+    image: main camera; its name as a view is 'image'.
+    instruction: text of the task.
+    embedding: float32 [E], sentence embedding of the instruction.
+    embedding_id: id of the encoder that made the embedding; stored in checkpoints.
+    proprioception: robot state, if recorded.
+    views: further cameras, by their names in `DataConfig.views`.
     weight: sampling weight in a mixture.
   """
   name: str
@@ -63,7 +62,7 @@ class Adapter:
       raise ValueError(f"Adapter {self.name!r}: a view is called 'image', the main camera's name. Give it another.")
 
   def camera(self, view: str) -> str:
-    """The path of the camera called `view`."""
+    """Return the path of the camera with the name `view`."""
     cameras = {**self.views, 'image': self.image}
     if view not in cameras:
       close = difflib.get_close_matches(view, cameras, 1)
@@ -74,7 +73,11 @@ class Adapter:
 
 
 def feature(steps: Steps, path: str) -> np.ndarray:
-  """The array [L, ...] at `path` ('observation/state'); a missing one is an error that lists what is there."""
+  """Return the array [steps, ...] at `path`, such as 'observation/state'.
+
+  Raises:
+    ValueError: there is no such feature; the message lists those that exist.
+  """
   value: Any = steps
   for key in path.split('/'):
     if not isinstance(value, Mapping) or key not in value:
@@ -88,17 +91,18 @@ def feature(steps: Steps, path: str) -> np.ndarray:
 
 
 def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
-  """A table-top arm's seven numbers as arm7d's fields and, by RT-1-X's map of Bridge, as RT-1's.
+  """Return the action fields of a table-top arm for both arm7d and RT-1.
 
-  For RT-1 the gripper is open above one half: Bridge's recordings hold a few numbers between 0 and 1.
+  RT-1's fields follow RT-1-X's map of Bridge. Its gripper is open above one half: Bridge's recordings hold a few
+  numbers between 0 and 1.
 
   Args:
-    motion: float [L, 7], deltas x y z (m) and roll pitch yaw (rad) of the gripper, and its opening: 1 open, 0 closed.
-    is_last: bool [L], true where the episode ends.
+    motion: float [steps, 7], deltas x y z (m) and roll pitch yaw (rad) of the gripper, and its opening (1 open).
+    is_last: bool [steps], true where the episode ends.
   """
   motion = np.asarray(motion, np.float32)
   if motion.ndim != 2 or motion.shape[1] != 7:
-    raise ValueError(f'motion has shape {motion.shape}, expected [L, 7]: x y z, roll pitch yaw, gripper opening.')
+    raise ValueError(f'motion has shape {motion.shape}, expected [steps, 7]: x y z, roll pitch yaw, gripper opening.')
   translation, rotation, gripper = motion[:, :3], motion[:, 3:6], motion[:, 6:]
   rt1 = rt1_action(
       _rescale(translation, -0.05, 0.05, 1.75), _rescale(rotation, -0.25, 0.25, 1.4),
@@ -107,36 +111,36 @@ def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
 
 
 def flat_arm(steps: Steps) -> Action:
-  """The map of datasets whose feature `action` is `arm_action`'s seven numbers."""
+  """Action map of datasets whose feature `action` holds `arm_action`'s seven numbers."""
   return arm_action(feature(steps, 'action'), feature(steps, 'is_last'))
 
 
 def rt1_action(world_vector: np.ndarray, rotation_delta: np.ndarray | None, gripper: np.ndarray | None,
                terminate: np.ndarray) -> Action:
-  """RT-1's fields; None and the base are zero.
+  """Return RT-1's fields; the base, and parts that are None, are zero.
 
   Args:
-    world_vector, rotation_delta: [L, 3].
-    gripper: [L] or [L, 1], 1 closes and -1 opens.
-    terminate: [L], true or 1 at the episode's end, or the three flags [L, 3] themselves.
+    world_vector, rotation_delta: [steps, 3].
+    gripper: [steps] or [steps, 1], 1 closes and -1 opens.
+    terminate: [steps], true or 1 at the episode's end, or the three flags [steps, 3] themselves.
   """
-  length = len(world_vector)
+  steps = len(world_vector)
   terminate = np.asarray(terminate)
   if terminate.ndim == 1:
     terminate = np.where((terminate == 1)[:, None], [1, 0, 0], [0, 1, 0])
   action = {
       'terminate_episode': terminate,
       'world_vector': world_vector,
-      'rotation_delta': np.zeros((length, 3)) if rotation_delta is None else rotation_delta,
-      'gripper_closedness_action': np.zeros((length, 1)) if gripper is None else np.reshape(gripper, (length, 1)),
-      'base_displacement_vertical_rotation': np.zeros((length, 1)),
-      'base_displacement_vector': np.zeros((length, 2)),
+      'rotation_delta': np.zeros((steps, 3)) if rotation_delta is None else rotation_delta,
+      'gripper_closedness_action': np.zeros((steps, 1)) if gripper is None else np.reshape(gripper, (steps, 1)),
+      'base_displacement_vertical_rotation': np.zeros((steps, 1)),
+      'base_displacement_vector': np.zeros((steps, 2)),
   }
   return {name: np.asarray(part, np.float32) for name, part in action.items()}
 
 
 def _rescale(value: np.ndarray, low: Any, high: Any, limit: float) -> np.ndarray:
-  """[low, high] to [-limit, limit], kept 0.01 inside."""
+  """Map [low, high] to [-limit, limit], clipped 0.01 inside."""
   low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
   scaled = (value - low) / (high - low) * (2 * limit) - limit
   return np.clip(scaled, -limit + 0.01, limit - 0.01)
@@ -175,7 +179,7 @@ def _jaco_play(steps: Steps) -> Action:
 
 def _scaled(world_vector: float = 1, rotation_delta: float = 1,
             gripper: str | None = 'gripper_closedness_action') -> Callable[[Steps], Action]:
-  """A map that multiplies world_vector and rotation_delta, for datasets that name their parts as RT-1 does."""
+  """Action map that scales world_vector and rotation_delta, for datasets with RT-1's names."""
   def action(steps: Steps) -> Action:
     return rt1_action(feature(steps, 'action/world_vector') * np.float32(world_vector),
                       feature(steps, 'action/rotation_delta') * np.float32(rotation_delta),
@@ -189,20 +193,20 @@ def _toto(steps: Steps) -> Action:
   return action | {'gripper_closedness_action': 1 - 2 * action['gripper_closedness_action']}
 
 
-# Most Open X-Embodiment datasets have Adapter's default paths; those outside it mostly have these.
+# Most Open X-Embodiment datasets have Adapter's default paths; most others have these.
 _FLAT: dict[str, Any] = {
     'instruction': 'language_instruction', 'embedding': 'language_embedding', 'proprioception': 'observation/state'}
 
-# Those beyond the wrist are there if `generate.py --multiview` wrote them.
+# `generate.py --multiview` writes those beyond the wrist.
 _TABLETOP_VIEWS = {view: f'observation/{view}_image' for view in ('wrist', 'left', 'right', 'top', 'shoulder')}
 
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
     # Bridge V2 in its authors' own RLDS layout.
     Adapter('bridge_dataset', flat_arm, image='observation/image_0', weight=50,
             views={f'image_{i}': f'observation/image_{i}' for i in (1, 2, 3)}, **_FLAT),
-    # Fabricated by data/reach.
+    # Generated by data/reach.
     Adapter('reach', flat_arm, embedding_id='hashed-ngrams/1', **_FLAT),
-    # Recorded in the embedded simulator by data/tabletop; those that failed are a dataset of their own.
+    # Recorded in the embedded simulator by data/tabletop; failed episodes are a separate dataset.
     Adapter('tabletop', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, **_FLAT),
     Adapter('tabletop_failures', flat_arm, embedding_id='hashed-ngrams/1', views=_TABLETOP_VIEWS, weight=0.1, **_FLAT),
     # Open X-Embodiment.
@@ -226,16 +230,17 @@ ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (
 
 
 def register(adapter: Adapter) -> None:
-  """Makes `adapter` the one for datasets of its name, in place of an earlier one."""
+  """Use `adapter` for datasets of its name, replacing an earlier one."""
   ADAPTERS[adapter.name] = adapter
 
 
 def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
-  """What the metadata of a dataset in the standard layout says, so that `get` needs no adapter for its name.
+  """Return the metadata of a dataset in the standard layout, which needs no adapter.
 
-  The layout is the one that data/README.md lists; `action` holds the spec's fields, one after the other.
+  data/README.md lists the layout; `action` holds the spec's fields, one after the other.
   """
-  return {'layout': STANDARD, 'action_fields': {f.name: f.size for f in spec.fields}, 'embedding_id': embedding_id}
+  sizes = {f.name: f.size for f in spec.fields}
+  return {'layout': STANDARD_LAYOUT, 'action_fields': sizes, 'embedding_id': embedding_id}
 
 
 def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
@@ -250,8 +255,16 @@ def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
 
 
 def get(name: str, metadata: Mapping[str, Any] | None = None) -> Adapter:
-  """The adapter for the dataset whose TFDS name is `name`; without one, what its `metadata` says of its layout."""
-  if name not in ADAPTERS and metadata and metadata.get('layout') == STANDARD:
+  """Return the adapter of a dataset.
+
+  Args:
+    name: TFDS name of the dataset.
+    metadata: its metadata; a standard layout in it serves where no adapter is registered.
+
+  Raises:
+    ValueError: there is neither.
+  """
+  if name not in ADAPTERS and metadata and metadata.get('layout') == STANDARD_LAYOUT:
     return _standard(name, metadata)
   if name not in ADAPTERS:
     close = difflib.get_close_matches(name, ADAPTERS, 1)

@@ -1,8 +1,8 @@
-"""Episodes of an RLDS dataset, read through TFDS, images left encoded.
+"""Episodes of an RLDS dataset, read through TFDS, with images left encoded.
 
-Every step of an episode is kept as recorded, the last one too. RLDS says that the last action may be a dummy; the
+Every step of an episode is kept as recorded, including the last one. RLDS says that the last action may be a dummy; the
 datasets of the Open X-Embodiment mixture record a true action there, or the one that ends the episode, and RT-1 trains
-on it. Whoever converts logs whose last action is a dummy should leave that step out.
+on it. Logs whose last action is a dummy should be converted without that step.
 """
 import dataclasses
 import difflib
@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.records import Chunk, Records
+from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.rlds import adapters
 from rtjax.data.tf import rlds, tf, tfds
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-  """One episode of L steps.
+  """One recorded episode.
 
   Attributes:
-    number: its place in the split that was asked for, in TFDS's order.
-    images: object [L] of encoded bytes, or uint8 [L, H, W, 3] where the dataset stores pixels; empty if not asked for.
-      With views object [L, V], of bytes or of uint8 [H, W, 3].
-    embeddings: float32 [L, 512] of the instruction.
-    actions: float32 [L, A] in the ActionSpec's units.
-    instructions: str [L] (object).
-    proprioception: float32 [L, P], or None.
+    number: its place in the split, in TFDS's order.
+    images: object [steps] of encoded bytes, or uint8 [steps, H, W, 3] where the dataset stores pixels; empty if not
+      read. With views object [steps, views], of bytes or of uint8 [H, W, 3].
+    embeddings: float32 [steps, E], of the instruction.
+    actions: float32 [steps, A] in the ActionSpec's units.
+    instructions: str [steps] (object).
+    proprioception: float32 [steps, S], or None.
   """
   number: int
   images: np.ndarray
@@ -42,25 +42,27 @@ class Episode:
     return len(self.actions)
 
   def image(self, step: int, view: int = 0) -> Any:
-    """One image as stored."""
+    """Return one image as stored."""
     return self.images[step, view] if self.images.ndim == 2 else self.images[step]
 
 
-class Dataset(Records):
-  """The episodes of one split of a dataset, as `adapters` maps them.
+class Dataset(TfdsRecords, RecordSource[Episode]):
+  """Episodes of one split of a dataset, read by its adapter.
 
   Args:
     name: a folder that holds dataset_info.json (or its parent), a `gs://` folder, or a TFDS name.
     split: in TFDS's split algebra.
-    action_spec: which numbers of the adapter's actions are wanted, and in which order.
+    action_spec: the action fields to read, in its order.
     images: whether to read images; statistics do without.
-    views: the cameras to read, by the adapter's names; none reads its main one.
-    proprioception: whether to read the robot's state; None reads it where there is one.
+    views: cameras to read, by the adapter's names; empty reads its main one.
+    proprioception: whether to read the robot state; None reads it where there is one.
 
   Raises:
     FileNotFoundError: no such folder or TFDS dataset.
     ValueError: the split is unknown or empty, or the dataset lacks a feature that its adapter names.
   """
+
+  record_name = 'episode'
 
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
                views: Sequence[str] = (), proprioception: bool | None = False):
@@ -72,23 +74,23 @@ class Dataset(Records):
     if not isinstance(features, tfds.features.FeaturesDict) or rlds.STEPS not in features:
       raise ValueError(f'{name}: not an RLDS dataset, its features have no {rlds.STEPS!r}: {features}.')
     self._leaves = dict(_leaves(features[rlds.STEPS].feature))
-    state = self.adapter.proprioception
-    self._proprioception = state if proprioception or (proprioception is None and state in self._leaves) else None
+    path = self.adapter.proprioception
+    self._proprioception = path if proprioception or (proprioception is None and path in self._leaves) else None
     if proprioception and self._proprioception is None:
-      raise ValueError(f'{name}: proprioception was asked for, but the adapter {self.adapter.name!r} names no feature '
-                       'for it. Name one there, or do without.')
+      raise ValueError(f'{name}: proprioception is on, but the adapter {self.adapter.name!r} names no feature for it. '
+                       'Name one there, or turn it off.')
     self._cameras = [self.adapter.camera(view) for view in views or ['image']]
     self._check_features()
-    self._read = {path: f for path, f in self._leaves.items() if self._wanted(path, f)}
+    self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
 
   @property
   def image_features(self) -> list[Any]:
-    """The TFDS feature of each camera."""
+    """TFDS feature of each camera."""
     return [self._leaves[camera] for camera in self._cameras]
 
   @property
   def image_feature(self) -> Any:
-    """That of the first."""
+    """TFDS feature of the first camera."""
     return self.image_features[0]
 
   @property
@@ -100,60 +102,59 @@ class Dataset(Records):
     return math.prod(self._leaves[self._proprioception].shape) if self._proprioception else 0
 
   @property
-  def picture(self) -> list[int] | None:
-    """[height, width] of the main camera's pictures; None where they vary."""
+  def image_size(self) -> list[int] | None:
+    """[height, width] of the first camera's images; None where they vary."""
     height, width, _ = self.image_feature.shape
     return [height, width] if height and width else None
 
   @property
   def renderer(self) -> str | None:
-    """What made a simulated dataset's pictures, as its metadata says; None for others."""
+    """Renderer of a simulated dataset, from its metadata; None for others."""
     return (self._builder.info.metadata or {}).get('renderer')
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
-    """The episodes of `chunks`, in this order."""
     for number, record in self.records(chunks):
       yield self._episode(number, self._parse(record))
 
-  def sentences(self) -> Iterator[tuple[str, np.ndarray]]:
-    """Each step's instruction and its embedding, float32 [512], in order; actions are not looked at."""
-    for _, record in self.records(self.chunks(self.num_episodes)):
+  def instruction_embeddings(self) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield instruction and embedding, float32 [E], of each step in order; actions are not read."""
+    for _, record in self.records(self.chunks(self.num_records)):
       steps = self._parse(record)
       embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
       yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
 
-  def no_steps(self) -> ValueError:
+  def empty_error(self) -> ValueError:
     return ValueError(f'{self.name}: no episode of split {self.split!r} has a step. Was it converted completely?')
 
   def _parse(self, record: tf.train.Example) -> dict[str, Any]:
-    """The steps of an episode: nested dicts of arrays [L, ...]."""
-    # TFDS's deserialize_example gives the same (tested) in three to eight times the time.
+    """Steps of an episode: nested dicts of arrays [steps, ...]."""
+    # TFDS's deserialize_example gives the same (tested) but takes three to eight times as long.
     stored = record.features.feature
-    return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._read.items()})
+    return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._used.items()})
 
   def _episode(self, number: int, steps: dict[str, Any]) -> Episode:
     embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
-    state = None
+    proprioception = None
     if self._proprioception is not None:
-      state = np.asarray(_at(steps, self._proprioception), np.float32)
-      state = state.reshape(len(embeddings), self.proprioception_size)
+      proprioception = np.asarray(_at(steps, self._proprioception), np.float32)
+      proprioception = proprioception.reshape(len(embeddings), self.proprioception_size)
     return Episode(
         number=number,
         images=self._stored_images(number, steps, len(embeddings)) if self._images else np.empty(0, object),
         embeddings=embeddings,
         actions=self._actions(number, steps),
         instructions=_text(_at(steps, self.adapter.instruction)),
-        proprioception=state)
+        proprioception=proprioception)
 
   def _stored_images(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
-    found = [_at(steps, camera) for camera in self._cameras]
-    for camera, images in zip(self._cameras, found, strict=True):
+    stored = [_at(steps, camera) for camera in self._cameras]
+    for camera, images in zip(self._cameras, stored, strict=True):
       if len(images) != length:
         raise ValueError(f'{self.name}, episode {number} of {self.split!r}: {camera!r} has {len(images)} images for '
-                         f'{length} steps. Mend or drop the episode.')
+                         f'{length} steps. Fix or remove the episode.')
     if not self.views:
-      return found[0]
-    return np.stack([np.fromiter(images, object, length) for images in found], 1)
+      return stored[0]
+    return np.stack([np.fromiter(images, object, length) for images in stored], 1)
 
   def _actions(self, number: int, steps: dict[str, Any]) -> np.ndarray:
     where = f'{self.name}, episode {number} of {self.split!r}'
@@ -174,12 +175,12 @@ class Dataset(Records):
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):
       step, dimension = bad[0]
-      raise ValueError(f'{where}, step {step}: action {self._spec.number_names[dimension]} is '
-                       f'{actions[step, dimension]}, expected a finite number. Mend or drop the episode.')
+      raise ValueError(f'{where}, step {step}: action {self._spec.dimension_names[dimension]} is '
+                       f'{actions[step, dimension]}, expected a finite number. Fix or remove the episode.')
     return actions
 
-  def _wanted(self, path: str, feature: Any) -> bool:
-    """All small features, since an adapter's action may use any; of pictures and the like the cameras asked for."""
+  def _is_used(self, path: str, feature: Any) -> bool:
+    """Whether to read a feature: a chosen camera, or anything small, which an adapter's action may use."""
     if path in self._cameras:
       return self._images
     info = feature.get_serialized_info()
@@ -187,24 +188,24 @@ class Dataset(Records):
     return single and len(feature.shape) < 3
 
   def _check_features(self) -> None:
-    """Whether all are there and of the right kind."""
+    """Check that all features are present, with the right type."""
     if self._proprioception:
-      self._feature(self._proprioception, 'numbers', lambda f: _kind(f) in 'biuf' and None not in f.shape)
-    self._feature(self.adapter.instruction, 'text', lambda f: _kind(f) == 'O' and f.shape == ())
-    self._feature(self.adapter.embedding, 'a vector', lambda f: _kind(f) == 'f' and len(f.shape) == 1)
+      self._check_feature(self._proprioception, 'numbers', lambda f: _dtype_kind(f) in 'biuf' and None not in f.shape)
+    self._check_feature(self.adapter.instruction, 'text', lambda f: _dtype_kind(f) == 'O' and f.shape == ())
+    self._check_feature(self.adapter.embedding, 'a vector', lambda f: _dtype_kind(f) == 'f' and len(f.shape) == 1)
     for camera in self._cameras:
-      self._feature(camera, 'a uint8 image [H, W, 3]', lambda f: (
+      self._check_feature(camera, 'a uint8 image [H, W, 3]', lambda f: (
           f.np_dtype == np.uint8 and len(f.shape) == 3 and f.shape[2] == 3
           and (isinstance(f, tfds.features.Image) or None not in f.shape)))
 
-  def _feature(self, path: str, expected: str, good: Callable[[Any], bool]) -> None:
+  def _check_feature(self, path: str, expected: str, is_valid: Callable[[Any], bool]) -> None:
     if path not in self._leaves:
       close = difflib.get_close_matches(path, self._leaves, 1, 0.3)
       raise ValueError(f'{self.name}: the adapter {self.adapter.name!r} expects the step feature {path!r}, the dataset '
                        f'has {sorted(self._leaves)}.' + (f' Did you mean {close[0]!r}?' if close else '')
                        + ' Adapters are described in docs/your_robot.md.')
     feature = self._leaves[path]
-    if not good(feature):
+    if not is_valid(feature):
       raise ValueError(f'{self.name}: {path!r} is {np.dtype(feature.np_dtype).name} {list(feature.shape)}, expected '
                        f'{expected}. Name another feature in the adapter {self.adapter.name!r}.')
 
@@ -228,18 +229,18 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
   return nested
 
 
-def _kind(feature: Any) -> str:
-  """NumPy's letter for the type of a feature; 'O' for text."""
+def _dtype_kind(feature: Any) -> str:
+  """NumPy's letter for the dtype of a feature; 'O' for text."""
   return np.dtype(feature.np_dtype).kind
 
 
 def _array(stored: Any, feature: Any) -> np.ndarray:
-  """[L, ...]: one feature in all steps of an episode, from a tf.train.Feature. Images and texts stay bytes."""
+  """One feature in all steps of an episode, [steps, ...]; images and texts stay bytes."""
   kind = stored.WhichOneof('kind')
   values = getattr(stored, kind).value if kind else []
   if isinstance(feature, tfds.features.Image):
     return np.array(values, object)
-  if kind == 'bytes_list' and _kind(feature) != 'O':  # a tensor that TFDS stored as bytes or compressed
+  if kind == 'bytes_list' and _dtype_kind(feature) != 'O':  # a tensor that TFDS stored as bytes or compressed
     values = [feature.decode_example_np(value) for value in values]
   return np.array(values, feature.np_dtype).reshape(-1, *feature.shape)
 

@@ -1,4 +1,4 @@
-"""Statistics of actions and proprioception, without decoding images, and how much the ActionSpec's bounds clip."""
+"""Statistics of actions, proprioception and instruction embeddings, cached on disk."""
 import concurrent.futures
 import hashlib
 import inspect
@@ -16,35 +16,38 @@ from etils import epath
 from rtjax.actions import ActionSpec
 from rtjax.data.config import DataConfig
 from rtjax.data.rlds.episodes import Dataset
+from rtjax.runtime import serialization
 
-# Above this share of clipped numbers in any dimension the bounds, or the units, are likely wrong.
+# A larger share of clipped numbers in any dimension means that the bounds, or the units, are likely wrong.
 _MAX_CLIPPED = 0.01
 
 
 def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec) -> dict[str, Any]:
-  """Statistics of each dataset's `config.split`, JSON-able.
+  """Compute statistics of each dataset's `config.split`, JSON-able.
 
-  Read from the cache folder where the same files, adapter and ActionSpec were seen before.
+  Images are not decoded. The result is read from the cache folder if files, adapter and ActionSpec are unchanged.
 
   Returns:
-    {dataset as given: {'name', 'split', 'embedding_id', 'renderer', 'picture', 'episodes', 'steps', 'action',
-    'proprioception', 'embedding'}}. 'renderer' made the pictures of a simulator's dataset, else it is None. 'picture'
-    is [height, width] of its pictures, None where they vary. 'action' has 'names' [A] and, each [A] in
-    the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and 'clipped': the share of the steps beyond the
-    bounds. 'proprioception' has the same without names and clipped, or is None. 'embedding' has 'mean' and 'std' of the
-    instruction embeddings.
+    {dataset as given: entry}. An entry holds
+      'name', 'split', 'embedding_id', 'episodes', 'steps';
+      'renderer': of a simulated dataset, else None;
+      'image_size': [height, width], None where it varies;
+      'action': 'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and
+        'clipped', the share of the steps beyond the bounds;
+      'proprioception': the same without names and clipped, or None;
+      'embedding': 'mean' and 'std' of the instruction embeddings.
 
   Raises:
-    ValueError: an action is NaN or infinite, or more than 1 % of a dimension is clipped and `config.allow_clipping` is
-      False. What a dataset's reading raises.
+    ValueError: an action is NaN or infinite, more than 1 % of a dimension is clipped and `config.allow_clipping` is
+      False, or a dataset cannot be read.
   """
   result = {}
   for name in datasets:
     dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None)
     result[name] = _cached(dataset, config, action_spec)
   if not config.allow_clipping:
-    for name, found in result.items():
-      _refuse_clipping(name, found, action_spec)
+    for name, entry in result.items():
+      _check_clipping(name, entry, action_spec)
   return result
 
 
@@ -54,20 +57,20 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
   try:
     return json.loads(file.read_text())
   except (OSError, ValueError):
-    found = _compute(dataset, spec)
+    entry = _compute(dataset, spec)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile('w', dir=file.parent, delete=False) as temporary:
-      json.dump(found, temporary)
+      json.dump(entry, temporary)
     os.replace(temporary.name, file)  # Other processes see all of it or nothing.
   except OSError as error:
-    warnings.warn(f'the statistics of {dataset.name} cannot be kept in {file.parent} ({error}), so they will be '
-                  'computed again next time. Set cache_dir to a folder that can be written.', stacklevel=3)
-  return found
+    warnings.warn(f'the statistics of {dataset.name} cannot be stored in {file.parent} ({error}), so they will be '
+                  'computed again next time. Set cache_dir to a writable folder.', stacklevel=3)
+  return entry
 
 
 def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
-  """Of all that the statistics depend on: the files, the adapter with its module's code, the ActionSpec."""
+  """Hash of the files, the adapter with its module's code, and the ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
     return epath.Path(file).name, stat.length, stat.mtime
@@ -79,44 +82,45 @@ def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
     code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
-  parts = [3, dataset.identity, files, adapter.name, adapter.proprioception, code, spec.to_dict()]
+  parts = [4, dataset.identity, files, adapter.name, adapter.proprioception, code, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
   actions, states, embeddings = [], [], []
-  for episode in dataset.read(dataset.chunks(dataset.num_episodes)):
+  for episode in dataset.read_all():
     actions.append(episode.actions)
     embeddings.append(episode.embeddings)
     if episode.proprioception is not None:
       states.append(episode.proprioception)
   all_actions = np.concatenate(actions)
   if not len(all_actions):
-    raise dataset.no_steps()
+    raise dataset.empty_error()
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
       'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,
-      'renderer': dataset.renderer, 'picture': dataset.picture, 'episodes': len(actions), 'steps': len(all_actions),
-      'action': {'names': list(spec.number_names), **_moments(all_actions), 'clipped': clipped},
+      'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(actions),
+      'steps': len(all_actions),
+      'action': {'names': list(spec.dimension_names), **_moments(all_actions), 'clipped': clipped},
       'proprioception': _moments(np.concatenate(states)) if states else None,
       'embedding': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:
-  """Of float32 [N, A] over the steps; means in float64."""
+  """Moments and quantiles of float32 [steps, A] over the steps; means in float64."""
   q01, q99 = np.quantile(values, (0.01, 0.99), 0)
-  found = {'mean': values.mean(0, np.float64), 'std': values.std(0, np.float64),
-           'min': values.min(0), 'max': values.max(0), 'q01': q01, 'q99': q99}
-  return {name: value.astype(np.float64).tolist() for name, value in found.items()}
+  moments = {'mean': values.mean(0, np.float64), 'std': values.std(0, np.float64),
+             'min': values.min(0), 'max': values.max(0), 'q01': q01, 'q99': q99}
+  return {name: value.astype(np.float64).tolist() for name, value in moments.items()}
 
 
-def _refuse_clipping(name: str, found: dict[str, Any], spec: ActionSpec) -> None:
+def _check_clipping(name: str, entry: dict[str, Any], spec: ActionSpec) -> None:
   low = np.concatenate([np.broadcast_to(f.low, f.size) for f in spec.fields])
   high = np.concatenate([np.broadcast_to(f.high, f.size) for f in spec.fields])
-  action = found['action']
+  action = entry['action']
   bad = [f'{action["names"][i]} {share:.1%} outside [{low[i]:g}, {high[i]:g}] '
          f'(quantiles {action["q01"][i]:g} and {action["q99"][i]:g})'
          for i, share in enumerate(action['clipped']) if share > _MAX_CLIPPED]
   if bad:
     raise ValueError(f'{name}: the bounds of the ActionSpec clip more than 1 % of its steps: ' + '; '.join(bad)
-                     + '. Widen the bounds, check units and adapter, or allow it with --pipeline.allow-clipping.')
+                     + '. Widen the bounds, check units and adapter, or set --pipeline.allow-clipping.')

@@ -1,4 +1,4 @@
-"""Adapters against numbers worked out by hand, on episodes written and read by TFDS."""
+"""Adapters against hand-computed numbers, on episodes written and read by TFDS."""
 import dataclasses
 import re
 import subprocess
@@ -30,7 +30,7 @@ RT1_PARTS = PARTS | {
 # Taco Play to [-1, 1]: x from [0, 0.8], y [-0.5, 0.7], z [0, 0.6], angles [-3.2, 3.2], [-0.8, 0.2], [-1.8, 2.5].
 TACO = np.array([[0.4, 0.1, 0.15, 1.6, -0.3, 0.35, -1], [0.8, -0.5, 9.0, -3.2, 0.2, 1.425, 1]], np.float32)
 
-# dataset: (given action, expected world_vector, rotation_delta, gripper)
+# dataset: (recorded action, expected world_vector, rotation_delta, gripper)
 CASES = {
     'fractal20220817_data': (RT1_PARTS, V, R, COLUMN),
     'kuka': (RT1_PARTS, V, R, COLUMN),
@@ -120,7 +120,7 @@ def test_weights_are_those_of_rt1_x():
 
 
 def test_misshapen_arm_action():
-  with pytest.raises(ValueError, match=r'\(2, 6\), expected \[L, 7\]'):
+  with pytest.raises(ValueError, match=r'\(2, 6\), expected \[steps, 7\]'):
     adapters.arm_action(np.zeros((2, 6)), END)
 
 

@@ -43,7 +43,7 @@ def test_numbers(tmp_path, config):
   check(found['action'], np.array([tiny_rlds.action(*step) for step in steps], float))
   check(found['proprioception'], np.array(steps, float))
   assert found['episodes'] == 4 and found['steps'] == 25 and found['split'] == 'train'
-  assert found['action']['names'] == list(SPEC.number_names) and found['action']['clipped'] == [0] * 7
+  assert found['action']['names'] == list(SPEC.dimension_names) and found['action']['clipped'] == [0] * 7
   assert found['embedding_id'] == adapters.get('bridge_dataset').embedding_id
 
 
@@ -87,7 +87,7 @@ def test_cache_is_used_until_something_changes(tmp_path, config, reads, monkeypa
 def test_a_cache_that_cannot_be_written_warns(tmp_path):
   folder = tiny_rlds.write_lengths(tmp_path, [2])
   (tmp_path / 'file').write_text('')
-  with pytest.warns(UserWarning, match='cannot be kept'):
+  with pytest.warns(UserWarning, match='cannot be stored'):
     assert statistics([folder], DataConfig(cache_dir=str(tmp_path / 'file/cache')), SPEC)[folder]['steps'] == 2
 
 

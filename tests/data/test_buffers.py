@@ -1,11 +1,11 @@
-"""Memory comes back when nothing refers to it, and not before."""
+"""Buffers are reused when nothing refers to them, and not before."""
 import gc
 
 import jax
 import numpy as np
 import pytest
 
-from rtjax.data.memory import Memory
+from rtjax.data.buffers import BufferPool
 
 SHAPE = (4, 100, 3)
 
@@ -15,8 +15,8 @@ def address(array):
 
 
 def test_arrays_in_use_do_not_share():
-  memory = Memory(SHAPE, np.float32, 2)
-  arrays = [memory.array() for _ in range(5)]
+  pool = BufferPool(SHAPE, np.float32, 2)
+  arrays = [pool.array() for _ in range(5)]
   for number, array in enumerate(arrays):
     assert array.shape == SHAPE and array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
     array[:] = number
@@ -31,40 +31,40 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize('holder', HOLDERS)
-def test_memory_waits_for_whoever_holds_it(holder):
-  memory = Memory(SHAPE, np.float32, 2)
-  array = memory.array()
+def test_memory_waits_for_its_last_reference(holder):
+  pool = BufferPool(SHAPE, np.float32, 2)
+  array = pool.array()
   first = address(array)
   held = HOLDERS[holder](array)
   assert np.shares_memory(held, array)
   del array
-  others = [memory.array() for _ in range(3)]
+  others = [pool.array() for _ in range(3)]
   assert first not in map(address, others)
   del held
-  assert address(memory.array()) == first
+  assert address(pool.array()) == first
 
 
 def test_memory_waits_for_jax():
   """JAX on a CPU puts its array over aligned memory of NumPy's."""
-  memory = Memory(SHAPE, np.float32, 2)
-  array = memory.array()
+  pool = BufferPool(SHAPE, np.float32, 2)
+  array = pool.array()
   array[:] = 7
   first = address(array)
   held = jax.device_put(array, jax.devices('cpu')[0])
   assert held.unsafe_buffer_pointer() == first
   del array
-  others = [memory.array() for _ in range(3)]
+  others = [pool.array() for _ in range(3)]
   for other in others:
     other[:] = 0
   assert first not in map(address, others) and (held == 7).all()
   del held
   gc.collect()  # JAX lets go of what it held when it next has a chance to.
-  assert address(memory.array()) == first
+  assert address(pool.array()) == first
 
 
 def test_spare_memory_is_limited():
-  memory = Memory(SHAPE, np.float32, 2)
-  arrays = [memory.array() for _ in range(5)]
-  assert len(memory._spare) == 0
+  pool = BufferPool(SHAPE, np.float32, 2)
+  arrays = [pool.array() for _ in range(5)]
+  assert len(pool._spare) == 0
   arrays.clear()
-  assert len(memory._spare) == 2
+  assert len(pool._spare) == 2

@@ -1,0 +1,146 @@
+"""Image-text pairs in files: JSONL beside images, and tar shards."""
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+import tarfile
+from collections.abc import Iterator, Sequence
+
+from rtjax.data.image_text.pairs import Pair, TextImage, parse_fields
+from rtjax.data.records import Chunk, RecordSource
+from rtjax.language import prompts
+
+_IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'bmp')
+_MAX_SHOWN = 5  # problems that a message lists
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """An image in a file, or in a part of one, and its one pair; `key` identifies it in the source."""
+  key: str
+  file: pathlib.Path
+  pair: Pair
+  start: int = 0
+  size: int = -1
+
+
+class FileSource(RecordSource[TextImage]):
+  """A source of images in files or parts of tar files, with its texts in memory."""
+
+  record_name = 'image'
+
+  def __init__(self, name: str, split: str, entries: Sequence[Entry]):
+    self.name, self.split, self._entries = name, split, entries
+    self.num_records = len(entries)
+    self.tasks = tuple(task for task in prompts.TASKS if any(e.pair.task == task for e in entries))
+
+  @property
+  def identity(self) -> str:
+    digest = hashlib.sha256()
+    for e in self._entries:
+      digest.update(json.dumps([e.key, e.pair.task, e.pair.prompt, e.pair.target]).encode())
+    return digest.hexdigest()[:16]
+
+  def with_task(self, task: str) -> 'FileSource':
+    return FileSource(self.name, self.split, [e for e in self._entries if e.pair.task == task])
+
+  def chunks(self, size: int) -> list[Chunk]:
+    return [Chunk(first, '', first, min(size, self.num_records - first)) for first in range(0, self.num_records, size)]
+
+  def read(self, chunks: Sequence[Chunk]) -> Iterator[TextImage]:
+    for chunk in chunks:
+      for entry in self._entries[chunk.first:chunk.first + chunk.take]:
+        with open(entry.file, 'rb') as file:
+          file.seek(entry.start)
+          yield TextImage(f'{self.name}, {entry.key}', file.read(entry.size), (entry.pair,))
+
+  def empty_error(self) -> ValueError:
+    return ValueError(f'{self.name}: split {self.split!r} has no image.')
+
+
+def open_jsonl(name: str, split: str, file: pathlib.Path) -> FileSource:
+  """Open a JSONL file, one pair a line.
+
+  Raises:
+    ValueError: lines cannot be used.
+  """
+  entries, problems = [], []
+  text = file.read_text('utf-8').splitlines()
+  for number, line in enumerate(text, 1):
+    if not line.strip():
+      continue
+    try:
+      entries.append(_parse_line(file.parent, number, line))
+    except ValueError as error:  # also json's own
+      problems.append(f'line {number}: {error}')
+  _raise_problems(str(file), 'lines', problems, len(text))
+  return FileSource(name, split, entries)
+
+
+def _parse_line(folder: pathlib.Path, number: int, line: str) -> Entry:
+  fields = json.loads(line)
+  if not isinstance(fields, dict):
+    raise ValueError(f'expected an object {{...}}, found {line[:40]!r}')
+  image = fields.pop('image', None)
+  if not isinstance(image, str) or not image:
+    raise ValueError(f"'image' is {image!r}, expected the path of the image")
+  pair = parse_fields(fields)
+  if not (folder / image).is_file():
+    raise ValueError(f'there is no image {image!r} beside the file')
+  return Entry(f'line {number} ({image})', folder / image, pair)
+
+
+def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> FileSource:
+  """Open tar shards, one pair a sample.
+
+  Raises:
+    ValueError: samples or shards cannot be used.
+  """
+  entries, problems = [], []
+  for shard in shards:
+    try:
+      with tarfile.open(shard, 'r:') as tar:  # 'r:' refuses compressed files, which allow no random access
+        for key, parts in _group_samples(tar).items():
+          try:
+            entries.append(_parse_sample(shard, tar, key, parts))
+          except ValueError as error:
+            problems.append(f'{shard.name}, {key}: {error}')
+    except tarfile.TarError as error:
+      raise ValueError(f'{shard}: cannot be read: {error}. Expected an uncompressed tar file; it may be truncated: '
+                       'copy it again.') from error
+  _raise_problems(name, 'samples', problems, len(entries) + len(problems))
+  return FileSource(name, split, entries)
+
+
+def _group_samples(tar: tarfile.TarFile) -> dict[str, dict[str, tarfile.TarInfo]]:
+  """{key: {suffix: member}}: all up to the first dot of the file's name is the key."""
+  samples: dict[str, dict[str, tarfile.TarInfo]] = collections.defaultdict(dict)
+  for member in tar:
+    if member.isfile():
+      folder, _, base = member.name.rpartition('/')
+      key, _, suffix = base.partition('.')
+      samples[f'{folder}/{key}' if folder else key][suffix.lower()] = member
+  return samples
+
+
+def _parse_sample(shard: pathlib.Path, tar: tarfile.TarFile, key: str, parts: dict[str, tarfile.TarInfo]) -> Entry:
+  unknown = set(parts) - {*_IMAGE_SUFFIXES, 'txt', 'json'}
+  images = [parts[suffix] for suffix in _IMAGE_SUFFIXES if suffix in parts]
+  if unknown or len(images) != 1 or not {'txt', 'json'} & set(parts):
+    raise ValueError(f'it has {sorted(parts)}, expected one image ({", ".join(_IMAGE_SUFFIXES)}) and txt or json')
+  # With both, as img2dataset writes them, the text is the caption and the JSON describes the download.
+  member = parts.get('txt') or parts['json']
+  text = tar.extractfile(member).read().decode('utf-8')  # type: ignore[union-attr]
+  fields = {'caption': text} if 'txt' in parts else json.loads(text)
+  if not isinstance(fields, dict):
+    raise ValueError('its json is no object {...}')
+  return Entry(f'{shard.name} ({key})', shard, parse_fields(fields), images[0].offset_data, images[0].size)
+
+
+def _raise_problems(name: str, unit: str, problems: list[str], total: int) -> None:
+  """Raise an error with the number of problems and the first of them, if there are any."""
+  if problems:
+    more = f'\n  and {len(problems) - _MAX_SHOWN} more' if len(problems) > _MAX_SHOWN else ''
+    raise ValueError(f'{name}: {len(problems)} of {total} {unit} cannot be used. Fix or remove them.'
+                     + ''.join(f'\n  {problem}' for problem in problems[:_MAX_SHOWN]) + more)

@@ -1,0 +1,91 @@
+"""Resumable parallel generation of dataset items, stored on disk in files of equal size."""
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rtjax.data.config import available_cores
+
+SplitRanges = dict[str, tuple[int, int]]
+"""{split: [first, end)}, the item numbers of each split."""
+
+
+def split_ranges(train: int) -> SplitRanges:
+  """Item numbers of `train` training items, and of a tenth as many, at least one, held out as 'val'."""
+  return {'train': (0, train), 'val': (train, train + max(1, train // 10))}
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemStore:
+  """Folder of numbered items, `size` to a file.
+
+  Attributes:
+    folder: path of the folder, which holds nothing else.
+    size: items per file; an interruption loses at most one file per worker.
+  """
+  folder: pathlib.Path
+  size: int
+
+  def create(self, recipe: dict[str, Any]) -> None:
+    """Create the folder for items made by `recipe` (JSON-able), or check that it is theirs.
+
+    Raises:
+      ValueError: the folder holds items of another recipe.
+    """
+    self.folder.mkdir(parents=True, exist_ok=True)
+    file, text = self.folder / 'recipe.json', json.dumps(recipe)
+    if file.exists() and file.read_text() != text:
+      raise ValueError(f'{self.folder} holds items made by another recipe, {file.read_text()}: remove it, or choose '
+                       'another folder with --out.')
+    file.write_text(text)
+
+  def path(self, first: int) -> pathlib.Path:
+    """Path of the file with items [first, first + size)."""
+    return self.folder / f'{first:07d}.pickle'
+
+  def write(self, first: int, items: list[Any]) -> None:
+    """Write one file; it appears only when complete."""
+    partial = self.path(first).with_suffix('.partial')
+    partial.write_bytes(pickle.dumps(items))
+    os.replace(partial, self.path(first))
+
+  def read(self, first: int, end: int) -> Iterator[Any]:
+    """Yield items [first, end); `first` must be the first item of a file."""
+    for start in range(first, end, self.size):
+      yield from pickle.loads(self.path(start).read_bytes())
+
+  def fill(self, make: Callable[[int, int], list[Any]], ranges: SplitRanges, workers: int, name: str) -> None:
+    """Make the missing items in `workers` processes (0: one per core), with a progress bar.
+
+    Args:
+      make: returns items [first, end); must be picklable.
+      ranges: the items to make.
+      name: label of the progress bar.
+    """
+    from rich import progress
+    parts = [(first, min(first + self.size, end)) for start, end in ranges.values()
+             for first in range(start, end, self.size)]
+    missing = [part for part in parts if not self.path(part[0]).exists()]
+    total, left = (sum(end - first for first, end in some) for some in (parts, missing))
+    workers = min(workers or available_cores(), max(len(missing), 1))
+    with progress.Progress() as bars, concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context('spawn')) as pool:
+      bar = bars.add_task(name, total=total, completed=total - left)
+      futures = {pool.submit(_make_file, self, make, *part): part for part in missing}
+      try:
+        for future in concurrent.futures.as_completed(futures):
+          future.result()
+          first, end = futures[future]
+          bars.advance(bar, end - first)
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _make_file(store: ItemStore, make: Callable[[int, int], list[Any]], first: int, end: int) -> None:
+  store.write(first, make(first, end))
