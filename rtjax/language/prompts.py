@@ -1,12 +1,13 @@
-"""The prompts that tell RT-2 what to do: one for each kind of task.
+"""Prompts of RT-2, one for each task.
 
+    task      prompt                                                   answer
     robot     What action should the robot take to {instruction}?      actions
     caption   Describe the picture.                                    a caption
     vqa       Answer: {question}                                       an answer
     match     Does this describe the picture? {caption}                'yes' or 'no'
-    point     Point at {thing}.                                        '3 5': column and row of a grid over the picture
+    point     Point at {object}.                                       '3 5': column and row of a grid over the image
 
-The wording of `robot` is RT-2's (section 3.2); the others are PaLI's in kind, in plain words.
+The wording of `robot` is RT-2's (section 3.2); the other tasks are PaLI's.
 """
 import difflib
 
@@ -18,24 +19,24 @@ TEMPLATES = {
     'point': 'Point at {}.',
 }
 TASKS = tuple(TEMPLATES)
-"""A batch's `kinds` are places in this list."""
+"""`TextBatch.tasks` are indices into this list."""
 
 
-def prompt(kind: str, text: str = '') -> str:
-  """The prompt of a task.
+def prompt(task: str, text: str = '') -> str:
+  """Return the prompt of a task.
 
   Args:
-    kind: one of TASKS.
-    text: the instruction, question, caption or thing; nothing for 'caption'.
+    task: one of TASKS.
+    text: the instruction, question, caption or object; empty for 'caption'.
 
   Raises:
-    ValueError: there is no such kind, or the text is missing or too much.
+    ValueError: there is no such task, or the text is missing or superfluous.
   """
-  if kind not in TEMPLATES:
-    close = difflib.get_close_matches(kind, TASKS, 1)
-    raise ValueError(f'unknown task {kind!r}, expected one of {list(TASKS)}.'
+  if task not in TEMPLATES:
+    close = difflib.get_close_matches(task, TASKS, 1)
+    raise ValueError(f'unknown task {task!r}, expected one of {list(TASKS)}.'
                      + (f' Did you mean {close[0]!r}?' if close else ''))
-  template, text = TEMPLATES[kind], text.strip()
+  template, text = TEMPLATES[task], text.strip()
   if bool(text) != ('{}' in template):
-    raise ValueError(f'the task {kind!r} ' + (f'takes no text, got {text!r}.' if text else 'needs a text, got none.'))
+    raise ValueError(f'the task {task!r} ' + (f'takes no text, got {text!r}.' if text else 'needs a text, got none.'))
   return template.format(text)

@@ -1,12 +1,12 @@
 """Readers of weights: rtjax's checkpoints and exports, released RT-1 and RT-1-X, Keras and Hugging Face files."""
 import os
 import pathlib
-from typing import Any
 
 from rtjax import checkpoints
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
+from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
 
 
 def load_model(path: str | os.PathLike) -> PolicyModel:
@@ -46,10 +46,3 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
       f'no model at {path} ({content}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '
       '(PREFIX.index), a SavedModel folder (variables/variables.index), a Flax checkpoint of RT-1-X, or one '
       'safetensors file of rtjax.')
-
-
-def __getattr__(name: str) -> Any:  # TODO until the vision-language backbones are on the contract: import it above
-  if name != 'load_huggingface':
-    raise AttributeError(f'module {__name__} has no attribute {name!r}')
-  from rtjax.pretrained.huggingface import load_huggingface
-  return load_huggingface

@@ -15,25 +15,25 @@ ATOL = 1e-4  # in float32; the reference itself moves by up to 3e-5
 
 
 def load(shared: pathlib.Path, case: str):
-  """The model of a case, and its golden arrays."""
+  """Return the model of a case, and its golden arrays."""
   folder = shared / 'parity/vlm' / case
   if not folder.is_dir():
     pytest.skip(f'no reference outputs at {folder}: this test compares with them')
   with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # what is ignored is tested in tests/pretrained
+    warnings.simplefilter('ignore')  # tests/pretrained tests the warnings
     model = rtjax.pretrained.load_huggingface(folder)
   with np.load(folder / 'golden.npz') as golden:
     return model, dict(golden)
 
 
 def run(model: nnx.Module, function, *inputs):
-  """`function(model, *inputs)`, compiled."""
+  """Return `function(model, *inputs)`, compiled."""
   graphdef, state = nnx.split(model)
   return jax.jit(lambda state, *inputs: function(nnx.merge(graphdef, state), *inputs))(state, *inputs)
 
 
 def pixels(golden, name: str = 'pixel_values'):
-  """Channels last, as rtjax has them."""
+  """Return pixels with channels last."""
   return jnp.asarray(golden[name].transpose(0, 2, 3, 1))
 
 
@@ -41,8 +41,8 @@ close = functools.partial(np.testing.assert_allclose, rtol=0, atol=ATOL)
 
 
 def hidden_states(model, x):
-  """The residual stream before each layer and after the last, and what comes out."""
-  states = [model.embed(model.stem(x))]
+  """Return the residual stream before each layer and after the last, and the output."""
+  states = [model.embed(model.features(x))]
   for layer in model.layers:
     states.append(layer(states[-1]))
   return states, model(x)

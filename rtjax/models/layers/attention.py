@@ -54,7 +54,7 @@ class Attention(nnx.Module):
 
   def __call__(self, x: Float[Array, 'B Q D'], memory: Float[Array, 'B N D'],
                position_bias: Float[Array, 'h Q N'] | None = None,
-               mask: Bool[Array | np.ndarray, '*B Q N'] | None = None,
+               mask: Bool[Array | np.ndarray, '... #Q N'] | None = None,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B Q D']:
     """Attend from each token of `x` to `memory`, which is x itself in self-attention.
 
@@ -71,7 +71,7 @@ class Attention(nnx.Module):
 
   def attend(self, x: Float[Array, 'B Q D'], key: Float[Array, 'B N h d'], value: Float[Array, 'B N h d'],
              position_bias: Float[Array, 'h Q N'] | None = None,
-             mask: Bool[Array | np.ndarray, '*B Q N'] | None = None,
+             mask: Bool[Array | np.ndarray, '... #Q N'] | None = None,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B Q D']:
     """As a call, given the output of `key_value`."""
     query = self.query(x)

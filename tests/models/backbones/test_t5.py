@@ -11,8 +11,8 @@ from helpers import golden_huggingface
 from helpers.golden_huggingface import close, run
 
 from rtjax import models
-from rtjax.models import T5Config
 from rtjax.models.backbones import t5
+from rtjax.models.backbones.t5 import T5Config
 
 CASES = ['t5_v11', 'mt5', 't5_ul2']
 TINY = T5Config(vocab_size=31, width=16, head_size=6, mlp_width=20, encoder_layers=2, decoder_layers=3, heads=3,
@@ -34,21 +34,21 @@ def forward(model, inputs, mask, tokens):
 
 
 def cross_entropy(logits, labels):
-  """Mean over the labels that are not negative."""
+  """Return the mean over the labels that are not negative."""
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
   return jnp.sum(jnp.where(labels >= 0, loss, 0)) / jnp.sum(labels >= 0)
 
 
 def greedy(model, memory, mask, length: int = 8):
-  """Ids of greedy decoding with the cache, in one scan."""
+  """Return the ids of greedy decoding with the cache, in one scan."""
   def step(carry, _):
     cache, tokens = carry
     cache, hidden = model.decode_step(cache, tokens)
     tokens = jnp.argmax(model.logits(hidden), -1).astype(jnp.int32)
     return (cache, tokens), tokens
   first = jnp.zeros(len(memory), jnp.int32)
-  _, written = jax.lax.scan(step, (model.start_cache(memory, mask, length=length), first), length=length)
-  return jnp.concatenate([first[None], written]).T
+  _, generated = jax.lax.scan(step, (model.start_cache(memory, mask, length=length), first), length=length)
+  return jnp.concatenate([first[None], generated]).T
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -69,36 +69,36 @@ def test_golden_layers(shared, case):
   model, golden = golden_huggingface.load(shared, case)
   mask, memory = jnp.asarray(golden['attention_mask'] == 1), jnp.asarray(golden['encoder_last_hidden_state'])
   close(model.embed(jnp.asarray(golden['input_ids'])), golden['encoder_hidden_0'])
-  for kind, stack, seen in (('encoder', model.encoder, mask[:, None]),
-                            ('decoder', model.decoder, jnp.tri(golden['labels'].shape[1], dtype=bool)[None])):
-    x = jnp.asarray(golden[f'{kind}_hidden_0'])
+  for name, stack, visible in (('encoder', model.encoder, mask[:, None]),
+                               ('decoder', model.decoder, jnp.tri(golden['labels'].shape[1], dtype=bool)[None])):
+    x = jnp.asarray(golden[f'{name}_hidden_0'])
     bias = stack.position_bias(x.shape[1])
     # The reference's bias holds its mask as well.
-    there = np.broadcast_to(golden[f'{kind}_position_bias'] > -1e30, (1, *bias.shape))
-    close(np.asarray(bias)[None][there], golden[f'{kind}_position_bias'][there])
-    inputs = () if kind == 'encoder' else (memory, mask)
-    counted = np.asarray(mask) if kind == 'encoder' else np.ones(x.shape[:2], bool)
+    unmasked = np.broadcast_to(golden[f'{name}_position_bias'] > -1e30, (1, *bias.shape))
+    close(np.asarray(bias)[None][unmasked], golden[f'{name}_position_bias'][unmasked])
+    inputs = () if name == 'encoder' else (memory, mask)
+    counted = np.asarray(mask) if name == 'encoder' else np.ones(x.shape[:2], bool)
     for i, layer in enumerate(stack.layers):
-      x = layer(x, bias, seen, *inputs)
+      x = layer(x, bias, visible, *inputs)
       if i + 1 < len(stack.layers):  # the reference's last is after the final norm
-        close(x[counted], golden[f'{kind}_hidden_{i + 1}'][counted], err_msg=f'{kind}_hidden_{i + 1}')
-    close(stack.norm(x)[counted], golden[f'{kind}_hidden_{len(stack.layers)}'][counted])
+        close(x[counted], golden[f'{name}_hidden_{i + 1}'][counted], err_msg=f'{name}_hidden_{i + 1}')
+    close(stack.norm(x)[counted], golden[f'{name}_hidden_{len(stack.layers)}'][counted])
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_golden_of_visual_embeddings(shared, case):
-  """PaLI's way in."""
+  """Embeddings of images before those of text, as in PaLI."""
   model, golden = golden_huggingface.load(shared, case)
   labels, mask = jnp.asarray(golden['embeds_labels']), jnp.asarray(golden['embeds_attention_mask'] == 1)
 
-  def see(model, visual, text):
+  def predict(model, visual, text):
     memory = model.encode(jnp.concatenate([visual, model.embed(text)], 1), mask)
     return memory, model.logits(model.decode(t5.shift_right(labels), memory, mask)), greedy(model, memory, mask)
-  memory, logits, written = run(model, see, golden['embeds_visual'], golden['embeds_text_ids'])
+  memory, logits, generated = run(model, predict, golden['embeds_visual'], golden['embeds_text_ids'])
   close(memory[mask], golden['embeds_encoder_last_hidden_state'][mask])
   close(logits, golden['embeds_logits'])
   close(cross_entropy(logits, labels), golden['embeds_loss'])
-  np.testing.assert_array_equal(written, golden['embeds_generate_ids'])
+  np.testing.assert_array_equal(generated, golden['embeds_generate_ids'])
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -106,30 +106,30 @@ def test_golden_greedy_decoding(shared, case):
   """With the cache. In t5_v11 the encoder is deeper than the decoder."""
   model, golden = golden_huggingface.load(shared, case)
 
-  def write(model, inputs, mask):
+  def generate(model, inputs, mask):
     return greedy(model, model.encode(model.embed(inputs), mask), mask)
-  np.testing.assert_array_equal(run(model, write, golden['input_ids'], golden['attention_mask'] == 1),
+  np.testing.assert_array_equal(run(model, generate, golden['input_ids'], golden['attention_mask'] == 1),
                                 golden['generate_ids'])
 
 
 def test_golden_buckets(shared):
   golden = np.load(shared / 'parity/vlm/t5_buckets.npz')
   for name in set(golden) - {'relative_position'}:
-    _, count, distance, kind = name.split('_')
+    _, count, distance, direction = name.split('_')
     config = T5Config(buckets=int(count), max_distance=int(distance))
-    found = t5.buckets(golden['relative_position'], config, causal=kind == 'causal')
+    found = t5.buckets(golden['relative_position'], config, causal=direction == 'causal')
     np.testing.assert_array_equal(found, golden[name], err_msg=name)
 
 
-@pytest.mark.parametrize('room', [0, 5])
-def test_step_by_step_equals_teacher_forced(tiny, room):
+@pytest.mark.parametrize('unused', [0, 5])
+def test_step_by_step_equals_teacher_forced(tiny, unused):
   inputs, tokens, mask = ids(1, 3, 9), ids(2, 3, 20), jnp.arange(9) < jnp.array([[9], [4], [7]])
   memory = tiny.encode(tiny.embed(inputs), mask)
   expected = tiny.decode(tokens, memory, mask)
 
   def step(cache, token):
     return tiny.decode_step(cache, token)
-  start = tiny.start_cache(memory, mask, length=20 + room)
+  start = tiny.start_cache(memory, mask, length=20 + unused)
   cache, hidden = jax.lax.scan(step, start, tokens.T)
   np.testing.assert_allclose(hidden.swapaxes(0, 1), expected, atol=2e-5)
   assert cache.length == 20 and jax.tree.structure(cache) == jax.tree.structure(start)
@@ -139,18 +139,18 @@ def test_step_by_step_equals_teacher_forced(tiny, room):
 
 
 def test_cross_attention_is_computed_once(tiny):
-  """A step reads the memory's keys and values from the cache alone."""
+  """A step reads the memory's keys and values from the cache."""
   memory = tiny.encode(tiny.embed(ids(1, 2, 5)))
   start = tiny.start_cache(memory, length=3)
   after, hidden = tiny.decode_step(start, ids(2, 2))
   for before, later in zip(start.layers, after.layers, strict=True):
     assert before.memory_key is later.memory_key and before.memory_value is later.memory_value
-  blind = start._replace(layers=tuple(layer._replace(memory_value=0 * layer.memory_value) for layer in start.layers))
-  assert np.abs(tiny.decode_step(blind, ids(2, 2))[1] - hidden).max() > 1e-3
+  without = start._replace(layers=tuple(layer._replace(memory_value=0 * layer.memory_value) for layer in start.layers))
+  assert np.abs(tiny.decode_step(without, ids(2, 2))[1] - hidden).max() > 1e-3
 
 
 def test_padding_changes_nothing(tiny):
-  """Behind the text, and what stands there. (In front of it would not either: distances are relative.)"""
+  """Neither behind the text nor in front of it, since distances are relative; its ids do not matter."""
   inputs, tokens = ids(1, 2, 6), ids(2, 2, 4)
   memory, expected = forward(tiny, inputs, None, tokens)
   for front, back in ((0, 5), (5, 0), (2, 3)):
@@ -161,7 +161,7 @@ def test_padding_changes_nothing(tiny):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_the_decoder_does_not_look_ahead(tiny):
+def test_the_decoder_is_causal(tiny):
   memory, tokens = tiny.encode(tiny.embed(ids(1, 1, 5))), ids(2, 1, 8)
   other = tokens.at[:, 5].set((tokens[:, 5] + 1) % TINY.vocab_size)
   difference = np.abs(tiny.decode(tokens, memory) - tiny.decode(other, memory)).max((0, 2))
@@ -176,7 +176,7 @@ def test_tied_logits_come_from_the_table():
 
 
 def test_initial_scale(tiny):
-  """What comes out of a new network is of the order of one: scores are not divided, their queries are smaller."""
+  """Outputs of a new network are of the order of one: scores are not divided, their queries are smaller."""
   model = models.build(dataclasses.replace(TINY, width=64, head_size=16), rngs=nnx.Rngs(1))
   _, logits = forward(model, ids(1, 4, 30), None, ids(2, 4, 30))
   assert 0.7 < np.std(logits) < 1.4
@@ -203,7 +203,7 @@ def test_rematerialisation_changes_nothing():
 
 
 def test_rematerialisation_keeps_less(tiny):
-  """Fewer numbers wait for the backward pass."""
+  """Fewer numbers are kept for the backward pass."""
   def kept(remat: bool) -> int:
     config = dataclasses.replace(TINY, remat=remat)
     graphdef, state = nnx.split(models.from_values(config, models.parameters.named(tiny)))
@@ -213,13 +213,13 @@ def test_rematerialisation_keeps_less(tiny):
 
 
 def test_dropout(tiny):
-  """Zeroes, and keeps the mean; without random numbers there is none."""
+  """It sets elements to zero; without random numbers it does nothing."""
   x = tiny.embed(ids(1, 2, 6))
   one, two = tiny.encode(x, rngs=nnx.Rngs(dropout=1)), tiny.encode(x, rngs=nnx.Rngs(dropout=2))
   assert np.abs(one - two).max() > 0.1 and 0.03 < np.mean(one == 0) < 0.25
   np.testing.assert_array_equal(tiny.encode(x), tiny.encode(x))
-  still = models.from_values(dataclasses.replace(TINY, dropout=0.0), models.parameters.named(tiny))
-  np.testing.assert_array_equal(still.encode(x, rngs=nnx.Rngs(dropout=1)), tiny.encode(x))
+  without = models.from_values(dataclasses.replace(TINY, dropout=0.0), models.parameters.named(tiny))
+  np.testing.assert_array_equal(without.encode(x, rngs=nnx.Rngs(dropout=1)), tiny.encode(x))
 
 
 def test_bfloat16_stays_near(tiny):
@@ -234,7 +234,7 @@ def test_bfloat16_stays_near(tiny):
 
 
 def test_configuration_survives_json():
-  assert models.config_from_dict(TINY.to_dict()) == TINY
+  assert models.config_from_json(models.config_to_json(TINY)) == TINY
 
 
 @pytest.mark.parametrize('change, message', [
@@ -245,6 +245,6 @@ def test_bad_configurations(change, message):
     dataclasses.replace(TINY, **change)
 
 
-def test_a_cache_for_nothing(tiny):
+def test_empty_cache(tiny):
   with pytest.raises(ValueError, match='length is 0'):
     tiny.start_cache(tiny.embed(ids(1, 1, 3)), length=0)

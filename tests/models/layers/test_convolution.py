@@ -1,11 +1,11 @@
-"""The shifted views against XLA's own convolutions, forward and both gradients."""
+"""Convolutions by shifted views against XLA's, forward and both gradients; patches."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rtjax.models.backbones.film_efficientnet import conv_padding
-from rtjax.models.layers.convolution import _grouped, dense_conv, depthwise_conv
+from rtjax.models.layers.convolution import _grouped, dense_conv, depthwise_conv, patchify
 
 
 @pytest.mark.parametrize('rule', ['official', 'same'])
@@ -48,9 +48,16 @@ def test_bfloat16_keeps_its_type():
 
 
 def test_official_padding_sizes():
-  """300 ends as 9 with the official rule and as 10 with SAME (parity notes, and keras.applications)."""
+  """300 pixels become 9 positions with the official rule and 10 with SAME (parity notes, and keras.applications)."""
   for rule, sizes in [('official', [150, 75, 37, 18, 9]), ('same', [150, 75, 38, 19, 10])]:
     size, kernels = 300, [3, 3, 5, 3, 5]  # stem, and the first kernel of each stage that halves
     for kernel, expected in zip(kernels, sizes, strict=True):
       size = (size + sum(conv_padding(size, kernel, 2, rule)) - kernel) // 2 + 1
       assert size == expected
+
+
+def test_patches():
+  x = np.arange(2 * 6 * 4 * 3).reshape(2, 6, 4, 3)
+  patches = patchify(jnp.asarray(x, jnp.float32), 2)
+  assert patches.shape == (2, 3, 2, 12)
+  np.testing.assert_array_equal(patches[1, 2, 1], x[1, 4:6, 2:4].reshape(-1))
