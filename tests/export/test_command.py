@@ -4,36 +4,24 @@ import json
 import subprocess
 import sys
 
-import jax
 import numpy as np
-import optax
 import pytest
 from flax import nnx
-from helpers import replays
+from helpers import replays, saved_run
 from helpers.tiny_rt1 import TINY
 
 import rtjax
 from rtjax import models
+from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER
 from rtjax.runtime import cli
-from rtjax.training import checkpoint, state
-from rtjax.training.config import TrainConfig
 
 pytest.importorskip('safetensors')
 
 
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
-  return saved_run(tmp_path_factory.mktemp('run'), models.build(TINY, rngs=nnx.Rngs(0)))
-
-
-def saved_run(folder, model):
-  """Write a checkpoint as train.py does."""
-  _, *trees = state.split(model)
-  saved = state.create(*trees, jax.random.key(0), optimizer=optax.adam(1e-4), ema=False)
-  with checkpoint.Checkpoints(folder) as checkpoints:
-    checkpoints.save(saved, {'config': model.config.to_dict(), 'train': TrainConfig().to_dict(), 'statistics': {},
-                             'embedding_id': 'universal-sentence-encoder-large/5', 'data': [], 'metrics': {}})
-  return folder
+  model = models.build(TINY, rngs=nnx.Rngs(0))
+  return saved_run.save(model, tmp_path_factory.mktemp('run'), UNIVERSAL_SENTENCE_ENCODER)
 
 
 @pytest.fixture
@@ -92,7 +80,7 @@ def test_an_export_that_differs_is_not_kept(export, run_folder, tmp_path, monkey
 def test_models_of_several_views_are_refused(export, tmp_path):
   config = models.RT1MultiviewConfig(
       views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
-  run = saved_run(tmp_path / 'run', models.build(config, rngs=nnx.Rngs(0)))
+  run = saved_run.save(models.build(config, rngs=nnx.Rngs(0)), tmp_path / 'run', UNIVERSAL_SENTENCE_ENCODER)
   for to in ('onnx', 'savedmodel', 'stablehlo', 'safetensors'):
     code, printed = export(run, '--to', to, '--output', tmp_path / 'out')
     assert code == 2 and 'is a RT1Multiview of 2 views: an exported step takes one image' in printed.err, printed.err

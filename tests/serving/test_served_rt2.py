@@ -1,4 +1,4 @@
-"""RT-2 behind the server: instructions as text, its own vocabulary, a prompt that is too long."""
+"""RT-2 on the server: instructions as text and as token ids, and a prompt that is too long."""
 import dataclasses
 
 import numpy as np
@@ -9,22 +9,24 @@ from helpers.fakes import serving
 from rtjax_client import RemotePolicy
 
 from rtjax import models
+from rtjax.checkpoints import PolicyMetadata
 from rtjax.language.tokenizer import Tokenizer
-from rtjax.models import vocabulary
 from rtjax.policies.policy import BatchPolicy, Policy
 from rtjax.serving.server import warm_up
 
 SIZE = (16, 20)
 
 
-@pytest.mark.parametrize('act', ['heads', 'text'])
-def test_equals_a_policy_at_hand(act):
-  tokenizer = Tokenizer()
-  text = dataclasses.replace(tiny_rt2.TINY.text, vocab_size=tokenizer.size)
-  config = dataclasses.replace(tiny_rt2.TINY, act=act, text=text, prompt_length=20, action_ids=())
-  model = models.build(vocabulary.fitted(config, tokenizer), rngs=nnx.Rngs(0))
-  model.vocabulary = tokenizer
-  policies, local = BatchPolicy(model, 2, tokenizer.id), Policy(model, tokenizer.id)
+@pytest.mark.parametrize('action_head', ['classifier', 'text'])
+def test_equals_a_local_policy(action_head):
+  tokenizer, backbone = Tokenizer(), tiny_rt2.TINY.backbone
+  backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
+  config = dataclasses.replace(
+      tiny_rt2.TINY, action_head=action_head, backbone=backbone, prompt_length=20, action_ids=())
+  model = models.build(config.with_tokenizer(tokenizer), rngs=nnx.Rngs(0))
+  model.set_tokenizer(tokenizer)
+  metadata = PolicyMetadata(embedding_id=tokenizer.id)
+  policies, local = BatchPolicy(model, 2, metadata), Policy(model, metadata)
   warm_up(policies, SIZE)
   with serving(policies, size=SIZE) as (_, port), RemotePolicy(port=port) as remote:
     for instruction in ('pick up the red cube', 'open the drawer'):
@@ -34,6 +36,14 @@ def test_equals_a_policy_at_hand(act):
         got, expected = remote.step(image), local.step(image)
         np.testing.assert_array_equal(got.tokens, expected.tokens)
         np.testing.assert_allclose(got.confidence, expected.confidence, rtol=1e-4)
+    image = np.zeros((*SIZE, 3), np.uint8)
+    ids = tokenizer.encode(['an instruction as token ids'], 20)[0]
+    remote.reset(embedding=ids)
+    local.reset(embedding=ids)
+    np.testing.assert_array_equal(remote.step(image).tokens, local.step(image).tokens)
+    remote.reset(embedding=ids.astype(np.float32))
+    with pytest.raises(Exception, match=r'expected a prompt.s token ids'):
+      remote.step(image)
     remote.reset('pick up ' + 'the red cube and ' * 10)
     with pytest.raises(Exception, match='at most 20 are allowed'):
-      remote.step(np.zeros((*SIZE, 3), np.uint8))
+      remote.step(image)
