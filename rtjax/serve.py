@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Serve a policy to robots over a websocket, in the protocol of openpi-client; see docs/serving.md.
+  """Serve a policy to robots over a websocket, in the protocol of openpi-client; see docs/guides/serving.md.
 
   http://HOST:PORT is the status page, /metrics is for Prometheus, /healthz for health checks. The environment variable
   RTJAX_API_KEY is the key that clients must send; without it the server accepts connections from this machine only.

@@ -1,1 +1,1 @@
-"""Export to other runtimes: `python -m rtjax.export CHECKPOINT --to FORMAT`; see docs/export.md."""
+"""Export to other runtimes: `python -m rtjax.export CHECKPOINT --to FORMAT`; see docs/guides/export.md."""

@@ -15,7 +15,7 @@ FORMATS = ('savedmodel', 'stablehlo', 'onnx', 'safetensors')
 class Config:
   """Export a policy to another format, and verify the export against the model.
 
-  docs/export.md describes the formats and their interfaces.
+  docs/guides/export.md describes the formats and their interfaces.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
   """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""

@@ -1,1 +1,1 @@
-"""Websocket server for policies, for robots without JAX; see docs/serving.md."""
+"""Websocket server for policies, for robots without JAX; see docs/guides/serving.md."""

@@ -1,4 +1,4 @@
-"""The control loop of docs/at_the_robot.md with a tiny model."""
+"""The control loop of docs/guides/at_the_robot.md with a tiny model."""
 import dataclasses
 
 import numpy as np
