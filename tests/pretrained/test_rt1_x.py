@@ -58,7 +58,7 @@ def test_a_variable_is_missing(tree, tmp_path):
     rtjax.load_model(write(tree, tmp_path / 'damaged'))
 
 
-def test_a_variable_is_misshapen_or_unknown(tree, tmp_path):
+def test_a_variable_of_another_shape_and_an_unknown_one(tree, tmp_path):
   conv = {'kernel': np.zeros((1, 1, 1536, 500), np.float32), 'extra': np.zeros(3, np.float32)}
   tree['params'] |= {'image_tokenizer': tree['params']['image_tokenizer'] | {'Conv_0': conv}}
   with pytest.raises(ValueError, match=r'(?s)unknown: image_tokenizer/Conv_0/extra.*1536, 500'):
@@ -71,8 +71,8 @@ def test_no_batch_statistics(tree, tmp_path):
 
 
 def test_a_truncated_file(shared, tmp_path):
-  whole = (golden_rt1_x.checkpoint(shared) / 'checkpoint').read_bytes()
-  (tmp_path / 'checkpoint').write_bytes(whole[:len(whole) // 2])
+  content = (golden_rt1_x.checkpoint(shared) / 'checkpoint').read_bytes()
+  (tmp_path / 'checkpoint').write_bytes(content[:len(content) // 2])
   with pytest.raises(ValueError, match='complete'):
     rtjax.load_model(tmp_path)
 

@@ -80,7 +80,7 @@ def test_damaged_checkpoints(shared, tmp_path):
   with pytest.raises(ValueError, match='missing: _transformer/_layers/3/ff/kernel'):
     rtjax.load_model(write(tmp_path / 'missing', tensors))
   with pytest.raises(ValueError, match=r'shape \(512, 511\), expected \(512, 512\): _transformer/_layers/3/ff/kernel'):
-    rtjax.load_model(write(tmp_path / 'misshapen', tensors | {name: spare[:, :-1]}))
+    rtjax.load_model(write(tmp_path / 'shape', tensors | {name: spare[:, :-1]}))
   with pytest.raises(ValueError, match='unknown: _transformer/_layers/3/gate'):
     rtjax.load_model(write(tmp_path / 'extra', tensors | {
         name: spare, golden_rt1.PREFIX + '_transformer/_layers/3/gate': spare}))

@@ -96,8 +96,8 @@ def test_episodes(opened):
                ask(one, image=image(), instruction='stop'), ask(one, image=image(), reset=True),
                ask(one, image=image(), embedding=np.full(512, 0.25, np.float32)),
                ask(one, image=image(), embedding=np.full(512, 0.5, np.float32), reset=True)]
-    seen = [(a['begins'], a['actions'][0, FRAMES], a['actions'][0, TASK]) for a in answers]
-    assert seen == [(True, 1, 2), (False, 2, 2), (False, 3, 4), (True, 1, 4), (False, 2, 0.25), (True, 1, 0.5)]
+    replies = [(a['begins'], a['actions'][0, FRAMES], a['actions'][0, TASK]) for a in answers]
+    assert replies == [(True, 1, 2), (False, 2, 2), (False, 3, 4), (True, 1, 4), (False, 2, 0.25), (True, 1, 0.5)]
     assert 'expected (512,)' in ask(one, image=image(), embedding=np.zeros(3, np.float32))
     assert ask(one, image=image())['actions'][0, :3].tolist() == [2, 0, 0.5]
 
