@@ -49,7 +49,7 @@ def main() -> None:
 def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
   spec = actions.get(options.action_spec)
   dataset = Dataset(name, options.split, spec)
-  episodes = min(dataset.num_episodes, 256)
+  episodes = min(dataset.num_records, 256)
   config = data.DataConfig(split=f'{options.split}[:{episodes}]', stride=options.window, threads=options.threads,
                            shuffle_episodes=episodes // 2 + 1)  # two groups: reading goes on all the time
   stored = [image for e in itertools.islice(dataset.read(dataset.chunks(64)), 64) for image in e.images]

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from rtjax.actions import ActionSpec
 from rtjax.observation import Batch
+from rtjax.runtime.flags import Hidden
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 _MIRRORED_POINT = np.array([1, -1, 1], np.float32)  # x forward, y to the robot's left, z up
@@ -37,9 +38,9 @@ class AugmentConfig:
     hue: turn the colours by up to this share of the colour circle, either way; 0 is off, 0.5 the most.
   """
   crop: bool = True
-  shared_crop: bool = False
+  shared_crop: Hidden[bool] = False
   flip: bool = False
-  flip_proprioception: tuple[float, ...] = ()
+  flip_proprioception: Hidden[tuple[float, ...]] = ()
   brightness: float = 0.0
   contrast: float = 0.0
   saturation: float = 0.0

@@ -7,6 +7,8 @@ import math
 import os
 from collections.abc import Sequence
 
+from rtjax.runtime.flags import Hidden
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -38,14 +40,14 @@ class DataConfig:
   weights: tuple[float, ...] = ()
   image_size: tuple[int, int] | None = None
   stride: int = 1
-  padding_in_loss: bool = False
+  padding_in_loss: Hidden[bool] = False
   proprioception: bool = False
-  waypoints: bool = False
+  waypoints: Hidden[bool] = False
   views: tuple[str, ...] = ()
   shuffle_episodes: int = 512
-  allow_clipping: bool = False
-  cache_dir: str = ''
-  threads: int = 0
+  allow_clipping: Hidden[bool] = False
+  cache_dir: Hidden[str] = ''
+  threads: Hidden[int] = 0
 
   def __post_init__(self) -> None:
     if self.stride < 1 or self.shuffle_episodes < 1 or self.threads < 0:

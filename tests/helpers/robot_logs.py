@@ -36,14 +36,14 @@ def write_npz(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> path
 
 
 def write_hdf5(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> pathlib.Path:
-  """A file for each episode, with encoded pictures of different lengths and the instruction as an attribute."""
+  """A file per episode, with encoded images of different lengths and the instruction as an attribute."""
   folder.mkdir(parents=True, exist_ok=True)
   for name, arrays in episodes.items():
     with h5py.File(folder / f'{name}.hdf5', 'w') as file:
-      pictures = [np.frombuffer(encoded(pixels), np.uint8) for pixels in arrays['images']]
-      camera = file.create_dataset('observations/images/front', len(pictures), h5py.vlen_dtype(np.uint8))
-      for step, picture in enumerate(pictures):
-        camera[step] = picture
+      images = [np.frombuffer(encoded(pixels), np.uint8) for pixels in arrays['images']]
+      camera = file.create_dataset('observations/images/front', len(images), h5py.vlen_dtype(np.uint8))
+      for step, image in enumerate(images):
+        camera[step] = image
       file['observations/pose'] = arrays['state']
       file['action'], file['timestamp'] = arrays['action'], arrays['timestamp']
       file.attrs['task'] = arrays['instruction']
@@ -69,7 +69,7 @@ GROUP_KEYS = ['--image', 'obs/front', '--state', 'obs/pose', '--instruction', 'l
 
 
 def write_folders(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> pathlib.Path:
-  """A folder for each episode: pictures, steps.csv and instruction.txt."""
+  """A folder per episode: images, steps.csv and instruction.txt."""
   for name, arrays in episodes.items():
     inside = folder / name
     inside.mkdir(parents=True)

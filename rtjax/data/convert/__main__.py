@@ -1,4 +1,4 @@
-"""python -m rtjax.data.convert LOGS --name my_robot"""
+"""Command of the converter: python -m rtjax.data.convert LOGS --name my_robot"""
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -10,17 +10,17 @@ from rtjax.runtime import cli
 
 def main() -> None:
   options = tyro.cli(Options, prog='python -m rtjax.data.convert')
-  # Only now: --help should not wait for TensorFlow.
+  # Imported here so that --help does not wait for TensorFlow.
   try:
     from rtjax.data.convert import logs, validate, write
     from rtjax.data.tf import tfds
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
-  tfds.disable_progress_bar()  # there is one already
+  tfds.disable_progress_bar()  # the converter shows its own
   console = Console(stderr=True)
   spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
   if not options.check:
-    write.folder(options)  # known before the work
+    write.folder(options)  # fails before the work starts
   found = logs.find(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
   with Progress(console=console, transient=True) as progress:
     report = validate.check(progress.track(found, description='Checking'), options, spec)
@@ -29,10 +29,10 @@ def main() -> None:
     Console().print(report.table())
   print(f'{report.count("error")} errors, {report.count("warning")} warnings')
   if report.count('error'):
-    print('Nothing was written: mend the logs or the options, or move the episodes away.')
+    print('Nothing was written: fix the logs or the options, or move the episodes away.')
     raise SystemExit(1)
   if options.check:
-    print('Nothing stands in the way: the same command without --check writes the dataset.')
+    print('No errors: the same command without --check writes the dataset.')
     return
   parts = write.splits(found, options.val_share)
   with Progress(console=console, transient=True) as progress:

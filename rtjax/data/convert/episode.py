@@ -1,4 +1,4 @@
-"""One log as an episode: entries looked up, units converted, poses turned into actions."""
+"""Episodes from logs: entries looked up, units converted, poses turned into actions."""
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence, Sized
@@ -7,26 +7,26 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rtjax.actions import ActionSpec
-from rtjax.data.convert.images import Pictures, pictures
+from rtjax.data.convert.images import Images, to_images
 from rtjax.data.convert.logs import Entry, Log, Problem, missing
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-  """One episode of L steps.
+  """A converted episode.
 
   Attributes:
-    name: the log's.
-    pictures: L of them, encoded or uint8 [L, H, W, 3].
-    actions: float32 [L, A], in the ActionSpec's units; finite.
-    instructions: L texts.
-    state: float32 [L, S], or None.
-    rewards: float32 [L], or None.
-    times: float64 [L], or None.
+    name: of the log.
+    images: encoded, or uint8 [steps, H, W, 3].
+    actions: float32 [steps, A], in the ActionSpec's units; finite.
+    instructions: one text per step.
+    state: float32 [steps, S], or None.
+    rewards: float32 [steps], or None.
+    times: float64 [steps], or None.
   """
   name: str
-  pictures: Pictures
+  images: Images
   actions: np.ndarray
   instructions: Sequence[str]
   state: np.ndarray | None
@@ -38,12 +38,12 @@ class Episode:
 
 
 def read(log: Log, options: Options, spec: ActionSpec) -> Episode:
-  """The episode of a log.
+  """Read the episode of a log.
 
   Raises:
     Problem: an entry is missing, unreadable, of a wrong type or length, or not finite.
   """
-  images = pictures(_entry(log, options.image, '--image'))
+  images = to_images(_entry(log, options.image, '--image'))
   texts = _texts(log, options)
   numbers = {option: _numbers(log, getattr(options, option), f'--{option}')
              for option in (('poses', 'gripper') if options.poses else ('action',))}
@@ -56,7 +56,7 @@ def read(log: Log, options: Options, spec: ActionSpec) -> Episode:
   length = len(actions)  # one less than recorded, if made from poses
   state, rewards, times = (None if part is None else part[:length] for part in others.values())
   return Episode(
-      name=log.name, pictures=images[:length], actions=actions.astype(np.float32),
+      name=log.name, images=images[:length], actions=actions.astype(np.float32),
       instructions=[texts] * length if isinstance(texts, str) else texts[:length],
       state=None if state is None else state.astype(np.float32),
       rewards=None if rewards is None else rewards[:, 0].astype(np.float32),
@@ -67,18 +67,18 @@ def _same_length(parts: Mapping[str, Sized | None]) -> None:
   lengths = {option: len(part) for option, part in parts.items() if part is not None}
   if len(set(lengths.values())) > 1:
     raise Problem('lengths differ', 'steps: ' + ', '.join(f'{n} of --{option}' for option, n in lengths.items())
-                  + '. Expected one of each for every step: a last picture without an action has to go.')
+                  + '. Expected one of each for every step: remove a last image without an action.')
 
 
 def from_poses(poses: np.ndarray, gripper: np.ndarray, options: Options) -> np.ndarray:
-  """Poses to arm7d's actions: [L, 6 or 7] and [L, 1] to [L - 1, 7].
+  """Return the actions of arm7d between poses: [steps, 6 or 7] and [steps, 1] to [steps - 1, 7].
 
-  The translation is the difference of positions. The rotation is what, applied after this orientation about the axes
-  of the base frame, gives the next one; roll, pitch and yaw turn about the fixed x, y and z, in this order.
+  The translation is the difference of positions. The rotation, applied about the axes of the base frame, turns each
+  orientation into the next; roll, pitch and yaw turn about the fixed x, y and z, in this order.
   """
   if poses.shape[1] not in (6, 7) or gripper.shape[1] != 1:
     raise Problem('wrong numbers', f'--poses has {poses.shape[1]} numbers and --gripper {gripper.shape[1]}, expected 6 '
-                  '(x y z, roll pitch yaw) or 7 (x y z, quaternion x y z w), and 1. Take parts with [a:b].')
+                  '(x y z, roll pitch yaw) or 7 (x y z, quaternion x y z w), and 1. Select parts with [a:b].')
   if poses.shape[1] == 7:
     lengths = np.linalg.norm(poses[:, 3:], axis=1)
     if np.any(np.abs(lengths - 1) > 0.01):
@@ -93,11 +93,11 @@ def from_poses(poses: np.ndarray, gripper: np.ndarray, options: Options) -> np.n
 
 
 def _in_units(numbers: np.ndarray, options: Options, spec: ActionSpec) -> np.ndarray:
-  """Recorded actions in the ActionSpec's units."""
+  """Return recorded actions in the ActionSpec's units."""
   if numbers.shape[1] != spec.size:
     raise Problem('wrong numbers', f'--action has {numbers.shape[1]} numbers, the ActionSpec {options.action_spec!r} '
-                  f'{spec.size}: {", ".join(spec.dimension_names)}. Take a part ({options.action}[7:14]), join several '
-                  '(motion,gripper), or give another --action-spec.')
+                  f'{spec.size}: {", ".join(spec.dimension_names)}. Select a part ({options.action}[7:14]), join '
+                  'several (motion,gripper), or give another --action-spec.')
   scale = {'m': TRANSLATION_UNITS[options.translation_unit], 'rad': ROTATION_UNITS[options.rotation_unit]}
   numbers = numbers * [scale.get(unit, 1.0) for unit in spec.dimension_units]
   is_gripper = [name == 'gripper' for name in spec.dimension_names]
@@ -117,7 +117,7 @@ def _entry(log: Log, name: str, flag: str) -> Entry:
 
 
 def _optional(log: Log, options: Options, option: str) -> np.ndarray | None:
-  """None where there is no entry of the default name; another name has to be there."""
+  """Return None if the entry of the default name is missing; an entry named by the user must exist."""
   key = getattr(options, option)
   try:
     return _numbers(log, key, f'--{option}')
@@ -128,10 +128,11 @@ def _optional(log: Log, options: Options, option: str) -> np.ndarray | None:
 
 
 def _numbers(log: Log, key: str, flag: str) -> np.ndarray:
-  """float64 [L, N]: the entries that `key` names, one after the other."""
+  """Concatenate the entries that `key` names to float64 [steps, n]."""
   parts = [_part(log, part.strip(), flag) for part in key.split(',')]
   if len({len(part) for part in parts}) > 1:
-    raise Problem('lengths differ', f'{flag} {key}: {[len(part) for part in parts]} steps. Expected as many of each.')
+    raise Problem('lengths differ', f'{flag} {key}: {[len(part) for part in parts]} steps, expected the same number of '
+                  'each.')
   return np.concatenate(parts, 1)
 
 
@@ -141,8 +142,8 @@ def _part(log: Log, key: str, flag: str) -> np.ndarray:
   name, part = (match[1], match) if match and key not in log.names() else (key, None)
   entry = _entry(log, name, flag)
   if isinstance(entry, list) or entry.dtype.kind not in 'biufUS' or entry.ndim not in (1, 2):
-    found = 'pictures' if isinstance(entry, list) else f'{entry.dtype} {list(entry.shape)}'
-    raise Problem('wrong numbers', f'{flag} {name} is {found}, expected numbers [L] or [L, N].')
+    found = 'images' if isinstance(entry, list) else f'{entry.dtype} {list(entry.shape)}'
+    raise Problem('wrong numbers', f'{flag} {name} is {found}, expected numbers [steps] or [steps, n].')
   values = _floats(entry.reshape(len(entry), -1), f'{flag} {name}')
   if part is None:
     return values
@@ -150,12 +151,16 @@ def _part(log: Log, key: str, flag: str) -> np.ndarray:
   if not part[3] and first is not None:
     first, last = first, first + 1 or None
   if not values[:, first:last].shape[1]:
-    raise Problem('wrong numbers', f'{flag} {key}: {name} has {values.shape[1]} numbers, none of them there.')
+    raise Problem('wrong numbers', f'{flag} {key}: {name} has {values.shape[1]} numbers, none in this range.')
   return values[:, first:last]
 
 
 def _floats(entry: np.ndarray, what: str) -> np.ndarray:
-  """float64, after a look whether all are finite numbers."""
+  """Convert to float64.
+
+  Raises:
+    Problem: a value is not a finite number.
+  """
   try:
     values = entry.astype(np.float64)
   except ValueError:
@@ -164,8 +169,8 @@ def _floats(entry: np.ndarray, what: str) -> np.ndarray:
   if len(bad):
     step, number = bad[0]
     raise Problem('not finite', f'{what} is {str(entry[step, number])!r} at step {step}, number {number}'
-                  + (f', and at {len(bad) - 1} other places' if len(bad) > 1 else '')
-                  + '. Expected finite numbers: mend or leave out the episode.')
+                  + (f', and at {len(bad) - 1} other positions' if len(bad) > 1 else '')
+                  + '. Expected finite numbers: fix or remove the episode.')
   return values
 
 
@@ -177,13 +182,13 @@ def _float(text: str) -> float:
 
 
 def _texts(log: Log, options: Options) -> str | list[str]:
-  """One text, or one for each step."""
+  """Return one text, or one per step."""
   if options.task:
     return options.task
   try:
     entry = _entry(log, options.instruction, '--instruction')
   except Problem as problem:
-    raise Problem(problem.kind, f'{problem} Or give the task of all episodes with --task.') from None
+    raise Problem(problem.kind, f'{problem} Or give the instruction of all episodes with --task.') from None
   texts = entry if isinstance(entry, list) else entry.tolist()
   values = texts if isinstance(texts, list) else [texts]
   if not all(isinstance(value, str | bytes) for value in values):

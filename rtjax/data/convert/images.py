@@ -1,4 +1,4 @@
-"""Pictures as logs hold them, and as the dataset stores them."""
+"""Images of logs, and their stored form in the dataset."""
 import io
 from collections.abc import Sequence
 
@@ -7,16 +7,18 @@ from PIL import Image
 
 from rtjax.data.convert.logs import Entry, Problem
 
-Pictures = Sequence[bytes] | np.ndarray
-"""The pictures of an episode: encoded, or uint8 [L, H, W, 3]."""
+Images = Sequence[bytes] | np.ndarray
+"""Images of an episode: encoded, or uint8 [steps, H, W, 3]."""
 
-Picture = bytes | np.ndarray
-
-_QUALITY = 95  # what TFDS stores with
+_QUALITY = 95  # as TFDS stores JPEG
 
 
-def pictures(entry: Entry) -> Pictures:
-  """An entry as pictures, after a look whether it holds some."""
+def to_images(entry: Entry) -> Images:
+  """Return an entry as images.
+
+  Raises:
+    Problem: the entry holds no images.
+  """
   if isinstance(entry, list):
     return entry
   found = f'{entry.dtype} {list(entry.shape)}'
@@ -24,53 +26,54 @@ def pictures(entry: Entry) -> Pictures:
     return [bytes(row) for row in entry]
   if entry.dtype != np.uint8:
     hint = ' Multiply by 255 and round.' if entry.dtype.kind == 'f' and np.nanmax(entry, initial=0) <= 1 else ''
-    raise Problem('wrong pictures', f'the pictures are {found}, expected uint8 [L, H, W, 3], 0 to 255.{hint}')
-  if entry.ndim == 2:  # encoded ones, filled up with zeros to one length
+    raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3], 0 to 255.{hint}')
+  if entry.ndim == 2:  # encoded images, padded with zeros to one length
     return [row.tobytes().rstrip(b'\0') for row in entry]
   if entry.ndim == 4 and entry.shape[3] == 3:
     return entry
   hint = ''
   if entry.ndim == 4 and entry.shape[1] == 3:
-    hint = ' Here colours come before rows and columns: transpose with (0, 2, 3, 1).'
+    hint = ' The channels come first: transpose with (0, 2, 3, 1).'
   elif entry.ndim == 4 and entry.shape[3] == 4:
-    hint = ' Leave out the fourth channel.'
+    hint = ' Drop the fourth channel.'
   elif entry.ndim == 3:
-    hint = ' Grey pictures, or a single one?'
-  raise Problem('wrong pictures', f'the pictures are {found}, expected uint8 [L, H, W, 3].{hint}')
+    hint = ' Grey images, or a single image?'
+  raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3].{hint}')
 
 
-def size(picture: Picture) -> tuple[int, int]:
-  """(height, width), after decoding all of it."""
-  if isinstance(picture, np.ndarray):
-    return picture.shape[0], picture.shape[1]
-  image = _decode(picture)
-  return image.height, image.width
+def size(image: bytes | np.ndarray) -> tuple[int, int]:
+  """Decode an image completely; return its height and width."""
+  if isinstance(image, np.ndarray):
+    return image.shape[0], image.shape[1]
+  decoded = _decode(image)
+  return decoded.height, decoded.width
 
 
-def stored(picture: Picture, form: str, bgr: bool) -> bytes:
-  """The picture as `form` ('jpeg' or 'png'), RGB; the very bytes where it is so already."""
-  if isinstance(picture, np.ndarray):
-    image = Image.fromarray(picture)
+def encode(image: bytes | np.ndarray, image_format: str, bgr: bool) -> bytes:
+  """Encode an image as RGB 'jpeg' or 'png'; one that is in this format already is returned unchanged."""
+  if isinstance(image, np.ndarray):
+    decoded = Image.fromarray(image)
   else:
-    image = _decode(picture)
-    if image.format == form.upper() and image.mode == 'RGB' and not bgr:
-      return bytes(picture)
-  image = image.convert('RGB')
+    decoded = _decode(image)
+    if decoded.format == image_format.upper() and decoded.mode == 'RGB' and not bgr:
+      return bytes(image)
+  decoded = decoded.convert('RGB')
   if bgr:
-    image = Image.merge('RGB', image.split()[::-1])
+    decoded = Image.merge('RGB', decoded.split()[::-1])
   buffer = io.BytesIO()
-  image.save(buffer, form, quality=_QUALITY)
+  decoded.save(buffer, image_format, quality=_QUALITY)
   return buffer.getvalue()
 
 
-def _decode(picture: bytes) -> Image.Image:
+def _decode(encoded: bytes) -> Image.Image:
   try:
-    image = Image.open(io.BytesIO(picture))
+    image = Image.open(io.BytesIO(encoded))
     image.load()
   except (OSError, SyntaxError, ValueError) as error:
-    why = 'not a picture' if isinstance(error, Image.UnidentifiedImageError) else error
-    raise Problem('unreadable', f'a picture of {len(picture)} bytes cannot be decoded: {why}. Cut off?') from error
+    why = 'not an image' if isinstance(error, Image.UnidentifiedImageError) else error
+    raise Problem('unreadable',
+                  f'an image of {len(encoded)} bytes cannot be decoded: {why}. Is it truncated?') from error
   if image.format not in ('JPEG', 'PNG') or image.mode[0] in 'IF':
-    raise Problem('wrong pictures', f'a picture is {image.format} of mode {image.mode}, expected JPEG or PNG with '
-                  '8-bit colours. Depth is no picture that a policy sees.')
+    raise Problem('wrong images', f'an image is {image.format} of mode {image.mode}, expected JPEG or PNG with '
+                  '8-bit colours. Policies take no depth images.')
   return image

@@ -1,11 +1,11 @@
-"""Robot logs as they lie on disk: one `Log` for each episode, whose entries are read by name.
+"""Robot logs on disk: one `Log` per episode, with entries by name.
 
-    LOGS/*.npz                 an episode each; its arrays are the entries
-    LOGS/*.hdf5, *.h5          an episode each, or a group for each inside; datasets by path (obs/front), attributes
+    LOGS/*.npz                 one episode each; its arrays are the entries
+    LOGS/*.hdf5, *.h5          one episode each, or one group per episode; datasets by path (obs/front), attributes
                                with @ (@task)
-    LOGS/*/steps.csv           a folder for each episode: columns, folders of pictures, and texts (instruction.txt)
+    LOGS/*/steps.csv           one folder per episode: columns, folders of images, and texts (instruction.txt)
 
-Reading one entry opens the file and closes it again. Nothing that a file holds is run.
+Reading an entry opens the file and closes it again. Nothing in a file is executed.
 """
 import csv
 import dataclasses
@@ -21,19 +21,19 @@ import h5py
 import numpy as np
 
 Entry = np.ndarray | list[bytes]
-"""Numbers or texts [...], or encoded pictures, one per step."""
+"""Numbers or texts [...], or encoded images, one per step."""
 
 _HDF5 = ('.h5', '.hdf5')
-_PICTURES = ('.jpg', '.jpeg', '.png')
+_IMAGES = ('.jpg', '.jpeg', '.png')
 _TABLE = 'steps.csv'
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error)
 
 
 class Problem(ValueError):
-  """What is wrong with an episode.
+  """A problem with an episode.
 
   Attributes:
-    kind: in two or three words; problems of one kind are counted together.
+    kind: two or three words; problems of one kind are counted together.
   """
 
   def __init__(self, kind: str, text: str):
@@ -42,7 +42,7 @@ class Problem(ValueError):
 
 
 class Log(Protocol):
-  """One episode. `read` raises KeyError where there is no such entry, and a `Problem` where it cannot be read."""
+  """One episode; `read` raises KeyError for a missing and `Problem` for an unreadable entry."""
 
   @property
   def name(self) -> str: ...
@@ -51,11 +51,11 @@ class Log(Protocol):
 
 
 def find(path: pathlib.Path, wanted: str) -> list[Log]:
-  """The episodes of a file or folder, in the natural order of their names (2 before 10).
+  """Find the episodes of a file or folder, in natural order of their names (2 before 10).
 
   Args:
     path: see the module's docstring.
-    wanted: an entry that every episode has; it tells which groups of an HDF5 file are episodes.
+    wanted: an entry that every episode has; it identifies the groups of an HDF5 file that are episodes.
 
   Raises:
     FileNotFoundError: there is no such path.
@@ -70,15 +70,16 @@ def find(path: pathlib.Path, wanted: str) -> list[Log]:
   hdf5 = [log for p in files for log in _hdf5_logs(p, wanted, f'{p.stem}/' if len(files) > 1 else '')]
   found = [logs for logs in (npz, hdf5, folders) if logs]
   if len(found) != 1:
-    seen = ', '.join(p.name for p in inside[:5]) or 'nothing'
-    what = 'holds no episode' if not found else 'holds episodes of several layouts'
-    raise ValueError(f'LOGS is {path}: it {what} ({seen}{", ..." if len(inside) > 5 else ""}). Expected .npz files, '
-                     f'HDF5 files ({", ".join(_HDF5)}), or folders with pictures and a {_TABLE}.')
+    names = ', '.join(p.name for p in inside[:5]) or 'nothing'
+    problem = 'holds no episode' if not found else 'holds episodes of several layouts'
+    more = ', ...' if len(inside) > 5 else ''
+    raise ValueError(f'LOGS is {path}: it {problem} ({names}{more}). Expected .npz files, '
+                     f'HDF5 files ({", ".join(_HDF5)}), or folders with images and a {_TABLE}.')
   return found[0]
 
 
 def missing(log: Log, name: str, flag: str) -> Problem:
-  """What to say of an entry that is not there."""
+  """Return the problem of a missing entry, with the names there are."""
   try:
     known = log.names()
   except Problem as problem:
@@ -87,13 +88,13 @@ def missing(log: Log, name: str, flag: str) -> Problem:
   same_leaf = [k for k in known if leaf in k.rsplit('/', 1)[-1].lower()]
   close = difflib.get_close_matches(name, known, 1, 0.5) or same_leaf
   shown = ', '.join(known[:20]) + (f' and {len(known) - 20} more' if len(known) > 20 else '')
-  return Problem('missing entry', f'there is no {name!r}, but {shown or "nothing"}.'
+  return Problem('missing entry', f'there is no {name!r}, the entries are {shown or "none"}.'
                  + (f' Did you mean {close[0]!r}?' if close else '') + f' Name it with {flag}.')
 
 
 @dataclasses.dataclass(frozen=True)
 class NpzLog:
-  """A file of `np.savez`."""
+  """Episode in a file of `np.savez`."""
   name: str
   path: pathlib.Path
 
@@ -115,7 +116,7 @@ class NpzLog:
 
 @dataclasses.dataclass(frozen=True)
 class Hdf5Log:
-  """A file, or the group of a file ('' is the whole file)."""
+  """Episode in an HDF5 file, or in a group of one ('' is the file itself)."""
   name: str
   path: pathlib.Path
   group: str = ''
@@ -151,7 +152,7 @@ def _array(dataset: h5py.Dataset) -> Entry:
   if h5py.check_string_dtype(dataset.dtype):
     value = dataset[()]
     return np.asarray([_text(v) for v in value] if dataset.shape else _text(value))
-  if h5py.check_vlen_dtype(dataset.dtype):  # encoded pictures of different lengths
+  if h5py.check_vlen_dtype(dataset.dtype):  # encoded images of different lengths
     return [row.tobytes() for row in dataset[()]]
   return dataset[()]
 
@@ -161,7 +162,7 @@ def _text(value: Any) -> str:
 
 
 def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
-  """The file itself, or the groups beside one another of which one has the entry `wanted`."""
+  """Return the file itself, or the sibling groups of which one has the entry `wanted`."""
   try:
     with h5py.File(path) as file:
       level = ['/']
@@ -175,13 +176,13 @@ def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
         level = [f'{group.rstrip("/")}/{name}' for group in level for name, item in file[group].items()
                  if isinstance(item, h5py.Group)]
   except _DAMAGE:
-    pass  # `Hdf5Log` says so when it is read.
+    pass  # `Hdf5Log` reports it when it is read.
   return [Hdf5Log(path.stem, path)]
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderLog:
-  """A folder with steps.csv, a row for each step, and pictures: beside it (then called 'images'), or in folders."""
+  """Folder with steps.csv, a row per step, and images: beside it (then called 'images') or in folders."""
   name: str
   path: pathlib.Path
 
@@ -192,7 +193,7 @@ class FolderLog:
     cameras = _cameras(self.path)
     try:
       if name in cameras:
-        return [p.read_bytes() for p in _pictures(cameras[name])]
+        return [p.read_bytes() for p in _image_files(cameras[name])]
       if (self.path / f'{name}.txt').is_file():
         return np.asarray((self.path / f'{name}.txt').read_text('utf-8').strip())
     except _DAMAGE as error:
@@ -209,7 +210,7 @@ class FolderLog:
   def _columns(self) -> dict[str, list[str]]:
     file = self.path / _TABLE
     if not file.is_file():
-      raise Problem('missing entry', f'{self.path.name} has pictures, but no {_TABLE}.')
+      raise Problem('missing entry', f'{self.path.name} has images, but no {_TABLE}.')
     try:
       with file.open(newline='', encoding='utf-8-sig') as stream:
         header, *rows = [row for row in csv.reader(stream) if row]
@@ -218,18 +219,18 @@ class FolderLog:
     for number, row in enumerate(rows, 1):
       if len(row) != len(header):
         raise Problem('unreadable', f'{_TABLE}, step {number - 1}: {len(row)} cells under a header of {len(header)}. '
-                      'Was it cut off, or is there a comma inside a cell without quotes?')
+                      'Is it truncated, or is there a comma inside a cell without quotes?')
     return {name.strip(): [row[i] for row in rows] for i, name in enumerate(header)}
 
 
 def _cameras(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The folders of pictures of an episode's folder, by name."""
-  inside = {p.name: p for p in folder.iterdir() if p.is_dir() and _pictures(p)}
-  return inside if 'images' in inside or not _pictures(folder) else {'images': folder, **inside}
+  """Return the folders of images in an episode's folder, by name."""
+  inside = {p.name: p for p in folder.iterdir() if p.is_dir() and _image_files(p)}
+  return inside if 'images' in inside or not _image_files(folder) else {'images': folder, **inside}
 
 
-def _pictures(folder: pathlib.Path) -> Sequence[pathlib.Path]:
-  return sorted((p for p in folder.iterdir() if p.suffix.lower() in _PICTURES), key=_natural)
+def _image_files(folder: pathlib.Path) -> Sequence[pathlib.Path]:
+  return sorted((p for p in folder.iterdir() if p.suffix.lower() in _IMAGES), key=_natural)
 
 
 def _natural(path: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the converter is told. Imports nothing heavy: the command line reads it."""
+"""Options of the converter. Imports nothing heavy, so that --help is fast."""
 import dataclasses
 import json
 import pathlib
@@ -11,6 +11,7 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import adapters
 from rtjax.language import instructions
+from rtjax.runtime import serialization
 
 TRANSLATION_UNITS = {'m': 1.0, 'cm': 1e-2, 'mm': 1e-3}
 ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
@@ -18,11 +19,11 @@ ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Turns robot logs into an RLDS dataset: checks all episodes, says what is wrong, and writes if nothing is.
+  """Convert robot logs to an RLDS dataset: check all episodes, report all problems, write if there are none.
 
-  LOGS is a folder of episodes, each an .npz file, an HDF5 file, or a folder of pictures with a steps.csv; or an HDF5
-  file with a group for each. A KEY names what is inside: an array, an HDF5 path (obs/front), a column. It may take a
-  part (state[:6], state[6]) or join several (x,y,z). An entry that is not there is an error that lists what is.
+  LOGS is a folder of episodes, each an .npz file, an HDF5 file, or a folder of images with a steps.csv; or an HDF5 file
+  with a group for each. A KEY names an entry: an array, an HDF5 path (obs/front), a column. It may select a part
+  (state[:6], state[6]) or join several (x,y,z). A missing entry is an error that lists those there are.
 
   With --poses an action is the change to the next pose in the base frame and the gripper's next opening; the last step
   has none and is left out.
@@ -30,45 +31,45 @@ class Options:
   logs: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar='LOGS')]]
   """Folder or HDF5 file that holds the episodes."""
   name: str = ''
-  """The dataset's name; empty = that of LOGS."""
+  """Name of the dataset; empty: that of LOGS."""
   out: pathlib.Path = pathlib.Path('data/built')
   """Folder to write into; the dataset becomes OUT/NAME/1.0.0."""
   check: tyro.conf.FlagCreatePairsOff[bool] = False
   """Check only, write nothing."""
   image: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'images'
-  """Pictures: uint8 [L, H, W, 3], encoded ones, or the folder that holds them in an episode's folder."""
+  """Images: uint8 [steps, H, W, 3], encoded, or the folder that holds them in an episode's folder."""
   action: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'action'
-  """The ActionSpec's numbers. For arm7d: changes of x y z and of roll pitch yaw, and the gripper's opening."""
+  """Numbers of the ActionSpec. For arm7d: changes of x y z and of roll pitch yaw, and the gripper's opening."""
   poses: Annotated[str, tyro.conf.arg(metavar='KEY')] = ''
-  """In place of actions: x y z with roll pitch yaw, or with a quaternion x y z w; changes are made of them."""
+  """In place of actions: x y z with roll pitch yaw, or with a quaternion x y z w; actions are their changes."""
   gripper: Annotated[str, tyro.conf.arg(metavar='KEY')] = ''
-  """With --poses: the gripper's opening."""
+  """With --poses: opening of the gripper."""
   instruction: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'instruction'
-  """The task in words: one text, or one per step."""
+  """Instruction: one text, or one per step."""
   task: str = ''
-  """The task of all episodes, in place of --instruction: "pick up the cup"."""
+  """Instruction of all episodes, in place of --instruction: "pick up the cup"."""
   state: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'state'
-  """The robot's own state, kept as it is; left out where there is none of the default name."""
+  """Robot state, unchanged; left out where no entry has the default name."""
   reward: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'reward'
-  """Left out where there is none of the default name: then 1 in the last step and 0 before."""
+  """Reward; where no entry has the default name, 1 in the last step and 0 before."""
   time: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'timestamp'
-  """When each step was recorded; only checked, for steps that are not evenly spaced."""
+  """Time of each step; only used to report steps that are not evenly spaced."""
   translation_unit: Literal['m', 'cm', 'mm'] = 'm'
   """Unit of the positions in --action or --poses."""
   rotation_unit: Literal['rad', 'deg'] = 'rad'
   """Unit of the angles in --action or --poses."""
   gripper_range: Annotated[tuple[float, float], tyro.conf.arg(metavar='CLOSED OPEN')] = (0.0, 1.0)
-  """What the logs hold for a closed and for an open gripper: 0 0.08 for a width in metres, 1 0 where 1 closes."""
+  """Values of a closed and an open gripper in the logs: 0 0.08 for a width in metres, 1 0 where 1 closes."""
   bgr: tyro.conf.FlagCreatePairsOff[bool] = False
-  """The pictures are stored blue first, as OpenCV has them."""
-  picture_format: Literal['jpeg', 'png'] = 'jpeg'
-  """How pictures are stored; files that are so already are copied as they are."""
+  """Images are stored blue first, as in OpenCV."""
+  image_format: Literal['jpeg', 'png'] = 'jpeg'
+  """Format of the stored images; files of this format are copied unchanged."""
   action_spec: Annotated[str, tyro.conf.arg(metavar='SPEC')] = 'arm7d'
-  """What an action is: arm7d, rt1, rt1_x, or a JSON file of an ActionSpec."""
+  """ActionSpec: arm7d, rt1, rt1_x, or a JSON file."""
   encoder: str = instructions.HASHED_NGRAMS
-  """Of instructions: built in, or a Universal Sentence Encoder's folder, or an .npz table of vectors."""
+  """Instruction encoder: built in, folder of a Universal Sentence Encoder, or an .npz table of vectors."""
   val_share: float = 0.1
-  """Share of the episodes held out as the split val, chosen by their names."""
+  """Share of the episodes held out as the split val, chosen by hash of their names."""
 
   def __post_init__(self) -> None:
     if bool(self.poses) != bool(self.gripper):
@@ -85,18 +86,18 @@ class Options:
       raise ValueError(f"--gripper-range needs a field 'gripper', the ActionSpec {self.action_spec!r} has {names}.")
 
   def spec(self) -> ActionSpec:
-    """The ActionSpec that `action_spec` names."""
+    """Return the ActionSpec that `action_spec` names."""
     if not self.action_spec.endswith('.json'):
       return actions.get(self.action_spec)
     try:
-      return ActionSpec.from_dict(json.loads(pathlib.Path(self.action_spec).read_text()))
-    except (KeyError, TypeError, ValueError) as error:
-      raise ValueError(f'{self.action_spec} is no ActionSpec: {error!r}. Expected what ActionSpec.to_dict gives: '
+      return serialization.from_json(json.loads(pathlib.Path(self.action_spec).read_text()), ActionSpec)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f'{self.action_spec} is no ActionSpec: {error} Expected an object such as '
                        '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '
                        '"vocab_size": 256}.') from error
 
   def dataset_name(self) -> str:
-    """The dataset's name, one that TFDS takes and no adapter has."""
+    """Return the name of the dataset, valid for TFDS and not that of an adapter."""
     name = self.name or self.logs.resolve().stem
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
       fit = re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')

@@ -1,4 +1,4 @@
-"""What is wrong with episodes: errors, which stop a conversion, and warnings."""
+"""Validation of episodes: errors, which stop a conversion, and warnings."""
 import collections
 import concurrent.futures
 import dataclasses
@@ -16,21 +16,21 @@ from rtjax.data.convert.images import size
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
 
-# So many times the bounds is no fast robot, but another unit; in more than this share of the steps it is no slip.
+# Beyond so many times the bounds the unit is probably wrong, in more than this share of the steps certainly.
 _FAR, _SHARE = 5, 0.01
-# Pictures that are the same one after another, while the robot moves: more than the delay of a slow camera.
+# Equal images in a row while the robot moves: more than the delay of a slow camera.
 _STUCK = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that is wrong with one episode, or with all of them together ('').
+  """A problem of one episode, or of all together ('').
 
   Attributes:
     level: 'error' or 'warning'.
-    kind: in two or three words.
-    episode: its name.
-    text: what is there, what was expected, what to do.
+    kind: two or three words.
+    episode: name of the episode.
+    text: value found, value expected, and advice.
   """
   level: Literal['error', 'warning']
   kind: str
@@ -40,18 +40,18 @@ class Finding:
 
 @dataclasses.dataclass
 class Report:
-  """What was found.
+  """Result of a validation.
 
   Attributes:
     findings: in the order of the episodes.
     lengths: steps of each readable episode.
-    picture: (height, width) of the first picture; None if there is none.
-    state: numbers of a state; None where there is none.
-    period: the middle of the time between two steps, in the logs' unit; None if not recorded.
+    image_size: height and width of the first image; None if there is none.
+    state: size of the robot state; None if there is none.
+    period: median time between two steps, in the logs' unit; None if not recorded.
   """
   findings: list[Finding] = dataclasses.field(default_factory=list)
   lengths: dict[str, int] = dataclasses.field(default_factory=dict)
-  picture: tuple[int, int] | None = None
+  image_size: tuple[int, int] | None = None
   state: int | None = None
   period: float | None = None
 
@@ -61,17 +61,17 @@ class Report:
   def summary(self) -> str:
     steps = sum(self.lengths.values())
     parts = [f'{len(self.lengths)} readable episodes', f'{steps} steps']
-    if self.picture:
-      parts.append(f'pictures {self.picture[0]}x{self.picture[1]}')
+    if self.image_size:
+      parts.append(f'images {self.image_size[0]}x{self.image_size[1]}')
     if self.state:
       parts.append(f'state of {self.state} numbers')
     if self.period:
-      parts.append(f'a step each {self.period:.3g}')
+      parts.append(f'one step per {self.period:.3g}')
     return ', '.join(parts)
 
   def table(self) -> Table:
-    """A row for each kind of finding, with the first one as its example; errors first."""
-    table = Table('', 'what', 'episodes', 'for example')
+    """Return a row per kind of finding, with the first one as example; errors first."""
+    table = Table('', 'problem', 'episodes', 'for example')
     grouped = collections.defaultdict(list)
     for finding in self.findings:
       grouped[finding.level, finding.kind].append(finding)
@@ -84,7 +84,7 @@ class Report:
 
 
 def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
-  """Reads every episode, decodes every picture, and says all that is wrong."""
+  """Read every episode, decode every image, and report all problems."""
   report = Report()
   low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
   periods: list[float] = []
@@ -92,7 +92,7 @@ def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
     for log in logs:
       try:
         episode = episodes.read(log, options, spec)
-        sizes = list(pool.map(size, episode.pictures))
+        sizes = list(pool.map(size, episode.images))
       except Problem as problem:
         report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
         continue
@@ -108,22 +108,22 @@ def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
 
 
 def _sizes(episode: Episode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
-  """Compares pictures and state with the first episode's, which `report` then holds."""
-  report.picture = report.picture or next(iter(sizes), None)
-  other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.picture]
-  if other and report.picture:
-    yield Finding('error', 'picture sizes', episode.name, f'picture {other[0]} is {sizes[other[0]]} (height, width), '
-                  f'the first of all {report.picture}. Expected one size: resize them.')
+  """Compare images and state with those of the first episode, which `report` then holds."""
+  report.image_size = report.image_size or next(iter(sizes), None)
+  other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.image_size]
+  if other and report.image_size:
+    yield Finding('error', 'image sizes', episode.name, f'image {other[0]} is {sizes[other[0]]} (height, width), '
+                  f'the first of all {report.image_size}. Expected one size: resize them.')
   state = None if episode.state is None else episode.state.shape[1]
   if len(report.lengths) == 1:
     report.state = state
   elif state != report.state:
     yield Finding('error', 'state sizes', episode.name, f'the state has {state or "no"} numbers, in the first episode '
-                  f'{report.state or "none"}. Expected as many everywhere.')
+                  f'{report.state or "none"}. Expected one size everywhere.')
 
 
 def _one(episode: Episode, options: Options, spec: ActionSpec) -> Iterable[Finding]:
-  """What is wrong with one episode."""
+  """Yield the problems of one episode."""
   def finding(level: Literal['error', 'warning'], kind: str, text: str) -> Finding:
     return Finding(level, kind, episode.name, text)
 
@@ -144,7 +144,7 @@ _Found = tuple[Literal['error', 'warning'], str, str]
 
 
 def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[_Found]:
-  """One field's numbers [L, size] against its bounds."""
+  """Compare the numbers of a field, [steps, size], with its bounds."""
   if field.kind == 'classes':
     if not np.all((part == 0) | (part == 1)) or np.any(part.sum(1) != 1):
       yield 'error', 'wrong classes', f'{field.name} is not one-hot: expected a single 1 among {field.size} numbers.'
@@ -168,7 +168,7 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
 
 
 def _units(field: ActionField, beyond: np.ndarray, options: Options) -> str:
-  """Which other unit would make the numbers fit."""
+  """Suggest the unit with which the numbers would fit."""
   flag, units, chosen = {
       'm': ('--translation-unit', TRANSLATION_UNITS, options.translation_unit),
       'rad': ('--rotation-unit', ROTATION_UNITS, options.rotation_unit)}.get(field.unit, ('', {}, ''))
@@ -178,24 +178,24 @@ def _units(field: ActionField, beyond: np.ndarray, options: Options) -> str:
   guess = f'Are these {" or ".join(words[unit] for unit in fit)} ({flag} {fit[-1]})? ' if fit else ''
   if options.poses or not flag:
     return guess or 'Expected numbers within them.'
-  return f'{guess}Or places instead of changes (--poses)?'
+  return f'{guess}Or are they poses instead of changes (--poses)?'
 
 
 def _gripper(part: np.ndarray) -> Iterable[_Found]:
   least, most = part.min(), part.max()
   if least < -0.02 or most > 1.02:
-    yield 'error', 'gripper range', (f'the gripper is {least:.3g} to {most:.3g}, expected 0 (closed) to 1 (open). Say '
-                                     'what the logs hold with --gripper-range CLOSED OPEN.')
+    yield 'error', 'gripper range', (f'the gripper is {least:.3g} to {most:.3g}, expected 0 (closed) to 1 (open). Give '
+                                     'the values of the logs with --gripper-range CLOSED OPEN.')
   elif least == most:
-    yield 'warning', 'gripper still', f'the gripper is {least:.3g} in every step.'
+    yield 'warning', 'constant gripper', f'the gripper is {least:.3g} in every step.'
 
 
 def _stuck(episode: Episode, spec: ActionSpec) -> Iterable[_Found]:
-  """Pictures that repeat while the robot is told to move."""
+  """Find images that repeat while the robot moves."""
   pairs = [np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
-           for a, b in zip(episode.pictures[:-1], episode.pictures[1:], strict=True)]
+           for a, b in zip(episode.images[:-1], episode.images[1:], strict=True)]
   if all(pairs):
-    yield 'error', 'camera stuck', f'all {len(episode)} pictures are the same.'
+    yield 'error', 'camera stuck', f'all {len(episode)} images are equal.'
     return
   motion = [unit != '' for unit in spec.dimension_units]
   moving = np.abs(episode.actions[:-1, motion]).max(1, initial=0) > 1e-6
@@ -205,8 +205,8 @@ def _stuck(episode: Episode, spec: ActionSpec) -> Iterable[_Found]:
     if run > longest:
       longest, end = run, step + 1
   if longest + 1 >= _STUCK:
-    yield 'warning', 'pictures repeat', (f'pictures {end - longest} to {end} are the same while the robot moves. Was '
-                                         'the camera slower than the log?')
+    yield 'warning', 'images repeat', (f'images {end - longest} to {end} are equal while the robot moves. Was the '
+                                       'camera slower than the log?')
 
 
 def _times(times: np.ndarray | None) -> Iterable[_Found]:
@@ -217,15 +217,15 @@ def _times(times: np.ndarray | None) -> Iterable[_Found]:
   worst = int(np.argmax(np.abs(gaps - usual)))
   if gaps.min() <= 0:
     step = int(gaps.argmin())
-    yield 'error', 'time stands still', (f'--time goes from {times[step]:.6g} to {times[step + 1]:.6g} at step '
-                                         f'{step + 1}. Expected growing numbers: are steps out of order?')
+    yield 'error', 'time not increasing', (f'--time goes from {times[step]:.6g} to {times[step + 1]:.6g} at step '
+                                         f'{step + 1}. Expected increasing numbers: are steps out of order?')
   elif not math.isclose(gaps[worst], usual, rel_tol=0.5):
-    yield 'warning', 'uneven steps', (f'between steps {worst} and {worst + 1} passed {gaps[worst]:.3g}, usually '
+    yield 'warning', 'uneven steps', (f'the time between steps {worst} and {worst + 1} is {gaps[worst]:.3g}, usually '
                                       f'{usual:.3g}. Were steps dropped? A policy learns one rate.')
 
 
 def _together(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
-  """What only all episodes together show."""
+  """Yield the problems that only all episodes together show."""
   still = [name for name, a, b in zip(spec.dimension_names, low, high, strict=True) if a == b]
   if still:
     yield Finding('warning', 'constant number', '', f'{", ".join(still)} never changes in any episode. Is it recorded?')
@@ -238,4 +238,4 @@ def _together(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[F
 
 
 def _plain(text: str) -> str:
-  return text.replace('[', r'\[')  # not rich's markup
+  return text.replace('[', r'\[')  # escape rich's markup

@@ -1,4 +1,4 @@
-"""Episodes to a dataset as TFDS writes it: in one piece or not at all."""
+"""Writing of a TFDS dataset: complete or not at all."""
 import concurrent.futures
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 from rtjax.actions import ActionSpec
 from rtjax.data.convert import episode as episodes
-from rtjax.data.convert.images import stored
+from rtjax.data.convert.images import encode
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
 from rtjax.data.convert.validate import Report
@@ -25,10 +25,10 @@ VERSION = '1.0.0'
 
 
 def folder(options: Options) -> pathlib.Path:
-  """Where the dataset goes.
+  """Return the folder of the dataset.
 
   Raises:
-    ValueError: there is one already, or the name is none that a dataset can have.
+    ValueError: it exists already, or the name is not valid.
   """
   path = options.out.expanduser() / options.dataset_name() / VERSION
   if path.exists():
@@ -37,9 +37,9 @@ def folder(options: Options) -> pathlib.Path:
 
 
 def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
-  """The episodes of train and val. A name's hash decides, so that adding episodes moves none from one to the other.
+  """Divide the episodes into train and val by a hash of their names, so that adding episodes moves none.
 
-  Of two or more episodes at least one is in each, if `val_share` is above 0.
+  With two or more episodes each split has at least one, if `val_share` is above 0.
   """
   def place(log: Log) -> float:
     return int.from_bytes(hashlib.blake2b(log.name.encode(), digest_size=8).digest(), 'little') / 2**64
@@ -55,21 +55,21 @@ def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
 
 def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report, encoder: InstructionEncoder,
           done: Callable[[], object]) -> pathlib.Path:
-  """Writes a dataset and returns its folder; `done` is called after each episode.
+  """Write a dataset and return its folder; `done` is called after each episode.
 
-  TFDS writes into a folder beside it, which takes the dataset's name when all is there and is removed after an error.
-  One that was left by a process that was killed is removed now.
+  TFDS writes into a folder beside it, renames that when it is complete, and removes it after an error. The folder of a
+  killed process is removed now.
 
   Raises:
-    OSError: it cannot be written; the disk may be full.
-    ValueError: a log has changed since it was checked.
+    OSError: the dataset cannot be written; the disk may be full.
+    ValueError: a log has changed since the check.
   """
   path = folder(options)
   for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
     shutil.rmtree(left_over)
   builder = _Builder(parts, options, spec, report, encoder, done)
   try:
-    # TFDS leaves a folder for downloads, of which there are none, and says that it downloads.
+    # TFDS creates a folder for downloads, of which there are none, and prints that it downloads.
     with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(download_dir=nothing)
   except (tf.errors.OpError, OSError, RuntimeError) as error:
@@ -90,8 +90,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     super().__init__(data_dir=options.out.expanduser())
 
   def _info(self) -> tfds.core.DatasetInfo:
-    numbers, picture = tfds.features.Tensor, (*(self._report.picture or (None, None)), 3)
-    observation = {'image': tfds.features.Image(shape=picture, encoding_format=self._options.picture_format)}
+    numbers, shape = tfds.features.Tensor, (*(self._report.image_size or (None, None)), 3)
+    observation = {'image': tfds.features.Image(shape=shape, encoding_format=self._options.image_format)}
     if self._report.state:
       observation['state'] = numbers(shape=(self._report.state,), dtype=np.float32)
     step = tfds.features.FeaturesDict({
@@ -117,14 +117,14 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
       for log in logs:
         try:
           yield log.name, {'steps': self._steps(log, pool), 'episode_metadata': {'file_path': log.name}}
-        except Problem as problem:  # The check found none: the log has changed since.
+        except Problem as problem:  # the check found none, so the log has changed since
           raise ValueError(f'{log.name}: {problem}') from problem
         self._done()
 
   def _steps(self, log: Log, pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
     episode = episodes.read(log, self._options, self._spec)
-    form, bgr = self._options.picture_format, self._options.bgr
-    images = pool.map(lambda picture: stored(picture, form, bgr), episode.pictures)
+    image_format, bgr = self._options.image_format, self._options.bgr
+    images = pool.map(lambda image: encode(image, image_format, bgr), episode.images)
     texts = list(dict.fromkeys(episode.instructions))
     vectors = dict(zip(texts, self._encoder(texts), strict=True))
     last = len(episode) - 1

@@ -16,12 +16,13 @@ from scipy.spatial.transform import Rotation
 from rtjax import actions, data
 from rtjax.data.convert import __main__ as command
 from rtjax.data.convert import episode as episodes
-from rtjax.data.convert import logs, validate, write
+from rtjax.data.convert import images, logs, validate, write
 from rtjax.data.convert.options import Options
 from rtjax.data.rlds import adapters
 from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.tf import tf, tfds
 from rtjax.language import instructions
+from rtjax.runtime import serialization
 
 EPISODES = {f'demo_{number}': robot_logs.episode(number, 4 + number % 3) for number in range(11)}
 WRITERS = {
@@ -48,7 +49,7 @@ def first(path, **changed):
 @pytest.mark.parametrize('layout', WRITERS)
 def test_what_is_recorded_is_what_is_read(layout, tmp_path, monkeypatch, capsys):
   make, keys = WRITERS[layout]
-  run(monkeypatch, make(tmp_path), *keys, '--name', 'my_robot', '--out', tmp_path / 'out', '--picture-format', 'png')
+  run(monkeypatch, make(tmp_path), *keys, '--name', 'my_robot', '--out', tmp_path / 'out', '--image-format', 'png')
   folder = tmp_path / 'out/my_robot/1.0.0'
   assert f'Train on it with: --data {folder}' in capsys.readouterr().out
   assert [p.name for p in folder.parent.iterdir()] == ['1.0.0']
@@ -90,7 +91,7 @@ def test_trains_without_an_adapter_of_its_own(tmp_path, monkeypatch):
 
 def test_another_action_spec(tmp_path, monkeypatch):
   spec = actions.ActionSpec((actions.ActionField('left', 2, -3, 3, unit='rad'), actions.ActionField('hand', 1)))
-  (tmp_path / 'two.json').write_text(json.dumps(spec.to_dict()))
+  (tmp_path / 'two.json').write_text(json.dumps(serialization.to_json(spec)))
   numbers = {'demo': EPISODES['demo_0'] | {'action': np.arange(12, dtype=np.float32).reshape(4, 3) % 5 * 30}}
   numbers['demo']['action'][:, 2] = [0, 1, -1, 0]
   path = robot_logs.write_npz(tmp_path / 'two_arms', numbers)
@@ -127,12 +128,12 @@ def test_actions_from_poses(tmp_path, quaternions):
   del arrays['action']
   episode = first(robot_logs.write_npz(tmp_path, {'a': arrays}), poses='pose', gripper='grip', translation_unit='mm',
                   rotation_unit='deg', gripper_range=(0, 0.08))
-  assert len(episode) == len(episode.pictures) == len(episode.state) == len(episode.instructions) == 4
+  assert len(episode) == len(episode.images) == len(episode.state) == len(episode.instructions) == 4
   np.testing.assert_allclose(places[:-1] + episode.actions[:, :3], places[1:], atol=1e-6)
   turned = Rotation.from_euler('xyz', episode.actions[:, 3:6]) * rotations[:-1]
   np.testing.assert_allclose(turned.as_matrix(), rotations[1:].as_matrix(), atol=1e-6)
   np.testing.assert_allclose(episode.actions[:, 6], opening[1:] / 0.08, atol=1e-6)
-  np.testing.assert_array_equal(episode.pictures, arrays['images'][:-1])
+  np.testing.assert_array_equal(episode.images, arrays['images'][:-1])
 
 
 def test_keys_take_parts_and_join(tmp_path):
@@ -152,8 +153,8 @@ def test_jpeg_files_are_copied_and_bgr_is_turned(tmp_path):
   for file in (path / 'a').glob('*.png'):
     file.unlink()
     file.with_suffix('.jpg').write_bytes(jpeg)
-  assert write.stored(first(path).pictures[0], 'jpeg', False) == jpeg
-  turned = Image.open(io.BytesIO(write.stored(first(path).pictures[0], 'png', True)))
+  assert images.encode(first(path).images[0], 'jpeg', False) == jpeg
+  turned = Image.open(io.BytesIO(images.encode(first(path).images[0], 'png', True)))
   np.testing.assert_allclose(np.asarray(turned)[0, 0], [30, 10, 200], atol=4)
 
 
@@ -180,7 +181,7 @@ def test_a_finished_dataset_stays_and_a_left_over_goes(tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing(tmp_path):
   """The system refuses to let a file grow beyond 20 kB."""
   path = robot_logs.write_npz(tmp_path / 'bot', EPISODES)
-  code = ('import resource, signal, sys; from rtjax import cli; from rtjax.data.convert.__main__ import main\n'
+  code = ('import resource, signal, sys; from rtjax.runtime import cli; from rtjax.data.convert.__main__ import main\n'
           'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
           'resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); cli.run(main)')
   done = subprocess.run([sys.executable, '-c', code, path, '--out', tmp_path / 'out'], capture_output=True, text=True,
@@ -230,7 +231,7 @@ def test_help_needs_no_tensorflow():
 def test_report_is_of_what_was_checked(tmp_path):
   path = robot_logs.write_npz(tmp_path, EPISODES)
   report = validate.check(logs.find(path, 'action'), options(path), actions.ARM_7D)
-  assert report.findings == [] and report.picture == (12, 16) and report.state == 7
+  assert report.findings == [] and report.image_size == (12, 16) and report.state == 7
   assert report.lengths == {name: len(arrays['action']) for name, arrays in EPISODES.items()}
   assert list(report.lengths) == [f'demo_{number}' for number in range(11)]
   np.testing.assert_allclose(report.period, 0.2)

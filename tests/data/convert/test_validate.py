@@ -1,4 +1,4 @@
-"""The validator: each thing that can be wrong with a log, and what it says of it."""
+"""Validator: each problem of a log, and its message."""
 import io
 
 import h5py
@@ -43,10 +43,10 @@ CASES = {
     'text for numbers': (changed(action=np.full((6, 7), 'x')), 'error', 'not finite', "'x' at step 0, number 0"),
     'too few numbers': (changed(action=ACTION[:, :6]), 'error', 'wrong numbers', "6 numbers.*'arm7d' 7"),
     'not a table': (changed(action=np.zeros((6, 7, 1))), 'error', 'wrong numbers', r'float64 \[6, 7, 1\]'),
-    'float pictures': (changed(images=IMAGES / 255), 'error', 'wrong pictures', 'float64.*Multiply by 255'),
-    'channels first': (changed(images=IMAGES.transpose(0, 3, 1, 2)), 'error', 'wrong pictures', r'\(0, 2, 3, 1\)'),
-    'grey': (changed(images=IMAGES[..., 0]), 'error', 'wrong pictures', 'Grey'),
-    'other size': (changed(images=IMAGES[:, :8]), 'error', 'picture sizes', r'\(8, 16\).*\(12, 16\)'),
+    'float images': (changed(images=IMAGES / 255), 'error', 'wrong images', 'float64.*Multiply by 255'),
+    'channels first': (changed(images=IMAGES.transpose(0, 3, 1, 2)), 'error', 'wrong images', r'\(0, 2, 3, 1\)'),
+    'grey': (changed(images=IMAGES[..., 0]), 'error', 'wrong images', 'Grey'),
+    'other size': (changed(images=IMAGES[:, :8]), 'error', 'image sizes', r'\(8, 16\).*\(12, 16\)'),
     'other state': (changed(state=np.ones((6, 3))), 'error', 'state sizes', '3 numbers, in the first episode 7'),
     'millimetres': (changed(
         action=ACTION * np.array([1000] * 3 + [1] * 4)), 'error', 'translation far too large',
@@ -58,21 +58,22 @@ CASES = {
     'a slip': (changed(action=FEW_BEYOND), 'warning', 'translation out of bounds', r'translation\[0\] reaches 0.07'),
     'gripper in numbers of its own': (changed(action=ACTION * np.array([1] * 6 + [255])), 'error', 'gripper range',
                                       '0 to 255.*--gripper-range'),
-    'gripper still': (changed(action=ACTION * np.array([1] * 6 + [0])), 'warning', 'gripper still', 'is 0 in every'),
-    'uneven': (changed(timestamp=JUMP), 'warning', 'uneven steps', 'steps 2 and 3 passed 0.6, usually 0.2'),
-    'out of order': (changed(timestamp=BACK), 'error', 'time stands still', 'at step 3'),
+    'constant gripper': (changed(action=ACTION * np.array([1] * 6 + [0])), 'warning', 'constant gripper',
+                         'is 0 in every'),
+    'uneven': (changed(timestamp=JUMP), 'warning', 'uneven steps', 'steps 2 and 3 is 0.6, usually 0.2'),
+    'out of order': (changed(timestamp=BACK), 'error', 'time not increasing', 'at step 3'),
     'empty instruction': (changed(instruction=' '), 'error', 'empty instruction', '--task'),
     'number as instruction': (changed(instruction=7), 'error', 'wrong instruction', 'int64'),
     'too short': (SHORT, 'error', 'too short', 'steps with an action: 1,'),
     'stuck': (changed(images=np.repeat(IMAGES[:1], 6, 0)), 'error', 'camera stuck', 'all 6'),
-    'repeats': (changed(images=STUCK), 'warning', 'pictures repeat', 'pictures 2 to 5'),
+    'repeats': (changed(images=STUCK), 'warning', 'images repeat', 'images 2 to 5'),
     'missing': ({k if k != 'action' else 'actoin': v for k, v in GOOD.items()}, 'error', 'missing entry',
-                "no 'action', but actoin, images.*Did you mean 'actoin'.*--action"),
+                "no 'action', the entries are actoin, images.*Did you mean 'actoin'.*--action"),
     'objects': (changed(action=np.array([None] * 6)), 'error', 'unreadable', 'Object arrays')}
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_says_what_is_wrong(case, tmp_path):
+def test_problems_are_reported(case, tmp_path):
   arrays, level, kind, words = CASES[case]
   found = check(tmp_path, arrays)
   assert [f[:2] for f in found] == [(level, kind)], found
@@ -123,7 +124,7 @@ def test_folders(tmp_path):
   (path / 'e/000005.png').write_bytes((path / 'e/000004.png').read_bytes())
   (path / 'e/steps.csv').write_text((path / 'e/steps.csv').read_text().replace('action_x', 'x'))
   (text,) = [f.text for f in findings(path, action='action_z,action_x') if f.episode == 'e']
-  assert "there is no 'action_x', but x, action_y" in text
+  assert "there is no 'action_x', the entries are x, action_y" in text
 
 
 def test_a_group_that_lacks_an_entry_is_not_left_out(tmp_path):

@@ -79,8 +79,8 @@ def test_tar_shards(tmp_path):
     fabricated.write_tar(tmp_path / f'train-{shard}.tar', tar_members())
   fabricated.write_tar(tmp_path / 'val-0.tar', {'x.png': fabricated.encoded(9), 'x.txt': b'x'})
   source = open_source(str(tmp_path), 'train')
-  assert pairs_of(source) == [
-      Pair('caption', 'Describe the picture.', 'a cube'), PAIRS[1], Pair('caption', 'Describe the picture.', 'a can')] * 2
+  captions = [Pair('caption', 'Describe the picture.', text) for text in ('a cube', 'a can')]
+  assert pairs_of(source) == [captions[0], PAIRS[1], captions[1]] * 2
   images = list(source.read_all())
   assert [i.encoded for i in images] == [
       content for name, content in tar_members().items() if name[-3:].lower() in ('png', 'jpg')] * 2
