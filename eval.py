@@ -48,7 +48,7 @@ class Config:
   encoder: str = ''
   """--env: instruction encoder, a folder or a table; empty = the built-in one."""
   image_text: tuple[str, ...] = ()
-  """--env: image-text data (docs/image_text.md), whose held-out questions an RT-2 answers as well."""
+  """--env: image-text data (docs/guides/image_text.md), whose held-out questions an RT-2 answers as well."""
   renderer: str = ''
   """--env: renderer of the images, rays or gl; empty = rays in the tabletop, gl in Meta-World."""
   image_size: tuple[int, int] | None = None

@@ -68,7 +68,7 @@ class Adapter:
       close = difflib.get_close_matches(view, cameras, 1)
       raise ValueError(f'the adapter {self.name!r} has no view {view!r}, it has {sorted(cameras)}.'
                        + (f' Did you mean {close[0]!r}?' if close else '')
-                       + ' Name further cameras in its views: docs/your_robot.md.')
+                       + ' Name further cameras in its views: docs/guides/your_robot.md.')
     return cameras[view]
 
 
@@ -85,7 +85,7 @@ def feature(steps: Steps, path: str) -> np.ndarray:
       close = difflib.get_close_matches(path, known, 1)
       raise ValueError(f'the episode has no feature {path!r}, it has {known}.'
                        + (f' Did you mean {close[0]!r}?' if close else '')
-                       + ' Choose the adapter written for this dataset, or write one: docs/your_robot.md.')
+                       + ' Choose the adapter written for this dataset, or write one: docs/guides/your_robot.md.')
     value = value[key]
   return np.asarray(value)
 
@@ -270,5 +270,5 @@ def get(name: str, metadata: Mapping[str, Any] | None = None) -> Adapter:
     close = difflib.get_close_matches(name, ADAPTERS, 1)
     raise ValueError(f'no adapter for the dataset {name!r}, there are {sorted(ADAPTERS)}.'
                      + (f' Did you mean {close[0]!r}?' if close else '')
-                     + ' Adding your own takes one small dataclass: docs/your_robot.md.')
+                     + ' Adding your own takes one small dataclass: docs/guides/your_robot.md.')
   return ADAPTERS[name]

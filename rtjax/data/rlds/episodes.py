@@ -203,7 +203,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       close = difflib.get_close_matches(path, self._leaves, 1, 0.3)
       raise ValueError(f'{self.name}: the adapter {self.adapter.name!r} expects the step feature {path!r}, the dataset '
                        f'has {sorted(self._leaves)}.' + (f' Did you mean {close[0]!r}?' if close else '')
-                       + ' Adapters are described in docs/your_robot.md.')
+                       + ' Adapters are described in docs/guides/your_robot.md.')
     feature = self._leaves[path]
     if not is_valid(feature):
       raise ValueError(f'{self.name}: {path!r} is {np.dtype(feature.np_dtype).name} {list(feature.shape)}, expected '

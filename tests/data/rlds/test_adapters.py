@@ -157,7 +157,7 @@ def test_bridge_sample(shared):
 
 def test_example_of_the_docs(monkeypatch):
   monkeypatch.setattr(adapters, 'ADAPTERS', dict(adapters.ADAPTERS))
-  docs = (ROOT / 'docs/your_robot.md').read_text()
+  docs = (ROOT / 'docs/guides/your_robot.md').read_text()
   (code,) = [block for block in re.findall(r'```python\n(.*?)```', docs, re.S) if 'register(' in block]
   exec(code, {})
   steps = {'action': {'ee_delta': np.concatenate([V, R], 1), 'closed': np.array([0, 1], np.float32)}, 'is_last': END}

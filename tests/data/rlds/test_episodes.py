@@ -114,7 +114,7 @@ def test_nan_action_is_named(tmp_path):
 
 def test_a_dataset_without_adapter(tmp_path):
   folder = tiny_rlds.write_lengths(tmp_path, [2], name='my_robot')
-  with pytest.raises(ValueError, match=r"no adapter for the dataset 'my_robot'.*docs/your_robot\.md"):
+  with pytest.raises(ValueError, match=r"no adapter for the dataset 'my_robot'.*docs/guides/your_robot\.md"):
     open_tiny(folder)
 
 
