@@ -1,11 +1,11 @@
-"""How fast the input pipeline is, against decoding the same images with the same threads and nothing else.
+"""Benchmark of the input pipeline against bare decoding of the same images with the same threads.
 
-    python bench/input_pipeline.py                       # fabricated 256x320 JPEG episodes in a temporary folder
+    python bench/input_pipeline.py                       # generated 256x320 JPEG episodes in a temporary folder
     python bench/input_pipeline.py --dataset FOLDER      # any dataset that rtjax has an adapter for
 
-Prints one JSON line. At a stride of T each frame is decoded once per epoch, so the ratio of frames per second is the
-share of the possible that the pipeline reaches. The two are measured in turns, `--repeats` times; medians are given.
-`cpu_ratio` is the same from the CPU time per frame, which other programs on the machine disturb less.
+Prints one JSON line. At a stride of T each frame is decoded once per epoch, so that `ratio`, of the frames per second,
+is 1 for a pipeline without overhead. Both are measured alternately, `--repeats` times; medians are printed. `cpu_ratio`
+is the ratio of CPU times per frame, which other programs on the machine disturb less.
 """
 import argparse
 import concurrent.futures
@@ -33,7 +33,7 @@ _HEIGHT, _WIDTH = 256, 320
 
 def main() -> None:
   parser = argparse.ArgumentParser(description='Benchmark of the input pipeline: one JSON line.')
-  parser.add_argument('--dataset', help='folder or TFDS name; without it, episodes are fabricated')
+  parser.add_argument('--dataset', help='folder or TFDS name; without it, episodes are generated')
   parser.add_argument('--split', default='train')
   parser.add_argument('--action-spec', default='arm7d', choices=sorted(actions.SPECS))
   parser.add_argument('--window', type=int, default=6, help='frames of a window, and stride')
@@ -43,7 +43,7 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=10)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    print(json.dumps(measure(options.dataset or fabricate(folder), options)))
+    print(json.dumps(measure(options.dataset or generate_episodes(folder), options)))
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
@@ -51,7 +51,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
   dataset = Dataset(name, options.split, spec)
   episodes = min(dataset.num_records, 256)
   config = data.DataConfig(split=f'{options.split}[:{episodes}]', stride=options.window, threads=options.threads,
-                           shuffle_episodes=episodes // 2 + 1)  # two groups: reading goes on all the time
+                           shuffle_episodes=episodes // 2 + 1)  # two groups, so that reading never pauses
   stored = [image for e in itertools.islice(dataset.read(dataset.chunks(64)), 64) for image in e.images]
   decode = images.decoder(dataset.image_feature, None)
   bare, streamed = [], []
@@ -60,30 +60,30 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
     for _ in range(options.repeats):
       bare.append(decoding(decode, stored, config.num_threads(), options.seconds))
       streamed.append(streaming(stream, options.seconds))
-  frames, bare_frames = middle(s['frames'] for s in streamed), middle(b['frames'] for b in bare)
+  frames, bare_frames = median(s['frames'] for s in streamed), median(b['frames'] for b in bare)
   return {
-      'benchmark': 'input_pipeline', 'dataset': options.dataset or 'fabricated',
+      'benchmark': 'input_pipeline', 'dataset': options.dataset or 'generated',
       'image': list(dataset.image_feature.shape), 'bytes_per_image': round(statistics.mean(map(len, stored))),
       'window': options.window, 'batch': options.batch, 'threads': config.num_threads(),
-      'windows_per_second': middle(s['windows'] for s in streamed), 'frames_per_second': frames,
+      'windows_per_second': median(s['windows'] for s in streamed), 'frames_per_second': frames,
       'bare_frames_per_second': bare_frames,
-      'ratio': middle((s['frames'] / b['frames'] for s, b in zip(streamed, bare, strict=True)), 3),
-      'cpu_ratio': middle((b['cpu'] / s['cpu'] for s, b in zip(streamed, bare, strict=True)), 3)}
+      'ratio': median((s['frames'] / b['frames'] for s, b in zip(streamed, bare, strict=True)), 3),
+      'cpu_ratio': median((b['cpu'] / s['cpu'] for s, b in zip(streamed, bare, strict=True)), 3)}
 
 
-def middle(values: Iterable[float], digits: int = 1) -> float:
+def median(values: Iterable[float], digits: int = 1) -> float:
   return round(statistics.median(values), digits)
 
 
 def decoding(decode: Callable[[bytes], object], stored: list[bytes], threads: int, seconds: float) -> dict[str, float]:
-  """Images per second that `threads` threads decode, each from its own part of the list, and CPU seconds per image."""
+  """Return images per second of `threads` decoding threads, each with its own images, and CPU seconds per image."""
   cpu, start = time.process_time(), time.perf_counter()
 
   def work(part: int) -> int:
-    images = itertools.cycle(stored[part::threads])
+    encoded = itertools.cycle(stored[part::threads])
     done = 0
     while time.perf_counter() < start + seconds:
-      decode(next(images))
+      decode(next(encoded))
       done += 1
     return done
 
@@ -93,29 +93,29 @@ def decoding(decode: Callable[[bytes], object], stored: list[bytes], threads: in
 
 
 def streaming(stream: data.TrainingStream, seconds: float) -> dict[str, float]:
-  """Real frames and windows per second that arrive from the stream, and CPU seconds per frame."""
+  """Return frames (without padding) and windows per second of the stream, and CPU seconds per frame."""
   frames = windows = 0
-  for _ in range(2):  # those that were made while nobody waited
+  for _ in range(2):  # prefetched before the measurement
     next(stream)
   cpu, start = time.process_time(), time.perf_counter()
   while time.perf_counter() < start + seconds:
     batch = next(stream)
-    frames += int(batch['frames'].sum())
-    windows += len(batch['frames'])
-  passed = time.perf_counter() - start
-  return {'frames': frames / passed, 'windows': windows / passed, 'cpu': (time.process_time() - cpu) / frames}
+    frames += int(batch['frame_mask'].sum())
+    windows += len(batch['frame_mask'])
+  elapsed = time.perf_counter() - start
+  return {'frames': frames / elapsed, 'windows': windows / elapsed, 'cpu': (time.process_time() - cpu) / frames}
 
 
-def fabricate(folder: str, episodes: int = 48, length: int = 38) -> str:
-  """Writes episodes with pictures that cost as much to decode as camera images do (about 30 kB each, as RT-1's own)."""
+def generate_episodes(folder: str, episodes: int = 48, length: int = 38) -> str:
+  """Write episodes with images of about 30 kB, as RT-1's own, which decode as slowly as camera images."""
   rng = np.random.default_rng(0)
-  pictures = [picture(rng) for _ in range(16)]
+  noise = [noise_image(rng) for _ in range(16)]
 
   def steps(number: int) -> list[dict[str, object]]:
     embedding = rng.normal(size=512).astype(np.float32)
     shifts = np.cumsum(rng.integers(-3, 4, (length, 2)), 0)
     return [{'action': rng.uniform(-0.02, 0.02, 7).astype(np.float32),
-             'observation': {'image_0': np.roll(pictures[number % len(pictures)], shift, (0, 1)),
+             'observation': {'image_0': np.roll(noise[number % len(noise)], shift, (0, 1)),
                              'state': rng.normal(size=7).astype(np.float32)},
              'language_instruction': 'pick up the red cube', 'language_embedding': embedding,
              'is_last': t == length - 1} for t, shift in enumerate(shifts)]
@@ -132,8 +132,8 @@ def fabricate(folder: str, episodes: int = 48, length: int = 38) -> str:
   return str(builder.data_dir)
 
 
-def picture(rng: np.random.Generator) -> np.ndarray:
-  """uint8 [H, W, 3]: noise of four scales, from large areas to fine texture."""
+def noise_image(rng: np.random.Generator) -> np.ndarray:
+  """Return noise of four scales, from large areas to fine texture: uint8 [H, W, 3]."""
   total = np.full((_HEIGHT, _WIDTH, 3), 128.0)
   for cells, strength in ((4, 80), (16, 40), (64, 20), (128, 8)):
     for channel in range(3):

@@ -18,7 +18,7 @@ def episode(number: int, length: int = 6) -> dict[str, Any]:
   action[:, 6] = np.arange(length) >= length // 2
   return {
       'images': draw.integers(0, 256, (length, HEIGHT, WIDTH, 3), np.uint8), 'action': action,
-      'state': draw.normal(size=(length, 7)).astype(np.float32), 'instruction': f'take thing {number}',
+      'state': draw.normal(size=(length, 7)).astype(np.float32), 'instruction': f'take object {number}',
       'timestamp': 100 + 0.2 * np.arange(length)}
 
 

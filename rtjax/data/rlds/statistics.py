@@ -35,7 +35,7 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
       'action': 'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and
         'clipped', the share of the steps beyond the bounds;
       'proprioception': the same without names and clipped, or None;
-      'embedding': 'mean' and 'std' of the instruction embeddings.
+      'instruction': 'mean' and 'std' of the instruction embeddings.
 
   Raises:
     ValueError: an action is NaN or infinite, more than 1 % of a dimension is clipped and `config.allow_clipping` is
@@ -82,7 +82,7 @@ def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
     code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
-  parts = [4, dataset.identity, files, adapter.name, adapter.proprioception, code, serialization.to_json(spec)]
+  parts = [5, dataset.identity, files, adapter.name, adapter.proprioception, code, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -103,7 +103,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
       'steps': len(all_actions),
       'action': {'names': list(spec.dimension_names), **_moments(all_actions), 'clipped': clipped},
       'proprioception': _moments(np.concatenate(states)) if states else None,
-      'embedding': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
+      'instruction': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:
