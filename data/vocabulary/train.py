@@ -48,7 +48,7 @@ def corpus() -> Iterator[str]:
     for pair in example['pairs']:
       yield prompts.prompt(pair['kind'], pair['question'])
       yield pair['answer']
-  for path in sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md')]):
+  for path in sorted([ROOT / 'README.md', *ROOT.glob('docs/**/*.md')]):
     yield from filter(None, path.read_text().splitlines())
 
 
