@@ -1,10 +1,12 @@
 """A vision-language model small enough to compile in seconds, and batches for it."""
 import dataclasses
+import functools
 
 import numpy as np
+from flax import nnx
 
-from rtjax import actions
-from rtjax.models import RT2Config
+from rtjax import actions, models
+from rtjax.models import RT2, RT2Config
 from rtjax.models.auxiliary.config import GroundingConfig
 from rtjax.models.backbones.conv_stem import ConvStemConfig
 from rtjax.models.backbones.pali import PaLIConfig
@@ -26,6 +28,17 @@ TEXT = dataclasses.replace(TINY, action_head='text')
 GROUNDED = dataclasses.replace(TINY, auxiliary=GroundingConfig(
     language_tokens=2, waypoint_weight=10.0, pointing_weight=1.0, stem=ConvStemConfig(patch=4, width=6, blocks=1)))
 ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
+
+
+@functools.cache
+def randomised(config: RT2Config, seed: int = 0) -> RT2:
+  """Return a model whose every parameter is random, so that no zero or one hides an error."""
+  model = models.build(config, rngs=nnx.Rngs(seed))
+  random = np.random.default_rng(seed)
+  values = models.parameters.named(model)
+  models.parameters.assign(model, {
+      name: value + 0.3 * random.normal(size=value.shape) for name, value in values.items()})
+  return model
 
 
 def prompts(count: int, length: int, seed: int = 0) -> np.ndarray:

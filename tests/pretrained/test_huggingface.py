@@ -1,6 +1,7 @@
-"""The reader of published checkpoints: full-size names and shapes, kinds of files, and what does not fit.
+"""Reader of published checkpoints: full-size names and shapes, forms of files, and errors.
 
-That what it reads computes the right thing is tested in tests/models."""
+Outputs of the loaded models are tested in tests/models/backbones.
+"""
 import json
 import shutil
 import warnings
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 
 import rtjax
-from rtjax.models import T5, SigLIP, ViT, parameters
+from rtjax.models import parameters
+from rtjax.models.backbones.siglip import SigLIP
+from rtjax.models.backbones.t5 import T5
+from rtjax.models.backbones.vit import ViT
 from rtjax.pretrained import huggingface
 
 safetensors_numpy = pytest.importorskip('safetensors.numpy')
 
-KINDS = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
-         'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
+MODEL_TYPES = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
+               'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
 MANIFESTS = ['mt5-large', 'siglip-so400m-patch14-224-vision', 't5-v1_1-large', 'ul2', 'vit-huge-patch14-224-in21k',
              'vit-large-patch16-224']
 # The same names in other sizes.
@@ -26,12 +30,12 @@ MANIFESTS_TOO = ['mt5-xl', 'siglip-so400m-patch14-384-vision', 't5-v1_1-xl', 't5
 
 @pytest.fixture
 def copy(shared, tmp_path):
-  """Copies a case's folder, with changes to its tensors and configuration."""
+  """Copy a case's folder, with changes to its tensors and configuration."""
   def change(case, tensors=lambda t: t, config=lambda c: c, save=True):
     source, folder = shared / 'parity/vlm' / case, tmp_path / case
     folder.mkdir()
-    described = config(json.loads((source / 'config.json').read_text()))
-    (folder / 'config.json').write_text(json.dumps(described))
+    changed_config = config(json.loads((source / 'config.json').read_text()))
+    (folder / 'config.json').write_text(json.dumps(changed_config))
     changed = tensors(safetensors_numpy.load_file(source / 'model.safetensors'))
     if save:
       safetensors_numpy.save_file(changed, folder / 'model.safetensors')
@@ -53,25 +57,25 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize('name', [*MANIFESTS, *(pytest.param(n, marks=pytest.mark.slow) for n in MANIFESTS_TOO)])
 def test_full_size(shared, name):
-  """Every tensor of a real checkpoint has its place, and every variable its tensor; no memory is needed."""
+  """Every tensor of a real checkpoint becomes a variable, and every variable has a tensor; no memory is needed."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
   shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
   copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
-  config = {'model_type': KINDS[manifest['cls']], **manifest['config']}
+  config = {'model_type': MODEL_TYPES[manifest['cls']], **manifest['config']}
   _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)
   assert sum(int(np.prod(shape)) for shape in variables.values()) == manifest['total_params']
   assert set(names) == set(shapes) and set(ignored) == set(copies)
 
 
-@pytest.mark.parametrize('case, kind', [
+@pytest.mark.parametrize('case, model_class', [
     ('vit_in21k', ViT), ('vit_classifier', ViT), ('siglip_head', SigLIP), ('siglip_nohead', SigLIP), ('t5_v11', T5),
     ('t5_ul2', T5)])
-def test_kinds(shared, case, kind):
+def test_families(shared, case, model_class):
   with warnings.catch_warnings():
     warnings.simplefilter('error')  # nothing is ignored
     model = rtjax.pretrained.load_huggingface(shared / 'parity/vlm' / case)
-  assert type(model) is kind
+  assert type(model) is model_class
   assert all(value.dtype == jnp.float32 for value in parameters.named(model).values())
 
 
@@ -80,13 +84,13 @@ def test_redundant_embeddings_are_reported(shared):
     rtjax.pretrained.load_huggingface(shared / 'parity/vlm/mt5')
 
 
-def test_a_whole_siglip(shared, copy):
+def test_a_complete_siglip(shared, copy):
   """Its text tower and its temperature are reported; the vision tower is the same."""
   folder = copy(
       'siglip_head', lambda t: t | {'text_model.final_layer_norm.weight': np.ones(3, np.float32),
                                     'logit_scale': np.ones(1, np.float32), 'logit_bias': np.ones(1, np.float32)},
       lambda c: {'model_type': 'siglip', 'vision_config': {k: v for k, v in c.items() if k != 'num_channels'}})
-  with pytest.warns(UserWarning, match=r"3 tensors were ignored. a whole SigLIP's.*text_model.final_layer_norm.weight"):
+  with pytest.warns(UserWarning, match=r'3 tensors were ignored. of a complete SigLIP.*text_model.final_layer_norm'):
     model = rtjax.pretrained.load_huggingface(folder)
   assert_equal(model, rtjax.pretrained.load_huggingface(shared / 'parity/vlm/siglip_head'))
 
@@ -113,11 +117,11 @@ def test_half_precision(shared, copy, dtype):
     np.testing.assert_array_equal(half[name], value.astype(dtype).astype(np.float32), err_msg=name)
 
 
-def test_the_file_tells_whether_the_head_is_tied(copy, tmp_path):
+def test_the_tensors_tell_whether_the_head_is_tied(copy, tmp_path):
   def load(case, **changes):
     shutil.rmtree(tmp_path / case, ignore_errors=True)
     return rtjax.pretrained.load_huggingface(copy(case, **changes))
-  # transformers 5 writes this over a head of its own.
+  # transformers 5 writes this for separate heads too.
   assert not load('t5_v11', config=lambda c: c | {'tie_word_embeddings': True}).config.tied
   with pytest.warns(UserWarning, match='a copy of shared.weight: lm_head.weight'):
     assert load('t5_ul2', tensors=lambda t: t | {'lm_head.weight': t['shared.weight'].copy()}).config.tied
@@ -153,7 +157,7 @@ def test_tensors_that_do_not_fit(copy, case, change, message):
     ('vit_in21k', {'hidden_act': 'relu'}, "hidden_act 'relu'"),
     ('vit_in21k', {'qkv_bias': False}, 'qkv_bias False'),
     ('siglip_head', {'num_channels': 4}, 'num_channels 4')])
-def test_architectures_it_does_not_know(copy, case, change, message):
+def test_unknown_architectures(copy, case, change, message):
   with pytest.raises(ValueError, match=message):
     rtjax.pretrained.load_huggingface(copy(case, config=lambda c: c | change))
 
