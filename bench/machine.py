@@ -1,4 +1,4 @@
-"""Description of the machine, and its matrix rate, for the output of benchmarks."""
+"""Description of the machine and its matrix rate."""
 import os
 import platform
 import time

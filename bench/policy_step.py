@@ -1,4 +1,4 @@
-"""Time of one policy step (256x320 image, 11 tokens), beside the machine's matrix rate.
+"""Time of one policy step (256x320 image, 11 tokens).
 
   python bench/policy_step.py [--model rt1] [--robots 1] [--steps 30] [--dtype float32]
 

@@ -1,4 +1,4 @@
-"""Load test of the policy server on the loopback: robots, then corrupted messages and dropped connections.
+"""Load test of the policy server: robots, corrupted messages, dropped connections.
 
   python bench/serve.py [--seconds 300] [--clients 8] [--hz 5] [--model tiny|rt1|CHECKPOINT]
 
@@ -29,7 +29,7 @@ SIZE = {'tiny': (64, 80), 'rt1': (256, 320)}
 
 
 def run_server(model: str, clients: int, port) -> None:
-  """Run the server; called in a process of its own, whose memory is measured."""
+  """Run the server, in a process whose memory is measured."""
   from flax import nnx
   from helpers.tiny_rt1 import TINY
 

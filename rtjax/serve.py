@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Serve a policy to robots over a websocket, in the protocol of openpi-client; see docs/guides/serving.md.
+  """Serve a policy to robots over a websocket; see docs/guides/serving.md.
 
-  http://HOST:PORT is the status page, /metrics is for Prometheus, /healthz for health checks. The environment variable
-  RTJAX_API_KEY is the key that clients must send; without it the server accepts connections from this machine only.
+  The protocol is that of openpi-client. http://HOST:PORT is the status page, /metrics is for Prometheus, /healthz for
+  health checks. The environment variable RTJAX_API_KEY is the key that clients must send; without it the server accepts
+  connections from this machine only.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
   """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""

@@ -13,7 +13,7 @@ FORMATS = ('savedmodel', 'stablehlo', 'onnx', 'safetensors')
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Export a policy to another format, and verify the export against the model.
+  """Export a policy to another format, and compare it with the model.
 
   docs/guides/export.md describes the formats and their interfaces.
   """

@@ -1,4 +1,4 @@
-"""Comparison of an export with its policy, frame by frame, each with its own cache."""
+"""Comparison of an export with its policy, frame by frame."""
 import dataclasses
 import itertools
 import pathlib
@@ -117,7 +117,7 @@ def _check_actions(step: Step, steps: Steps) -> None:
 
 
 def dataset_frames(policy: Policy, name: str, split: str, size: tuple[int, int], count: int) -> list[Frames]:
-  """Return the first `count` frames of a dataset, resized to `size` with the aspect kept.
+  """Return the first `count` frames of a dataset, resized with padding.
 
   Raises:
     FileNotFoundError, ValueError: as `rtjax.policies.recorded.open_dataset`; or the split has no step.
@@ -142,7 +142,7 @@ def dataset_frames(policy: Policy, name: str, split: str, size: tuple[int, int],
 
 
 def noise_frames(step: Step, count: int) -> list[Frames]:
-  """Return seeded noise: patches of colour, and embeddings of unit length or random token ids."""
+  """Return seeded noise: patches of colour, random embeddings or token ids."""
   return list(itertools.islice(_noise(step, count), -(-count // _NOISE_EPISODE)))
 
 

@@ -38,7 +38,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """Return the program in onnxruntime: (cache, *inputs) -> outputs, as `Step` names them."""
+  """Return the program in onnxruntime: (cache, *inputs) -> outputs of `Step`."""
   session = onnxruntime.InferenceSession(folder / 'policy.onnx', providers=['CPUExecutionProvider'])
   names = [output.name for output in session.get_outputs()]
 

@@ -1,4 +1,4 @@
-"""Symmetric 8-bit quantisation of weights with one scale per output channel, by qwix."""
+"""Symmetric 8-bit quantisation of weights, one scale per output channel."""
 import copy
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ _MIN_SIZE = 1024
 
 
 def quantized(step: Step) -> Step:
-  """Return the step with matrices and kernels as {'int8': array, 'scale': float32}; see `step.dequantize`."""
+  """Return the step with matrices and kernels as {'int8': array, 'scale': float32}."""
   step = copy.copy(step)
   step.weights = {name: _quantize(value) if value.ndim > 1 and value.size >= _MIN_SIZE else value
                   for name, value in step.weights.items()}

@@ -1,4 +1,4 @@
-"""One export: load the policy, write the format, load it back, compare, report."""
+"""One export: load the policy, write, read back, compare, report."""
 import dataclasses
 import importlib
 import json
@@ -22,7 +22,7 @@ _TENSORFLOW_FORMATS = ('savedmodel', 'onnx')
 def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False,
            image_size: tuple[int, int] | None = None, dataset: str = '', split: str = 'val',
            frames: int = 200) -> check.Comparison:
-  """Export `checkpoint` to the format `to`; the folder is created after the export was verified.
+  """Export a checkpoint; the folder appears only after the comparison.
 
   Args: as the flags in __main__.py.
 
@@ -63,7 +63,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
 
 
 def load(checkpoint: str, image_size: tuple[int, int] | None = None) -> tuple[Policy, Step]:
-  """Load a checkpoint as a policy that computes in float32 without adapters, and its step.
+  """Load a policy in float32, adapters merged, and its step.
 
   Args:
     image_size: of the robot's images; None: see `_camera_size`.
@@ -86,7 +86,7 @@ def _plain_float32(model: PolicyModel) -> PolicyModel:
 
 
 def _camera_size(model: PolicyModel, metadata: PolicyMetadata) -> tuple[int, int]:
-  """Return the size of the training's images, as far as it is known."""
+  """Return the size of the training's images, if known."""
   return metadata.image_size or (model.config.image_size if model.config.reads_prompts else _RELEASED_CAMERA)
 
 

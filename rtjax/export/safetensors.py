@@ -22,7 +22,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """Return the step with the weights of the file: (cache, *inputs) -> outputs."""
+  """Return the step with the stored weights: (cache, *inputs) -> outputs."""
   model, metadata = safetensors.load(folder)
   stored = Step(model, step.camera_size, metadata)
   return jax.jit(lambda *inputs: stored(stored.weights, *inputs))

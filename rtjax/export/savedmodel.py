@@ -43,7 +43,7 @@ _UNUSED = {
 
 
 def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
-  """Write the SavedModel; with `int8`, weights are stored as int8 and dequantised in each call."""
+  """Write the SavedModel; `int8` weights are dequantised in each call."""
   if step.config.proprioception_size:
     raise NotImplementedError("the interface of released policies has no input for the robot's state, which this model "
                               'uses.')
@@ -81,7 +81,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """Return the policy in TensorFlow: (cache, images, embeddings) -> outputs, as `Step` names them."""
+  """Return the policy in TensorFlow: (cache, images, embeddings) -> outputs of `Step`."""
   policy = tf.saved_model.load(str(folder))
 
   def run(cache: dict[str, np.ndarray], images: np.ndarray, embeddings: np.ndarray) -> dict[str, Any]:
@@ -96,14 +96,14 @@ def load(folder: pathlib.Path, step: Step) -> Any:
 
 
 def _fields(step: Step, action: Any) -> dict[str, Any]:
-  """Split float32 [B, A] into fields; classes are int32, as in released policies."""
+  """Split [B, A] into fields; classes are int32, as in released policies."""
   parts = tf.split(action, [f.size for f in step.config.action_spec.fields], -1)
   return {f.name: tf.cast(part, tf.int32) if f.kind == 'classes' else part
           for f, part in zip(step.config.action_spec.fields, parts, strict=True)}
 
 
 def _observations(step: Step) -> list[dict[str, Any]]:
-  """Return the specs of both kinds of observations: all inputs of released policies, and those that are used."""
+  """Return two observation specs: all inputs of released policies, the used ones."""
   used = {'image': tf.TensorSpec((*step.camera_size, 3), tf.uint8, 'image'),
           'natural_language_embedding': tf.TensorSpec((step.config.embedding_size,), tf.float32,
                                                       'natural_language_embedding')}

@@ -1,11 +1,10 @@
-"""StableHLO (jax.export): policy.stablehlo, for CPU, CUDA and TPU, weights included, any batch size.
+"""StableHLO by jax.export: policy.stablehlo, for CPU, CUDA and TPU.
 
     program = jax.export.deserialize(bytearray(open('policy.stablehlo', 'rb').read()))   # needs jax, not rtjax
     out = program.call(cache, images, embeddings)
 
-The arguments are those of `Step` after the weights. cache.npz holds the cache before the first frame. The file is not
-an
-archive: jax promises to read it for six months.
+The program includes the weights and takes any batch size. Its arguments are those of `Step` after the weights.
+cache.npz holds the cache before the first frame. The file is not an archive: jax promises to read it for six months.
 """
 import pathlib
 from typing import Any
@@ -29,6 +28,6 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:
-  """Return the program: (cache, *inputs) -> outputs, as `Step` names them."""
+  """Return the program: (cache, *inputs) -> outputs of `Step`."""
   program = export.deserialize(bytearray((folder / 'policy.stablehlo').read_bytes()))
   return jax.jit(program.call)

@@ -1,4 +1,4 @@
-"""The exported program: one policy step as a pure function of weights, cache and inputs."""
+"""The exported policy step, a pure function of weights, cache and inputs."""
 import pathlib
 from typing import Any
 
@@ -65,14 +65,18 @@ class Step:
 
   @property
   def metadata(self) -> dict[str, Any]:
-    """JSON for programs that run the step: configuration, encoder id, image sizes and tokenizer."""
+    """JSON with configuration, encoder id, image sizes and tokenizer."""
     language = {'tokenizer': self._tokenizer.to_json()} if self._tokenizer else {}
     return language | {
         'config': models.config_to_json(self.config), 'embedding_id': self._metadata.embedding_id,
         'image_size': self._metadata.image_size, 'camera_size': self.camera_size}
 
   def shapes(self, batch: Any) -> tuple[Any, ...]:
-    """Return a `jax.ShapeDtypeStruct` of the cache and of each of `inputs`; the batch may be symbolic."""
+    """Return shapes and types of the cache and of each input.
+
+    Args:
+      batch: batch size, may be symbolic.
+    """
     cache = {name: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.cache.items()}
     c = self.config
     shapes = [((*self.camera_size, 3), np.uint8), ((c.instruction_size,), c.instruction_dtype),
@@ -94,7 +98,7 @@ def dequantize(weight: Any) -> Any:
 
 
 def save_cache(step: Step, folder: pathlib.Path) -> None:
-  """Write cache.npz, the cache before the first frame, with a leading axis of 1."""
+  """Write cache.npz, the cache of one robot before the first frame."""
   arrays: dict[str, Any] = step.cache
   np.savez(folder / 'cache.npz', **arrays)
 

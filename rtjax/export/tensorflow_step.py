@@ -1,4 +1,4 @@
-"""The policy step as a TensorFlow function, from which `savedmodel` and `onnx` are made."""
+"""The policy step in TensorFlow, for `savedmodel` and `onnx`."""
 from typing import Any
 
 import jax

@@ -1,8 +1,10 @@
-"""Translation of a traced JAX function to plain TensorFlow ops, for any TensorFlow 2 and for tf2onnx.
+"""Translation of a traced JAX function to plain TensorFlow ops.
+
+The result runs in any TensorFlow 2, and tf2onnx reads it.
 
 `jax2tf` wraps a program in XlaCallModule instead: older TensorFlow (2.15, the last with tf_agents) cannot read today's
 programs, and every process that loads one compiles for a minute. The models use about forty primitives, most of which
-are one op each. Expressions of weights alone are computed once, at translation. Where code differs by platform
+are one op each. Expressions of weights alone are computed once, at translation. If code differs by platform
 (`jax.lax.platform_dependent`), the branch for other platforms than XLA's CPU is taken: grouped convolutions, which
 TensorFlow, onnxruntime and TensorRT have kernels for.
 """
@@ -108,7 +110,7 @@ class Translation:
     return _as_list(_OPS[name](parameters, *inputs))
 
   def _as_variable(self, value: Tensor) -> Tensor:
-    """Return a large float32 constant as a variable's value, any other tensor unchanged."""
+    """Replace a large float32 constant by a variable's value."""
     if not isinstance(value, np.ndarray) or value.size <= _MAX_CONSTANT or value.dtype != np.float32:
       return value
     if id(value) not in self._variables:
@@ -116,7 +118,7 @@ class Translation:
     return tf.convert_to_tensor(self._variables[id(value)][1])
 
   def _full(self, value: Tensor, aval: Any, size: Tensor) -> Tensor:
-    """Broadcast a tensor to its shape in JAX; axes of size 1 may not have been broadcast before."""
+    """Broadcast a tensor to its shape in JAX."""
     shape = tuple(value.shape)
     if all(n == 1 or m != 1 for n, m in zip(aval.shape, shape, strict=True)):
       return value
@@ -135,12 +137,12 @@ def _as_list(results: Any) -> list[Tensor]:
 
 
 def _sizes(shape: Sequence[Any]) -> list[int]:
-  """Return the shape for tf.reshape, with -1 for the dimension that depends on the batch."""
+  """Return the shape for tf.reshape, -1 where it depends on the batch."""
   return [n if isinstance(n, int) else -1 for n in shape]
 
 
 def _broadcast_in_dim(parameters: Any, x: Tensor) -> Tensor:
-  """Move the axes only: elementwise ops broadcast their inputs, and `_full` does it for all others."""
+  """Move the axes only; `_full` broadcasts where an op does not."""
   axes = dict(zip(parameters['broadcast_dimensions'], x.shape, strict=True))
   sizes = [axes.get(axis, 1) for axis in range(len(parameters['shape']))]
   return tf.reshape(x, [-1 if n is None else n for n in sizes]) if len(sizes) != len(x.shape) else x
@@ -159,7 +161,7 @@ def _pad(parameters: Any, x: Tensor, value: Tensor) -> Tensor:
 
 
 def _dot_general(parameters: Any, x: Tensor, y: Tensor) -> Tensor:
-  """Compute one matrix product of [batch axes, free, summed] and [batch axes, summed, free]."""
+  """Compute one matrix product of [batch, free, summed] and [batch, summed, free]."""
   (x_summed, y_summed), (x_batch, y_batch) = parameters['dimension_numbers']
   x_free = [axis for axis in range(len(x.shape)) if axis not in (*x_summed, *x_batch)]
   y_free = [axis for axis in range(len(y.shape)) if axis not in (*y_summed, *y_batch)]
@@ -182,7 +184,7 @@ def _reshape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
 
 
 def _product(x: Tensor, axes: Sequence[int]) -> int | None:
-  """Return the number of elements along some axes; None if the batch is one of them."""
+  """Return the number of elements along axes; None with the batch."""
   sizes = [x.shape[axis] for axis in axes]
   return None if None in sizes else math.prod(sizes)
 
@@ -201,7 +203,7 @@ def _convolution(parameters: Any, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _gather(parameters: Any, x: Tensor, indices: Tensor) -> Tensor:
-  """Gather entries along one axis, per example or the same for all; indices must be in bounds."""
+  """Gather along one axis, per example or not; indices are in bounds."""
   numbers = parameters['dimension_numbers']
   if not numbers.collapsed_slice_dims and isinstance(indices, np.ndarray) and indices.size == 1:
     axis, start = numbers.start_index_map[0], indices.item()  # x[..., a:b] where x has a symbolic axis
@@ -253,6 +255,6 @@ _NO_BROADCAST = ('broadcast_in_dim', 'convert_element_type', 'integer_pow', 'squ
 
 
 def trace(function: Callable, *arguments: Any) -> tuple[core.ClosedJaxpr, Any]:
-  """Return the jaxpr of `function` for these shapes or arrays, and the tree structure of its results."""
+  """Return the jaxpr for these shapes or arrays, and the results' structure."""
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
   return closed, jax.tree.structure(shapes)

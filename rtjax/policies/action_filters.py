@@ -1,4 +1,4 @@
-"""Filters between a policy and a robot: against jitter, sudden jumps, and actions of low confidence.
+"""Action filters against jitter, jumps, and actions of low confidence.
 
     PolicyOutput -> ConfidenceGate -> TemporalEnsemble -> ExponentialSmoothing -> GripperHysteresis -> RateLimiter
                     low confidence: hold, stop, or another action, which skips the other filters
@@ -40,7 +40,7 @@ class ActionFilter(Protocol):
 
 
 class ActionFilters:
-  """Pipeline of the filters below, in their fixed order; a filter that is None is off.
+  """Pipeline of the filters below in fixed order; None is off.
 
   An action that the confidence gate puts in place of the policy's skips the other filters and resets them. The rate
   limiter continues from it, so that a held robot neither coasts nor jumps.
@@ -79,7 +79,7 @@ class ActionFilters:
 
 
 class TemporalEnsemble:
-  """Weighted mean of all predictions for this step, from the newest plan and from earlier ones.
+  """Weighted mean of the newest and earlier plans' predictions for this step.
 
   Needs a policy with an action horizon F above 1; up to F predictions overlap. The i-th has weight exp(-m i), counted
   from the oldest (ACT, Zhao et al. 2023, section 4.2, with m = 0.01), or from the newest where `newest_first`.
@@ -117,7 +117,7 @@ class TemporalEnsemble:
 
 
 class ExponentialSmoothing:
-  """Exponential moving average: `y += alpha (x - y)`, starting at the first action.
+  """Exponential moving average of the actions: `y += alpha (x - y)`.
 
   Helps against noise from step to step. Hurts by lag: a change of the input is followed after about 1 / alpha steps, so
   grasps come late and the robot overshoots. Above 0.5 the effect is small, below 0.2 rarely usable.
@@ -139,7 +139,9 @@ class ExponentialSmoothing:
 
 
 class GripperHysteresis:
-  """Sets each gripper number to one of its bounds, and switches only on a clear command.
+  """Binary gripper that switches only on a clear command.
+
+  Each gripper number takes one of its bounds.
 
   It switches when the number is beyond `margin` on the other side of the middle, as a fraction of half the range: with
   0.5 and bounds 0 and 1, above 0.75 and below 0.25. The first number takes the nearer bound.
@@ -174,7 +176,7 @@ class GripperHysteresis:
 
 
 class RateLimiter:
-  """PID controller that follows the action, by at most `rate` per step and within the spec's bounds.
+  """PID controller that follows the action by at most `rate` per step.
 
       change = kp error + ki sum(errors) + kd (error - previous error), clipped to +-rate
 
@@ -217,7 +219,7 @@ class RateLimiter:
 
 
 class ConfidenceGate:
-  """Replaces actions of low confidence: where the mean probability of the tokens is below `threshold`.
+  """Replacement of actions whose mean token probability is below `threshold`.
 
   Helps on inputs unlike the training data. Hurts where several actions are equally right: between two ways around an
   obstacle, or in bins so fine that neighbours share the probability. The best threshold differs between policies:
@@ -253,7 +255,7 @@ class ConfidenceGate:
     return action_of(output) if replacement is None else replacement
 
   def replacement(self, output: 'PolicyOutput') -> Action | None:
-    """Return None at sufficient confidence, else the action to take in place of the policy's.
+    """Return the action to take instead; None at sufficient confidence.
 
     Raises:
       LowConfidence: the confidence is too low, now or in an earlier step, and `action` is 'stop'.
@@ -299,7 +301,7 @@ def _can_be_zero(spec: ActionSpec) -> np.ndarray:
 
 
 def _numbers(spec: ActionSpec, given: 'PolicyOutput | Action') -> np.ndarray:
-  """Return float64 [A]: filters keep their state in double precision, so that rounding does not add up."""
+  """Return float64 [A], so that rounding does not add up."""
   numbers = spec.pack(action_of(given))
   if numbers.shape != (spec.size,):
     raise ValueError(f'action has shape {numbers.shape}, expected ({spec.size},): one step of one robot.')

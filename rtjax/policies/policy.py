@@ -1,4 +1,4 @@
-"""Running a model at the control rate: one image in, one action out.
+"""Policies: a model at the control rate, image in, action out.
 
 The image encoder runs on the newest frame alone. A cache keeps the tokens of the frames before it, each computed with
 the instruction of its time; its content is the model's own (`init_cache`, `step`).
@@ -46,7 +46,7 @@ class PolicyOutput(NamedTuple):
 
 
 class BatchPolicy:
-  """Policy of several robots or environments; each has a slot with its own cache and instruction.
+  """Policy of several robots, each with its own cache and instruction.
 
   Args:
     model: the model.
@@ -84,7 +84,7 @@ class BatchPolicy:
     return jax.tree.map(lambda leaf: leaf[slot:slot + 1], self._caches)
 
   def reset(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
-    """Begin an episode: empty the cache of a slot and set its instruction.
+    """Begin an episode: empty a slot's cache and set its instruction.
 
     Args:
       instruction: the instruction as text.
@@ -97,7 +97,10 @@ class BatchPolicy:
     self._in_episode[slot] = True
 
   def set_instruction(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
-    """Set the instruction from the next frame on; cached frames keep theirs. Arguments as for `reset`."""
+    """Set the instruction from the next frame on; cached frames keep theirs.
+
+    Args: as for `reset`.
+    """
     self._set_instruction(slot, instruction, embedding)
 
   def step(self, images: UInt8[np.ndarray, 'B *views H W 3'], slots: Sequence[int] | None = None,
@@ -139,7 +142,7 @@ class BatchPolicy:
 
   @contextlib.contextmanager
   def _caches_lost_on_failure(self) -> Iterator[None]:
-    """Mark all caches as lost when a call fails that was given their buffers to overwrite."""
+    """Mark all caches as lost when a call fails that overwrites them."""
     try:
       yield
     except jax.errors.JaxRuntimeError as error:
@@ -205,7 +208,9 @@ class BatchPolicy:
 
 
 class Policy:
-  """Policy of one robot. Call `reset` at the start of every episode, then `step` once per control period.
+  """Policy of one robot.
+
+  Call `reset` at the start of every episode, then `step` once per control period.
 
   Args: as for `BatchPolicy`.
   """
@@ -249,7 +254,7 @@ class Policy:
 
 
 def _padded_size(count: int, most: int) -> int:
-  """Return the number of robots to compile for: a power of two or `most`, so that few sizes are compiled."""
+  """Return a power of two, or `most`: few sizes are compiled."""
   return min(1 << (count - 1).bit_length(), most)
 
 
@@ -284,7 +289,9 @@ def load_policy(path: str | os.PathLike, *, encoder: InstructionEncoder | None =
 def load_policy(path: str | os.PathLike, *, robots: int, encoder: InstructionEncoder | None = None) -> BatchPolicy: ...
 def load_policy(path: str | os.PathLike, *, robots: int | None = None,
                 encoder: InstructionEncoder | None = None) -> Policy | BatchPolicy:
-  """Load a policy of one robot, or of `robots` that share each call, from any format of `rtjax.load_model`.
+  """Load a policy of one robot, or of `robots` in each call.
+
+  All formats of `rtjax.load_model` are read.
 
   Args:
     encoder: from `rtjax.language.instructions.open_encoder`, for instructions given as text.

@@ -1,4 +1,4 @@
-"""Robot interfaces: a policy's action as a command in the convention of SimplerEnv and ManiSkill2.
+"""Robot interfaces: actions as commands in SimplerEnv's and ManiSkill2's convention.
 
     robot = robots.get('widowx', policy.config.action_spec)     reset() at the start of every episode
     robot(output).action      float32 [7]: x y z (m), axis times angle (rad), gripper
@@ -44,7 +44,7 @@ class Robot(Protocol):
   def reset(self) -> None:
     """Begin an episode."""
   def __call__(self, given: 'PolicyOutput | Action') -> Command:
-    """Return the command of one step, from a PolicyOutput or an action ({field: [size]})."""
+    """Return the command of one step, from a PolicyOutput or an action."""
 
 
 class GoogleRobot:
@@ -115,7 +115,7 @@ ROBOTS = {'google_robot': GoogleRobot, 'widowx': WidowX}
 
 
 def get(name: str, spec: ActionSpec) -> Robot:
-  """Return the robot called `name`, one of `ROBOTS`, for a policy with this ActionSpec.
+  """Return the robot called `name` for a policy with this ActionSpec.
 
   Raises:
     ValueError: the name is unknown, or the robot does not take the spec's fields.
@@ -126,7 +126,9 @@ def get(name: str, spec: ActionSpec) -> Robot:
 
 
 class StickyGripper:
-  """Converts an opening (1 open, 0 closed) to the Google robot's gripper change (1 closes, -1 opens).
+  """Converter of a gripper opening to the Google robot's gripper command.
+
+  An opening of 1 is open, 0 closed; a command of 1 closes, -1 opens.
 
   A change by more than half in one step is repeated for 15 steps, until the slow gripper has arrived; smaller changes
   pass unchanged.
@@ -152,7 +154,10 @@ class StickyGripper:
 
 
 def axis_angle(roll_pitch_yaw: np.ndarray) -> np.ndarray:
-  """Convert rotations about the fixed axes x, then y, then z (rad) to axis times angle.
+  """Convert rotations about fixed x, y, z (rad) to axis times angle.
+
+  Args:
+    roll_pitch_yaw: applied in this order.
 
   Returns:
     float64 [3], the angle at most pi.

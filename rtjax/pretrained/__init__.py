@@ -1,4 +1,4 @@
-"""Readers of weights: rtjax's checkpoints and exports, released RT-1 and RT-1-X, Keras and Hugging Face files."""
+"""Readers of weights: rtjax's own, released RT-1, RT-1-X, Keras, Hugging Face."""
 import os
 import pathlib
 

@@ -1,4 +1,6 @@
-"""Reader of the released RT-1-X of Open X-Embodiment: Flax variables in a msgpack file or an Orbax folder.
+"""Reader of the released RT-1-X of Open X-Embodiment.
+
+The files are Flax variables in a msgpack file or an Orbax folder.
 
 Sizes (layers, widths, window, bins) come from the shapes, which also distinguish RT-1-X from the plain RT-1 of the same
 code. Source: google-deepmind/open_x_embodiment, models/rt1.py and rt1_inference_example.py.
@@ -25,7 +27,7 @@ _ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """Return the msgpack file or Orbax folder at `path`: the path itself, or the last one inside it."""
+  """Return the msgpack file or Orbax folder at `path` or in it."""
   path = pathlib.Path(path)
   if path.is_file():
     return path if _is_msgpack(path) else None
@@ -96,13 +98,13 @@ def variables(config: RT1Config) -> Names:
 
 
 def _expanding(config: RT1Config) -> list[bool]:
-  """Return, for each block of the encoder, whether it begins with an expansion."""
+  """Return, for each block, whether it begins with an expansion."""
   encoder = config.encoder
   return [stage.expand > 1 for stage in encoder.stages for _ in range(encoder.repeats(stage))]
 
 
 def _convolutions(config: RT1Config) -> Iterator[tuple[str, str]]:
-  """Yield the names of the encoder's convolutions without bias, each followed by its BatchNorm."""
+  """Yield the names of convolutions without bias and of their BatchNorms."""
   prefix = 'image_encoder/encoder/'
   yield from [(f'{_ENCODER}Stem_0/conv2d/', f'{prefix}stem'),
               (f'{_ENCODER}Stem_0/batch_normalization', f'{prefix}stem_norm')]
@@ -120,7 +122,7 @@ def _convolutions(config: RT1Config) -> Iterator[tuple[str, str]]:
 
 
 def _is_msgpack(path: pathlib.Path) -> bool:
-  """Return whether a file starts like a msgpack map; a TensorFlow folder has a text file of the same name."""
+  """Return whether a file is a msgpack map, not TensorFlow's text file."""
   if not path.is_file():
     return False
   with path.open('rb') as file:

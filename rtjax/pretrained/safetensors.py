@@ -20,7 +20,7 @@ _KEY, _SCALE = 'rtjax', '.scale'
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """Return the safetensors file at `path`: the file itself, or the only one in a folder."""
+  """Return the safetensors file at `path`, or the only one in it."""
   path = pathlib.Path(path)
   files = [path] if path.suffix == '.safetensors' and path.is_file() else sorted(path.glob('*.safetensors'))
   return files[0] if len(files) == 1 else None
@@ -34,7 +34,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
-  """Load the model of a file, or of the only one in a folder, and its metadata.
+  """Load the model of a file or its folder, and its metadata.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -56,7 +56,7 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 
 
 def open_file(path: str | os.PathLike) -> Any:
-  """Open a file, or the only one in a folder; returns the package's `safe_open`.
+  """Open a file, or the only one in a folder, by `safetensors.safe_open`.
 
   Raises:
     FileNotFoundError: there is no such file.

@@ -32,7 +32,7 @@ UNUSED = ('_action_token_emb/kernel', '_action_token_emb/bias', f'{_IMAGE}net/la
 
 
 def variables(layers: int) -> Names:
-  """Return the names of all variables, in the order of `model_variables/1, 2, ...`."""
+  """Return all names in the order of `model_variables/1, 2, ...`."""
   pairs: Names = [(UNUSED[0], None), (UNUSED[1], None), (f'{_IMAGE}conv1x1/kernel', 'image_encoder/conv/kernel')]
   for index, (prefix, names) in enumerate(encoder_layers()):
     pairs += [(f'{_IMAGE}net/layer_with_weights-{index}/{theirs}', ours and f'{prefix}{ours}')
@@ -56,7 +56,7 @@ def variables(layers: int) -> Names:
 
 
 def encoder_layers() -> Iterator[tuple[str, Names]]:
-  """Yield Keras's layers of FiLM-EfficientNet-B3 that have weights: prefix in rtjax, names of the variables."""
+  """Yield prefix and variable names of each Keras layer with weights."""
   yield 'image_encoder/', [('mean', 'mean'), ('variance', 'variance'), ('count', None)]
   yield 'image_encoder/encoder/', [('kernel', 'stem')]
   yield 'image_encoder/encoder/stem_norm/', _NORM
@@ -78,7 +78,7 @@ def encoder_layers() -> Iterator[tuple[str, Names]]:
 
 
 def find(path: str | os.PathLike) -> str | None:
-  """Return the checkpoint prefix at `path`: a prefix itself, a folder of one, or a SavedModel folder."""
+  """Return the prefix of the checkpoint or SavedModel at `path`."""
   path = pathlib.Path(path)
   if path.suffix in ('.index', '.meta') or '.data-' in path.name:
     path = path.with_name(path.name.split('.data-')[0].removesuffix('.index').removesuffix('.meta'))
@@ -108,7 +108,7 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 
 
 def _read(prefix: str) -> dict[str, np.ndarray]:
-  """Return the network's variables by their names in a checkpoint, also for a SavedModel."""
+  """Return the network's variables by their names in a checkpoint."""
   # TensorFlow reads them because the released files are Snappy-compressed inside.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf

@@ -1,8 +1,8 @@
-"""Batching: requests of many clients share steps of the model, which run in a thread of their own.
+"""Batching of many clients' requests into steps of the model.
 
-While a step runs, requests queue up, and the next step takes all of them. When the model is idle, a lone client is
-served at once, one of several after a short delay in which others may join. Each client waits for its reply before it
-sends again, so that a step never gets two requests of one slot.
+The model runs in its own thread. While a step runs, requests queue up, and the next step takes all of them. When the
+model is idle, a lone client is served at once, one of several after a short delay in which others may join. Each client
+waits for its reply before it sends again, so that a step never gets two requests of one slot.
 """
 import asyncio
 import concurrent.futures
@@ -100,7 +100,7 @@ class Batcher:
       batch.append(self._queue.get_nowait())
 
   def _results(self, batch: list[_Pending]) -> list[Result | Exception]:
-    """Return a result or an error for each request; runs in the worker's thread."""
+    """Return a result or an error for each request (worker thread)."""
     begins = [pending.begins for pending in batch]
     errors = [self._prepare(pending) for pending in batch]
     ready = [pending for pending, error in zip(batch, errors, strict=True) if error is None]
@@ -127,7 +127,7 @@ class Batcher:
             for pending, output in zip(ready, outputs, strict=True)]
 
   def _prepare(self, pending: _Pending) -> Exception | None:
-    """Prepare the slot of a request; returns the error, if there is one."""
+    """Prepare the slot of a request; return the error, if any."""
     try:
       self._prepare_slot(pending)
     except ValueError as error:  # the policy's message about a bad instruction or embedding

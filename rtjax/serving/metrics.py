@@ -55,7 +55,7 @@ class Metrics:
     return self._registry.get_sample_value(name, labels) or 0.0
 
   def latency(self) -> dict[str, list[float]]:
-    """Return the durations of the last RECENT requests, and their 50th, 95th and 99th percentile (ms)."""
+    """Return the last RECENT durations, and percentiles 50, 95 and 99 (ms)."""
     recent = 1000 * np.array(self._recent)
     percentiles = np.percentile(recent, (50, 95, 99)) if len(recent) else recent
     return {'recent': recent.round(2).tolist(), 'percentiles': percentiles.round(2).tolist()}

@@ -1,4 +1,4 @@
-"""Status page: its HTML (page.html), and its state as JSON, which it polls twice a second."""
+"""Status page: its HTML (page.html), and its state as JSON."""
 import io
 import pathlib
 import time

@@ -1,4 +1,4 @@
-"""Wire protocol between robot and server: openpi's, with strict checks of all that clients send.
+"""Wire protocol between robot and server: openpi's, strictly checked.
 
     server, once         metadata
     client, each step    an observation with keys of KEYS
@@ -36,7 +36,7 @@ KEYS: dict[str, str | None] = {
 
 
 class ProtocolError(ValueError):
-  """A message is invalid; the text of the error is sent to the client."""
+  """A message is invalid; the client gets the error's text."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _vector(key: str, value: Any) -> np.ndarray:
 
 
 def _embedding(key: str, value: Any) -> np.ndarray:
-  """Return float32, or int32 where the client sent integers: a prompt's token ids."""
+  """Return a float32 embedding, or int32 token ids of a prompt."""
   if not isinstance(value, np.ndarray) or value.dtype.kind not in 'fiu' or value.ndim != 1:
     raise ProtocolError(f'{key} is {_kind(value)}, expected a float32 vector.')
   vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)

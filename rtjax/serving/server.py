@@ -154,7 +154,7 @@ class Server:
   # HTTP
 
   async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
-    """Check the key, and answer plain HTTP requests; returns None for a websocket."""
+    """Check the key, and answer plain HTTP; return None for a websocket."""
     path = urllib.parse.urlsplit(request.path).path
     upgrade = request.headers.get('Upgrade', '').lower() == 'websocket'
     if path == '/healthz' and not upgrade:
@@ -186,7 +186,7 @@ class Server:
     return _response(http.HTTPStatus.NOT_FOUND, 'text/plain', b'This server has /, /metrics and /healthz.\n')
 
   def _allowed(self, authorization: str) -> bool:
-    """Return whether the header holds the key: as openpi-client sends it, as bearer token, or as a password."""
+    """Return whether the header holds the key, in any of three schemes."""
     if not self._api_key:
       return True
     scheme, _, credentials = authorization.partition(' ')
@@ -209,7 +209,7 @@ def _numbers(spec: ActionSpec) -> list[dict[str, Any]]:
 
 
 def warm_up(policies: BatchPolicy, image_size: tuple[int, int]) -> None:
-  """Compile the policy's step for images of this size, for every number of robots that it compiles for."""
+  """Compile the policy's step for every number of robots it compiles for."""
   config = policies.config
   counts = {min(1 << power, policies.robots) for power in range(policies.robots.bit_length() + 1)}
   for slot in range(policies.robots):

@@ -41,7 +41,11 @@ class Session:
   confidence: float = 0.0
 
   def record(self, image: np.ndarray, output: PolicyOutput, begins: bool, seconds: float) -> None:
-    """Record a step for the status page; `begins`: it is the first of an episode."""
+    """Record a step for the status page.
+
+    Args:
+      begins: whether the step is the first of an episode.
+    """
     if begins:
       self.episodes, self.step = self.episodes + 1, 0
       self.actions.clear()
@@ -51,7 +55,7 @@ class Session:
 
 
 class Sessions:
-  """Sessions of the connected clients, at most `slots`; for the event loop's thread only."""
+  """Sessions of the connected clients; for the event loop's thread only."""
 
   def __init__(self, slots: int):
     self.slots = slots
@@ -68,7 +72,7 @@ class Sessions:
     return self._open.get(slot)
 
   def open(self, peer: str) -> Session | None:
-    """Open a session in the lowest free slot; returns None if all are taken."""
+    """Open a session in the lowest free slot; None if none is."""
     for slot in range(self.slots):
       if slot not in self._open:
         self._open[slot] = Session(slot, peer)

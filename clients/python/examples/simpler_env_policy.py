@@ -1,4 +1,6 @@
-"""Policy for SimplerEnv that asks an rtjax policy server; runs in SimplerEnv's environment, with any NumPy.
+"""Policy for SimplerEnv that runs on an rtjax policy server.
+
+This file runs in SimplerEnv's environment, with any NumPy.
 
 In SimplerEnv's main_inference.py, beside the other policies:
 
@@ -48,7 +50,9 @@ class SimplerPolicy:
       self._policy.reset(embedding=self._embed(instruction))
 
   def step(self, image: np.ndarray, instruction: Optional[str] = None, *_: Any) -> Tuple[Action, Action]:
-    """Return the policy's action and the simulator's; a new instruction begins an episode.
+    """Return both actions, the policy's and the simulator's.
+
+    A new instruction begins an episode.
 
     Args:
       image: uint8 [H, W, 3].
@@ -83,7 +87,7 @@ class SimplerPolicy:
 
 
 def rotation_vector(angles: np.ndarray) -> np.ndarray:
-  """Convert roll, pitch, yaw about fixed axes (rad) to axis times angle, through the quaternion."""
+  """Convert roll, pitch, yaw about fixed axes (rad) to axis times angle."""
   (cr, cp, cy), (sr, sp, sy) = np.cos(np.asarray(angles, float) / 2), np.sin(np.asarray(angles, float) / 2)
   w = cr * cp * cy + sr * sp * sy
   axis = np.array([sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy])

@@ -1,4 +1,4 @@
-"""Resize of images to the size of the training, with the arithmetic of its pipeline."""
+"""Resize of images, equal to that of the training pipeline."""
 from typing import Tuple
 
 import numpy as np

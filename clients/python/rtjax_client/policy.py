@@ -1,4 +1,4 @@
-"""Policy that runs on a server, with the interface of a local one."""
+"""Policy on a server, with the interface of a local one."""
 import contextlib
 import functools
 import os
@@ -23,7 +23,10 @@ class RemoteError(RuntimeError):
 
 
 class ActionTimeout(RemoteError):
-  """No reply in time. The episode continues; the frame counts, and its late reply is dropped."""
+  """No reply came in time.
+
+  The episode continues: the frame counts, and its late reply is dropped.
+  """
 
 
 class ConnectionLost(RemoteError):
@@ -54,7 +57,9 @@ class RemoteAction(NamedTuple):
 
 
 class RemotePolicy:
-  """Policy of one robot on a server. Call `reset` at the start of every episode, then `step`.
+  """Policy of one robot on a server.
+
+  Call `reset` at the start of every episode, then `step`.
 
   Args:
     host: the server's name or address, or a full URL (wss://...).
@@ -139,7 +144,7 @@ class RemotePolicy:
                         np.asarray(reply['confidence'], np.float32), reply['begins'], timing)
 
   def _until(self, deadline: float, attempt: Callable[[float], Any]) -> Any:
-    """Repeat an attempt while the connection fails and the deadline has not passed."""
+    """Repeat an attempt while the connection fails, until the deadline."""
     while True:
       try:
         return attempt(deadline)
