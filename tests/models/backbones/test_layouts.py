@@ -1,4 +1,4 @@
-"""ViT and T5 split over devices."""
+"""PaLI split over devices."""
 import json
 import subprocess
 import sys
@@ -14,14 +14,14 @@ def test_split_over_eight_devices_gives_the_curve_of_one():
   script = ROOT / 'tests/helpers/backbone_layouts.py'
   done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
-  found = json.loads(done.stdout.splitlines()[-1])
-  single, split = found['single'], found['split']
+  curves = json.loads(done.stdout.splitlines()[-1])
+  single, split = curves['single'], curves['split']
   assert single['losses'][-1][0] < single['losses'][0][0]
   np.testing.assert_allclose(split['losses'], single['losses'], rtol=1e-4)
-  for name, held in {  # of 4 heads or 128 inside, half; and half again, by `fsdp`, of what is worth it
+  for name, shape in {  # a half of 4 heads or of 128 hidden units; and a half again, by `fsdp`, where arrays are large
       'text/token_embedding/embedding': [64, 16], 'text/token_head/kernel': [16, 64],
       'text/encoder/relative_bias': [8, 2],
       'text/encoder/layers/0/attention/query/kernel': [32, 2, 16], 'text/decoder/layers/0/mlp/gate/kernel': [16, 64],
       'text/decoder/layers/0/cross_attention/out/kernel': [2, 16, 32], 'vision/layers/0/mlp/hidden/bias': [64],
       'vision/layers/0/mlp/out/kernel': [64, 16]}.items():
-    assert split['held'][name] == held, name
+    assert split['shapes'][name] == shape, name
