@@ -1,11 +1,12 @@
-"""Benchmark of the input pipeline against bare decoding of the same images with the same threads.
+"""Benchmark of the input pipeline against bare decoding.
 
     python bench/input_pipeline.py                       # generated 256x320 JPEG episodes in a temporary folder
     python bench/input_pipeline.py --dataset FOLDER      # any dataset that rtjax has an adapter for
 
-Prints one JSON line. At a stride of T each frame is decoded once per epoch, so that `ratio`, of the frames per second,
-is 1 for a pipeline without overhead. Both are measured alternately, `--repeats` times; medians are printed. `cpu_ratio`
-is the ratio of CPU times per frame, which other programs on the machine disturb less.
+Both decode the same images with the same number of threads. At a stride of T each frame is decoded once per epoch, so
+that `ratio`, of the frames per second, is 1 for a pipeline without overhead. Both are measured alternately, `--repeats`
+times; medians are printed, as one JSON line. `cpu_ratio` is the ratio of CPU times per frame, which other programs on
+the machine disturb less.
 """
 import argparse
 import concurrent.futures
@@ -76,7 +77,7 @@ def median(values: Iterable[float], digits: int = 1) -> float:
 
 
 def decoding(decode: Callable[[bytes], object], stored: list[bytes], threads: int, seconds: float) -> dict[str, float]:
-  """Return images per second of `threads` decoding threads, each with its own images, and CPU seconds per image."""
+  """Measure bare decoding: images per second, CPU seconds per image."""
   cpu, start = time.process_time(), time.perf_counter()
 
   def work(part: int) -> int:
@@ -93,21 +94,21 @@ def decoding(decode: Callable[[bytes], object], stored: list[bytes], threads: in
 
 
 def streaming(stream: data.TrainingStream, seconds: float) -> dict[str, float]:
-  """Return frames (without padding) and windows per second of the stream, and CPU seconds per frame."""
+  """Measure the stream: frames and windows per second, CPU per frame."""
   frames = windows = 0
   for _ in range(2):  # prefetched before the measurement
     next(stream)
   cpu, start = time.process_time(), time.perf_counter()
   while time.perf_counter() < start + seconds:
     batch = next(stream)
-    frames += int(batch['frame_mask'].sum())
+    frames += int(batch['frame_mask'].sum())  # without padding
     windows += len(batch['frame_mask'])
   elapsed = time.perf_counter() - start
   return {'frames': frames / elapsed, 'windows': windows / elapsed, 'cpu': (time.process_time() - cpu) / frames}
 
 
 def generate_episodes(folder: str, episodes: int = 48, length: int = 38) -> str:
-  """Write episodes with images of about 30 kB, as RT-1's own, which decode as slowly as camera images."""
+  """Write episodes with JPEG images of about 30 kB, as RT-1's own."""
   rng = np.random.default_rng(0)
   noise = [noise_image(rng) for _ in range(16)]
 
@@ -133,7 +134,7 @@ def generate_episodes(folder: str, episodes: int = 48, length: int = 38) -> str:
 
 
 def noise_image(rng: np.random.Generator) -> np.ndarray:
-  """Return noise of four scales, from large areas to fine texture: uint8 [H, W, 3]."""
+  """Return noise of four scales, uint8 [H, W, 3]."""
   total = np.full((_HEIGHT, _WIDTH, 3), 128.0)
   for cells, strength in ((4, 80), (16, 40), (64, 20), (128, 8)):
     for channel in range(3):

@@ -90,7 +90,10 @@ def augment(batch: Batch, key: jax.Array, config: AugmentConfig, action_spec: Ac
 
 
 def padding(height: int, width: int) -> tuple[int, int]:
-  """Rows and columns of black on each side: the official 20 and 50 at 256x320, scaled elsewhere."""
+  """Return rows and columns of black on each side.
+
+  The official 20 and 50 at 256x320, in proportion for other sizes.
+  """
   return round(height * 20 / 256), round(width * 50 / 320)
 
 
@@ -124,7 +127,15 @@ def _check_flip(batch: Batch, config: AugmentConfig) -> None:
 
 def _augment_window(window: dict[str, Array], frame_mask: Any, key: Array, *, shared_key: Array,
                     config: AugmentConfig, action_spec: ActionSpec) -> dict[str, Array]:
-  """Augment one window: images [T, (views,) H, W, 3], actions [T, F, A], waypoints [T, 3], proprioception [T, S]."""
+  """Augment one window.
+
+  Args:
+    window: images [T, (views,) H, W, 3], actions [T, F, A], waypoints [T, 3], proprioception [T, S].
+    frame_mask: bool [T].
+    key: of this window.
+    shared_key: of the batch, for `shared_crop`.
+    config, action_spec: as in `augment`.
+  """
   images = window['images']
   crop_key, flip_key, colour_key = jax.random.split(key, 3)
   if config.colour:  # before the crop, so that its borders stay black
@@ -147,7 +158,7 @@ def _augment_window(window: dict[str, Array], frame_mask: Any, key: Array, *, sh
 
 def _jitter(images: UInt8[Array, 'T *views H W 3'], key: Array, config: AugmentConfig
             ) -> UInt8[Array, 'T *views H W 3']:
-  """Change colours by one 3x3 matrix, and contrast about each image's mean grey; all are linear."""
+  """Change colours by a 3x3 matrix, and contrast about the mean grey."""
   draws = jax.random.uniform(key, (4,), minval=-1)
   brightness, contrast, saturation = 1 + draws[:3] * jnp.array([config.brightness, config.contrast, config.saturation])
   saturate = saturation * jnp.eye(3) + (1 - saturation) * _GREY
@@ -158,6 +169,6 @@ def _jitter(images: UInt8[Array, 'T *views H W 3'], key: Array, config: AugmentC
 
 
 def _hue_rotation(angle: Float[Array, '']) -> Float[Array, '3 3']:
-  """Rotation about the grey axis of the colour cube: hues turn, greys stay."""
+  """Rotation about the grey axis of the colour cube."""
   cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32) / np.sqrt(3).astype(np.float32)
   return jnp.cos(angle) * jnp.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) / 3

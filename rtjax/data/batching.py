@@ -45,7 +45,11 @@ class Batcher(abc.ABC):
 
   @abc.abstractmethod
   def start(self, windows: list[tuple[int, Any, int]]) -> PendingBatch:
-    """Start a batch of (dataset number, item, end of the window); rows without a window stay zero."""
+    """Start to make a batch.
+
+    Args:
+      windows: (dataset number, item, end of the window); rows without a window stay zero.
+    """
 
   def close(self) -> None:
     """Stop the threads."""

@@ -65,7 +65,9 @@ def _version_folder(name: str, folder: Any) -> Any:
 
 
 def file_instructions(name: str, builder: Any, split: str) -> list[Any]:
-  """Return TFDS's file instructions of a split: file name, and the records of it to skip and to take.
+  """Return TFDS's file instructions of a split.
+
+  Each names a file, and the number of its records to skip and to take.
 
   Raises:
     ValueError: the split is unknown or empty, or its files are not TFRecord files.

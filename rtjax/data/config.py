@@ -60,7 +60,7 @@ class DataConfig:
     _check_weights('DataConfig', 'dataset', self.weights)
 
   def mixture_weights(self, datasets: list[str], defaults: list[float]) -> list[float]:
-    """Share of each dataset, summing to 1: the configured weights, or else `defaults`."""
+    """Return the share of each dataset, by `weights` or else `defaults`."""
     if self.weights and len(self.weights) != len(datasets):
       raise ValueError(f'DataConfig: {len(self.weights)} weights {self.weights} for {len(datasets)} datasets '
                        f'{datasets}; give one per dataset, or none to take the defaults.')
@@ -73,7 +73,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TaskWeights:
-  """Share of each task among image-text pairs; only ratios count, and 0 leaves a task out."""
+  """Share of each task among image-text pairs.
+
+  Only ratios count; 0 leaves a task out.
+  """
   caption: float = 1.0
   vqa: float = 1.0
   match: float = 1.0

@@ -10,9 +10,9 @@ Decoder = Callable[[Any], np.ndarray]
 
 
 def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False) -> Decoder:
-  """Return a function from a stored image to uint8 [H, W, 3]; threads may share it.
+  """Return a function from a stored image to uint8 [H, W, 3].
 
-  A stored image is encoded bytes, or uint8 [h, w, 3].
+  A stored image is encoded bytes, or uint8 of any height and width. Threads may share the function.
 
   Args:
     feature: TFDS feature of the image.

@@ -1,4 +1,6 @@
-"""Table of a dataset's instructions and their vectors: python -m rtjax.data.instruction_table DATASET --out table.npz
+"""Write the table of a dataset's instructions and their embeddings.
+
+    python -m rtjax.data.instruction_table DATASET --out table.npz
 
 With the table a policy takes these instructions without their encoder, see `rtjax.language.instructions.Table`.
 """
@@ -10,14 +12,14 @@ from rtjax.runtime import cli
 
 
 def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all') -> None:
-  """Write the table of a dataset's instructions and their vectors.
+  """Write the table of a dataset's instructions and their embeddings.
 
   Args:
     dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
     out: file to write.
     split: episodes to read, in TFDS's split algebra.
   """
-  from rtjax.data.rlds.episodes import Dataset  # only now: --help should not wait for TensorFlow
+  from rtjax.data.rlds.episodes import Dataset  # imported here so that --help does not wait for TensorFlow
   opened = Dataset(dataset, split, actions.RT1, images=False)
   table = collect(opened.adapter.embedding_id, opened.instruction_embeddings())
   table.save(out)

@@ -1,4 +1,4 @@
-"""Resumable parallel generation of dataset items, stored on disk in files of equal size."""
+"""Resumable parallel generation of dataset items, stored on disk."""
 import concurrent.futures
 import dataclasses
 import json
@@ -16,7 +16,10 @@ SplitRanges = dict[str, tuple[int, int]]
 
 
 def split_ranges(train: int) -> SplitRanges:
-  """Item numbers of `train` training items, and of a tenth as many, at least one, held out as 'val'."""
+  """Return the item numbers of the splits 'train' and 'val'.
+
+  'val' has a tenth as many items as 'train', at least one.
+  """
   return {'train': (0, train), 'val': (train, train + max(1, train // 10))}
 
 
@@ -32,7 +35,10 @@ class ItemStore:
   size: int
 
   def create(self, recipe: dict[str, Any]) -> None:
-    """Create the folder for items made by `recipe` (JSON-able), or check that it is theirs.
+    """Create the folder, or check that it holds items of `recipe`.
+
+    Args:
+      recipe: settings that determine the items, JSON-able.
 
     Raises:
       ValueError: the folder holds items of another recipe.
@@ -55,16 +61,17 @@ class ItemStore:
     os.replace(partial, self.path(first))
 
   def read(self, first: int, end: int) -> Iterator[Any]:
-    """Yield items [first, end); `first` must be the first item of a file."""
+    """Yield items [first, end); `first` must start a file."""
     for start in range(first, end, self.size):
       yield from pickle.loads(self.path(start).read_bytes())
 
   def fill(self, make: Callable[[int, int], list[Any]], ranges: SplitRanges, workers: int, name: str) -> None:
-    """Make the missing items in `workers` processes (0: one per core), with a progress bar.
+    """Make the missing items in parallel, with a progress bar.
 
     Args:
       make: returns items [first, end); must be picklable.
-      ranges: the items to make.
+      ranges: items to make.
+      workers: processes; 0 means one per core.
       name: label of the progress bar.
     """
     from rich import progress

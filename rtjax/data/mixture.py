@@ -1,4 +1,4 @@
-"""Order of the windows that one process draws from a mixture of datasets.
+"""Order of the windows that a process draws from a mixture.
 
     split ── chunks (runs of records of one file)
       epoch e: permuted by (seed, e), dealt to the processes ──► groups of about `shuffle_records` records
@@ -28,7 +28,10 @@ _CHUNKS_PER_PROCESS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShare:
-  """Part of the data that a process reads: part `index` of `count`, dealt by `seed` for each epoch."""
+  """Part of the data that a process reads.
+
+  It is part `index` of `count`, dealt by `seed` for each epoch.
+  """
   seed: int
   index: int = 0
   count: int = 1
@@ -41,7 +44,12 @@ class ProcessShare:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Items in memory, and the order of their windows: int [N, 2], (place in `items`, end of the window)."""
+  """Items in memory, and the order of their windows.
+
+  Attributes:
+    items: as the dataset yields them.
+    order: int [number of windows, 2], (place in `items`, end of the window).
+  """
   items: list[Any]
   order: np.ndarray
 
@@ -122,7 +130,7 @@ class ShuffledWindows:
     return (self._epoch + 1, 0) if last else (self._epoch, self._group + 1)
 
   def _groups(self, epoch: int) -> list[list[Chunk]]:
-    """This process's chunks of an epoch, in groups of nearly equal numbers of chunks."""
+    """This process's chunks of an epoch, in groups of similar size."""
     dealt = self._rng(0, epoch).permutation(len(self._chunks))[self._share.index::self._share.count]
     records = sum(self._chunks[i].take for i in dealt)
     parts = np.array_split(dealt, min(len(dealt), max(1, round(records / self._shuffle_records))))
@@ -150,7 +158,10 @@ class ShuffledWindows:
 
 
 def choose_datasets(share: ProcessShare, weights: Sequence[float], first: int, count: int) -> np.ndarray:
-  """Return the dataset of draws first, ..., first + count - 1: int [count]; any draw costs the same."""
+  """Return the dataset of each draw from `first` on: int [count].
+
+  The cost does not depend on `first`.
+  """
   bits = np.random.PCG64(np.random.SeedSequence([share.seed, 2, share.index])).advance(first)
   uniform = np.random.Generator(bits).random(count)  # one step of the generator each
   return np.minimum(np.searchsorted(np.cumsum(weights), uniform, 'right'), len(weights) - 1)

@@ -1,4 +1,4 @@
-"""Records of one split of a dataset, read in runs from the middle of its files."""
+"""Records of a split, read in runs from within its files."""
 import dataclasses
 import hashlib
 import itertools
@@ -17,7 +17,14 @@ _Item = TypeVar('_Item', covariant=True)
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Chunk:
-  """A run of `take` records of one file, after `skip` others; `first` is the number of its first record."""
+  """A run of records of one file.
+
+  Attributes:
+    first: number of its first record in the split.
+    file: path.
+    skip: records of the file before the run.
+    take: records of the run.
+  """
   first: int
   file: str
   skip: int
@@ -25,7 +32,9 @@ class Chunk:
 
 
 class RecordSource(Protocol[_Item]):
-  """One split of a dataset, read as a list of items: episodes, or images with their texts.
+  """One split of a dataset, as a list of items.
+
+  An item is an episode, or an image with its texts.
 
   Attributes:
     name, split: as the user gave them, for messages.
@@ -39,10 +48,10 @@ class RecordSource(Protocol[_Item]):
 
   @property
   def identity(self) -> str:
-    """Hash that changes when other records, or the same in another order, are read; the folder may move."""
+    """Hash of the records and their order, not of their folder."""
 
   def chunks(self, size: int) -> list[Chunk]:
-    """Return the split as runs of at most `size` records, none across two files."""
+    """Return the split in runs of at most `size` records."""
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[_Item]:
     """Yield the items of `chunks`, in this order."""
@@ -56,7 +65,7 @@ class RecordSource(Protocol[_Item]):
 
 
 class TfdsRecords:
-  """Records of one split of a TFDS dataset.
+  """Records of one split of a TFDS dataset; no chunk crosses files.
 
   Args:
     name: a folder that holds dataset_info.json (or its parent), a `gs://` folder, or a TFDS name.
@@ -77,7 +86,6 @@ class TfdsRecords:
 
   @property
   def identity(self) -> str:
-    """Hash that changes when other records, or the same in another order, are read; the folder may move."""
     info = self._builder.info
     shards = [[epath.Path(i.filename).name, i.skip, i.take] for i in self._instructions]
     return hashlib.sha256(json.dumps([info.name, str(info.version), shards]).encode()).hexdigest()[:16]
@@ -88,7 +96,6 @@ class TfdsRecords:
     return sorted({i.filename for i in self._instructions})
 
   def chunks(self, size: int) -> list[Chunk]:
-    """Return the split as runs of at most `size` records, none across two files."""
     chunks, number = [], 0
     for i in self._instructions:
       for skip in range(0, i.take, size):

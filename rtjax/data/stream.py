@@ -77,9 +77,9 @@ class Stream:
     return self._state
 
   def restore(self, state: dict[str, Any]) -> None:
-    """Go to a position, at the cost of reading one group of records per dataset.
+    """Go to a position.
 
-    The batch size may have changed.
+    The cost is the reading of one group of records per dataset. The batch size may have changed.
 
     Raises:
       ValueError: the state belongs to other data, another seed or process count, which have another order.

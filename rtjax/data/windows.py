@@ -52,19 +52,19 @@ class WindowConfig:
 
 
 def window_ends(num_steps: int, config: WindowConfig) -> np.ndarray:
-  """Return the last step of each window of an episode, ascending; empty for an empty episode."""
+  """Return the last step of each window of an episode, ascending."""
   return np.arange(num_steps - 1, -1, -config.stride)[::-1]
 
 
 def window_slots(end: int, config: WindowConfig) -> tuple[slice, slice]:
-  """Return the slots of a window that hold frames, and the steps of these; other slots are padding."""
+  """Return the slots that hold frames, and their steps."""
   count = min(config.length, end + 1)
   first = config.length - count if config.padding == 'front' else 0
   return slice(first, first + count), slice(end + 1 - count, end + 1)
 
 
 def window_targets(end: int, num_steps: int, config: WindowConfig) -> tuple[np.ndarray, np.ndarray]:
-  """Return the steps whose actions a window predicts, and the mask of its loss.
+  """Return the steps of a window's target actions, and the loss mask.
 
   Returns:
     steps: int [T, F]; -1 for a zero action (padded frame, or after the episode's end).
@@ -81,24 +81,27 @@ def window_targets(end: int, num_steps: int, config: WindowConfig) -> tuple[np.n
 
 
 def take_steps(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-  """Return `array[indices]`, zero where an index is negative: [steps, ...] and int [*S] to [*S, ...]."""
+  """Return `array[indices]`, zero where an index is negative."""
   out = np.zeros(indices.shape + array.shape[1:], array.dtype)
   out[indices >= 0] = array[indices[indices >= 0]]
   return out
 
 
 def next_changes(commands: np.ndarray) -> np.ndarray:
-  """Return for each step the next one with another command, or the last step: [steps] to int [steps]."""
+  """Return for each step the next one with another command.
+
+  Steps after the last change get the last step: [steps] to int [steps].
+  """
   steps = np.arange(len(commands))
   changes = np.flatnonzero(commands[1:] != commands[:-1]) + 1
   return np.append(changes, len(commands) - 1)[np.searchsorted(changes, steps, side='right')]
 
 
 def to_batch(arrays: dict[str, Any], prompt: np.ndarray | None = None) -> Batch:
-  """Return the typed batch of a stream's arrays, without those for the host alone (see `rtjax.data`).
+  """Return the typed batch of a stream's arrays.
 
   Args:
-    arrays: a batch of windows.
+    arrays: a batch of windows; `rtjax.data` lists those that stay on the host.
     prompt: int32 [B, L], token ids that replace the instruction embeddings, for language models.
   """
   observation = Observation(

@@ -44,7 +44,7 @@ def images_of(batch):
 
 
 def offsets(images, augmented):
-  """Return the (y, x) that turn each image [H, W, 3] into its augmented one, by trying all."""
+  """Find the crop offset (y, x) of each image by trying all."""
   rows, columns = augment.padding(*images.shape[1:3])
   found = []
   for image, out in zip(images, augmented, strict=True):
@@ -58,7 +58,7 @@ def offsets(images, augmented):
 
 
 def test_official_crops(shared):
-  """y comes from the seed and x from the first part of its split, by TensorFlow's stateless generator."""
+  """TensorFlow draws y from the seed and x from its first split."""
   import tensorflow as tf
   golden = np.load(shared / 'parity/rt1_tf/preprocess.npz')
   rows, columns = augment.padding(256, 320)
@@ -219,7 +219,7 @@ def test_jitter_of_a_flat_grey_image(name):
 
 
 def test_jitter_numbers():
-  """Expected values of two pixels for each setting, from the draws of `_jitter`."""
+  """Values of two pixels for each setting, from the draws of `_jitter`."""
   key = jax.random.key(3)
   draws = np.asarray(jax.random.uniform(key, (4,), minval=-1))
   image = np.zeros((1, 1, 2, 3), np.uint8)
@@ -255,7 +255,7 @@ def test_bad_config():
 
 
 def test_sharded_batch_needs_no_communication():
-  """Eight devices give the single device's images, with no collective in the program."""
+  """Eight devices give the single device's images, without collectives."""
   code = '''
 import re, sys
 import jax, numpy as np

@@ -58,7 +58,7 @@ def test_memory_waits_for_jax():
     other[:] = 0
   assert first not in map(address, others) and (held == 7).all()
   del held
-  gc.collect()  # JAX lets go of what it held when it next has a chance to.
+  gc.collect()  # JAX releases the buffer with some delay
   assert address(pool.array()) == first
 
 

@@ -18,7 +18,7 @@ def squares(log, first, end):
 
 
 def test_finished_files_are_not_made_again(tmp_path):
-  """The first run dies at one file; the second makes that one, and those that were not started."""
+  """The first run dies at one file; the second continues there."""
   store, log = ItemStore(tmp_path / 'raw', 2), tmp_path / 'log'
   store.create({'power': 2})
   make = functools.partial(squares, str(log))

@@ -8,11 +8,12 @@ WEIGHTS = [0.5, 0.3, 0.2]
 
 
 def test_draws_depend_on_seed_process_and_number_alone():
-  whole = choose_datasets(ProcessShare(1), WEIGHTS, 0, 1000)
+  expected = choose_datasets(ProcessShare(1), WEIGHTS, 0, 1000)
   for first, count in ((0, 1), (17, 5), (333, 667), (999, 1)):
-    np.testing.assert_array_equal(choose_datasets(ProcessShare(1), WEIGHTS, first, count), whole[first:first + count])
-  assert (choose_datasets(ProcessShare(2), WEIGHTS, 0, 1000) != whole).any()
-  assert (choose_datasets(ProcessShare(1, 1, 2), WEIGHTS, 0, 1000) != whole).any()
+    drawn = choose_datasets(ProcessShare(1), WEIGHTS, first, count)
+    np.testing.assert_array_equal(drawn, expected[first:first + count])
+  assert (choose_datasets(ProcessShare(2), WEIGHTS, 0, 1000) != expected).any()
+  assert (choose_datasets(ProcessShare(1, 1, 2), WEIGHTS, 0, 1000) != expected).any()
 
 
 def test_draws_follow_the_weights():

@@ -34,7 +34,7 @@ def test_an_epoch_is_every_window_once(tiny):
 
 @pytest.mark.parametrize('count', [2, 5, 9])
 def test_shares_are_disjoint_and_cover_everything(other, count):
-  """Each process's own epoch is read off from where its position turns to the next epoch."""
+  """The position of each process shows the end of its epoch."""
   seen = collections.defaultdict(list)
   for index in range(count):
     with make(other, batch_size=1, process_index=index, process_count=count) as stream:
@@ -44,13 +44,13 @@ def test_shares_are_disjoint_and_cover_everything(other, count):
 
 
 def test_shuffling_crosses_files_and_mixes_windows(tiny):
-  """The first windows of a large group come from nearly all episodes, not from one file."""
+  """The first windows of a large group come from nearly all episodes."""
   first = draw(tiny, 40, config=DataConfig(shuffle_episodes=100))
   assert len({episode for episode, _ in first}) > 12
 
 
-def test_memory_is_used_again_when_nobody_holds_it(tiny):
-  """What is held stays as it is, in a jax.Array too; what was let go comes back and shows nothing of its past."""
+def test_memory_is_reused_without_references(tiny):
+  """Referenced images stay unchanged, also in a jax.Array; others are reused."""
   addresses, held = [], []
   with make(tiny) as stream, make(tiny) as fresh:
     for n in range(40):
@@ -70,7 +70,7 @@ def test_memory_is_used_again_when_nobody_holds_it(tiny):
 
 
 def run_workers(settings):
-  """Runs the worker once per setting, all at a time; their lines and exit codes."""
+  """Run a worker per setting, in parallel; return lines and exit codes."""
   worker = str(ROOT / 'tests/helpers/stream_worker.py')
   running = [subprocess.Popen([sys.executable, worker, json.dumps(setting)], stdout=subprocess.PIPE, text=True)
              for setting in settings]
@@ -79,7 +79,7 @@ def run_workers(settings):
 
 
 def test_real_processes(tiny, other):
-  """One is killed after 7 batches of a mixture, and another goes on where it was; two share one dataset."""
+  """A killed process is resumed by another; two share one dataset."""
   mixture = {'datasets': [tiny, other], 'config': {'shuffle_episodes': 8, 'weights': [3, 1], 'threads': 2},
              'stream': {'window': 4, 'horizon': 2, 'batch_size': 16, 'seed': 5}}
   share = {'datasets': [tiny], 'config': {'shuffle_episodes': 4}}
@@ -91,15 +91,15 @@ def test_real_processes(tiny, other):
   assert len(first) > 20 and len(second) > 20
   assert sorted(tuple(w) for line in first + second for w in line[1]) == all_windows()
   with make([tiny, other], DataConfig(**mixture['config']), **mixture['stream']) as stream:
-    whole = [fingerprint(next(stream)) for _ in range(14)]
-  assert [line[0] for line in killed] == whole[:7]
+    expected = [fingerprint(next(stream)) for _ in range(14)]
+  assert [line[0] for line in killed] == expected[:7]
   (resumed,), _ = run_workers([mixture | {'batches': 7, 'state': killed[-1][2]}])
-  assert [line[0] for line in resumed] == whole[7:]
+  assert [line[0] for line in resumed] == expected[7:]
   assert resumed[0][2]['positions'] != killed[-1][2]['positions']
 
 
 def test_resume_from_everywhere(tiny, other):
-  """From the state after each batch, over several epochs of a mixture, the next two batches are the same bit by bit."""
+  """From the state after each batch, the next two are bitwise equal."""
   config = DataConfig(shuffle_episodes=6, weights=(0.6, 0.4))
   with make([tiny, other], config, horizon=2, batch_size=24) as stream:
     states, batches = [stream.state()], []
@@ -114,15 +114,15 @@ def test_resume_from_everywhere(tiny, other):
       for batch in batches[n:n + 2]:
         assert fingerprint(next(stream)) == fingerprint(batch)
       assert stream.state() == states[n + 2]
-  with make([tiny, other], config, horizon=2, batch_size=12) as stream:  # Another batch size goes on all the same.
+  with make([tiny, other], config, horizon=2, batch_size=12) as stream:  # another batch size continues too
     stream.restore(states[3])
     np.testing.assert_array_equal(next(stream)['steps'], batches[3]['steps'][:12])
 
 
 def test_resume_reads_one_group_however_late(tiny, monkeypatch):
   read = []
-  whole = episodes.Dataset._episode
-  monkeypatch.setattr(episodes.Dataset, '_episode', lambda *args: read.append(args[1]) or whole(*args))
+  original = episodes.Dataset._episode
+  monkeypatch.setattr(episodes.Dataset, '_episode', lambda *args: read.append(args[1]) or original(*args))
   with make(tiny) as stream:
     for _ in range(60):
       next(stream)
@@ -132,7 +132,7 @@ def test_resume_reads_one_group_however_late(tiny, monkeypatch):
   with make(tiny) as stream:
     stream.restore(state)
     next(stream)
-  assert 0 < len(read) <= 2 * 8  # One group, and at most the one read ahead, of 6 episodes and a chunk's rest.
+  assert 0 < len(read) <= 2 * 8  # one group and at most one read ahead, each of 6 episodes and the rest of a chunk
 
 
 def test_position_of_other_data_is_refused(tiny, other):

@@ -18,7 +18,7 @@ CASES = [WindowConfig(length, stride, horizon, *padding) for length in (1, 2, 6)
 
 
 def brute_force(length: int, config: WindowConfig):
-  """[(targets, mask)] of an episode's windows, None for what does not exist, from the last window to the first."""
+  """Return (targets, mask) of all windows, last one first; None is padding."""
   windows, end = [], length - 1
   while end >= 0:
     steps = [s for s in range(end - config.length + 1, end + 1) if s >= 0]

@@ -1,4 +1,4 @@
-"""Generated sources of image-text pairs; the pixels of an image encode its number."""
+"""Generated image-text sources; the pixels of an image encode its number."""
 import io
 import json
 import pathlib
@@ -27,7 +27,7 @@ def encoded(number: int, size: tuple[int, int] = SIZE, encoding: str = 'PNG') ->
 
 
 def write_jsonl(folder: pathlib.Path, lines: list[Any], split: str = 'train', first: int = 0) -> str:
-  """Write one line per entry: fields, to which the path of an image is added, or a raw line."""
+  """Write a line per entry: fields of an image, or raw text."""
   (folder / 'images').mkdir(parents=True, exist_ok=True)
   out = []
   for number, line in enumerate(lines, first):

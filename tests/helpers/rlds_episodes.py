@@ -1,4 +1,4 @@
-"""Fabricated RLDS datasets with the feature structures that the TFDS catalog gives for the real ones."""
+"""Generated RLDS datasets with the feature structures of the TFDS catalog."""
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _RT1_ACTION = _VECTORS | {
 _GRIPPER = {'gripper_closedness_action': (1,)}
 
 # {dataset: (action, observation)}: a tuple is a float32 tensor's shape, or shape and dtype; images are 'image'.
-# Camera sizes are made small; parts that no adapter reads are kept, so that names are as crowded as they are there.
+# Cameras are small; features that no adapter reads are kept, so that names are as similar as in the real datasets.
 STRUCTURES: dict[str, tuple[Any, dict[str, Any]]] = {
     'fractal20220817_data': (_RT1_ACTION, {
         'image': 'image', 'base_pose_tool_reached': (7,), 'gripper_closed': (1,), 'workspace_bounds': (3, 3)}),
@@ -43,7 +43,7 @@ _FLAT = ('bridge_dataset',)
 
 
 def features(name: str, image_shape: tuple[int, int, int] = (16, 20, 3)) -> tfds.features.FeaturesDict:
-  """The features of the dataset called `name`."""
+  """Return the features of the dataset `name`."""
   action, observation = STRUCTURES[name]
   language = {'language_instruction': str, 'language_embedding': (512,)} if name in _FLAT else {}
   if name not in _FLAT:
@@ -54,7 +54,10 @@ def features(name: str, image_shape: tuple[int, int, int] = (16, 20, 3)) -> tfds
 
 
 def episode(name: str, length: int, seed: int = 0, **given: Any) -> dict[str, Any]:
-  """`length` random steps; `given` sets actions by name ('action' a flat one), each [length, ...]."""
+  """Return an episode of random steps.
+
+  `given` sets actions by name ('action' a flat one), each [length, ...].
+  """
   draw = np.random.default_rng(seed)
   steps = []
   for t in range(length):
@@ -70,7 +73,7 @@ def episode(name: str, length: int, seed: int = 0, **given: Any) -> dict[str, An
 
 
 def write(folder: pathlib.Path, name: str, splits: Mapping[str, list[dict[str, Any]]]) -> pathlib.Path:
-  """Writes episodes as TFDS does, and returns the dataset's folder."""
+  """Write episodes as TFDS does, and return the dataset's folder."""
   builder = tfds.dataset_builders.store_as_tfds_dataset(
       name, '1.0.0', features(name),
       {split: list(enumerate(episodes)) for split, episodes in splits.items()}, data_dir=folder)
@@ -78,7 +81,7 @@ def write(folder: pathlib.Path, name: str, splits: Mapping[str, list[dict[str, A
 
 
 def read(folder: pathlib.Path, split: str = 'train') -> list[dict[str, Any]]:
-  """The episodes of a split, each as the nested dict of arrays [L, ...] that adapters get."""
+  """Return the episodes of a split as adapters get them."""
   dataset = tfds.builder_from_directory(folder).as_dataset(
       split=split, decoders={'steps': tfds.decode.SkipDecoding()})
   return [e['steps'] for e in tfds.as_numpy(dataset)]

@@ -1,4 +1,4 @@
-"""Tiny robot logs of each layout that the converter reads, all of the same episodes."""
+"""Tiny robot logs of the same episodes in each layout."""
 import csv
 import io
 import pathlib
@@ -12,7 +12,7 @@ HEIGHT, WIDTH = 12, 16
 
 
 def episode(number: int, length: int = 6) -> dict[str, Any]:
-  """One good episode's arrays; every number tells where it is from."""
+  """Return the arrays of a valid episode."""
   draw = np.random.default_rng(number)
   action = draw.uniform(-0.02, 0.02, (length, 7)).astype(np.float32)
   action[:, 6] = np.arange(length) >= length // 2
@@ -36,7 +36,7 @@ def write_npz(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> path
 
 
 def write_hdf5(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> pathlib.Path:
-  """A file per episode, with encoded images of different lengths and the instruction as an attribute."""
+  """Write a file per episode, with encoded images and instruction attribute."""
   folder.mkdir(parents=True, exist_ok=True)
   for name, arrays in episodes.items():
     with h5py.File(folder / f'{name}.hdf5', 'w') as file:

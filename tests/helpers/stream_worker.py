@@ -1,7 +1,7 @@
-"""One training process in small, for tests that need real ones: `stream_worker.py '{json of settings}'`.
+"""Process that reads a stream: stream_worker.py SETTINGS_AS_JSON.
 
-Prints one JSON line per batch: a hash of all its bytes, the windows in it, and the state after it. Ends by SIGKILL
-if so asked.
+Prints one JSON line per batch: a hash of all its bytes, its windows, and the state after it. The setting 'kill' ends it
+by SIGKILL.
 """
 import hashlib
 import json
@@ -28,7 +28,7 @@ def main(settings) -> None:
     if settings.get('state'):
       stream.restore(settings['state'])
     printed = 0
-    # So many batches, or (in batches of one window) the whole first epoch.
+    # The given number of batches, or the complete first epoch (in batches of one window).
     while printed < settings['batches'] if 'batches' in settings else stream.state()['positions'][0][0] < 1:
       batch = next(stream)
       printed += 1

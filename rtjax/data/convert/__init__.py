@@ -1,4 +1,6 @@
-"""Conversion of robot logs to RLDS: python -m rtjax.data.convert LOGS --name my_robot
+"""Conversion of robot logs to RLDS.
+
+    python -m rtjax.data.convert LOGS --name my_robot
 
     logs ──► episode ──► validate ──► write
     npz, HDF5, folders   units, poses to actions   all problems at once   a TFDS dataset with splits

@@ -1,4 +1,7 @@
-"""Command of the converter: python -m rtjax.data.convert LOGS --name my_robot"""
+"""Convert robot logs to RLDS.
+
+    python -m rtjax.data.convert LOGS --name my_robot
+"""
 import tyro
 from rich.console import Console
 from rich.progress import Progress

@@ -71,7 +71,9 @@ def _same_length(parts: Mapping[str, Sized | None]) -> None:
 
 
 def from_poses(poses: np.ndarray, gripper: np.ndarray, options: Options) -> np.ndarray:
-  """Return the actions of arm7d between poses: [steps, 6 or 7] and [steps, 1] to [steps - 1, 7].
+  """Return the actions of arm7d between poses.
+
+  Shapes: [steps, 6 or 7] and [steps, 1] to [steps - 1, 7].
 
   The translation is the difference of positions. The rotation, applied about the axes of the base frame, turns each
   orientation into the next; roll, pitch and yaw turn about the fixed x, y and z, in this order.
@@ -117,7 +119,10 @@ def _entry(log: Log, name: str, flag: str) -> Entry:
 
 
 def _optional(log: Log, options: Options, option: str) -> np.ndarray | None:
-  """Return None if the entry of the default name is missing; an entry named by the user must exist."""
+  """Read an optional entry; None if its default name is missing.
+
+  An entry that the user named must exist.
+  """
   key = getattr(options, option)
   try:
     return _numbers(log, key, f'--{option}')

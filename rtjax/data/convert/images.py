@@ -50,7 +50,10 @@ def size(image: bytes | np.ndarray) -> tuple[int, int]:
 
 
 def encode(image: bytes | np.ndarray, image_format: str, bgr: bool) -> bytes:
-  """Encode an image as RGB 'jpeg' or 'png'; one that is in this format already is returned unchanged."""
+  """Encode an image as RGB 'jpeg' or 'png'.
+
+  An encoded image of this format is returned unchanged.
+  """
   if isinstance(image, np.ndarray):
     decoded = Image.fromarray(image)
   else:

@@ -42,7 +42,10 @@ class Problem(ValueError):
 
 
 class Log(Protocol):
-  """One episode; `read` raises KeyError for a missing and `Problem` for an unreadable entry."""
+  """One episode.
+
+  `read` raises KeyError for a missing entry and `Problem` for an unreadable one.
+  """
 
   @property
   def name(self) -> str: ...
@@ -51,7 +54,9 @@ class Log(Protocol):
 
 
 def find(path: pathlib.Path, wanted: str) -> list[Log]:
-  """Find the episodes of a file or folder, in natural order of their names (2 before 10).
+  """Find the episodes of a file or folder.
+
+  They are in natural order of their names (2 before 10).
 
   Args:
     path: see the module's docstring.
@@ -116,7 +121,7 @@ class NpzLog:
 
 @dataclasses.dataclass(frozen=True)
 class Hdf5Log:
-  """Episode in an HDF5 file, or in a group of one ('' is the file itself)."""
+  """Episode in an HDF5 file, or in one of its groups."""
   name: str
   path: pathlib.Path
   group: str = ''
@@ -162,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
-  """Return the file itself, or the sibling groups of which one has the entry `wanted`."""
+  """Return the file, or its sibling groups with the entry `wanted`."""
   try:
     with h5py.File(path) as file:
       level = ['/']
@@ -182,7 +187,10 @@ def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
 
 @dataclasses.dataclass(frozen=True)
 class FolderLog:
-  """Folder with steps.csv, a row per step, and images: beside it (then called 'images') or in folders."""
+  """Folder with steps.csv, a row per step, and images.
+
+  Images beside steps.csv are the entry 'images'; those in a folder have its name.
+  """
   name: str
   path: pathlib.Path
 

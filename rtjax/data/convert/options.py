@@ -19,7 +19,9 @@ ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Convert robot logs to an RLDS dataset: check all episodes, report all problems, write if there are none.
+  """Convert robot logs to an RLDS dataset.
+
+  All episodes are checked first; the dataset is written if there are no errors.
 
   LOGS is a folder of episodes, each an .npz file, an HDF5 file, or a folder of images with a steps.csv; or an HDF5 file
   with a group for each. A KEY names an entry: an array, an HDF5 path (obs/front), a column. It may select a part
@@ -97,7 +99,11 @@ class Options:
                        '"vocab_size": 256}.') from error
 
   def dataset_name(self) -> str:
-    """Return the name of the dataset, valid for TFDS and not that of an adapter."""
+    """Return the name of the dataset.
+
+    Raises:
+      ValueError: it is not valid for TFDS, or is that of an adapter.
+    """
     name = self.name or self.logs.resolve().stem
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
       fit = re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')

@@ -70,7 +70,7 @@ class Report:
     return ', '.join(parts)
 
   def table(self) -> Table:
-    """Return a row per kind of finding, with the first one as example; errors first."""
+    """Return a row per kind of finding, errors first."""
     table = Table('', 'problem', 'episodes', 'for example')
     grouped = collections.defaultdict(list)
     for finding in self.findings:
@@ -108,7 +108,7 @@ def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
 
 
 def _sizes(episode: Episode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
-  """Compare images and state with those of the first episode, which `report` then holds."""
+  """Compare images and state with those of the first episode."""
   report.image_size = report.image_size or next(iter(sizes), None)
   other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.image_size]
   if other and report.image_size:

@@ -37,9 +37,10 @@ def folder(options: Options) -> pathlib.Path:
 
 
 def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
-  """Divide the episodes into train and val by a hash of their names, so that adding episodes moves none.
+  """Divide the episodes into train and val.
 
-  With two or more episodes each split has at least one, if `val_share` is above 0.
+  A hash of the name decides, so that adding episodes moves none. With two or more episodes each split has at least one,
+  if `val_share` is above 0.
   """
   def place(log: Log) -> float:
     return int.from_bytes(hashlib.blake2b(log.name.encode(), digest_size=8).digest(), 'little') / 2**64
@@ -55,10 +56,10 @@ def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
 
 def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report, encoder: InstructionEncoder,
           done: Callable[[], object]) -> pathlib.Path:
-  """Write a dataset and return its folder; `done` is called after each episode.
+  """Write a dataset and return its folder.
 
   TFDS writes into a folder beside it, renames that when it is complete, and removes it after an error. The folder of a
-  killed process is removed now.
+  killed process is removed now. `done` is called after each episode.
 
   Raises:
     OSError: the dataset cannot be written; the disk may be full.

@@ -1,4 +1,7 @@
-"""Check a source of image-text pairs: python -m rtjax.data.image_text.check FOLDER"""
+"""Check a source of image-text pairs.
+
+    python -m rtjax.data.image_text.check FOLDER
+"""
 import collections
 
 import rich.progress
@@ -12,7 +15,9 @@ _MAX_SHOWN = 10
 
 
 def check(source: str, split: str = 'train', vocabulary: str = '') -> None:
-  """Decode every image, and print the number of pairs and the longest texts of each task.
+  """Decode every image, and print statistics of each task.
+
+  Printed are the number of pairs, and the longest prompt and target in tokens.
 
   Args:
     source: a folder of JSONL or tar shards, a folder or name of a TFDS dataset.

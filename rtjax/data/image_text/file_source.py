@@ -17,7 +17,10 @@ _MAX_SHOWN = 5  # problems that a message lists
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """An image in a file, or in a part of one, and its one pair; `key` identifies it in the source."""
+  """An image in (part of) a file, and its one pair.
+
+  `key` identifies it in the source.
+  """
   key: str
   file: pathlib.Path
   pair: Pair
@@ -26,7 +29,7 @@ class Entry:
 
 
 class FileSource(RecordSource[TextImage]):
-  """A source of images in files or parts of tar files, with its texts in memory."""
+  """Source of images in files or tar files; texts are in memory."""
 
   record_name = 'image'
 
@@ -114,12 +117,12 @@ def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> Fi
 
 
 def _group_samples(tar: tarfile.TarFile) -> dict[str, dict[str, tarfile.TarInfo]]:
-  """{key: {suffix: member}}: all up to the first dot of the file's name is the key."""
+  """Return the members of each sample as {key: {suffix: member}}."""
   samples: dict[str, dict[str, tarfile.TarInfo]] = collections.defaultdict(dict)
   for member in tar:
     if member.isfile():
       folder, _, base = member.name.rpartition('/')
-      key, _, suffix = base.partition('.')
+      key, _, suffix = base.partition('.')  # as WebDataset: the key ends at the first dot
       samples[f'{folder}/{key}' if folder else key][suffix.lower()] = member
   return samples
 
@@ -139,7 +142,7 @@ def _parse_sample(shard: pathlib.Path, tar: tarfile.TarFile, key: str, parts: di
 
 
 def _raise_problems(name: str, unit: str, problems: list[str], total: int) -> None:
-  """Raise an error with the number of problems and the first of them, if there are any."""
+  """Raise an error that counts the problems, if there are any."""
   if problems:
     more = f'\n  and {len(problems) - _MAX_SHOWN} more' if len(problems) > _MAX_SHOWN else ''
     raise ValueError(f'{name}: {len(problems)} of {total} {unit} cannot be used. Fix or remove them.'

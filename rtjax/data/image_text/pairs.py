@@ -36,7 +36,10 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class TextImage:
-  """An encoded image and its pairs; `source` names file and line (or record) for messages."""
+  """An encoded image and its pairs.
+
+  `source` names file and line, or dataset and record, in messages.
+  """
   source: str
   encoded: bytes
   pairs: tuple[Pair, ...]

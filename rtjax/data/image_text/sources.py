@@ -26,7 +26,7 @@ from rtjax.data.records import RecordSource
 
 
 class Source(RecordSource[TextImage], Protocol):
-  """One split of a source; `tasks` are those that it has pairs of."""
+  """One split of a source; `tasks` are those of its pairs."""
   tasks: tuple[str, ...]
 
   def with_task(self, task: str) -> 'Source':
@@ -34,9 +34,10 @@ class Source(RecordSource[TextImage], Protocol):
 
 
 def open_source(name: str, split: str) -> Source:
-  """Open a split of a folder of JSONL or tar shards, of a dataset's folder, or of a TFDS name.
+  """Open a split of a source.
 
-  In a folder of JSONL the split is the file `{split}.jsonl`, in one of shards all `{split}*.tar`.
+  The name is that of a folder of JSONL or tar shards, of a dataset's folder, or of a TFDS dataset. In a folder of JSONL
+  the split is the file `{split}.jsonl`, in one of shards all `{split}*.tar`.
 
   Raises:
     FileNotFoundError: there is no such folder, dataset or split.

@@ -1,4 +1,4 @@
-"""Batches of image-text pairs, to train on and to validate with.
+"""Streams of batches of image-text pairs, for training and validation.
 
 A batch is a dict of NumPy arrays (B pairs, L prompt tokens, M answer tokens):
 
@@ -41,7 +41,13 @@ _EACH_PAIR = WindowConfig(length=1)
 
 @dataclasses.dataclass(frozen=True)
 class TextShapes:
-  """Input sizes of a model: (height, width) of images, maximum tokens of a prompt and of a target."""
+  """Input sizes of a model.
+
+  Attributes:
+    image_size: (height, width).
+    prompt_length: L, maximum tokens of a prompt.
+    target_length: M, maximum tokens of a target.
+  """
   image_size: tuple[int, int]
   prompt_length: int
   target_length: int
@@ -91,7 +97,7 @@ def validation_batches(sources: Sequence[str], config: ImageTextConfig, tokenize
 
 
 def to_text_batch(arrays: dict[str, Any]) -> TextBatch:
-  """Return the typed batch of a stream's arrays, without those for the host alone."""
+  """Return the typed batch of a stream's arrays."""
   return TextBatch(**{name: arrays[name] for name in ('images', 'prompts', 'targets', 'tasks', 'points', 'grid')})
 
 
@@ -102,7 +108,7 @@ def _open(sources: Sequence[str], split: str) -> list[Source]:
 
 
 def _split_by_task(sources: list[Source], config: ImageTextConfig) -> tuple[list[Source], list[float]]:
-  """Return each task of each source as a part, and the share of each part, summing to 1."""
+  """Return each task of each source, and its share."""
   names = [s.name for s in sources]
   if config.weights and len(config.weights) != len(sources):
     raise ValueError(f'ImageTextConfig: {len(config.weights)} weights {config.weights} for {len(sources)} sources '
@@ -122,7 +128,10 @@ def _split_by_task(sources: list[Source], config: ImageTextConfig) -> tuple[list
 
 
 class _PairBatcher(Batcher):
-  """Makes batches of image-text pairs: each thread decodes one image, and one thread encodes the texts."""
+  """Makes batches of image-text pairs.
+
+  Each thread decodes one image, and one thread encodes the texts.
+  """
 
   def __init__(self, config: ImageTextConfig, tokenizer: Tokenizer, shapes: TextShapes, batch_size: int):
     super().__init__(batch_size, (*shapes.image_size, 3), config.num_threads())

@@ -11,7 +11,10 @@ from rtjax.language import prompts
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Feature paths of a TFDS dataset, '/'-separated; `task` is one of prompts.TASKS, or a path."""
+  """Feature paths of a TFDS dataset, '/'-separated.
+
+  `task` is one of prompts.TASKS, or the path of a feature that holds it.
+  """
   task: str
   answer: str
   question: str = ''

@@ -1,4 +1,4 @@
-"""Adapters: map each dataset's features to the fields of an ActionSpec. NumPy only.
+"""Adapters map each dataset's features to the fields of an ActionSpec.
 
 The Open X-Embodiment datasets carry the action maps and sampling weights of RT-1-X (google-deepmind/open_x_embodiment,
 colabs/Minimal_Training_Example.ipynb), where a gripper number of 1 closes and -1 opens, parts that a robot lacks are
@@ -33,7 +33,9 @@ STANDARD_LAYOUT = 'rtjax/1'
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-  """Feature paths and action map of one dataset. Paths are '/'-separated and start inside a step.
+  """Feature paths and action map of one dataset.
+
+  Paths are '/'-separated and start inside a step.
 
   Attributes:
     name: TFDS name of the dataset.
@@ -91,7 +93,7 @@ def feature(steps: Steps, path: str) -> np.ndarray:
 
 
 def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
-  """Return the action fields of a table-top arm for both arm7d and RT-1.
+  """Return the action fields of arm7d and of RT-1.
 
   RT-1's fields follow RT-1-X's map of Bridge. Its gripper is open above one half: Bridge's recordings hold a few
   numbers between 0 and 1.
@@ -235,9 +237,9 @@ def register(adapter: Adapter) -> None:
 
 
 def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
-  """Return the metadata of a dataset in the standard layout, which needs no adapter.
+  """Return the metadata of a dataset in the standard layout.
 
-  data/README.md lists the layout; `action` holds the spec's fields, one after the other.
+  Such a dataset needs no adapter. data/README.md lists the layout; `action` holds the spec's fields in order.
   """
   sizes = {f.name: f.size for f in spec.fields}
   return {'layout': STANDARD_LAYOUT, 'action_fields': sizes, 'embedding_id': embedding_id}

@@ -1,4 +1,4 @@
-"""Batches of windows; each thread decodes the frames of one window into the batch."""
+"""Batches of windows of episodes, decoded by threads."""
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from rtjax.data.windows import WindowConfig, next_changes, take_steps, window_sl
 
 
 class WindowBatcher(Batcher):
-  """Makes batches of windows of episodes.
+  """Makes batches of windows; each thread decodes one window.
 
   Args:
     datasets: sources of the episodes.
@@ -119,7 +119,7 @@ def _proprioception(episode: Episode) -> np.ndarray:
 
 
 def _stored_size(dataset: Dataset, view: int, decode: images.Decoder) -> tuple[int, int]:
-  """(height, width) of a camera's images, from its feature or else from the first image."""
+  """(height, width) of a camera's images, by its feature or first image."""
   height, width, _ = dataset.image_features[view].shape
   if height is None or width is None:
     first = next((e for e in dataset.read(dataset.chunks(1)) if len(e)), None)

@@ -117,7 +117,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       yield self._episode(number, self._parse(record))
 
   def instruction_embeddings(self) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield instruction and embedding, float32 [E], of each step in order; actions are not read."""
+    """Yield instruction and embedding, float32 [E], of each step."""
     for _, record in self.records(self.chunks(self.num_records)):
       steps = self._parse(record)
       embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
@@ -180,7 +180,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     return actions
 
   def _is_used(self, path: str, feature: Any) -> bool:
-    """Whether to read a feature: a chosen camera, or anything small, which an adapter's action may use."""
+    """Whether to read a feature: chosen cameras and all small features."""
     if path in self._cameras:
       return self._images
     info = feature.get_serialized_info()
@@ -235,7 +235,7 @@ def _dtype_kind(feature: Any) -> str:
 
 
 def _array(stored: Any, feature: Any) -> np.ndarray:
-  """One feature in all steps of an episode, [steps, ...]; images and texts stay bytes."""
+  """One feature of an episode, [steps, ...]; images and texts stay bytes."""
   kind = stored.WhichOneof('kind')
   values = getattr(stored, kind).value if kind else []
   if isinstance(feature, tfds.features.Image):

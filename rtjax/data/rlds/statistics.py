@@ -70,7 +70,7 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
 
 
 def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
-  """Hash of the files, the adapter with its module's code, and the ActionSpec."""
+  """Hash of files, adapter (with its module's code) and ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
     return epath.Path(file).name, stat.length, stat.mtime
@@ -107,7 +107,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:
-  """Moments and quantiles of float32 [steps, A] over the steps; means in float64."""
+  """Moments and quantiles over the steps; means in float64."""
   q01, q99 = np.quantile(values, (0.01, 0.99), 0)
   moments = {'mean': values.mean(0, np.float64), 'std': values.std(0, np.float64),
              'min': values.min(0), 'max': values.max(0), 'q01': q01, 'q99': q99}

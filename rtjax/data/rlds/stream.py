@@ -1,4 +1,4 @@
-"""Batches of windows of RLDS episodes, to train on and to validate with."""
+"""Streams of batches of RLDS episodes, for training and validation."""
 from collections.abc import Iterator, Sequence
 
 from rtjax.actions import ActionSpec

@@ -18,7 +18,7 @@ def findings(path, **changed):
 
 
 def check(folder, arrays, **changed):
-  """What is found in an episode that lies beside a good one."""
+  """Return the findings of an episode beside a good one."""
   robot_logs.write_npz(folder, {'good': robot_logs.episode(0), 'other': arrays})
   return [(f.level, f.kind, f.text) for f in findings(folder, **changed) if f.episode == 'other']
 
@@ -56,7 +56,7 @@ CASES = {
     'normalised': (changed(action=np.sign(ACTION) * np.array([1] * 3 + [0] * 3 + [1])), 'error',
                    'translation far too large', "a controller's -1 to 1"),
     'a slip': (changed(action=FEW_BEYOND), 'warning', 'translation out of bounds', r'translation\[0\] reaches 0.07'),
-    'gripper in numbers of its own': (changed(action=ACTION * np.array([1] * 6 + [255])), 'error', 'gripper range',
+    'gripper in other units': (changed(action=ACTION * np.array([1] * 6 + [255])), 'error', 'gripper range',
                                       '0 to 255.*--gripper-range'),
     'constant gripper': (changed(action=ACTION * np.array([1] * 6 + [0])), 'warning', 'constant gripper',
                          'is 0 in every'),

@@ -22,7 +22,7 @@ CONFIG = ImageTextConfig(shuffle_images=8, threads=2)
 
 
 def mixed(folder, count=24, split='train', first=0):
-  """Write a third of each task; the target of a pair has the number of its image."""
+  """Write a third of each task; targets have the image's number."""
   lines = [({'caption': f'number {i}'}, {'question': 'which?', 'answer': f'number {i}'},
             {'caption': f'number {i}', 'answer': 'yes'})[i % 3] for i in range(first, first + count)]
   return fabricated.write_jsonl(folder, lines, split, first)
@@ -75,7 +75,7 @@ def test_points_and_their_grid(tmp_path):
 
 
 def test_an_epoch_shows_each_pair_once(tmp_path):
-  """Tasks are drawn at random, so that each task has its own epochs."""
+  """Tasks are drawn at random, so each has separate epochs."""
   with stream([mixed(tmp_path)]) as made:
     rows = take(made, 30)
   for task in (1, 2, 3):
@@ -86,7 +86,7 @@ def test_an_epoch_shows_each_pair_once(tmp_path):
 
 
 def test_weights_of_tasks_and_sources(tmp_path):
-  """A draw chooses the task first, then one of the sources that have it."""
+  """A draw chooses the task, then a source that has it."""
   one = mixed(tmp_path / 'a')
   other = fabricated.write_jsonl(tmp_path / 'b', [{'caption': 'other'}] * 5, first=100)
   config = ImageTextConfig(tasks=TaskWeights(caption=2, vqa=1, match=0), weights=(1, 3), shuffle_images=8)

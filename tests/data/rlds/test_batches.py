@@ -16,7 +16,7 @@ make = tiny_rlds.stream
 
 
 def check_batch(batch, window, horizon, padding_in_loss=False, padding='front'):
-  """Every number of a batch of the tiny dataset, from the rule that made the dataset."""
+  """Check a batch against the rule that made the dataset."""
   for row, (episode, end) in enumerate(windows_of(batch)):
     assert batch['instructions'][row] == f'task {episode}'
     for t in range(window):
@@ -50,7 +50,7 @@ def test_batches_hold_what_the_episodes_hold(tiny, window, horizon, config):
 
 @pytest.mark.parametrize('padding', ['front', 'back'])
 def test_waypoints(tmp_path, padding):
-  """Where the gripper is when its command next changes, or else at the end: here it opens and closes at will."""
+  """Positions at the gripper's next change, or at the end."""
   commands = [[1, 1, 0, 0, 0, 1], [0, 0, 0], [1]]
   layout = tfds.features.FeaturesDict({'steps': tfds.features.Dataset(
       dict(tiny_rlds.features()['steps'].feature) | {'observation': {
@@ -78,7 +78,7 @@ def test_waypoints_need_a_position(tiny):
 
 
 def test_padding_behind(tiny):
-  """The same windows in the same order as with padding in front, and their frames in the first slots."""
+  """The order is that of padding 'front'; frames fill the first slots."""
   config = DataConfig(proprioception=True)
   with make(tiny, config, horizon=2, padding='back') as stream, make(tiny, config, horizon=2) as front:
     for _ in range(4):
@@ -95,7 +95,7 @@ def test_padding_behind(tiny):
     make(tiny, DataConfig(padding_in_loss=True), padding='back')
 
 
-def test_pixels_that_are_stored_as_they_are(tmp_path):
+def test_uncompressed_images(tmp_path):
   layout = tiny_rlds.features(tfds.features.Tensor(shape=tiny_rlds.IMAGE, dtype=np.uint8))
   with make(tiny_rlds.write_lengths(tmp_path, LENGTHS[:4], layout=layout)) as stream:
     check_batch(next(stream), 4, 1)
@@ -103,12 +103,12 @@ def test_pixels_that_are_stored_as_they_are(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-  """Counts the images that are decoded, by their bytes."""
+  """Count the decoded images by their bytes."""
   counts = collections.Counter()
-  whole = images.decoder
+  original = images.decoder
 
   def counting(feature, size):
-    decode = whole(feature, size)
+    decode = original(feature, size)
     return lambda stored: counts.update([bytes(stored)]) or decode(stored)
 
   monkeypatch.setattr(images, 'decoder', counting)
@@ -125,12 +125,12 @@ def test_stride_of_the_window_decodes_each_frame_once(tiny, decoded):
   decoded.clear()
   with make(tiny, config, batch_size=windows) as stream:
     next(stream)
-  # The batch after it may have been started: an epoch's frames are there once, and at most once more.
+  # The next batch may have been started: each frame of an epoch is decoded once or twice.
   assert len(decoded) == sum(LENGTHS) and max(decoded.values()) <= 2
 
 
 def test_image_size(tmp_path):
-  """The host's resize is RT-1-X's, and brings datasets of other sizes together."""
+  """The host's resize is RT-1-X's, and allows datasets of several sizes."""
   shape = (13, 9, 3)
   layout = tiny_rlds.features(tfds.features.Image(shape=shape, encoding_format='png'))
   noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -147,7 +147,7 @@ def test_image_size(tmp_path):
     assert next(stream)['images'].shape == (16, 4, 8, 10, 3)
 
 
-def test_images_of_a_size_that_the_features_do_not_tell(tmp_path):
+def test_images_without_a_size_in_the_features(tmp_path):
   layout = tiny_rlds.features(tfds.features.Image(encoding_format='png'))
   folder = tiny_rlds.write(tmp_path / 'same', [tiny_rlds.steps(0, 3)], layout=layout)
   with tiny_rlds.stream(folder) as stream:

@@ -1,4 +1,4 @@
-"""Episodes as TFDS itself reads them, and refusals of features that do not fit."""
+"""Episodes as TFDS itself reads them, and refusals of wrong features."""
 import subprocess
 import sys
 
@@ -41,7 +41,7 @@ def test_bridge_is_what_tfds_reads(shared):
 
 
 @pytest.mark.parametrize('encoding', ['none', 'zlib'])
-def test_pixels_that_are_stored_as_they_are(tmp_path, encoding):
+def test_uncompressed_images(tmp_path, encoding):
   layout = tiny_rlds.features(tfds.features.Tensor(shape=tiny_rlds.IMAGE, dtype=np.uint8, encoding=encoding))
   episodes = read_all(open_tiny(tiny_rlds.write_lengths(tmp_path, [3, 2], layout=layout)))
   assert episodes[1].images.dtype == np.uint8 and episodes[1].images.shape == (2, *tiny_rlds.IMAGE)

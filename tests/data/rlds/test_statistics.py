@@ -1,4 +1,4 @@
-"""Statistics against NumPy over all steps, and the cache that must never give those of other data."""
+"""Statistics against NumPy, and their cache."""
 import json
 import os
 import pathlib
@@ -22,10 +22,10 @@ def config(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-  """The numbers of the episodes that are read from files."""
+  """Record the numbers of the episodes that are read from files."""
   read = []
-  whole = episodes.Dataset._episode
-  monkeypatch.setattr(episodes.Dataset, '_episode', lambda *args: read.append(args[1]) or whole(*args))
+  original = episodes.Dataset._episode
+  monkeypatch.setattr(episodes.Dataset, '_episode', lambda *args: read.append(args[1]) or original(*args))
   return read
 
 
@@ -44,6 +44,10 @@ def test_numbers(tmp_path, config):
   check(found['proprioception'], np.array(steps, float))
   assert found['episodes'] == 4 and found['steps'] == 25 and found['split'] == 'train'
   assert found['action']['names'] == list(SPEC.dimension_names) and found['action']['clipped'] == [0] * 7
+  embeddings = np.stack([tiny_rlds.embedding(*step) for step in steps])
+  np.testing.assert_allclose(found['instruction']['mean'], embeddings.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(found['instruction']['std'], embeddings.std(0), rtol=1e-5)
+  assert found['image_size'] == list(tiny_rlds.IMAGE[:2]) and found['renderer'] is None
   assert found['embedding_id'] == adapters.get('bridge_dataset').embedding_id
 
 

@@ -22,7 +22,10 @@ def view_image(view, episode, step, shape=tiny_rlds.IMAGE):
 
 
 def write(folder, top=None, top_shape=tiny_rlds.IMAGE, last_shape=None):
-  """Write episodes of three cameras; `top` has another feature or shape, or another shape in the last episode."""
+  """Write episodes of three cameras.
+
+  `top` has the given feature or shape, and `last_shape` in the last episode.
+  """
   layout = dict(tiny_rlds.features()['steps'].feature.items())
   layout['observation'] = dict(layout['observation'].items()) | {
       'wrist': tfds.features.Image(shape=tiny_rlds.IMAGE, encoding_format='png'),
