@@ -23,10 +23,10 @@ def main() -> None:
   console = Console(stderr=True)
   spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
   if not options.check:
-    write.folder(options)  # fails before the work starts
-  found = logs.find(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
+    write.dataset_folder(options)  # fails before the work starts
+  found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
   with Progress(console=console, transient=True) as progress:
-    report = validate.check(progress.track(found, description='Checking'), options, spec)
+    report = validate.validate(progress.track(found, description='Checking'), options, spec)
   print(f'{len(found)} episodes: {report.summary()}')
   if report.findings:
     Console().print(report.table())
@@ -37,10 +37,10 @@ def main() -> None:
   if options.check:
     print('No errors: the same command without --check writes the dataset.')
     return
-  parts = write.splits(found, options.val_share)
+  parts = write.split_episodes(found, options.val_share)
   with Progress(console=console, transient=True) as progress:
     task = progress.add_task('Writing', total=len(found))
-    path = write.write(parts, options, spec, report, encoder, lambda: progress.advance(task))
+    path = write.write_dataset(parts, options, spec, report, encoder, lambda: progress.advance(task))
   print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
   print(f'Train on it with: --data {path}')
 

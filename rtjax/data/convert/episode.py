@@ -8,12 +8,12 @@ from scipy.spatial.transform import Rotation
 
 from rtjax.actions import ActionSpec
 from rtjax.data.convert.images import Images, to_images
-from rtjax.data.convert.logs import Entry, Log, Problem, missing
+from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
 
 
 @dataclasses.dataclass(frozen=True)
-class Episode:
+class LoggedEpisode:
   """A converted episode.
 
   Attributes:
@@ -37,7 +37,7 @@ class Episode:
     return len(self.actions)
 
 
-def read(log: Log, options: Options, spec: ActionSpec) -> Episode:
+def read_episode(log: Log, options: Options, spec: ActionSpec) -> LoggedEpisode:
   """Read the episode of a log.
 
   Raises:
@@ -55,7 +55,7 @@ def read(log: Log, options: Options, spec: ActionSpec) -> Episode:
     actions = _in_units(numbers['action'], options, spec)
   length = len(actions)  # one less than recorded, if made from poses
   state, rewards, times = (None if part is None else part[:length] for part in others.values())
-  return Episode(
+  return LoggedEpisode(
       name=log.name, images=images[:length], actions=actions.astype(np.float32),
       instructions=[texts] * length if isinstance(texts, str) else texts[:length],
       state=None if state is None else state.astype(np.float32),
@@ -115,7 +115,7 @@ def _entry(log: Log, name: str, flag: str) -> Entry:
   try:
     return log.read(name)
   except KeyError:
-    raise missing(log, name, flag) from None
+    raise missing_entry(log, name, flag) from None
 
 
 def _optional(log: Log, options: Options, option: str) -> np.ndarray | None:

@@ -41,7 +41,7 @@ def to_images(entry: Entry) -> Images:
   raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3].{hint}')
 
 
-def size(image: bytes | np.ndarray) -> tuple[int, int]:
+def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
   """Decode an image completely; return its height and width."""
   if isinstance(image, np.ndarray):
     return image.shape[0], image.shape[1]

@@ -53,7 +53,7 @@ class Log(Protocol):
   def read(self, name: str) -> Entry: ...
 
 
-def find(path: pathlib.Path, wanted: str) -> list[Log]:
+def find_logs(path: pathlib.Path, wanted: str) -> list[Log]:
   """Find the episodes of a file or folder.
 
   They are in natural order of their names (2 before 10).
@@ -83,7 +83,7 @@ def find(path: pathlib.Path, wanted: str) -> list[Log]:
   return found[0]
 
 
-def missing(log: Log, name: str, flag: str) -> Problem:
+def missing_entry(log: Log, name: str, flag: str) -> Problem:
   """Return the problem of a missing entry, with the names there are."""
   try:
     known = log.names()

@@ -10,9 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from rtjax.actions import ActionField, ActionSpec
-from rtjax.data.convert import episode as episodes
-from rtjax.data.convert.episode import Episode
-from rtjax.data.convert.images import size
+from rtjax.data.convert.episode import LoggedEpisode, read_episode
+from rtjax.data.convert.images import image_size
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
 
@@ -83,7 +82,7 @@ class Report:
     return table
 
 
-def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
+def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
   """Read every episode, decode every image, and report all problems."""
   report = Report()
   low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
@@ -91,23 +90,23 @@ def check(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
   with concurrent.futures.ThreadPoolExecutor() as pool:
     for log in logs:
       try:
-        episode = episodes.read(log, options, spec)
-        sizes = list(pool.map(size, episode.images))
+        episode = read_episode(log, options, spec)
+        sizes = list(pool.map(image_size, episode.images))
       except Problem as problem:
         report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
         continue
       report.lengths[log.name] = len(episode)
-      report.findings += [*_sizes(episode, sizes, report), *_one(episode, options, spec)]
+      report.findings += [*_sizes(episode, sizes, report), *_episode_findings(episode, options, spec)]
       if len(episode):
         low, high = np.minimum(low, episode.actions.min(0)), np.maximum(high, episode.actions.max(0))
       if episode.times is not None and len(episode) > 1:
         periods.append(float(np.median(np.diff(episode.times))))
   report.period = float(np.median(periods)) if periods else None
-  report.findings += _together(low, high, spec) if report.lengths else []
+  report.findings += _dataset_findings(low, high, spec) if report.lengths else []
   return report
 
 
-def _sizes(episode: Episode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
+def _sizes(episode: LoggedEpisode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
   """Compare images and state with those of the first episode."""
   report.image_size = report.image_size or next(iter(sizes), None)
   other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.image_size]
@@ -122,7 +121,7 @@ def _sizes(episode: Episode, sizes: Sequence[tuple[int, int]], report: Report) -
                   f'{report.state or "none"}. Expected one size everywhere.')
 
 
-def _one(episode: Episode, options: Options, spec: ActionSpec) -> Iterable[Finding]:
+def _episode_findings(episode: LoggedEpisode, options: Options, spec: ActionSpec) -> Iterable[Finding]:
   """Yield the problems of one episode."""
   def finding(level: Literal['error', 'warning'], kind: str, text: str) -> Finding:
     return Finding(level, kind, episode.name, text)
@@ -190,7 +189,7 @@ def _gripper(part: np.ndarray) -> Iterable[_Found]:
     yield 'warning', 'constant gripper', f'the gripper is {least:.3g} in every step.'
 
 
-def _stuck(episode: Episode, spec: ActionSpec) -> Iterable[_Found]:
+def _stuck(episode: LoggedEpisode, spec: ActionSpec) -> Iterable[_Found]:
   """Find images that repeat while the robot moves."""
   pairs = [np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
            for a, b in zip(episode.images[:-1], episode.images[1:], strict=True)]
@@ -224,7 +223,7 @@ def _times(times: np.ndarray | None) -> Iterable[_Found]:
                                       f'{usual:.3g}. Were steps dropped? A policy learns one rate.')
 
 
-def _together(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
+def _dataset_findings(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
   """Yield the problems that only all episodes together show."""
   still = [name for name, a, b in zip(spec.dimension_names, low, high, strict=True) if a == b]
   if still:

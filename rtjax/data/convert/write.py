@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.convert import episode as episodes
+from rtjax.data.convert.episode import read_episode
 from rtjax.data.convert.images import encode
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
@@ -24,7 +24,7 @@ from rtjax.language.instructions import InstructionEncoder
 VERSION = '1.0.0'
 
 
-def folder(options: Options) -> pathlib.Path:
+def dataset_folder(options: Options) -> pathlib.Path:
   """Return the folder of the dataset.
 
   Raises:
@@ -36,7 +36,7 @@ def folder(options: Options) -> pathlib.Path:
   return path
 
 
-def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
+def split_episodes(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
   """Divide the episodes into train and val.
 
   A hash of the name decides, so that adding episodes moves none. With two or more episodes each split has at least one,
@@ -54,8 +54,8 @@ def splits(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
   return {name: part for name, part in parts.items() if part}
 
 
-def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report, encoder: InstructionEncoder,
-          done: Callable[[], object]) -> pathlib.Path:
+def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report,
+                  encoder: InstructionEncoder, done: Callable[[], object]) -> pathlib.Path:
   """Write a dataset and return its folder.
 
   TFDS writes into a folder beside it, renames that when it is complete, and removes it after an error. The folder of a
@@ -65,7 +65,7 @@ def write(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, repor
     OSError: the dataset cannot be written; the disk may be full.
     ValueError: a log has changed since the check.
   """
-  path = folder(options)
+  path = dataset_folder(options)
   for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
     shutil.rmtree(left_over)
   builder = _Builder(parts, options, spec, report, encoder, done)
@@ -123,7 +123,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         self._done()
 
   def _steps(self, log: Log, pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
-    episode = episodes.read(log, self._options, self._spec)
+    episode = read_episode(log, self._options, self._spec)
     image_format, bgr = self._options.image_format, self._options.bgr
     images = pool.map(lambda image: encode(image, image_format, bgr), episode.images)
     texts = list(dict.fromkeys(episode.instructions))

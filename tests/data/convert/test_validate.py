@@ -14,7 +14,7 @@ from rtjax.data.convert.options import Options
 
 def findings(path, **changed):
   options = Options(logs=path, **changed)
-  return validate.check(logs.find(path, options.action), options, options.spec()).findings
+  return validate.validate(logs.find_logs(path, options.action), options, options.spec()).findings
 
 
 def check(folder, arrays, **changed):
@@ -81,14 +81,14 @@ def test_problems_are_reported(case, tmp_path):
     raise ValueError(found[0][2])
 
 
-def test_a_good_one_and_units_that_are_given(tmp_path):
+def test_valid_episodes_and_other_units(tmp_path):
   assert check(tmp_path / 'good', GOOD) == []
   scale = np.array([1000] * 3 + [180 / np.pi] * 3 + [1])
   robot_logs.write_npz(tmp_path / 'mm', {'a': changed(action=ACTION * scale)})
   assert findings(tmp_path / 'mm', translation_unit='mm', rotation_unit='deg') == []
 
 
-def test_what_all_episodes_show(tmp_path):
+def test_findings_of_all_episodes(tmp_path):
   action = ACTION.copy()
   action[:, 3] = 0
   action[:, 6] *= 0.08
@@ -114,8 +114,8 @@ def test_folders(tmp_path):
   rows = (path / 'b/steps.csv').read_text().splitlines()
   (path / 'b/steps.csv').write_text('\n'.join([*rows[:-1], rows[-1][:20]]))
   (path / 'c/steps.csv').unlink()
-  picture = path / 'd/000002.png'
-  picture.write_bytes(picture.read_bytes()[:-300])
+  image = path / 'd/000002.png'
+  image.write_bytes(image.read_bytes()[:-300])
   (path / 'e/000005.png').unlink()
   found = {f.episode: (f.kind, f.text) for f in findings(path)}
   assert {name: kind for name, (kind, _) in found.items()} == {
@@ -127,32 +127,32 @@ def test_folders(tmp_path):
   assert "there is no 'action_x', the entries are x, action_y" in text
 
 
-def test_a_group_that_lacks_an_entry_is_not_left_out(tmp_path):
+def test_a_group_without_an_entry_is_reported(tmp_path):
   lacking = robot_logs.write_hdf5_groups(tmp_path / 'g.h5', {'demo_0': GOOD, 'demo_2': GOOD, 'demo_10': GOOD})
   with h5py.File(lacking, 'r+') as file:
     del file['data/demo_2/actions']
-  found = logs.find(lacking, 'actions')
+  found = logs.find_logs(lacking, 'actions')
   assert [log.name for log in found] == ['demo_0', 'demo_2', 'demo_10']
   keys = {'image': 'obs/front', 'instruction': 'language', 'action': 'actions', 'state': 'obs/pose'}
   assert [(f.kind, f.episode) for f in findings(lacking, **keys)] == [('missing entry', 'demo_2')]
 
 
-@pytest.mark.parametrize(('make', 'error', 'words'), [
-    (lambda folder: folder / 'nothing', FileNotFoundError, 'no such file'),
-    (lambda folder: folder, ValueError, r'holds no episode \(nothing\)'),
-    (lambda folder: (robot_logs.write_npz(folder, {'a': GOOD}), robot_logs.write_hdf5(folder, {'b': GOOD}))[0],
-     ValueError, 'several layouts')])
-def test_no_logs(tmp_path, make, error, words):
-  with pytest.raises(error, match=words):
-    logs.find(make(tmp_path), 'action')
-
-
 def test_the_table_groups_and_shows_brackets(tmp_path):
   far = changed(action=ACTION * np.array([1000] * 3 + [1] * 4))
   path = robot_logs.write_npz(tmp_path, {name: far for name in 'abcde'} | {'f': changed(timestamp=JUMP)})
-  report = validate.check(logs.find(path, 'action'), Options(logs=path), actions.ARM_7D)
+  report = validate.validate(logs.find_logs(path, 'action'), Options(logs=path), actions.ARM_7D)
   output = io.StringIO()
   Console(file=output, width=200).print(report.table())
   (error,) = [line for line in output.getvalue().splitlines() if 'error' in line]
   assert '5: a, b, c, ...' in error and 'translation[' in error
   assert (report.count('error'), report.count('warning')) == (5, 1)
+
+
+def test_report_of_valid_episodes(tmp_path):
+  episodes = {f'demo_{number}': robot_logs.episode(number, 4 + number % 3) for number in range(11)}
+  path = robot_logs.write_npz(tmp_path, episodes)
+  report = validate.validate(logs.find_logs(path, 'action'), Options(logs=path), actions.ARM_7D)
+  assert report.findings == [] and report.image_size == (12, 16) and report.state == 7
+  assert report.lengths == {name: len(arrays['action']) for name, arrays in episodes.items()}
+  assert list(report.lengths) == [f'demo_{number}' for number in range(11)]
+  np.testing.assert_allclose(report.period, 0.2)

@@ -170,3 +170,14 @@ def test_example_of_the_docs(monkeypatch):
 def test_import_is_light():
   code = 'import sys, rtjax.data.rlds.adapters; sys.exit("tensorflow" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_a_registered_adapter_precedes_metadata(monkeypatch):
+  monkeypatch.setattr(adapters, 'ADAPTERS', dict(adapters.ADAPTERS))
+  metadata = adapters.standard_metadata(actions.ARM_7D, 'some/1')
+  assert adapters.get('mine', metadata).embedding_id == 'some/1'
+  mine = adapters.Adapter('mine', adapters.flat_arm)
+  adapters.register(mine)
+  assert adapters.get('mine', metadata) is mine
+  with pytest.raises(ValueError, match='no adapter'):
+    adapters.get('other', metadata | {'layout': 'unknown/7'})
