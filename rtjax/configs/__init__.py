@@ -1,22 +1,32 @@
-"""The experiments: one file each, found by its name; its docstring says how to run it and what to expect."""
+"""Presets: one file each, found by its name; its docstring tells command, hardware, time and result."""
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING
+import types
 
-if TYPE_CHECKING:
-  from rtjax.training.config import TrainConfig
+from rtjax.runtime.suggest import did_you_mean
+from rtjax.training.config import TrainConfig
 
 
 def names() -> list[str]:
-  """The presets' names: this folder's modules."""
+  """Return the names of the presets, the modules of this folder."""
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def get(name: str) -> 'TrainConfig':
-  """The preset called `name`; its module calls it `config`."""
-  return importlib.import_module(f'rtjax.configs.{name}').config
+def get(name: str) -> TrainConfig:
+  """Return the preset of this name, the value `config` of its module.
+
+  Raises:
+    ValueError: there is no such preset.
+  """
+  return _module(name).config
 
 
 def summary(name: str) -> str:
-  """The first line of a preset's docstring."""
-  return (importlib.import_module(f'rtjax.configs.{name}').__doc__ or '').splitlines()[0]
+  """Return the first line of a preset's docstring."""
+  return (_module(name).__doc__ or '').splitlines()[0]
+
+
+def _module(name: str) -> types.ModuleType:
+  if name not in names():
+    raise ValueError(f'unknown preset {name!r}, expected one of {", ".join(names())}.{did_you_mean(name, names())}')
+  return importlib.import_module(f'rtjax.configs.{name}')

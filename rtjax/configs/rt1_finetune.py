@@ -1,19 +1,21 @@
-"""A few demonstrations of your own robot: start from trained weights, on 7 numbers of an arm.
+"""RT-1 fine-tuned from trained weights on a few demonstrations.
 
-    python train.py rt1_finetune --init-from WEIGHTS --data FOLDER
+    python train.py rt1_finetune --init.weights WEIGHTS --data FOLDER
 
-WEIGHTS is a run of this package or a released RT-1. What fits is taken over; what was loaded, what is new and what was
-left out is printed. A quarter of the learning rate of `rt1`, a short warm-up, small batches, an average of the
-parameters, and some colour on top of the random shift: a few episodes are quickly learned by heart.
+WEIGHTS is a run of this package or a released RT-1; actions are the 7 numbers of an arm. All variables that fit are
+loaded; the loaded, new and left out ones are printed. A quarter of the learning rate of `rt1`, a short warm-up, small
+batches, a moving average of the parameters, and colour augmentation on top of the random shift, since a few episodes
+are quickly memorised. One GPU.
 """
 from rtjax import actions
 from rtjax.data.augment import AugmentConfig
 from rtjax.models import RT1Config
-from rtjax.training.config import TrainConfig
+from rtjax.training.config import CheckpointConfig, DistillationConfig, TrainConfig, ValidationConfig
 from rtjax.training.optimizer import OptimizerConfig
 
 config = TrainConfig(
-    steps=2000, batch_size=32, validate_every=200, save_every=200,
+    steps=2000, batch_size=32, validation=ValidationConfig(every=200), checkpoints=CheckpointConfig(every=200),
+    distillation=DistillationConfig(),
     model=RT1Config(action_spec=actions.ARM_7D),
     augment=AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2),
     optimizer=OptimizerConfig(learning_rate=2.5e-5, warmup_steps=100, weight_decay=0.01, ema_decay=0.999))

@@ -1,19 +1,19 @@
-"""RT-1-X: 15 frames, 81 image tokens, 512 bins, SwiGLU, on the ten public datasets of Open X-Embodiment's recipe.
+"""RT-1-X on the ten public datasets of Open X-Embodiment's recipe.
 
-    python train.py rt1_x                                # reads gs://gresearch/robotics, which anybody may
+    python train.py rt1_x                                # reads gs://gresearch/robotics, which is public
     python train.py rt1_x --data FOLDER/bridge FOLDER/fractal20220817_data ...
-    python train.py rt1_x --init-from rt_1_x_jax --data my_robot --batch-size 64
+    python train.py rt1_x --init.weights rt_1_x_jax --data my_robot --batch-size 64
 
-56.9 M parameters and 15 pictures of 300x300 a window: for a pod, or for fine-tuning the released weights on one GPU.
-The mixture's weights, action maps and pictures of 256x320 (aspect kept, the rest black) are those of the public
-training notebook, as are its batch of 1024, Adam at a constant 1e-4 without clipping, and padded frames in the loss.
-What differs: the labels of world_vector use the range [-2, 2] that the policy acts with (the notebook's use [-1, 1]),
-and windows that end in an episode's last step are kept, so that the policy learns to terminate. The last 2 % of each
-dataset are held out. The notebook trained 1 M steps, the released weights 900,000.
+56.9 M parameters: 15 frames of 300x300, 81 image tokens, 512 bins, SwiGLU. For a pod, or for fine-tuning the released
+weights on one GPU. The mixture's weights, action maps and images of 256x320 (aspect kept, the rest black) are those of
+the public training notebook, as are its batch of 1024, Adam at a constant 1e-4 without clipping, and padded frames in
+the loss. Differences: the labels of world_vector use the range [-2, 2] that the policy acts with (the notebook's use
+[-1, 1]), and windows that end in an episode's last step are kept, so that the policy learns to terminate. The last 2 %
+of each dataset are held out. The notebook trained 1 M steps, the released weights 900,000.
 """
 from rtjax.data.config import DataConfig
-from rtjax.models.rt1 import RT1_X
-from rtjax.training.config import TrainConfig
+from rtjax.models import RT1_X
+from rtjax.training.config import CheckpointConfig, DistillationConfig, TrainConfig, ValidationConfig
 from rtjax.training.optimizer import OptimizerConfig
 
 DATASETS = ('fractal20220817_data', 'bridge', 'jaco_play', 'berkeley_cable_routing', 'roboturk', 'taco_play',
@@ -21,7 +21,8 @@ DATASETS = ('fractal20220817_data', 'bridge', 'jaco_play', 'berkeley_cable_routi
 
 config = TrainConfig(
     data=tuple(f'gs://gresearch/robotics/{name}' for name in DATASETS),
-    steps=1_000_000, batch_size=1024, validate_every=10_000, validation_batches=10, save_every=5000,
+    steps=1_000_000, batch_size=1024, validation=ValidationConfig(every=10_000, batches=10),
+    checkpoints=CheckpointConfig(every=5000), distillation=DistillationConfig(),
     model=RT1_X,
     # The public recipe clips: 0.01 inside the bounds in most maps, at the bounds in the others.
     pipeline=DataConfig(split='train[:98%]', validation_split='train[98%:]', image_size=(256, 320),

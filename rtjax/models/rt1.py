@@ -43,6 +43,7 @@ from rtjax.models.layers.transformer import Transformer, TransformerConfig, atte
 from rtjax.models.loss import action_loss
 from rtjax.models.registry import register
 from rtjax.observation import Batch, Observation
+from rtjax.runtime.flags import Hidden
 
 
 class FrameCache(NamedTuple):
@@ -84,28 +85,28 @@ class RT1Config(PolicyConfig):
   """
   action_spec: ActionSpec = actions.RT1
   window: int = 6
-  padding: Padding = 'back'
+  padding: Hidden[Padding] = 'back'
   horizon: int = 1
   image_size: tuple[int, int] = (300, 300)
-  encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
-  image_tokens: int = 8
+  encoder: Hidden[EfficientNetConfig] = EfficientNetConfig()  # noqa: RUF009 (frozen)
+  image_tokens: Hidden[int] = 8
   proprioception_size: int = 0
-  embedding_size: int = 512
-  token_width: int = 512
+  embedding_size: Hidden[int] = 512
+  token_width: Hidden[int] = 512
   width: int = 512
   layers: int = 8
   heads: int = 8
-  head_size: int = 128
-  feed_forward: Literal['linear', 'swiglu'] = 'linear'
-  images_see_actions: bool = True
+  head_size: Hidden[int] = 128
+  feed_forward: Hidden[Literal['linear', 'swiglu']] = 'linear'
+  images_see_actions: Hidden[bool] = True
   dropout: float = 0.1
-  shared_dropout: bool = False
-  normalize_instruction: bool = False
-  bin_smoothing: float = 0.0
-  decoding: Decoding = 'argmax'
-  loss: Literal['mean', 'official'] = 'mean'
+  shared_dropout: Hidden[bool] = False
+  normalize_instruction: Hidden[bool] = False
+  bin_smoothing: Hidden[float] = 0.0
+  decoding: Hidden[Decoding] = 'argmax'
+  loss: Hidden[Literal['mean', 'official']] = 'mean'
   dtype: Dtype = 'float32'
-  auxiliary: AuxiliaryConfig = AuxiliaryConfig()  # noqa: RUF009 (frozen)
+  auxiliary: Hidden[AuxiliaryConfig] = AuxiliaryConfig()  # noqa: RUF009 (frozen)
 
   supports_distillation: ClassVar[bool] = True
   prunable_layers: ClassVar[str] = 'transformer/layers/'

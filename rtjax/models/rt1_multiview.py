@@ -44,6 +44,7 @@ from rtjax.models.layers.transformer import PostNormLayer
 from rtjax.models.loss import IMPOSSIBLE, action_loss
 from rtjax.models.registry import register
 from rtjax.observation import Batch, Observation
+from rtjax.runtime.flags import Hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +70,14 @@ class RT1MultiviewConfig(PolicyConfig):
   views: int = 6
   window: int = 1
   image_size: tuple[int, int] = (300, 300)
-  encoder: EfficientNetConfig = EfficientNetConfig()  # noqa: RUF009 (frozen)
-  embedding_size: int = 512
+  encoder: Hidden[EfficientNetConfig] = EfficientNetConfig()  # noqa: RUF009 (frozen)
+  embedding_size: Hidden[int] = 512
   proprioception_size: int = 7
-  learned_tokens: int = 8
+  learned_tokens: Hidden[int] = 8
   width: int = 512
   heads: int = 8
   layers: int = 8
-  hidden: int = 2048
+  hidden: Hidden[int] = 2048
   dropout: float = 0.1
   dtype: Dtype = 'float32'
 

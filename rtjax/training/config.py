@@ -1,156 +1,234 @@
-"""What a run is: its configuration, and how the command line makes one."""
+"""Configuration of a training run, in groups."""
 import dataclasses
-import difflib
-import json
 import pathlib
 import re
-import sys
-import typing
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
-import tyro
-
-from rtjax import actions, configs
-from rtjax.actions import ActionSpec
+from rtjax import models
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig, ImageTextConfig
-from rtjax.models import MultiviewConfig, RT1Config, RT2Config
+from rtjax.models import PolicyConfig, RT1Config
+from rtjax.runtime import serialization
 from rtjax.training.optimizer import OptimizerConfig
+
+serialization.register(PolicyConfig, models.config_to_json, models.config_from_json)
+
+
+def _require(fields: dict[str, tuple[float, float]]) -> None:
+  """Raise ValueError for a field below its least value; `fields` holds both by name."""
+  for name, (value, least) in fields.items():
+    if value < least:
+      raise ValueError(f'{name} is {value}, it must be at least {least}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """Weights that a run starts from."""
+  weights: str = ''
+  """Run of rtjax, released RT-1, or 'imagenet' or an .h5 of it for the image encoder."""
+  prune: bool = False
+  """Remove the least important heads and layers of these weights, down to the model's."""
+
+  vision: ClassVar[str] = ''
+  text: ClassVar[str] = ''
+  tokenizer: ClassVar[str] = ''
+  trainable: ClassVar[str] = 'full'
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionLanguageInit:
+  """Weights and tokenizer that a run of a vision-language model starts from."""
+  weights: str = ''
+  """Run or checkpoint of rtjax."""
+  vision: str = ''
+  """Hugging Face folder of a ViT or SigLIP, for the vision part of the backbone."""
+  text: str = ''
+  """Hugging Face folder of a T5, for the text part of the backbone."""
+  tokenizer: str = ''
+  """SentencePiece file, or a folder with spiece.model; empty: that of `weights`, of `text`, or the package's own."""
+  trainable: Literal['full', 'decoder', 'lora'] = 'full'
+  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters (`model.lora`) and heads."""
+
+  prune: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """Image-text pairs to train on, alone or beside `data`."""
+  data: tuple[str, ...] = ()
+  """Folders of JSONL or tar shards, folders or names of TFDS datasets."""
+  batch_size: int = 32
+  """Pairs per step beside the windows; without `data`, the run's batch size holds."""
+  loss_weight: float = 0.1
+  """Weight of the text loss beside the action loss."""
+  pipeline: ImageTextConfig = ImageTextConfig()  # noqa: RUF009 (frozen)
+  """Settings of the image-text pipeline."""
+
+  def __post_init__(self) -> None:
+    _require({'text.batch_size': (self.batch_size, 1), 'text.loss_weight': (self.loss_weight, 0)})
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+  """Learning from a larger network with the same window and actions."""
+  teacher: str = ''
+  """Weights of the teacher, as for `init.weights`; empty: none."""
+  weight: float = 0.5
+  """Share of the teacher's probabilities in the targets, beside the recorded token."""
+
+  def __post_init__(self) -> None:
+    if not 0 <= self.weight <= 1:
+      raise ValueError(f'distillation.weight is {self.weight}, expected 0 (recorded tokens alone) to 1 (the teacher '
+                       'alone).')
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """Checkpoints in OUTPUT/checkpoints."""
+  every: int = 1000
+  """Steps between two checkpoints."""
+  keep: int = 2
+  """Newest checkpoints to keep, besides the one with the best validation loss."""
+
+  def __post_init__(self) -> None:
+    _require({'checkpoints.every': (self.every, 1), 'checkpoints.keep': (self.keep, 2)})
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationConfig:
+  """Passes over the held-out split."""
+  every: int = 1000
+  """Steps between two passes; 0 = never."""
+  batches: int = 0
+  """Batches of a pass; 0 = the complete split."""
+
+  def __post_init__(self) -> None:
+    _require({'validation.every': (self.every, 0), 'validation.batches': (self.batches, 0)})
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingConfig:
+  """Metrics; OUTPUT/metrics.jsonl always has them."""
+  every: int = 10
+  """Steps between two rows of metrics, each an average since the previous one."""
+  tensorboard: bool = True
+  """Write curves to OUTPUT/tensorboard."""
+  wandb: str = ''
+  """Weights & Biases project to report to; empty = none."""
+
+  def __post_init__(self) -> None:
+    _require({'logging.every': (self.every, 1)})
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Layout of the devices; -1 along one axis takes all that are left."""
+  data: int = -1
+  """Devices that split the batch."""
+  fsdp: int = 1
+  """Devices that split the batch and the parameters."""
+  tensor: int = 1
+  """Devices that split attention heads and wide layers."""
+  distributed: str = ''
+  """For several hosts: 'auto' (TPU pods, Slurm) or HOST:PORT,COUNT,INDEX; all must reach `output`."""
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    return self.data, self.fsdp, self.tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """A training run.
-
-  Attributes:
-    data: datasets to train on: folders, gs:// folders or TFDS names.
-    output: the run's folder. If it holds checkpoints of this run, training resumes.
-    init_from: weights to start from: a run or checkpoint of rtjax, or a released RT-1; 'imagenet' or Keras's
-      efficientnetb3_notop.h5 for the image encoder alone.
-    vision_from: Hugging Face folder of a ViT or SigLIP, to start the vision part of RT-2 from.
-    text_from: Hugging Face folder of a T5, to start the text part of RT-2 from.
-    vocabulary: of RT-2: a SentencePiece file, or a folder with a spiece.model; empty = that of `init_from` or of
-      `text_from`, or else the package's own.
-    image_text: pictures with texts to train RT-2 on, alone or beside `data`: folders of JSONL or tar shards, folders or
-      names of TFDS datasets.
-    image_text_batch_size: pairs of a picture and a text per step, beside the windows; without `data`, `batch_size` is.
-    vqa_weight: what the texts' loss counts beside that of actions: L = L_action + vqa_weight * L_text.
-    trainable: which parameters of RT-2 move: 'full'; 'decoder', with vision and encoder frozen; or 'lora', adapters of
-      low rank (`model.lora`) and the action heads. Frozen ones need neither gradients nor optimizer state.
-    prune: take out the least important heads and layers of `init_from`'s transformer, down to this model's numbers.
-    teacher: distillation: weights, as for `init_from`, of a larger network with the same window and actions to learn
-      from.
-    teacher_weight: share of the teacher's probabilities in the targets; the rest is the recorded token.
-    steps: updates of the parameters in the whole run.
-    batch_size: windows per step, over all devices.
-    micro_batches: parts that a batch is computed in, one after the other, where memory is short.
-    seed: of the initial weights, the order of the data, dropout and augmentation.
-    non_finite: what to do at a NaN or infinite loss or gradient: stop, or skip the step and count it.
-    log_every: steps between two rows of metrics; each row averages the steps since the one before.
-    validate_every: steps between two passes over the held-out split; 0 = never.
-    validation_batches: batches of such a pass; 0 = the whole split.
-    save_every: steps between two checkpoints. A checkpoint is judged where its step was validated.
-    keep: newest checkpoints to keep; the best one is kept besides.
-    mesh: devices along (data, fsdp, tensor); -1 = all that are left.
-    distributed: processes on several hosts: 'auto' on TPU pods and Slurm, or HOST:PORT,COUNT,INDEX. All of them need
-      to reach `output`.
-    tensorboard: write curves to OUTPUT/tensorboard.
-    wandb: Weights & Biases project to report to; empty = none.
-    model: the network; the preset decides which one.
-    pipeline: how the datasets become batches.
-    image_text_pipeline: how pictures with texts do.
-    augment: how images are varied.
-    optimizer: how the parameters move.
-  """
+  """A training run."""
   data: tuple[str, ...] = ()
+  """Datasets to train on: folders, gs:// folders or TFDS names."""
   output: str = 'checkpoints/run'
-  init_from: str = ''
-  vision_from: str = ''
-  text_from: str = ''
-  vocabulary: str = ''
-  image_text: tuple[str, ...] = ()
-  image_text_batch_size: int = 32
-  vqa_weight: float = 0.1
-  trainable: Literal['full', 'decoder', 'lora'] = 'full'
-  prune: bool = False
-  teacher: str = ''
-  teacher_weight: float = 0.5
+  """Folder of the run; training resumes from its checkpoints."""
   steps: int = 100_000
+  """Updates of the parameters in the complete run."""
   batch_size: int = 256
-  micro_batches: int = 1
+  """Windows per step, over all devices."""
+  grad_accum_steps: int = 1
+  """Parts of a batch, computed one after the other to save memory."""
   seed: int = 0
+  """Seed of the initial weights, the order of the data, dropout and augmentation."""
   non_finite: Literal['stop', 'skip'] = 'stop'
-  log_every: int = 10
-  validate_every: int = 1000
-  validation_batches: int = 0
-  save_every: int = 1000
-  keep: int = 2
-  mesh: tuple[int, int, int] = (-1, 1, 1)
-  distributed: str = ''
-  tensorboard: bool = True
-  wandb: str = ''
-  model: RT1Config | MultiviewConfig | RT2Config = dataclasses.field(default_factory=RT1Config)
+  """Reaction to a NaN or infinite loss or gradient; skipped steps are counted."""
+  init: InitConfig | VisionLanguageInit = InitConfig()
+  """Weights to start from."""
+  text: TextConfig | None = None
+  """Image-text pairs, for models that generate text."""
+  distillation: DistillationConfig | None = None
+  """Learning from a teacher, for models that support it."""
+  checkpoints: CheckpointConfig = CheckpointConfig()
+  """Writing of checkpoints."""
+  validation: ValidationConfig = ValidationConfig()
+  """Passes over the held-out split."""
+  logging: LoggingConfig = LoggingConfig()
+  """Destinations of the metrics."""
+  mesh: MeshConfig = MeshConfig()
+  """Layout of the devices."""
+  model: PolicyConfig = dataclasses.field(default_factory=RT1Config)
+  """The network; the preset chooses its type."""
   pipeline: DataConfig = dataclasses.field(default_factory=DataConfig)
-  image_text_pipeline: ImageTextConfig = dataclasses.field(default_factory=ImageTextConfig)
+  """Settings of the input pipeline."""
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+  """Augmentation of images and actions."""
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+  """Optimizer and learning rate."""
 
   def __post_init__(self) -> None:
-    for name, least in (('steps', 1), ('batch_size', 1), ('micro_batches', 1), ('log_every', 1), ('save_every', 1),
-                        ('keep', 2), ('validate_every', 0), ('validation_batches', 0), ('image_text_batch_size', 1),
-                        ('vqa_weight', 0)):
-      if getattr(self, name) < least:
-        raise ValueError(f'{name} is {getattr(self, name)}, it must be at least {least}.')
-    if self.prune and not self.init_from:
-      raise ValueError('prune is set without init_from: name the weights to take heads and layers out of.')
-    if self.image_text and not isinstance(self.model, RT2Config):
-      raise ValueError('image_text is for RT-2: this model learns actions alone.')
-    if self.trainable != 'full' and self.trainable not in self._partitions:
-      known = ['full', *self._partitions]
-      raise ValueError(f'trainable is {self.trainable!r}, expected one of {known} for this model.')
-    if self.trainable == 'lora' and isinstance(self.model, RT2Config) and not self.model.lora.rank:
-      raise ValueError("trainable is 'lora' and the model has no adapters: say --model.lora.rank 8.")
-    if not 0 <= self.teacher_weight <= 1:
-      raise ValueError(f'teacher_weight is {self.teacher_weight}, expected 0 (labels alone) to 1 (the teacher alone).')
+    _require({'steps': (self.steps, 1), 'batch_size': (self.batch_size, 1),
+              'grad_accum_steps': (self.grad_accum_steps, 1)})
+    if self.init.prune and not self.init.weights:
+      raise ValueError('init.prune is set without init.weights: name the weights to remove heads and layers from.')
+    if self.text and not self.model.generates_text:
+      raise ValueError('text is set, and this model learns actions alone: leave it out, or train RT-2.')
+    if self.distillation and not self.model.supports_distillation:
+      raise ValueError('distillation is set, and this model does not support it: leave it out, or train RT-1.')
+    known = ['full', *self.model.partitions]
+    if self.init.trainable not in known:
+      hint = ' Adapters need a rank: set --model.lora.rank 8.' if self.init.trainable == 'lora' else ''
+      raise ValueError(f'init.trainable is {self.init.trainable!r}, expected one of {known} for this model.{hint}')
 
   @property
-  def _partitions(self) -> dict[str, str]:
-    return self.model.partitions if isinstance(self.model, RT2Config) else {}
+  def text_data(self) -> tuple[str, ...]:
+    """Sources of image-text pairs; empty without any."""
+    return self.text.data if self.text else ()
 
   @property
-  def trains(self) -> Callable[[str], bool] | None:
-    """Tells by a parameter's name whether it moves; None: all do."""
-    if self.trainable == 'full':
+  def is_trainable(self) -> Callable[[str], bool] | None:
+    """Function from a parameter's name to whether it trains; None: all do."""
+    if self.init.trainable == 'full':
       return None
-    pattern = re.compile(self._partitions[self.trainable])
+    pattern = re.compile(self.model.partitions[self.init.trainable])
     return lambda name: bool(pattern.search(name))
 
-  def to_dict(self) -> dict[str, Any]:
-    """JSON-able; what config.json and checkpoints hold."""
-    return json.loads(json.dumps(dataclasses.asdict(self) | {'model': self.model.to_dict()}))
 
-
-# What may differ when a run resumes: nothing that the parameters depend on.
-FREE = ('output', 'log_every', 'validate_every', 'validation_batches', 'save_every', 'keep', 'mesh', 'distributed',
-        'tensorboard', 'wandb', 'pipeline.validation_split', 'pipeline.cache_dir', 'pipeline.threads',
-        'image_text_pipeline.validation_split', 'image_text_pipeline.threads')
+# Fields and groups that may differ when a run resumes: the parameters do not depend on them.
+FREE = ('output', 'checkpoints', 'validation', 'logging', 'mesh', 'pipeline.validation_split', 'pipeline.cache_dir',
+        'pipeline.threads', 'text.pipeline.validation_split', 'text.pipeline.threads')
 
 
 def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.Path) -> None:
-  """Refuses to resume a run with another configuration.
+  """Refuse to resume a run with another configuration.
+
+  Args:
+    stored: JSON of the run's configuration.
 
   Raises:
     ValueError: lists the fields that differ.
   """
-  before, now = _flat(stored), _flat(config.to_dict())
+  before, now = _flat(stored), _flat(serialization.to_json(config))
   missing = 'not set'
   differing = [f'{name}: {before.get(name, missing)!r} there, {now.get(name, missing)!r} now'
-               for name in sorted(before.keys() | now.keys()) if name not in FREE and before.get(name) != now.get(name)]
+               for name in sorted(before.keys() | now.keys())
+               if before.get(name) != now.get(name) and not any(f'{name}.'.startswith(f'{free}.') for free in FREE)]
   if differing:
     raise ValueError(f'{folder} holds a run with another configuration:\n  ' + '\n  '.join(differing) +
                      '\nTo resume it, use its settings. To start a new run, give another --output '
-                     f'(with --init-from {folder} it starts from these weights).')
+                     f'(with --init.weights {folder} it starts from these weights).')
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -158,67 +236,3 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
   return flat
-
-
-USAGE = """Train a robotics transformer on RLDS episodes.
-
-  python train.py --list                               the presets, one line each
-  python train.py PRESET --help                        every setting of a preset
-  python train.py PRESET --data FOLDER_OR_NAME ...     train; the same command again resumes
-  python train.py PRESET --data ... --optimizer.learning-rate 3e-4
-"""
-
-
-def parse(arguments: Sequence[str]) -> TrainConfig:
-  """The configuration that a command line asks for; prints and exits where there is none to run.
-
-  Raises:
-    SystemExit: 0 after help, 2 after an error, which is printed.
-  """
-  if not arguments or arguments[0] in ('-h', '--help'):
-    print(USAGE)
-    sys.exit(0)
-  if arguments[0] == '--list':
-    width = max(map(len, configs.names()))
-    print('\n'.join(f'{name:<{width}}  {configs.summary(name)}' for name in configs.names()))
-    sys.exit(0)
-  name, *rest = arguments
-  if name.startswith('-'):
-    exit_with(f'the preset comes first, got {name!r}: python train.py PRESET {name} ..., with one of '
-              f'{", ".join(configs.names())}.')
-  if name not in configs.names():
-    close = difflib.get_close_matches(name, configs.names(), 1)
-    hint = f' Did you mean {close[0]!r}?' if close else ''
-    exit_with(f'unknown preset {name!r}, expected one of {", ".join(configs.names())}.{hint}')
-  default = dataclasses.replace(configs.get(name), output=f'checkpoints/{name}')
-  return tyro.cli(TrainConfig, default=default, args=rest, prog=f'train.py {name}', description=configs.summary(name),
-                  registry=_registry(), config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed))
-
-
-def exit_with(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
-  sys.exit(2)
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-  """Makes an ActionSpec one flag that takes its name, and leaves lists of settings to the presets."""
-  registry = tyro.constructors.ConstructorRegistry()
-
-  @registry.primitive_rule
-  def action_spec(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    if info.type is not ActionSpec:
-      return None
-    name_of = {spec: name for name, spec in actions.SPECS.items()}
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar='{' + ','.join(actions.SPECS) + '}', instance_from_str=lambda words: actions.get(words[0]),
-        is_instance=lambda value: isinstance(value, ActionSpec),
-        str_from_instance=lambda spec: [name_of.get(spec, 'own')])
-
-  @registry.struct_rule
-  def list_of_settings(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
-    inner = typing.get_args(info.type)
-    if typing.get_origin(info.type) is not tuple or not dataclasses.is_dataclass(inner[0]):
-      return None
-    return tyro.constructors.StructConstructorSpec(instantiate=lambda: info.default, fields=())
-
-  return registry

@@ -1,11 +1,11 @@
-"""Distillation (Hinton et al. 2015): a small network learns what a large one finds likely, not the labels alone.
+"""Distillation (Hinton et al. 2015): targets of a small network from the probabilities of a large one.
 
 The student's targets are a mixture, `weight` times the teacher's probabilities plus the rest on the recorded token, at
-temperature 1: with 256 bins the neighbours of the right one already carry much of what the teacher knows. The teacher
-sees the same augmented pictures, in inference mode.
+temperature 1: with 256 bins the neighbours of the right one already carry much of the teacher's knowledge. The teacher
+takes the same augmented images, in inference mode.
 """
+import dataclasses
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,44 +13,52 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rtjax import pretrained
-from rtjax.models import Config, RT1Config
+from rtjax.actions import ActionSpec
+from rtjax.models import PolicyConfig
+from rtjax.observation import Batch
 from rtjax.training import sharding
 from rtjax.training.state import Tree, merge, split
 
-Batch = dict[str, Any]
 
-
-def load_teacher(path: str | os.PathLike, student: Config, mesh: Mesh) -> tuple[nnx.GraphDef, Tree]:
-  """A network's definition and variables, on the mesh, for `soften`.
+def load_teacher(path: str | os.PathLike, student: PolicyConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Tree]:
+  """Load the definition and the variables of a teacher, on the mesh.
 
   Args:
     path: anything that `rtjax.load_model` reads.
 
   Raises:
-    FileNotFoundError, ValueError: as `rtjax.load_model`; or its window, horizon or actions are not the student's.
+    FileNotFoundError, ValueError: as `rtjax.load_model`; or the teacher does not support distillation, or its window,
+      padding, horizon or actions differ from the student's.
   """
   model = pretrained.load_model(path)
-  if not isinstance(student, RT1Config) or not isinstance(model.config, RT1Config):
-    raise ValueError(f'--teacher {path}: distillation is for RT-1 and RT-1-X; the teacher is {type(model).__name__}, '
-                     f'the student has a {type(student).__name__}.')
-  for name in ('window', 'padding', 'horizon', 'action_spec'):
-    theirs, ours = getattr(model.config, name), getattr(student, name)
-    if theirs != ours:
-      raise ValueError(f"--teacher {path}: its {name} is {_short(theirs)}, the student's {_short(ours)}; both see the "
-                       'same windows and predict the same tokens. Give the student the same, or take another teacher.')
+  if not model.config.supports_distillation:
+    raise ValueError(f'--distillation.teacher {path}: a {type(model).__name__} does not support '
+                     'distillation, expected an RT-1 or RT-1-X.')
+  theirs, ours = _interface(model.config), _interface(student)
+  for name in ours:
+    if theirs[name] != ours[name]:
+      raise ValueError(f"--distillation.teacher {path}: its {name} is {_describe(theirs[name])}, the student's "
+                       f'{_describe(ours[name])}; both must take the same windows and predict the same tokens. Change '
+                       'the student or the teacher.')
   graphdef, *trees = split(model)
   return graphdef, tuple(sharding.place(tree, mesh) for tree in trees)
 
 
-def soften(batch: Batch, teacher: Tree, *, graphdef: nnx.GraphDef, weight: float) -> Batch:
-  """The batch with `targets` float32 [B, T, F, K, V], which `model.loss` prefers to the recorded tokens."""
+def with_targets(batch: Batch, teacher: Tree, *, graphdef: nnx.GraphDef, weight: float) -> Batch:
+  """Return the batch with `target_probabilities`, which the loss takes in place of the recorded tokens."""
   model = merge(graphdef, *teacher)
+  observation, actions, _ = batch.windows()
   spec = model.config.action_spec
-  labels = jax.nn.one_hot(spec.tokenize(batch['actions']), spec.vocab_size)
-  logits = model.apply(batch['images'], batch['embeddings'], batch.get('proprioception'))
-  found = jax.nn.softmax(logits).reshape(labels.shape)
-  return batch | {'targets': jax.lax.stop_gradient((1 - weight) * labels + jnp.float32(weight) * found)}
+  labels = jax.nn.one_hot(spec.tokenize(actions), spec.vocab_size)
+  probabilities = jax.nn.softmax(model.logits(observation)).reshape(labels.shape)
+  targets = (1 - weight) * labels + jnp.float32(weight) * probabilities
+  return dataclasses.replace(batch, target_probabilities=jax.lax.stop_gradient(targets))
 
 
-def _short(value: Any) -> str:
-  return ', '.join(value.names) if hasattr(value, 'names') else str(value)
+def _interface(config: PolicyConfig) -> dict[str, object]:
+  return {'window': config.window, 'padding': config.padding, 'horizon': config.horizon,
+          'action_spec': config.action_spec}
+
+
+def _describe(value: object) -> str:
+  return ', '.join(value.names) if isinstance(value, ActionSpec) else str(value)

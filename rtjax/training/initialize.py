@@ -1,6 +1,7 @@
-"""What a run starts from: its data's statistics, and weights of another dataset, action space, window or horizon."""
+"""Initial weights of a run: statistics of its data, and weights of another dataset, action space, window or horizon."""
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,53 +9,56 @@ import jax.numpy as jnp
 import numpy as np
 
 from rtjax import pretrained
-from rtjax.models import RT1, Model, RT1Config, parameters
+from rtjax.models import PolicyConfig, PolicyModel, parameters
+from rtjax.observation import Batch
 from rtjax.pretrained import keras_efficientnet
 from rtjax.training import pruning
 
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
 
+Arrays = Mapping[str, jax.Array]
 
-def standardize(model: Model, statistics: dict[str, Any]) -> None:
-  """Gives the model mean and standard deviation over all datasets of what it keeps them of.
+
+def set_normalization(model: PolicyModel, statistics: dict[str, Any]) -> None:
+  """Give the model mean and standard deviation over all datasets of the inputs that it normalises.
 
   Args:
-    statistics: what `rtjax.data.statistics` gives: {dataset: {'steps', 'proprioception': {'mean', 'std', ...}, ...}}.
+    statistics: result of `rtjax.data.statistics`: {dataset: {'steps', 'proprioception': {'mean', 'std', ...}, ...}}.
 
   Raises:
-    ValueError: if a dataset has no proprioception and the model wants it, or another number of them.
+    ValueError: a dataset has no proprioception, and the model normalises it.
   """
-  if hasattr(model, 'standardize'):
-    model.standardize(functools.partial(_moments, statistics))
+  model.set_normalization(functools.partial(_moments, statistics))
 
 
 def _moments(statistics: dict[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and standard deviation of 'proprioception' or 'embedding' over the steps of all datasets."""
+  """Return mean and standard deviation of 'proprioception' or 'instruction' over the steps of all datasets."""
   lacking = [dataset for dataset, found in statistics.items() if not found.get(name)]
   if lacking:
-    raise ValueError(f'this network learns from the robot\'s state, and the adapters of {lacking} name no {name}.')
+    raise ValueError(f'this model needs statistics of {name}, and the adapters of {lacking} name no {name}.')
   steps = np.array([found['steps'] for found in statistics.values()])
   means, stds = (np.array([found[name][moment] for found in statistics.values()]) for moment in ('mean', 'std'))
   mean = np.average(means, 0, steps)
   return mean, np.sqrt(np.average(stds ** 2 + (means - mean) ** 2, 0, steps))
 
 
-def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, Any]] | None = None) -> str:
-  """Takes over, in place, every variable that the model at `path` has under the same name and in the same shape.
+def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch] | None = None) -> str:
+  """Copy, in place, every variable that the model at `path` has under the same name and in the same shape.
 
-  The rows of the position embedding are taken over one by one where they mean the same: the same distance from the
-  newest frame, and the same image token, or the same action token (by its name in the ActionSpec) to predict. The
-  output layer stays new where the vocabulary has another size, and is taken over otherwise, even for other actions.
+  The rows of the position embedding are copied one by one where they mean the same: the same distance from the newest
+  frame, and the same image token, or the same action token (by its name in the ActionSpec) to predict. The output layer
+  stays new where the vocabulary has another size, and is copied otherwise, even for other actions.
 
   Args:
     model: newly initialised.
-    path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, which fills
-      the image encoder alone.
-    prune_on: batches to tell by which heads and layers to take out of a larger transformer; None takes out none.
+    path: anything that `rtjax.load_model` reads; or 'imagenet' (Keras downloads it) or an .h5 file of it, for the image
+      encoder alone.
+    prune_on: batches to measure the importance of heads and layers with, which are then removed from a larger
+      transformer; None removes nothing.
 
   Returns:
-    What was loaded, what is new and what was left out, for people to read.
+    A report for people: the variables that were loaded, that are new and that were left out.
 
   Raises:
     FileNotFoundError, ValueError: as `rtjax.load_model`; or nothing at all fits.
@@ -64,12 +68,12 @@ def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, A
     return f'started from {path}:\n  loaded: {len(filled)} variables of the image encoder; all others are new'
   source, pruned = pretrained.load_model(path), ''
   if prune_on is not None:
-    if not isinstance(source, RT1) or not isinstance(model, RT1):
-      raise ValueError(f'--prune takes heads and layers out of RT-1 or RT-1-X; {path} is {type(source).__name__}, this '
-                       f'model {type(model).__name__}.')
+    if not source.config.prunable_layers or source.config.prunable_layers != model.config.prunable_layers:
+      raise ValueError(f'--init.prune removes heads and layers of RT-1 or RT-1-X; {path} is {type(source).__name__}, '
+                       f'this model {type(model).__name__}.')
     source, pruned = pruning.prune(source, model.config, prune_on)
   theirs, ours = parameters.named(source), parameters.named(model)
-  fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+  fitting = matching(theirs, ours)
   partly = ''
   if _POSITION in ours and _POSITION in theirs:
     kernel, rows = merge_positions(theirs[_POSITION], ours[_POSITION], source.config, model.config)
@@ -77,15 +81,19 @@ def start_from(model: Model, path: str | os.PathLike, prune_on: list[dict[str, A
       partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
     fitting |= {_POSITION: kernel}
   if not fitting:
-    raise ValueError(f'--init-from {path}: none of its {len(theirs)} variables fits this network. Give the model the '
-                     'sizes of the one it starts from (width, layers, heads, ...).')
+    raise ValueError(f'--init.weights {path}: none of its {len(theirs)} variables fits this network. Give the model '
+                     'the sizes of the one it starts from (width, layers, heads, ...).')
   parameters.assign(model, ours | fitting)
   return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
 
 
-def summary(ours: dict[str, jax.Array], theirs: dict[str, jax.Array], fitting: dict[str, jax.Array],
-            partly: str = '') -> str:
-  """What was loaded, what is new and what was left out, for people to read."""
+def matching(theirs: Arrays, ours: Arrays) -> dict[str, jax.Array]:
+  """Return those of `theirs` that `ours` has under the same name and in the same shape."""
+  return {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+
+
+def summary(ours: Arrays, theirs: Arrays, fitting: Arrays, partly: str = '') -> str:
+  """Return a report of the variables that were loaded, that are new and that were left out."""
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
   return (f'  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
@@ -93,36 +101,37 @@ def summary(ours: dict[str, jax.Array], theirs: dict[str, jax.Array], fitting: d
           f'  left out: {_amount({n: theirs[n] for n in left_out})}{_list(left_out)}')
 
 
-def merge_positions(theirs: jax.Array, ours: jax.Array, their_config: RT1Config,
-                    our_config: RT1Config) -> tuple[jax.Array, int]:
-  """`ours` with those rows of `theirs` that mean the same, and how many these are.
+def merge_positions(theirs: jax.Array, ours: jax.Array, their_config: PolicyConfig,
+                    our_config: PolicyConfig) -> tuple[jax.Array, int]:
+  """Return `ours` with those rows of `theirs` that mean the same, and their number.
 
   Args:
-    theirs, ours: float32 [T * tokens per step, D].
+    theirs, ours: float32 [T * tokens per frame, D].
   """
   if theirs.shape[1] != ours.shape[1]:
     return ours, 0
   merged, rows = np.array(ours), 0
-  their_rows = {meaning: row for row, meaning in enumerate(_meanings(their_config))}
-  for row, meaning in enumerate(_meanings(our_config)):
+  their_rows = {meaning: row for row, meaning in enumerate(_meanings(their_config, len(theirs)))}
+  for row, meaning in enumerate(_meanings(our_config, len(ours))):
     if meaning in their_rows:
       merged[row] = theirs[their_rows[meaning]]
       rows += 1
   return jnp.asarray(merged), rows
 
 
-def _meanings(config: RT1Config) -> list[tuple[object, ...]]:
-  """What each position stands for: the frame's age, and the image token it is or the action token that is read at it.
+def _meanings(config: PolicyConfig, positions: int) -> list[tuple[object, ...]]:
+  """Return the meaning of each position: the frame's age, and the input token or the action token that is read at it.
 
-  The logits of an action token are read one position before it (rt1.py), those of the first at the last image token.
+  The logits of an action token are read one position before it (rt1.py), those of the first at the last input token.
   """
   actions = [(later, name) for later in range(config.horizon) for name in config.action_spec.token_names]
-  step: list[tuple[object, ...]] = [('image', config.frame_tokens, i) for i in range(config.frame_tokens)]
-  step += [('predicts', *token) for token in actions[1:]] + [('last',)]
-  return [(age, *meaning) for age in reversed(range(config.window)) for meaning in step]
+  inputs = positions // config.window - len(actions)
+  frame: list[tuple[object, ...]] = [('input', inputs, i) for i in range(inputs)]
+  frame += [('predicts', *token) for token in actions[1:]] + [('last',)]
+  return [(age, *meaning) for age in reversed(range(config.window)) for meaning in frame]
 
 
-def _amount(variables: dict[str, jax.Array]) -> str:
+def _amount(variables: Arrays) -> str:
   return f'{len(variables)} variables, {sum(v.size for v in variables.values()):,} numbers'
 
 

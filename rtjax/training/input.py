@@ -1,58 +1,62 @@
-"""The data of one run: batches on the devices, the position in them, validation."""
+"""Training input: batches on the devices, the position in the data, validation."""
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
 
-from rtjax.language.prompts import KINDS
+from rtjax.data import to_batch
+from rtjax.language.prompts import TASKS
 from rtjax.models import LossTerms
-from rtjax.training import metrics, sharding
+from rtjax.observation import Batch
+from rtjax.training import meter, sharding
 from rtjax.training.config import TrainConfig
-from rtjax.training.text_input import Texts
+from rtjax.training.text_input import TextInput
 
-Batch = dict[str, jax.Array]
+if TYPE_CHECKING:
+  from rtjax.language.tokenizer import Tokenizer
 
 
-class Batches:
-  """The training batches of this process's share of the data, and the validation batches.
+class TrainingInput:
+  """Training and validation batches of this process's share of the data.
 
-  They hold windows of robot episodes, or pictures with texts (as `text_images` and so on), or both.
+  A batch holds windows of robot episodes, image-text pairs, or both.
 
   Args:
     config: the run.
-    data: rtjax.data, or anything with its functions.
-    mesh: where batches go.
-    tokenizer: of a vision-language model: instructions become prompts.
+    data: rtjax.data, or another object with its functions.
+    mesh: devices of the batches.
+    tokenizer: of models that read prompts.
 
   Raises:
-    ValueError, FileNotFoundError: if the data cannot be read as the configuration says.
+    ValueError, FileNotFoundError: the data cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, tokenizer: Any = None):
-    if not config.data and not config.image_text:
-      raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ... '
-                       '(for RT-2 also pictures with texts, --image-text FOLDER_OR_NAME ...)')
-    self._config, self._data = config, data
-    self._texts = Texts(config, tokenizer) if tokenizer else None
+  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, tokenizer: 'Tokenizer | None' = None):
+    if not config.data and not config.text_data:
+      pairs = ', or image-text pairs, --text.data FOLDER_OR_NAME ...' if config.model.generates_text else ''
+      raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ...'
+                       f'{pairs}')
+    self._config, self._data, self._mesh = config, data, mesh
+    self._text = TextInput(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
-    self._place = sharding.batch_placer(mesh)
     self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
                     'process_index': self._process, 'process_count': jax.process_count()}
-    if config.validate_every:
+    if config.validation.every:
       for batches in self._validation():
-        batches.close()  # a missing split shows now, not at the first validation
+        batches.close()  # a missing split fails here, not at the first validation
     self.statistics: dict[str, Any] = data.statistics(config.data, config.pipeline, self._spec) if config.data else {}
-    self.embedding_id = tokenizer.id if tokenizer else _only_one(
+    self.embedding_id = tokenizer.id if tokenizer else _common_encoder(
         {name: s['embedding_id'] for name, s in self.statistics.items()})
-    self._stream = None if not config.data else data.TrainingStream(
+    self._robot_stream = None if not config.data else data.TrainingStream(
         config.data, config.pipeline, self._spec, batch_size=config.batch_size // jax.process_count(), seed=config.seed,
         **self._window)
-    self._streams = [s for s in (self._stream, self._texts and self._texts.stream) if s]
+    self._streams = [s for s in (self._robot_stream, self._text and self._text.stream) if s]
 
-  def __enter__(self) -> 'Batches':
+  def __enter__(self) -> 'TrainingInput':
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -60,85 +64,89 @@ class Batches:
       stream.close()
 
   def next(self) -> Batch:
-    """The next training batch, on the devices."""
-    batch = self._robots(next(self._stream)) if self._stream else {}
-    return self._place(batch | (self._texts.next() if self._texts and self._texts.stream else {}))
+    """Return the next training batch, on the devices."""
+    batch = self._to_batch(next(self._robot_stream)) if self._robot_stream else Batch()
+    if self._text and self._text.stream:
+      batch = dataclasses.replace(batch, text=self._text.next())
+    return sharding.place_batch(batch, self._mesh)
 
-  def sample(self, count: int) -> list[dict[str, Any]]:
-    """The first training batches of process 0, on the host and the same in every process."""
+  def sample(self, count: int) -> list[Batch]:
+    """Return the first training batches of process 0, on the host and the same in every process."""
     c = self._config
     window = self._window | {'process_index': 0, 'process_count': 1}
+    size = c.batch_size // c.grad_accum_steps
     with contextlib.closing(self._data.TrainingStream(
-        c.data, c.pipeline, self._spec, batch_size=c.batch_size // c.micro_batches, seed=c.seed, **window)) as stream:
-      return [self._robots(next(stream)) for _ in range(count)]
+        c.data, c.pipeline, self._spec, batch_size=size, seed=c.seed, **window)) as stream:
+      return [self._to_batch(next(stream)) for _ in range(count)]
 
-  def position(self) -> list[dict[str, Any]]:
-    """Where each process is in its share of the data."""
+  def position(self) -> list[Any]:
+    """Return the position of each process in its share of the data."""
     states = [stream.state() for stream in self._streams]
     return sharding.gather(states[0] if len(states) == 1 else states)
 
-  def restore(self, positions: list[dict[str, Any]]) -> None:
-    """Goes to a `position`.
+  def restore(self, positions: list[Any]) -> None:
+    """Go to a `position`.
 
     Raises:
-      ValueError: if another number of processes wrote it; each has its own share of the data.
+      ValueError: another number of processes wrote it; each has its own share of the data.
     """
     if len(positions) != jax.process_count():
       raise ValueError(f'the run was written by {len(positions)} process(es) and there are {jax.process_count()} now, '
-                       'which read other shares of the data. Resume with as many, or start a new run with --init-from.')
+                       'which read other shares of the data. Resume with as many, or start a new run with '
+                       '--init.weights.')
     states = positions[self._process]
     for stream, state in zip(self._streams, states if isinstance(states, list) else [states], strict=True):
       stream.restore(state)
 
-  def validate(self, judge: Callable[[Batch], LossTerms], loss_scale: float) -> metrics.Row:
-    """Averages over the held-out split, or as much of it as the configuration says."""
+  def validate(self, evaluate: Callable[[Batch], LossTerms], loss_scale: float) -> meter.Row:
+    """Return averages over the held-out split, or over as many of its batches as the configuration says."""
     losses: list[float] = []
     sums: dict[str, Any] = {}
-    for weight, part in zip(self._weights(), self._validation(), strict=True):
+    for weight, part in zip(self._loss_weights(), self._validation(), strict=True):
       total: dict[str, Any] = {}
       with contextlib.closing(part) as batches:
-        for batch in itertools.islice(batches, self._config.validation_batches or None):
-          terms = jax.device_get(judge(self._place(batch)))
-          total = metrics.add(total, {'loss': (terms.total, terms.weight)})
-          sums = metrics.add(sums, terms.metrics)
-      losses += [weight * loss for loss in metrics.averages(total).values()]
-    return metrics.averages(sums, self._labels()) | ({'loss': sum(losses) * loss_scale} if losses else {})
+        for batch in itertools.islice(batches, self._config.validation.batches or None):
+          terms = jax.device_get(evaluate(sharding.place_batch(batch, self._mesh)))
+          total = meter.add(total, {'loss': (terms.total, terms.weight)})
+          sums = meter.add(sums, terms.metrics)
+      losses += [weight * loss for loss in meter.averages(total).values()]
+    return meter.averages(sums, self._labels()) | ({'loss': sum(losses) * loss_scale} if losses else {})
 
   def _validation(self) -> list[Any]:
-    """Batches of robot episodes, and of pictures with texts, of which there are any."""
+    """Return the held-out batches of robot episodes, and those of image-text pairs, as far as there are any."""
     c = self._config
-    size = c.batch_size // c.micro_batches // jax.process_count()
+    size = c.batch_size // c.grad_accum_steps // jax.process_count()
     parts = []
     if c.data:
       windows = self._data.validation_batches(c.data, c.pipeline, self._spec, batch_size=size, **self._window)
-      parts.append(_mapped(self._robots, windows))
-    return parts + ([self._texts.validation()] if self._texts and c.image_text else [])
+      parts.append(_map(self._to_batch, windows))
+    return parts + ([self._text.validation()] if self._text and self._text.stream else [])
 
-  def _weights(self) -> list[float]:
-    """What the losses of these parts count."""
+  def _loss_weights(self) -> list[float]:
+    """Return the weights of the losses of `_validation`."""
     c = self._config
-    return [1.0] * bool(c.data) + [c.vqa_weight if c.data else 1.0] * bool(c.image_text)
+    text = [c.text.loss_weight if c.data else 1.0] if c.text and c.text.data else []
+    return [1.0] * bool(c.data) + text
 
-  def _robots(self, batch: dict[str, Any]) -> dict[str, Any]:
-    """What the device takes of a batch of windows; for a vision-language model, with prompts as embeddings."""
-    return self._data.device_part(batch) | ({'embeddings': self._texts.prompts(batch)} if self._texts else {})
+  def _to_batch(self, arrays: dict[str, Any]) -> Batch:
+    return to_batch(arrays, self._text.prompts(arrays) if self._text else None)
 
   def _labels(self) -> dict[str, list[str]]:
-    """Names of what the model's metrics are vectors of."""
+    """Return the names of the parts of those metrics that are vectors."""
     model = self._config.model
     # Padded in front, a slot has the same age in every window; padded behind, only in full ones.
     frames = [f't-{model.window - 1 - t}' if model.padding == 'front' else f'slot{t}' for t in range(model.window)]
     later = ['' if f == 0 else f'+{f}' for f in range(model.horizon)]
     return {'accuracy_per_token': [f'{name}{f}' for f in later for name in self._spec.token_names],
-            'accuracy_per_step': frames, 'l1': list(self._spec.number_names), 'answers': list(KINDS)}
+            'accuracy_per_frame': frames, 'l1': list(self._spec.dimension_names), 'answers': list(TASKS)}
 
 
-def _mapped(function: Callable[[Any], Any], batches: Any) -> Iterator[Any]:
+def _map(function: Callable[[Any], Any], batches: Any) -> Iterator[Any]:
   with contextlib.closing(batches):
     yield from map(function, batches)
 
 
-def _only_one(encoders: dict[str, str]) -> str:
+def _common_encoder(encoders: dict[str, str]) -> str:
   if len(set(encoders.values())) > 1:
     raise ValueError(f'the datasets were embedded with different instruction encoders: {encoders}. A network '
                      'learns one; train on datasets that share theirs.')

@@ -1,83 +1,95 @@
-"""What a run of a vision-language model starts from: its vocabulary, its parts, and the run before it."""
+"""Tokenizer, backbone weights and lineage of a run of a vision-language model."""
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from rtjax.models import Model, T5Config, parameters, vocabulary
-from rtjax.training import checkpoint, initialize
+from rtjax import checkpoints
+from rtjax.models import PolicyModel, parameters
+from rtjax.training import initialize
 from rtjax.training.config import TrainConfig
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
 
 
-def open_vocabulary(config: TrainConfig) -> 'Tokenizer':
-  """The vocabulary of a run: of its own checkpoints, of `config.vocabulary`, or of what it starts from, in this order;
-  or else the package's own.
+def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
+  """Return the tokenizer of a run.
+
+  It is that of the run's own checkpoints, else of `init.tokenizer`, `init.weights` or `init.text`, else the package's.
 
   Raises:
     FileNotFoundError: there is none.
-    ValueError: it is another than that of `config.init_from`, whose embeddings it would mix up.
+    ValueError: it is another than that of `init.weights`, whose embeddings would belong to other tokens.
   """
-  from rtjax.language.tokenizer import Tokenizer
-  if kept := _vocabulary(config.output):
-    return kept
-  theirs = _vocabulary(config.init_from)
-  if not config.vocabulary and theirs:
+  from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
+  init = config.init
+  if own := _stored_tokenizer(config.output):
+    return own
+  theirs = _stored_tokenizer(init.weights)
+  if not init.tokenizer and theirs:
     return theirs
-  path = config.vocabulary or config.text_from
-  if config.text_from and not config.vocabulary and not (pathlib.Path(path).expanduser() / 'spiece.model').is_file():
-    raise FileNotFoundError(f'--text-from {path} holds no spiece.model, without which its embeddings mean nothing. '
-                            'Name its vocabulary with --vocabulary.')
+  path = init.tokenizer or init.text
+  if init.text and not init.tokenizer and not (pathlib.Path(path).expanduser() / 'spiece.model').is_file():
+    raise FileNotFoundError(f'--init.text {path} holds no spiece.model, which its embeddings depend on. Give the file '
+                            'with --init.tokenizer.')
   found = Tokenizer.load(path) if path else Tokenizer()
   if theirs and theirs.id != found.id:
-    raise ValueError(f'--init-from {config.init_from} was trained on the vocabulary {theirs.id!r}, --vocabulary is '
-                     f'{found.id!r}: the same ids would be other words. Leave --vocabulary out.')
+    raise ValueError(f'--init.weights {init.weights} was trained with the tokenizer {theirs.id!r}, --init.tokenizer is '
+                     f'{found.id!r}: the same ids would mean other tokens. Leave --init.tokenizer out.')
   return found
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-  """What a checkpoint remembers of what its run started from, JSON-able; of an earlier run (stage 1), its data too."""
-  parts = {name: getattr(config, name) for name in ('init_from', 'vision_from', 'text_from') if getattr(config, name)}
-  if not config.init_from or not checkpoint.is_checkpoint(config.init_from):
+  """Return the weights that a run started from, JSON-able; of an earlier run (stage 1) also its data and results.
+
+  Keys: 'weights', 'vision', 'text' (paths, where given), and of an earlier run 'step', 'metrics', 'lineage', 'data',
+  'text_data', 'steps', 'batch_size'.
+  """
+  parts = {name: path for name, path in (('weights', config.init.weights), ('vision', config.init.vision),
+                                         ('text', config.init.text)) if path}
+  if not config.init.weights or not checkpoints.is_checkpoint(config.init.weights):
     return parts
-  before = checkpoint.read_metadata(config.init_from)
-  kept = {'step': before['step'], 'metrics': before.get('metrics'), 'origin': before.get('origin')}
-  return parts | kept | {name: before['train'].get(name) for name in ('data', 'image_text', 'steps', 'batch_size')}
+  before = checkpoints.read_json(config.init.weights)
+  train = before['train']
+  return parts | {
+      'step': before['step'], 'metrics': before.get('metrics'), 'lineage': before.get('lineage'),
+      'data': train['data'], 'text_data': train['text']['data'] if train['text'] else [], 'steps': train['steps'],
+      'batch_size': train['batch_size']}
 
 
-def _vocabulary(path: str) -> 'Tokenizer | None':
-  """That of a checkpoint; None where there is none."""
-  if not path or not checkpoint.is_checkpoint(path):
+def _stored_tokenizer(path: str) -> 'Tokenizer | None':
+  """Return the tokenizer of a checkpoint; None where there is none."""
+  if not path or not checkpoints.is_checkpoint(path):
     return None
-  kept = checkpoint.read_metadata(path).get('vocabulary')
-  return vocabulary.restore(kept) if kept else None
+  from rtjax.language.tokenizer import Tokenizer
+  stored = checkpoints.read_json(path).get('tokenizer')
+  return Tokenizer.from_json(stored) if stored else None
 
 
-def fill_part(model: Model, part: str, folder: str | os.PathLike) -> str:
-  """Takes over, in place, a part of `model` from a Hugging Face folder.
+def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike) -> str:
+  """Copy, in place, a part of the model's backbone from a Hugging Face folder.
 
   Args:
     part: 'vision' or 'text'.
 
   Returns:
-    What was loaded, what is new and what did not fit, for people to read.
+    A report for people: the variables that were loaded, that are new and that were left out.
 
   Raises:
     FileNotFoundError, ValueError: as `load_huggingface`; or nothing at all fits.
   """
   from rtjax.pretrained import huggingface
   config, values, ignored = huggingface.read(folder)
-  if isinstance(config, T5Config) != (part == 'text'):
-    raise ValueError(f'--{part}-from {folder}: it holds a {type(config).__name__.removesuffix("Config")}, expected '
-                     f'{"a T5" if part == "text" else "a ViT or SigLIP"}.')
-  theirs = {f'{part}/{name}': value for name, value in values.items()}
+  prefix = f'backbone/{part}/'
+  theirs = {f'{prefix}{name}': value for name, value in values.items()}
   ours = parameters.named(model)
-  fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+  fitting = initialize.matching(theirs, ours)
   if not fitting:
-    raise ValueError(f'--{part}-from {folder}: none of its {len(theirs)} variables fits the {part} part of this '
-                     f'network. Give model.{part} the sizes of its config.json.')
+    expected = 'a T5' if part == 'text' else 'a ViT or SigLIP'
+    raise ValueError(f'--init.{part} {folder}: it holds a {type(config).__name__.removesuffix("Config")}, expected '
+                     f'{expected}; none of its {len(theirs)} variables fits the {part} part of this network. Give '
+                     f'model.backbone.{part} the sizes of its config.json.')
   parameters.assign(model, ours | fitting)
-  part_of_ours = {name: value for name, value in ours.items() if name.startswith(f'{part}/')}
-  unused = f'\n  of no use here: {", ".join(sorted(ignored))}' if ignored else ''
+  part_of_ours = {name: value for name, value in ours.items() if name.startswith(prefix)}
+  unused = f'\n  not used here: {", ".join(sorted(ignored))}' if ignored else ''
   return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting) + unused

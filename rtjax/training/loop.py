@@ -1,17 +1,17 @@
-"""Training, from a configuration to a folder of checkpoints.
+"""Training loop, from a configuration to a folder of checkpoints.
 
-The resume rule. The same command again goes on from the newest whole checkpoint of the run's folder, with the very next
-batch, and ends with the same bits as a run that nothing stopped. A checkpoint is written every `save_every` steps, at
-the end, and on SIGTERM or Ctrl-C. A damaged one is passed over with a warning. What the parameters depend on has to be
-as it was: the configuration (config.FREE lists the exceptions) and the number of processes. A folder without a
-checkpoint starts from the beginning, from random weights or from `init_from`, which plays no part in a resume.
+The resume rule. The same command again resumes from the newest complete checkpoint of the run's folder, with the very
+next batch, and ends with the same bits as an uninterrupted run. A checkpoint is written every `checkpoints.every`
+steps, at the end, and on SIGTERM or Ctrl-C. A damaged one is skipped with a warning. Everything that the parameters
+depend on must stay the same: the configuration (config.FREE lists the exceptions) and the number of processes. A
+folder without a checkpoint starts from the beginning, from random weights or from `init.weights`, which has no part in
+a resume.
 
-One model or another: the loop only knows `models.build` and the model's `loss`, see rtjax.models.LossTerms.
+The loop knows the contract of a model alone (rtjax/models/base.py).
 """
 import contextlib
 import dataclasses
 import functools
-import importlib
 import json
 import pathlib
 import signal
@@ -25,115 +25,121 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rtjax import models
+from rtjax import checkpoints, models
+from rtjax import data as rlds_data
 from rtjax.data.augment import augment
-from rtjax.models import RT2Config, vocabulary
-from rtjax.runtime import compiler
-from rtjax.training import cotrain, distill, initialize, lineage, metrics, sharding
+from rtjax.models import parameters
+from rtjax.runtime import compiler, serialization
+from rtjax.training import distill, initialize, lineage, sharding
 from rtjax.training import optimizer as optimizers
-from rtjax.training.checkpoint import Checkpoints, is_checkpoint
+from rtjax.training.checkpoint import RunCheckpoints
 from rtjax.training.config import TrainConfig, check_same_run
-from rtjax.training.input import Batches
-from rtjax.training.state import TrainState, Tree, count, create, merge, split
+from rtjax.training.input import TrainingInput
+from rtjax.training.log import MetricsLog, Progress
+from rtjax.training.meter import Meter, NonFiniteError, Row
+from rtjax.training.state import TrainState, Tree, create, merge, split
 from rtjax.training.step import eval_step, train_step
 
-_PRUNE_ON = 4  # batches that tell which heads and layers are important
+_PRUNING_BATCHES = 4  # batches that measure the importance of heads and layers
 
 
 class TrainingError(RuntimeError):
-  """Training cannot go on; the message says what to do."""
+  """Training cannot go on; the message tells the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a run ended.
+  """End of a run.
 
   Attributes:
-    run: its folder.
+    run: folder of the run.
     step: steps taken in all.
-    finished: False if a signal stopped it; the same command then resumes.
+    finished: False if a signal stopped the run; the same command then resumes.
     best_step: step of the checkpoint with the least validation loss, if any was validated.
-    row: the last row of metrics and of validation metrics.
+    row: last row of metrics and of validation metrics.
   """
   run: pathlib.Path
   step: int
   finished: bool
   best_step: int | None
-  row: metrics.Row
+  row: Row
 
 
 def train(config: TrainConfig, *, data: Any = None) -> Outcome:
-  """Trains, or resumes; see the module's docstring.
+  """Train, or resume; see the module's docstring.
 
   Args:
     config: the run.
-    data: what gives the batches; by default rtjax.data, or anything with its functions.
+    data: rtjax.data (the default), or another object with its functions.
 
   Raises:
-    ValueError, FileNotFoundError: for a configuration or data that cannot be trained with.
-    TrainingError: for a loss or gradient that is not finite.
-    CheckpointError: if a checkpoint cannot be written, or none of those there can be read.
+    ValueError, FileNotFoundError: the configuration or the data cannot be trained with.
+    TrainingError: a loss or gradient is not finite.
+    CheckpointError: a checkpoint cannot be written, or none of those present can be read.
   """
-  sharding.connect_processes(config.distributed)
-  mesh = sharding.make_mesh(config.mesh)
-  sharding.check_batch(config.batch_size, config.micro_batches, mesh)
-  if config.data and config.image_text:
-    sharding.check_batch(config.image_text_batch_size, config.micro_batches, mesh, 'image_text_batch_size')
+  sharding.connect_processes(config.mesh.distributed)
+  mesh = sharding.make_mesh(config.mesh.shape)
+  sharding.check_batch(config.batch_size, config.grad_accum_steps, mesh)
+  if config.data and config.text and config.text.data:
+    sharding.check_batch(config.text.batch_size, config.grad_accum_steps, mesh, 'text.batch_size')
   tokenizer = None
-  if isinstance(config.model, RT2Config):
-    tokenizer = lineage.open_vocabulary(config)
-    config = dataclasses.replace(config, model=vocabulary.fitted(config.model, tokenizer))
+  if config.model.reads_prompts:
+    tokenizer = lineage.open_tokenizer(config)
+    config = dataclasses.replace(config, model=config.model.with_tokenizer(tokenizer))
   run = _run_folder(config)
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, target = _target(config, optimizer, mesh)
 
-  data = data or importlib.import_module('rtjax.data')  # brings TensorFlow
-  with Batches(config, data, mesh, tokenizer) as batches, Checkpoints(run, keep=config.keep) as checkpoints:
-    if restored := checkpoints.restore(target):
+  with (TrainingInput(config, data or rlds_data, mesh, tokenizer) as batches,
+        RunCheckpoints(run, keep=config.checkpoints.keep) as saves):
+    if restored := saves.restore(target):
       state, metadata = restored
       batches.restore(metadata['data'])
-      known: dict[str, Any] = {name: metadata[name] for name in ('vocabulary', 'origin') if name in metadata}
+      language: dict[str, Any] = {name: metadata[name] for name in ('tokenizer', 'lineage') if name in metadata}
     else:
-      state = _first_state(config, optimizer, target, mesh, batches)
-      known = {'vocabulary': vocabulary.stored(tokenizer), 'origin': lineage.describe(config)} if tokenizer else {}
+      state = _initial_state(config, optimizer, target, mesh, batches)
+      language = {'tokenizer': tokenizer.to_json(), 'lineage': lineage.describe(config)} if tokenizer else {}
     _write_config(config, run)
     try:
-      return _run(config, run, mesh, batches, checkpoints, graphdef, optimizer, state, known)
-    except metrics.NonFinite as error:
-      checkpoints.wait()
+      return _run(config, run, mesh, batches, saves, graphdef, optimizer, state, language)
+    except NonFiniteError as error:
+      saves.wait()
       raise TrainingError(
-          f'{error}. The last good checkpoint is of step {checkpoints.latest} in {checkpoints.folder}. Look at the '
-          'data and the learning rate, or leave such steps out with --non-finite skip.') from None
+          f'{error}. The last good checkpoint is of step {saves.latest} in {saves.folder}. Check the data and the '
+          'learning rate, or skip such steps with --non-finite skip.') from None
 
 
-def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, checkpoints: Checkpoints,
+def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingInput, saves: RunCheckpoints,
          graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState,
-         known: dict[str, Any]) -> Outcome:
+         language: dict[str, Any]) -> Outcome:
   start = step = int(state.step)
   layout = jax.tree.map(lambda leaf: leaf.sharding, state)
   replicated = NamedSharding(mesh, PartitionSpec())
-  teacher, soften = None, None
-  if config.teacher:
-    definition, teacher = distill.load_teacher(config.teacher, config.model, mesh)
-    soften = functools.partial(distill.soften, graphdef=definition, weight=config.teacher_weight)
+  teacher, distillation_targets = None, None
+  if config.distillation and config.distillation.teacher:
+    definition, teacher = distill.load_teacher(config.distillation.teacher, config.model, mesh)
+    distillation_targets = functools.partial(distill.with_targets, graphdef=definition,
+                                             weight=config.distillation.weight)
   take_step = jax.jit(functools.partial(
-      train_step, graphdef=graphdef, optimizer=optimizer, micro_batches=config.micro_batches,
-      ema_decay=config.optimizer.ema_decay, soften=soften,
-      balance=functools.partial(cotrain.balance, weight=config.vqa_weight) if config.image_text else None,
+      train_step, graphdef=graphdef, optimizer=optimizer, grad_accum_steps=config.grad_accum_steps,
+      ema_decay=config.optimizer.ema_decay, distillation_targets=distillation_targets,
+      text_loss_weight=config.text.loss_weight if config.text else 1.0,
       augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
       if config.data else None),
       donate_argnums=0, out_shardings=(layout, replicated), compiler_options=compiler.options())
-  judge = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
+  evaluate = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
   loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
   learning_rate = optimizers.schedule(config.optimizer, config.steps)
 
-  meter = metrics.Meter(config.batch_size, skip=config.non_finite == 'skip')
-  log = metrics.Log(run, start=start, tensorboard=config.tensorboard, wandb=config.wandb, config=config.to_dict())
-  progress = metrics.Progress(config.steps, config.batch_size, start)
-  row: metrics.Row = {}
+  config_json, model_json = serialization.to_json(config), models.config_to_json(config.model)
+  meter = Meter(config.batch_size, skip=config.non_finite == 'skip')
+  log = MetricsLog(run, start=start, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
+                   config=config_json)
+  progress = Progress(config.steps, config.batch_size, start)
+  row: Row = {}
   stopped = False
   with contextlib.closing(log), progress, _Signals() as signals:
-    progress.say(_greeting(config, state, mesh, run, start))
+    progress.print(_greeting(config, state, mesh, run, start))
     while step < config.steps and not stopped:
       state, outputs = take_step(state, batches.next(), teacher)
       step += 1
@@ -142,40 +148,40 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: Batches, c
       stopped = signals.arrived(step)
       last = stopped or step == config.steps
 
-      if step % config.log_every == 0 or last:
+      if step % config.logging.every == 0 or last:
         row = meter.row() | {'learning_rate': float(learning_rate(step - 1))}
         log.write(step, row)
         progress.row(step, row)
 
-      validated: metrics.Row = {}
-      if config.validate_every and (step % config.validate_every == 0 or step == config.steps):
+      validated: Row = {}
+      if config.validation.every and (step % config.validation.every == 0 or step == config.steps):
         with meter.paused():
-          validated = batches.validate(functools.partial(judge, state), loss_scale)
+          validated = batches.validate(functools.partial(evaluate, state), loss_scale)
         progress.validation(step, validated)
-        named = {f'validation/{name}': value for name, value in validated.items()}
-        log.write(step, named)
-        row |= named
+        prefixed = {f'validation/{name}': value for name, value in validated.items()}
+        log.write(step, prefixed)
+        row |= prefixed
 
-      if step % config.save_every == 0 or last:
-        meter.settle()  # never a checkpoint after a step that was not finite
+      if step % config.checkpoints.every == 0 or last:
+        meter.flush()  # no checkpoint after a step that was not finite
         with meter.paused():
-          checkpoints.save(state, {
-              'config': config.model.to_dict(), 'train': config.to_dict(), 'statistics': batches.statistics,
-              'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row} | known,
+          saves.save(state, {
+              'config': model_json, 'train': config_json, 'statistics': batches.statistics,
+              'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row} | language,
               validated or None)
-    checkpoints.wait()
-  return Outcome(run, step, not stopped, checkpoints.best, row)
+    saves.wait()
+  return Outcome(run, step, not stopped, saves.best, row)
 
 
 def _run_folder(config: TrainConfig) -> pathlib.Path:
-  """The run's folder; if it holds checkpoints, they have to be of this configuration."""
+  """Return the run's folder; raise ValueError if it holds checkpoints of another configuration."""
   run = pathlib.Path(config.output).expanduser().resolve()
   if run.exists() and not run.is_dir():
-    raise ValueError(f'output {run} is a file; expected a folder, or nothing there yet.')
-  if is_checkpoint(run):
+    raise ValueError(f'output {run} is a file; expected a folder, or a path that does not exist yet.')
+  if checkpoints.is_checkpoint(run):
     if not (run / 'config.json').exists():
-      raise ValueError(f'output {run} holds checkpoints and no config.json, which says what run they are of. Choose '
-                       'another folder, or remove this one; to start from its weights, name it with --init-from.')
+      raise ValueError(f'output {run} holds checkpoints and no config.json with the configuration of their run. Choose '
+                       'another folder, or remove this one; to start from its weights, give it as --init.weights.')
     check_same_run(json.loads((run / 'config.json').read_text()), config, run)
   return run
 
@@ -184,38 +190,38 @@ def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
   if jax.process_index() == 0:
     run.mkdir(parents=True, exist_ok=True)
     unfinished = run / 'config.tmp'
-    unfinished.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+    unfinished.write_text(json.dumps(serialization.to_json(config), indent=2) + '\n')
     unfinished.replace(run / 'config.json')
   sharding.wait_for_all('config.json is written')
 
 
 def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
             mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
-  """The model's definition, and shapes, types and shardings of the state."""
-  graphdef, *trees = split(models.abstract(config.model), config.trains)
+  """Return the model's definition, and shapes, types and shardings of the state."""
+  graphdef, *trees = split(models.abstract(config.model), config.is_trainable)
   state = jax.eval_shape(_creator(config, optimizer), *trees)
   return graphdef, jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
                                 state, sharding.shardings(state, mesh))
 
 
-def _first_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
-                 batches: Batches) -> TrainState:
+def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
+                   batches: TrainingInput) -> TrainState:
   model = models.build(config.model, rngs=nnx.Rngs(config.seed))
-  vision_language = isinstance(config.model, RT2Config)
-  if not vision_language:
-    initialize.standardize(model, batches.statistics)
-  if config.init_from:
-    report = initialize.start_from(model, config.init_from, batches.sample(_PRUNE_ON) if config.prune else None)
-    if jax.process_index() == 0:
-      print(report)
-  for part, folder in (('vision', config.vision_from), ('text', config.text_from)):
+  from_data = config.model.normalization == 'from_data'
+  if not from_data:
+    initialize.set_normalization(model, batches.statistics)
+  reports = []
+  if config.init.weights:
+    prune_on = batches.sample(_PRUNING_BATCHES) if config.init.prune else None
+    reports.append(initialize.start_from(model, config.init.weights, prune_on))
+  for part, folder in (('vision', config.init.vision), ('text', config.init.text)):
     if folder:
-      report = lineage.fill_part(model, part, folder)
-      if jax.process_index() == 0:
-        print(report)
-  if vision_language and config.data:  # at last: what stage 1 kept is of no robot
-    initialize.standardize(model, batches.statistics)
-  _, *trees = split(model, config.trains)
+      reports.append(lineage.fill_backbone_part(model, part, folder))
+  if jax.process_index() == 0 and reports:
+    print('\n'.join(reports))
+  if from_data and config.data:  # replaces that of the weights, which may come from no robot at all
+    initialize.set_normalization(model, batches.statistics)
+  _, *trees = split(model, config.is_trainable)
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
   return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
 
@@ -228,20 +234,20 @@ def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Ca
 
 
 def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.Path, start: int) -> str:
-  how = ', '.join(f'{size} {axis}' for axis, size in mesh.shape.items() if size > 1)
-  devices = f'{jax.device_count()} {jax.devices()[0].device_kind}{f" ({how})" if how else ""}'
+  axes = ', '.join(f'{size} {axis}' for axis, size in mesh.shape.items() if size > 1)
+  devices = f'{jax.device_count()} {jax.devices()[0].device_kind}{f" ({axes})" if axes else ""}'
   if start == config.steps:
     return f'{run} has all its {start} steps already'
-  size = f'{count(state.params) / 1e6:.1f} M parameters'
-  if config.trainable != 'full':
-    size += f' of {(count(state.params) + count(state.constants)) / 1e6:.1f} M'
+  size = f'{parameters.count(state.params) / 1e6:.1f} M parameters'
+  if config.is_trainable:
+    size += f' of {(parameters.count(state.params) + parameters.count(state.constants)) / 1e6:.1f} M'
   return f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
 
 
 class _Signals:
-  """Notices SIGTERM and Ctrl-C, so that the loop can save and end; a second Ctrl-C ends at once.
+  """Catches SIGTERM and Ctrl-C, so that the loop can save and end; a second Ctrl-C ends at once.
 
-  With several processes only SIGTERM counts, and JAX brings all of them to stop at the same step.
+  With several processes only SIGTERM counts, and JAX stops all of them at the same step.
   """
 
   def __init__(self) -> None:
@@ -251,10 +257,10 @@ class _Signals:
   def __enter__(self) -> '_Signals':
     in_main_thread = threading.current_thread() is threading.main_thread()
     if jax.process_count() == 1 and in_main_thread:
-      self._handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+      self._handlers = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
     return self
 
-  def _note(self, number: int, frame: Any) -> None:
+  def _handle(self, number: int, frame: Any) -> None:
     self._arrived = True
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -8,13 +8,13 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """How the parameters move.
+  """Settings of the optimizer.
 
-  Adam's epsilon is 1e-7, as Keras and so the official code have it. Unlike that code, which sets NaN elements of a
-  gradient to zero, nothing is hidden: see `TrainConfig.non_finite`.
+  Adam's epsilon is 1e-7, the value of Keras and so of the official code. That code sets NaN elements of a gradient to
+  zero; here they are an error or skip the step, see `TrainConfig.non_finite`.
   """
   kind: Literal['adam', 'adafactor'] = 'adam'
-  """Adam keeps two numbers for each parameter, Adafactor (Shazeer and Stern 2018) a row and a column of each matrix."""
+  """Adam, or Adafactor (Shazeer and Stern 2018) with less memory: a row and a column per matrix."""
   learning_rate: float = 1e-4
   """Highest learning rate, reached after the warm-up."""
   warmup_steps: int = 1000
@@ -22,11 +22,11 @@ class OptimizerConfig:
   end_learning_rate: float = 0.0
   """Learning rate at the last step; the cosine ends there."""
   clip_norm: float = 1.0
-  """Gradients with a larger global norm are scaled down to it; 0 = never."""
+  """Largest global norm of the gradients, which are scaled down to it; 0 = never."""
   weight_decay: float = 0.0
   """Decoupled weight decay of kernels, with Adam known as AdamW; 0 = none."""
   ema_decay: float = 0.0
-  """Decay per step of a moving average of the parameters, which is then validated and deployed; 0 = none is kept."""
+  """Decay of a moving average of the parameters, which is validated and deployed; 0 = none."""
 
   def __post_init__(self) -> None:
     for name in ('learning_rate', 'end_learning_rate', 'warmup_steps', 'clip_norm', 'weight_decay'):
@@ -37,14 +37,14 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-  """Learning rate as a function of the steps taken."""
+  """Return the learning rate as a function of the steps taken."""
   warmup = min(config.warmup_steps, steps - 1)
   return optax.warmup_cosine_decay_schedule(
       0.0 if warmup else config.learning_rate, config.learning_rate, warmup, steps, config.end_learning_rate)
 
 
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-  """The gradient transformation for a run of `steps` steps."""
+  """Return the gradient transformation for a run of `steps` steps."""
   def kernels(params: optax.Params) -> optax.Params:
     return jax.tree.map(lambda p: p.ndim > 1, params)
   return optax.chain(
@@ -55,5 +55,5 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
 
 
 def _adafactor() -> optax.GradientTransformation:
-  """Without momentum, and with updates clipped at a root mean square of 1, as T5 is trained."""
+  """Return Adafactor as T5 is trained: no momentum, updates clipped at a root mean square of 1."""
   return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))

@@ -1,14 +1,16 @@
-"""Smaller transformers: whole attention heads and whole layers taken out of a trained RT-1.
+"""Pruning: attention heads and layers removed from a trained transformer.
 
-Heads go by their first-order importance (Michel et al. 2019): how much the loss would change if a head's output were
-scaled down, |sum(W * dL/dW)| over its rows of the output projection, averaged over batches. As many stay in each layer,
-so that the result is an ordinary network. Layers go one at a time, each time the one without which the loss is least.
-What is lost comes back, or most of it, in a short training: `train.py --init-from WEIGHTS --prune` does both.
+Heads are ranked by their first-order importance (Michel et al. 2019), the change of the loss if a head's output were
+scaled down: |sum(W * dL/dW)| over its rows of the output projection, averaged over batches. Each layer keeps the same
+number, so that the result is an ordinary network. Layers are removed one at a time, each time the one without which the
+loss is least. A short training recovers most of the loss: `train.py --init.weights WEIGHTS --init.prune` does both.
+
+For models with `config.prunable_layers`, whose configuration has `layers`, `heads`, `head_size` and `width`.
 """
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,111 +18,149 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rtjax.models import RT1, RT1Config, from_values, parameters
-
-Batch = dict[str, Any]
-Seen = list[dict[str, Array]]  # batches with `tokens` [B, T, N, D] in place of images
-
-_LAYER = 'transformer/layers/'
+from rtjax.models import PolicyConfig, PolicyModel, from_values, parameters
+from rtjax.observation import Batch
 
 
-def prune(model: RT1, smaller: RT1Config, batches: Iterable[Batch]) -> tuple[RT1, str]:
-  """The network with as many heads and layers as `smaller`, and what was taken out, for people to read.
+class EncodedBatch(NamedTuple):
+  """A batch whose images are encoded; `batch` itself has them no more.
+
+  Attributes:
+    frames: output of `PolicyModel.encode_frames`.
+  """
+  frames: Float[Array, 'B T N D']
+  batch: Batch
+
+
+class _Sizes(Protocol):
+  layers: int
+  heads: int
+  head_size: int
+  width: int
+
+
+def prune(model: PolicyModel, smaller: PolicyConfig, batches: Iterable[Batch]) -> tuple[PolicyModel, str]:
+  """Remove heads and layers until there are as many as in `smaller`.
+
+  Returns:
+    The network, and a report for people.
 
   Raises:
-    ValueError: `smaller` has more of either, or another head size, which is not a matter of taking out.
+    ValueError: `smaller` has more of either, or another head size or width.
   """
-  config = model.config
-  if (config.head_size, config.width) != (smaller.head_size, smaller.width):
-    raise ValueError(f'prune: the weights have head_size {config.head_size} and width {config.width}, this model '
-                     f'{smaller.head_size} and {smaller.width}. Pruning takes out whole heads and layers: give the '
-                     'model the same head size and width.')
-  seen = see(model, batches)
-  losses = [loss(model, seen)]
-  model, kept = drop_layers(model, smaller.layers, seen)
-  losses.append(loss(model, seen))
-  model = drop_heads(model, smaller.heads, head_importance(model, seen))
-  losses.append(loss(model, seen))
-  before, between, after = (f'{value:.3f}' for value in losses)
-  return model, (f'\n  layers {config.layers} -> {smaller.layers} (kept {kept}): loss {before} -> {between}'
-                 f'\n  heads  {config.heads} -> {smaller.heads} in each layer: loss {between} -> {after}')
+  before, after = _sizes(model.config), _sizes(smaller)
+  if (before.head_size, before.width) != (after.head_size, after.width):
+    raise ValueError(f'prune: the weights have head_size {before.head_size} and width {before.width}, this model '
+                     f'{after.head_size} and {after.width}. Pruning removes complete heads and layers: give the model '
+                     'the same head size and width.')
+  encoded = encode(model, batches)
+  losses = [loss(model, encoded)]
+  model, kept = drop_layers(model, after.layers, encoded)
+  losses.append(loss(model, encoded))
+  model = drop_heads(model, after.heads, head_importance(model, encoded))
+  losses.append(loss(model, encoded))
+  first, second, last = (f'{value:.3f}' for value in losses)
+  return model, (f'\n  layers {before.layers} -> {after.layers} (kept {kept}): loss {first} -> {second}'
+                 f'\n  heads  {before.heads} -> {after.heads} in each layer: loss {second} -> {last}')
 
 
-def see(model: RT1, batches: Iterable[Batch]) -> Seen:
-  """Encodes the pictures of some batches once, for the functions below."""
-  encode = jax.jit(model.tokens)
-  seen = [{'tokens': encode(batch['images'], batch['embeddings'], batch.get('proprioception')),
-           'actions': jnp.asarray(batch['actions']), 'mask': jnp.asarray(batch['mask'])} for batch in batches]
-  if not seen:
-    raise ValueError('batches is empty, pruning needs some to tell what is important.')
-  return seen
+def encode(model: PolicyModel, batches: Iterable[Batch]) -> list[EncodedBatch]:
+  """Encode the images of some batches once, for the functions below.
+
+  Raises:
+    ValueError: there are no batches.
+  """
+  encode_frames = jax.jit(model.encode_frames)
+  encoded = []
+  for batch in batches:
+    observation, _, _ = batch.windows()
+    frames = encode_frames(jax.tree.map(jnp.asarray, observation))
+    without_images = dataclasses.replace(observation, images=observation.images[..., :0, :0, :])
+    encoded.append(EncodedBatch(frames, dataclasses.replace(batch, observation=without_images)))
+  if not encoded:
+    raise ValueError('batches is empty: pruning needs some to measure importance.')
+  return encoded
 
 
-def loss(model: RT1, seen: Seen) -> float:
-  """Mean cross-entropy over the action tokens that count, in inference mode."""
-  terms = [_terms(*nnx.split(model), batch) for batch in seen]
+def loss(model: PolicyModel, encoded: list[EncodedBatch]) -> float:
+  """Return the mean cross-entropy over the action tokens that count, in inference mode."""
+  terms = [_loss_terms(*nnx.split(model), batch) for batch in encoded]
   return float(sum(total for total, _ in terms) / sum(weight for _, weight in terms))
 
 
-def head_importance(model: RT1, seen: Seen) -> Float[np.ndarray, 'layers heads']:
-  """How much the loss depends on each head; see the module's docstring."""
+def head_importance(model: PolicyModel, encoded: list[EncodedBatch]) -> Float[np.ndarray, 'layers heads']:
+  """Return the dependence of the loss on each head; see the module's docstring."""
   parts: Any = nnx.split(model, nnx.Param, ...)
   graphdef, weights, rest = parts
   gradient = jax.jit(jax.grad(lambda weights, batch: _total(nnx.merge(graphdef, weights, rest), batch)[0]))
+  kernels = [_attention(model, layer) + 'out/kernel' for layer in range(_sizes(model.config).layers)]
 
   @jax.jit
   def products(weights: Any, gradients: Any) -> Array:
-    kernels = [[tree['transformer']['layers'][i]['attention']['out']['kernel'][...] for i in range(model.config.layers)]
-               for tree in (weights, gradients)]  # [heads, head_size, D] each
-    return jnp.stack([jnp.abs((kernel * slope).sum((1, 2))) for kernel, slope in zip(*kernels, strict=True)])
+    values, slopes = ({'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(tree)}
+                      for tree in (weights, gradients))
+    return jnp.stack([jnp.abs((values[name] * slopes[name]).sum((1, 2))) for name in kernels])  # [h, d, D] each
 
-  return np.mean([products(weights, gradient(weights, batch)) for batch in seen], 0)
+  return np.mean([products(weights, gradient(weights, batch)) for batch in encoded], 0)
 
 
-def drop_heads(model: RT1, keep: int, importance: Float[np.ndarray, 'layers heads']) -> RT1:
-  """The network with the `keep` most important heads of each layer."""
-  heads = model.config.heads
+def drop_heads(model: PolicyModel, keep: int, importance: Float[np.ndarray, 'layers heads']) -> PolicyModel:
+  """Return the network with the `keep` most important heads of each layer."""
+  heads = _sizes(model.config).heads
   if not 1 <= keep <= heads:
-    raise ValueError(f'heads is {keep}, expected 1 to {heads}, what the network has in each layer.')
+    raise ValueError(f'heads is {keep}, expected 1 to {heads}, the number of heads in each layer of the network.')
   values = {name: np.asarray(value) for name, value in parameters.named(model).items()}
   for layer, row in enumerate(importance):
     kept = np.sort(np.argsort(row)[heads - keep:])
-    place = f'{_LAYER}{layer}/attention/'
+    attention = _attention(model, layer)
     for part in ('query', 'key', 'value'):
-      values[f'{place}{part}/kernel'] = values[f'{place}{part}/kernel'][:, kept]
-      values[f'{place}{part}/bias'] = values[f'{place}{part}/bias'][kept]
-    values[f'{place}out/kernel'] = values[f'{place}out/kernel'][kept]
-  return from_values(dataclasses.replace(model.config, heads=keep), values)
+      values[f'{attention}{part}/kernel'] = values[f'{attention}{part}/kernel'][:, kept]
+      values[f'{attention}{part}/bias'] = values[f'{attention}{part}/bias'][kept]
+    values[f'{attention}out/kernel'] = values[f'{attention}out/kernel'][kept]
+  return from_values(_resized(model.config, heads=keep), values)
 
 
-def drop_layers(model: RT1, keep: int, seen: Seen) -> tuple[RT1, list[int]]:
-  """The network with `keep` layers, and the numbers of the layers that stayed."""
-  if not 1 <= keep <= model.config.layers:
-    raise ValueError(f'layers is {keep}, expected 1 to {model.config.layers}, what the network has.')
-  kept = list(range(model.config.layers))
+def drop_layers(model: PolicyModel, keep: int, encoded: list[EncodedBatch]) -> tuple[PolicyModel, list[int]]:
+  """Return the network with `keep` layers, and the numbers of these layers."""
+  layers = _sizes(model.config).layers
+  if not 1 <= keep <= layers:
+    raise ValueError(f'layers is {keep}, expected 1 to {layers}, the number of layers of the network.')
+  kept = list(range(layers))
   while len(kept) > keep:
-    shorter = [[k for k in kept if k != gone] for gone in kept]
-    kept = min(shorter, key=lambda layers: loss(_with_layers(model, layers), seen))
+    shorter = [[k for k in kept if k != removed] for removed in kept]
+    kept = min(shorter, key=lambda layers: loss(_with_layers(model, layers), encoded))
   return _with_layers(model, kept), kept
 
 
-def _with_layers(model: RT1, kept: list[int]) -> RT1:
-  values = {}
+def _with_layers(model: PolicyModel, kept: list[int]) -> PolicyModel:
+  values, prefix = {}, model.config.prunable_layers
   for name, value in parameters.named(model).items():
-    if name.startswith(_LAYER):
-      number, rest = name.removeprefix(_LAYER).split('/', 1)
+    if name.startswith(prefix):
+      number, rest = name.removeprefix(prefix).split('/', 1)
       if int(number) not in kept:
         continue
-      name = f'{_LAYER}{kept.index(int(number))}/{rest}'
+      name = f'{prefix}{kept.index(int(number))}/{rest}'
     values[name] = value
-  return from_values(dataclasses.replace(model.config, layers=len(kept)), values)
+  return from_values(_resized(model.config, layers=len(kept)), values)
 
 
-def _total(model: RT1, batch: dict[str, Array]) -> tuple[Array, Array]:
-  terms = model.judge(model.decode(batch['tokens']), batch, train=True)
+def _attention(model: PolicyModel, layer: int) -> str:
+  return f'{model.config.prunable_layers}{layer}/attention/'
+
+
+def _sizes(config: PolicyConfig) -> _Sizes:
+  return cast(_Sizes, config)
+
+
+def _resized(config: PolicyConfig, **changes: int) -> PolicyConfig:
+  return dataclasses.replace(cast(Any, config), **changes)
+
+
+def _total(model: PolicyModel, encoded: EncodedBatch) -> tuple[Array, Array]:
+  terms = model.loss_from_frames(encoded.frames, encoded.batch, train=True)
   return terms.total, terms.weight
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _terms(graphdef: nnx.GraphDef, state: Any, batch: dict[str, Array]) -> tuple[Array, Array]:
-  return _total(nnx.merge(graphdef, state), batch)
+def _loss_terms(graphdef: nnx.GraphDef, state: Any, encoded: EncodedBatch) -> tuple[Array, Array]:
+  return _total(nnx.merge(graphdef, state), encoded)

@@ -1,20 +1,22 @@
-"""Where arrays live: the mesh, and one table from parameter path to PartitionSpec.
+"""Sharding: the mesh, and one table from parameter path to PartitionSpec.
 
 The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits parameters and optimizer state, each
-array along its largest divisible dimension; `tensor` splits what the table names. Under `jax.jit` the mathematics
-is that of one device: BatchNorm sees the global batch without a word about it.
+array along its largest divisible dimension; `tensor` splits the dimensions that the table names. Under `jax.jit` the
+result is that of one device: BatchNorm takes the statistics of the global batch.
 """
 import json
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rtjax.training.state import Tree, path_name
+from rtjax.models import parameters
+from rtjax.training.state import Tree
+
+_B = TypeVar('_B')
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
@@ -29,23 +31,23 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r'mlp/hidden/bias$', PartitionSpec('tensor')),
     (r'mlp/out/kernel$', PartitionSpec('tensor', None)),
     (r'relative_bias$', PartitionSpec(None, 'tensor')),  # [buckets, heads]
-    (r'token_embedding/embedding$', PartitionSpec('tensor', None)),  # [V, D]
-    (r'token_head/kernel$', PartitionSpec(None, 'tensor')),  # [D, V]
+    (r'token_embedding/embedding$', PartitionSpec('tensor', None)),  # [vocab, D]
+    (r'token_head/kernel$', PartitionSpec(None, 'tensor')),  # [D, vocab]
     (r'transformer/output/kernel$', PartitionSpec(None, 'tensor')),  # [D, V]
-    (r'(film|tokenizer)/.*(add|mult)/kernel$', PartitionSpec(None, 'tensor')),  # [512, C]
+    (r'image_encoder/.*(add|mult)/kernel$', PartitionSpec(None, 'tensor')),  # FiLM: [E, C]
 )
 # Splitting smaller arrays costs more in messages than it saves in memory.
 SMALLEST_SHARDED = 2 ** 12
 
 
 def make_mesh(shape: tuple[int, int, int]) -> Mesh:
-  """A mesh over all devices of all processes.
+  """Return a mesh over all devices of all processes.
 
   Args:
     shape: devices along (data, fsdp, tensor); one of them may be -1, for all that are left.
 
   Raises:
-    ValueError: if the shape does not use up the devices.
+    ValueError: the shape does not multiply to the number of devices.
   """
   devices = jax.device_count()
   known = int(np.prod([n for n in shape if n != -1]))
@@ -54,15 +56,15 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
              shape[2] if shape[2] != -1 else devices // known)
   if min(shape) < 1 or int(np.prod(shape)) != devices:
     raise ValueError(f'mesh is {shape} (data, fsdp, tensor), which does not multiply to the {devices} device(s) here. '
-                     'Use -1 once for all that are left, such as --mesh -1 1 1.')
-  # Sharding is inferred from inputs and outputs: make_mesh's default, Explicit, would make it part of every type.
+                     'Set one axis to -1 for all that are left, such as --mesh.data -1.')
+  # Sharding is inferred from inputs and outputs; with make_mesh's default, Explicit, it would be part of every type.
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """How one array of a TrainState is split; what does not divide evenly is not."""
+  """Return the PartitionSpec of one array of a TrainState; dimensions that do not divide evenly are not split."""
   axes: list[str | None] = [None] * len(shape)
-  # Adafactor keeps a row and a column in place of a matrix, under the matrix's path.
+  # Adafactor keeps a row and a column in place of a matrix, under the path of the matrix.
   for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
     if axis and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
       axes[dimension] = axis
@@ -74,65 +76,70 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def rule(path: str) -> PartitionSpec:
-  """The table's entry for a path; empty if there is none."""
+  """Return the entry of the table for a path; empty if there is none."""
   return next((spec for pattern, spec in RULES if re.search(pattern, path)), PartitionSpec())
 
 
 def shardings(tree: Tree, mesh: Mesh) -> Tree:
-  """A NamedSharding for each leaf of a tree of arrays or of their abstract shapes."""
+  """Return a NamedSharding for each leaf of a tree of arrays or of their abstract shapes."""
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: NamedSharding(mesh, spec(path_name(path), leaf.shape, mesh)), tree)
+      lambda path, leaf: NamedSharding(mesh, spec(parameters.path_name(path), leaf.shape, mesh)), tree)
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
-  """Arrays that every process holds whole, onto the mesh: each process hands over its own pieces."""
+  """Put arrays on the mesh that every process holds completely; each process supplies its own pieces."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
   return jax.tree.map(put, tree, shardings(tree, mesh))
 
 
-def batch_placer(mesh: Mesh) -> Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]:
-  """A function from this process's share of a batch to the global batch, split over `data` and `fsdp`."""
-  sharding = NamedSharding(mesh, BATCH)
-  return lambda batch: {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
-
-
-def check_batch(batch_size: int, micro_batches: int, mesh: Mesh, name: str = 'batch_size') -> None:
-  """Refuses a batch that does not divide into micro-batches over the mesh.
-
-  Raises:
-    ValueError: naming the sizes.
-  """
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
-  if batch_size < 1 or micro_batches < 1 or batch_size % (micro_batches * parts):
-    raise ValueError(f'{name} {batch_size} does not divide into {micro_batches} micro-batch(es) over {parts} '
-                     'device(s) (data times fsdp). Make it a multiple of both.')
-
-
-def connect_processes(how: str) -> None:
-  """Joins this process to the others of a run on several hosts; call it before anything else touches a device.
+def place_batch(batch: _B, mesh: Mesh) -> _B:
+  """Return the global batch, split over `data` and `fsdp`, of the shares of all processes.
 
   Args:
-    how: '' for one process; 'auto' where JAX can find out by itself (TPU pods, Slurm, Open MPI); or
-      HOST:PORT,COUNT,INDEX: address of process 0, how many processes there are, and which one this is.
+    batch: the share of this process, on the host; any pytree of arrays that begin with the batch.
+  """
+  sharding = NamedSharding(mesh, BATCH)
+  return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def check_batch(batch_size: int, grad_accum_steps: int, mesh: Mesh, name: str = 'batch_size') -> None:
+  """Refuse a batch that does not divide into parts over the mesh.
 
   Raises:
-    ValueError: if `how` is none of these.
+    ValueError: names the sizes.
   """
-  if not how or jax.distributed.is_initialized():
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size < 1 or grad_accum_steps < 1 or batch_size % (grad_accum_steps * devices):
+    raise ValueError(f'{name} {batch_size} does not divide into {grad_accum_steps} part(s) (grad_accum_steps) over '
+                     f'{devices} device(s) (data times fsdp). Make it a multiple of both.')
+
+
+def connect_processes(distributed: str) -> None:
+  """Connect this process with the others of a run; call it before any use of a device.
+
+  Args:
+    distributed: '' for one process; 'auto' where JAX detects the processes (TPU pods, Slurm, Open MPI); or
+      HOST:PORT,COUNT,INDEX: address of process 0, number of processes, and index of this one.
+
+  Raises:
+    ValueError: `distributed` is none of these.
+  """
+  if not distributed or jax.distributed.is_initialized():
     return
-  if how == 'auto':
+  if distributed == 'auto':
     jax.distributed.initialize()
     return
-  match = re.fullmatch(r'([^,]+:\d+),(\d+),(\d+)', how)
+  match = re.fullmatch(r'([^,]+:\d+),(\d+),(\d+)', distributed)
   if not match:
-    raise ValueError(f"distributed is {how!r}, expected 'auto' or HOST:PORT,COUNT,INDEX such as 10.0.0.1:1234,4,0.")
+    raise ValueError(f"mesh.distributed is {distributed!r}, expected 'auto' or HOST:PORT,COUNT,INDEX such as "
+                     '10.0.0.1:1234,4,0.')
   jax.distributed.initialize(match[1], int(match[2]), int(match[3]))
 
 
 def gather(value: Any) -> list[Any]:
-  """A JSON-able value of each process, in all processes."""
+  """Return a JSON-able value of each process, in all processes."""
   if jax.process_count() == 1:
     return [value]
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -142,6 +149,6 @@ def gather(value: Any) -> list[Any]:
   return [json.loads(row[:length].tobytes()) for row, length in zip(texts, lengths, strict=True)]
 
 
-def wait_for_all(what: str) -> None:
-  """Returns when every process is here."""
-  multihost_utils.sync_global_devices(f'rtjax: {what}')
+def wait_for_all(point: str) -> None:
+  """Wait until every process has reached the point of this name."""
+  multihost_utils.sync_global_devices(f'rtjax: {point}')

@@ -1,13 +1,14 @@
-"""The state of a training run: a plain pytree, no module in sight."""
+"""State of a training run: a plain pytree, without modules."""
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
+
+from rtjax.models import PolicyModel, parameters
 
 Tree = Any  # nested dicts with string keys and arrays as leaves
 
@@ -15,15 +16,15 @@ Tree = Any  # nested dicts with string keys and arrays as leaves
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that changes in training; everything of the next step follows from it and from the batch.
+  """Everything that changes in training; the next step is a function of it and of the batch.
 
   Attributes:
     step: int32, steps taken.
-    params: what the optimizer moves, float32.
+    params: parameters that the optimizer updates, float32.
     batch_stats: moving averages of BatchNorm.
     constants: weights that are never trained, such as the input normalisation, or parameters that are frozen in this
       run: they have neither gradients nor optimizer state.
-    opt_state: optax's.
+    opt_state: of optax.
     ema: moving average of `params`, or None if none is kept.
     rng: typed key; the keys of a step are functions of it and of `step` alone.
   """
@@ -36,34 +37,36 @@ class TrainState:
   rng: jax.Array
 
   @property
-  def weights(self) -> Tree:
-    """The parameters to judge and to act with: the moving average where there is one."""
+  def eval_params(self) -> Tree:
+    """Parameters to evaluate: the moving average where there is one."""
     return self.params if self.ema is None else self.ema
 
 
-def split(model: nnx.Module, trainable: Callable[[str], bool] | None = None) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
-  """A model to its definition, parameters, batch statistics and constants.
+def split(model: nnx.Module,
+          is_trainable: Callable[[str], bool] | None = None) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
+  """Split a model into its definition, parameters, batch statistics and constants.
 
   Args:
-    trainable: tells by a parameter's name whether it is trained; others count as constants. None: all are.
+    is_trainable: function from a parameter's name to whether it trains; others count as constants. None: all train.
 
   Raises:
-    ValueError: if the model keeps random numbers of its own; they would be the same in every step.
+    ValueError: the model holds random number generators, which would give the same numbers in every step.
   """
   trained: Any = nnx.Param
-  if trainable is not None:
-    trained = nnx.All(nnx.Param, lambda path, _: trainable('/'.join(map(str, path))))
+  if is_trainable is not None:
+    trained = nnx.All(nnx.Param, lambda path, _: is_trainable('/'.join(map(str, path))))
   parts: Any = nnx.split(model, trained, nnx.BatchStat, nnx.RngState, ...)  # typed for two parts only
   graphdef, params, batch_stats, random, constants = parts
   if jax.tree.leaves(random):
-    raise ValueError(f'{type(model).__name__} keeps random number generators: {sorted(named(_plain(random)))}. '
-                     'Take them as the argument `rngs` of `loss` instead.')
+    names = sorted(parameters.named_leaves(_plain(random)))
+    raise ValueError(f'{type(model).__name__} holds random number generators: {names}. Take them as the argument '
+                     '`rngs` of `loss` instead.')
   return graphdef, _plain(params), _plain(batch_stats), _plain(constants)
 
 
-def merge(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, constants: Tree) -> Any:
-  """The model again; works on traced arrays too."""
-  return nnx.merge(graphdef, *map(_numbered, (params, batch_stats, constants)))
+def merge(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, constants: Tree) -> PolicyModel:
+  """Return the model that `split` took apart; works on traced arrays too."""
+  return nnx.merge(graphdef, *map(_with_integer_keys, (params, batch_stats, constants)))
 
 
 def batch_stats_of(model: nnx.Module) -> Tree:
@@ -72,34 +75,20 @@ def batch_stats_of(model: nnx.Module) -> Tree:
 
 def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
            optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
-  """The state before the first step."""
+  """Return the state before the first step."""
   return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, constants, optimizer.init(params),
                     jax.tree.map(jnp.copy, params) if ema else None, rng)
 
 
-def named(tree: Tree) -> dict[str, Any]:
-  """{'transformer/layers/0/attention/query/kernel': leaf, ...} of any pytree."""
-  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def count(tree: Tree) -> int:
-  """How many numbers the tree holds."""
-  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
-
-
 def _plain(state: nnx.State) -> Tree:
-  """Nested dicts with string keys: what a checkpoint's file names can hold, list positions included."""
-  def stringly(tree: Any) -> Any:
-    return {str(key): stringly(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-  return stringly(nnx.to_pure_dict(state))
+  """Return nested dicts with string keys, which the file names of a checkpoint can hold."""
+  def with_string_keys(tree: Any) -> Any:
+    return {str(key): with_string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+  return with_string_keys(nnx.to_pure_dict(state))
 
 
-def _numbered(tree: Tree) -> Tree:
-  """The other way round: positions in lists are numbers again, so that the tenth does not come before the second."""
+def _with_integer_keys(tree: Tree) -> Tree:
+  """Turn positions in lists into integers again, so that the tenth does not come before the second."""
   if not isinstance(tree, dict):
     return tree
-  return {int(key) if key.isdigit() else key: _numbered(value) for key, value in tree.items()}
+  return {int(key) if key.isdigit() else key: _with_integer_keys(value) for key, value in tree.items()}

@@ -1,86 +1,78 @@
-"""What a vision-language model reads beside pictures: prompts of robots, and pictures with texts."""
+"""Text input of a vision-language model: prompts of robot windows, and image-text pairs."""
 import contextlib
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from rtjax.data.config import KindWeights
-from rtjax.language.instructions import Prompts
+from rtjax.data.config import TaskWeights
+from rtjax.language.instructions import PromptEncoder
+from rtjax.observation import Batch, TextBatch
 from rtjax.training.config import TrainConfig
 
-Batch = dict[str, Any]
+if TYPE_CHECKING:
+  from rtjax.language.tokenizer import Tokenizer
 
 
-class Texts:
-  """The texts of one run.
+class TextInput:
+  """Prompts and image-text pairs of one run.
 
   Args:
     config: the run.
-    tokenizer: the vocabulary.
+    tokenizer: encodes prompts and answers.
 
   Attributes:
-    stream: of pictures with texts to train on; None where there are none.
+    stream: of image-text pairs to train on; None without any.
 
   Raises:
-    ValueError, FileNotFoundError: if a source cannot be read as the configuration says.
+    ValueError, FileNotFoundError: a source cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, tokenizer: Any):
-    model: Any = config.model
-    processes = jax.process_count()
-    self._config, encoder = config, Prompts(tokenizer, model.prompt_length)
-    self._blank = np.zeros(model.prompt_length, np.float32)
-    self._encode = functools.cache(lambda text: encoder([text])[0])
-    self._process = {'process_index': jax.process_index(), 'process_count': processes}
+  def __init__(self, config: TrainConfig, tokenizer: 'Tokenizer'):
+    model = config.model
+    self._config, encode = config, PromptEncoder(tokenizer, model.prompt_length)
+    self._padding = np.zeros(model.prompt_length, np.int32)
+    self._encode = functools.cache(lambda text: encode([text])[0])
+    self._process = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     self.stream: Any = None
-    if config.image_text:
-      from rtjax.data.image_text import stream  # brings TensorFlow
-      shapes = stream.Shapes(model.vision.image_size, model.prompt_length, model.answer_length)
-      self._sources = config.image_text, config.image_text_pipeline, tokenizer, shapes
-      size = config.image_text_batch_size if config.data else config.batch_size
-      self.stream = stream.ImageTextStream(*self._sources, batch_size=size // processes, seed=config.seed,
-                                               **self._process)
+    if config.text and config.text.data:
+      from rtjax.data.image_text import stream  # imports TensorFlow
+      shapes = stream.TextShapes(model.image_size, model.prompt_length, model.answer_length)
+      self._sources: Any = config.text.data, config.text.pipeline, tokenizer, shapes
+      self._batch_size = (config.text.batch_size if config.data else config.batch_size) // jax.process_count()
+      self.stream = stream.ImageTextStream(*self._sources, batch_size=self._batch_size, seed=config.seed,
+                                           **self._process)
 
-  def next(self) -> Batch:
-    """The next training batch: `text_images`, `text_prompts`, `text_targets`, `text_kinds`, `text_points`."""
-    return self._device_part(next(self.stream))
+  def next(self) -> TextBatch:
+    """Return the next training batch."""
+    from rtjax.data.image_text.stream import to_text_batch
+    return to_text_batch(next(self.stream))
 
   def validation(self) -> Iterator[Batch]:
-    """The held-out pairs, a batch of each kind in turn: however few are looked at, each kind is among them."""
+    """Yield the held-out pairs, a batch of each task in turn, so that the first few batches hold every task."""
     from rtjax.data.image_text import sources, stream
-    c = self._config
-    size = (c.image_text_batch_size if c.data else c.batch_size) // c.micro_batches // jax.process_count()
     names, pipeline, *others = self._sources
-    held = {kind for name in names for kind in sources.open_source(name, pipeline.validation_split).kinds}
-    weights = dataclasses.asdict(pipeline.kinds)
-    alone = [dataclasses.replace(pipeline, kinds=KindWeights(**{other: float(other == kind) for other in weights}))
-             for kind, weight in weights.items() if weight and kind in held]
-    return self._in_turn([stream.validation_batches(names, kind, *others, batch_size=size, **self._process)
-                          for kind in alone])
+    present = {task for name in names for task in sources.open_source(name, pipeline.validation_split).tasks}
+    weights = dataclasses.asdict(pipeline.tasks)
+    parts = [dataclasses.replace(pipeline, tasks=TaskWeights(**{other: float(other == task) for other in weights}))
+             for task, weight in weights.items() if weight and task in present]
+    return _in_turn([stream.validation_batches(
+        names, part, *others, batch_size=self._batch_size // self._config.grad_accum_steps, **self._process)
+        for part in parts])
 
-  def _in_turn(self, parts: list[Any]) -> Iterator[Batch]:
-    with contextlib.ExitStack() as stack:
-      for part in parts:
-        stack.enter_context(contextlib.closing(part))
-      for batch in (batch for batches in itertools.zip_longest(*parts) for batch in batches if batch is not None):
-        yield self._device_part(batch) | {'text_weights': (batch['targets'] != 0).astype(np.float32)}
+  def prompts(self, arrays: dict[str, Any]) -> np.ndarray:
+    """Return the prompts of a batch of windows, int32 [B, L]; padding in rows without a window."""
+    return np.stack([self._encode(text) if text else self._padding for text in arrays['instructions']])
 
-  def prompts(self, batch: Batch) -> np.ndarray:
-    """The prompts of a batch of windows, float32 [B, L]; of rows without a window, padding."""
-    return np.stack([self._encode(text) if text else self._blank for text in batch['instructions']])
 
-  def _device_part(self, batch: Batch) -> Batch:
-    model: Any = self._config.model
-    outside = np.any(batch['points'] >= model.point_cells, axis=1)
-    if model.point_weight and outside.any():
-      row = int(np.argmax(outside))
-      raise ValueError(
-          f'{batch["sources"][row]}: column and row {batch["points"][row].tolist()} are pointed at, outside the grid '
-          f'of model.point_cells, {model.point_cells} by {model.point_cells}: give the grid that the source has, or '
-          '--model.point-weight 0.')
-    return {f'text_{name}': batch[name] for name in ('images', 'prompts', 'targets', 'kinds', 'points')}
+def _in_turn(parts: list[Any]) -> Iterator[Batch]:
+  from rtjax.data.image_text.stream import to_text_batch
+  with contextlib.ExitStack() as stack:
+    for part in parts:
+      stack.enter_context(contextlib.closing(part))
+    for arrays in (arrays for batches in itertools.zip_longest(*parts) for arrays in batches if arrays is not None):
+      yield Batch(text=to_text_batch(arrays))

@@ -1,7 +1,9 @@
-"""Runs the trainer on the tiny model in a process of its own: `run_tiny.py OUTPUT CHANGES_AS_JSON [slow] [full]`.
+"""Train the tiny model in a separate process: run_tiny_training.py OUTPUT CHANGES_AS_JSON [slow] [full].
 
-slow: leaves time to kill it in. full: files cannot grow beyond 20 kB, less than a checkpoint, as if the disk were full.
+CHANGES are fields of TrainConfig, as `tyro` flags name them: {"steps": 8, "checkpoints.every": 3}.
+slow: leave time to kill it in. full: files cannot grow beyond 20 kB, less than a checkpoint, as if the disk were full.
 """
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,6 +11,7 @@ import pathlib
 import resource
 import signal
 import sys
+from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -18,16 +21,27 @@ import jax
 import numpy as np
 
 from helpers import tiny_training
-from rtjax.training import checkpoint, loop
+from rtjax import checkpoints
+from rtjax.training import loop
+from rtjax.training.config import TrainConfig
 
 
-def digest(run: str) -> str:
-  """Of every number of the newest checkpoint's weights."""
-  metadata, weights = checkpoint.load(run)
+def digest(run: str | os.PathLike) -> str:
+  """Hash of every number of the newest checkpoint's weights."""
+  metadata, weights = checkpoints.load_weights(run)
   found = hashlib.sha256(str(metadata['step']).encode())
   for leaf in jax.tree.leaves(weights):
     found.update(np.ascontiguousarray(leaf).tobytes())
   return found.hexdigest()
+
+
+def changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+  """The configuration with some fields, 'group.field' or 'field', replaced."""
+  for name, value in changes.items():
+    group, _, field = name.rpartition('.')
+    config = (dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{field: value})})
+              if group else dataclasses.replace(config, **{field: value}))
+  return config
 
 
 if __name__ == '__main__':
@@ -35,9 +49,9 @@ if __name__ == '__main__':
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
   stream = tiny_training.SlowStream if 'slow' in sys.argv else tiny_training.Stream
-  changes = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[2]).items()}
+  config = changed(tiny_training.config(sys.argv[1]), json.loads(sys.argv[2]))
   try:
-    outcome = loop.train(tiny_training.config(sys.argv[1], **changes), data=tiny_training.data(stream))
-  except (checkpoint.CheckpointError, loop.TrainingError, ValueError) as error:
+    outcome = loop.train(config, data=tiny_training.data(stream))
+  except (checkpoints.CheckpointError, loop.TrainingError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
   print('outcome', json.dumps({'step': outcome.step, 'finished': outcome.finished, 'loss': outcome.row.get('loss')}))

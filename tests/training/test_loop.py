@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from helpers import run_tiny_training, tiny_training
 
+from rtjax import checkpoints, models
 from rtjax.training import checkpoint, loop, state
+from rtjax.training.config import CheckpointConfig, LoggingConfig, MeshConfig, ValidationConfig
 from rtjax.training.optimizer import OptimizerConfig
 
 SCRIPT = pathlib.Path(run_tiny_training.__file__)
@@ -40,8 +42,8 @@ def start_process(output, *words, **changes):
 
 @pytest.fixture(scope='module')
 def four_steps(tmp_path_factory):
-  """A run of four steps, checkpoints at 2 and 4, never stopped. Copy it before touching it."""
-  run = tmp_path_factory.mktemp('runs') / 'whole'
+  """An uninterrupted run of four steps, checkpoints at 2 and 4. Copy it before changing it."""
+  run = tmp_path_factory.mktemp('runs') / 'complete'
   train(run)
   return run
 
@@ -53,7 +55,7 @@ def run(four_steps, tmp_path):
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
   class Stops(tiny_training.Stream):
-    """Ends the run after step 3, so that step 2's checkpoint is the last."""
+    """Ends the run after step 3, so that the checkpoint of step 2 is the last."""
 
     def __next__(self):
       if self._next == 3:
@@ -75,30 +77,31 @@ def test_a_finished_run_is_left_as_it_is(run, capsys):
   assert run_tiny_training.digest(run) == before and len(rows(run)) == 6
 
 
-def test_what_a_run_leaves_behind(four_steps):
+def test_the_files_of_a_run(four_steps):
   assert [r['step'] for r in rows(four_steps)] == [1, 2, 2, 3, 4, 4]
   assert {'loss', 'accuracy', 'grad_norm', 'learning_rate'} <= rows(four_steps)[0].keys()
   assert {'validation/loss', 'validation/accuracy_per_token/move[1]'} <= rows(four_steps)[-1].keys()
-  metadata, weights = checkpoint.load(four_steps)
+  metadata, weights = checkpoints.load_weights(four_steps)
   assert metadata['step'] == 4 and metadata['embedding_id'] == 'universal-sentence-encoder-large/5'
   assert metadata['data'] == [{'next': 4}] and metadata['train']['steps'] == 4
-  assert tiny_training.TinyConfig.from_dict(metadata['config']) == tiny_training.TinyConfig()
+  assert models.config_from_json(metadata['config']) == tiny_training.TinyConfig()
   assert json.loads((four_steps / 'config.json').read_text()) == metadata['train']
-  model = checkpoint.load_model(four_steps)
+  model, _ = checkpoints.load(four_steps)
   np.testing.assert_array_equal(model.output.kernel[...], weights['params']['output']['kernel'])
-  assert checkpoint.is_checkpoint(four_steps) and checkpoint.is_checkpoint(four_steps / 'checkpoints' / '2')
-  assert checkpoint.load(four_steps / 'checkpoints' / '2')[0]['step'] == 2
+  assert checkpoints.is_checkpoint(four_steps) and checkpoints.is_checkpoint(four_steps / 'checkpoints' / '2')
+  assert checkpoints.load_weights(four_steps / 'checkpoints' / '2')[0]['step'] == 2
 
 
 def test_the_tiny_model_learns(tmp_path):
-  outcome = train(tmp_path / 'run', steps=80, save_every=40, validate_every=40, log_every=20,
+  outcome = train(tmp_path / 'run', steps=80, checkpoints=CheckpointConfig(every=40),
+                  validation=ValidationConfig(every=40), logging=LoggingConfig(every=20, tensorboard=False),
                   optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9),
                   model=tiny_training.TinyConfig(horizon=2))
   first = rows(tmp_path / 'run')[0]
   assert outcome.row['loss'] < first['loss'] * 0.7 and outcome.row['validation/accuracy'] > 0.6
   assert 'validation/accuracy_per_token/grip+1' in outcome.row
-  weights = checkpoint.load(tmp_path / 'run')[1]
-  model = checkpoint.load_model(tmp_path / 'run')
+  weights = checkpoints.load_weights(tmp_path / 'run')[1]
+  model, _ = checkpoints.load(tmp_path / 'run')
   np.testing.assert_array_equal(model.output.kernel[...], weights['ema']['output']['kernel'])
   assert np.any(weights['ema']['output']['kernel'] != weights['params']['output']['kernel'])
 
@@ -109,7 +112,8 @@ def test_another_configuration_is_refused_with_the_differing_fields(run):
   for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init'):
     assert expected in str(caught.value)
   assert 'steps' not in str(caught.value).split('To resume')[0]
-  train(run, log_every=7, keep=3)  # nothing that the weights depend on
+  # The weights do not depend on these.
+  train(run, logging=LoggingConfig(every=7, tensorboard=False), checkpoints=CheckpointConfig(every=2, keep=3))
 
 
 def test_another_number_of_processes_is_refused(run):
@@ -138,7 +142,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_step
   assert (run / 'checkpoints' / '4.corrupt').is_dir()
 
 
-def test_an_unfinished_checkpoint_is_passed_over_and_cleared(run, four_steps):
+def test_an_unfinished_checkpoint_is_skipped_and_removed(run, four_steps):
   (run / 'checkpoints' / '4').rename(run / 'checkpoints' / '4.orbax-checkpoint-tmp')
   assert train(run).step == 4
   assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
@@ -147,26 +151,26 @@ def test_an_unfinished_checkpoint_is_passed_over_and_cleared(run, four_steps):
 def test_checkpoints_that_are_all_damaged_are_an_error_and_stay(run):
   for step in ('2', '4'):
     (run / 'checkpoints' / step / 'metadata' / 'metadata').unlink()
-  with pytest.raises(checkpoint.CheckpointError, match=r'none of the checkpoints \[2, 4\].*left as they are'):
+  with pytest.raises(checkpoints.CheckpointError, match=r'none of the checkpoints \[2, 4\].*left as they are'):
     train(run)
   assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['2', '4']
-  with pytest.warns(UserWarning, match='damaged'), pytest.raises(checkpoint.CheckpointError, match='cannot be read'):
-    checkpoint.load(run)
+  with pytest.warns(UserWarning, match='damaged'), pytest.raises(checkpoints.CheckpointError, match='cannot be read'):
+    checkpoints.load(run)
 
 
-def test_loading_what_is_no_checkpoint(tmp_path, run):
-  assert not checkpoint.is_checkpoint(tmp_path / 'nothing')
+def test_loading_a_path_without_a_checkpoint(tmp_path, run):
+  assert not checkpoints.is_checkpoint(tmp_path / 'nothing')
   with pytest.raises(FileNotFoundError, match='no checkpoint at'):
-    checkpoint.load(tmp_path / 'nothing')
+    checkpoints.load(tmp_path / 'nothing')
   file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
-  file.write_text(json.dumps(json.loads(file.read_text()) | {'format': 2}))
-  with pytest.raises(checkpoint.CheckpointError, match='format 2, this rtjax reads format 1'):
-    checkpoint.load(run)
+  file.write_text(json.dumps(json.loads(file.read_text()) | {'format': 3}))
+  with pytest.raises(checkpoints.CheckpointError, match='format 3, this rtjax reads format 2'):
+    checkpoints.load(run)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
   values = state.TrainState(np.int32(0), {'kernel': np.ones(3)}, {}, {}, (), None, jax.random.key(0))
-  with checkpoint.Checkpoints(tmp_path, keep=2) as saves:
+  with checkpoint.RunCheckpoints(tmp_path, keep=2) as saves:
     for step, loss in enumerate([3.0, 1.0, 2.0, None, 4.0, None], 1):
       saves.save(dataclasses.replace(values, step=np.int32(step)), {}, None if loss is None else {'loss': loss})
     saves.wait()
@@ -184,13 +188,13 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, capsys):
   assert train(tmp_path / 'run', data=('nan',), steps=8, non_finite='skip').step == 8
   assert [r['skipped_steps'] for r in rows(tmp_path / 'run') if 'skipped_steps' in r] == [0, 0, 0, 1, 0, 0, 0, 0]
   assert '1 steps not finite, skipped' in capsys.readouterr().out
-  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(checkpoint.load(tmp_path / 'run')[1]))
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(checkpoints.load_weights(tmp_path / 'run')[1]))
 
 
 @pytest.mark.parametrize('changes, message', [
     ({'data': ()}, 'no data to train on'),
-    ({'batch_size': 10, 'micro_batches': 4}, 'batch_size 10 does not divide into 4'),
-    ({'mesh': (3, 1, 1)}, 'the 1 device'),
+    ({'batch_size': 10, 'grad_accum_steps': 4}, 'batch_size 10 does not divide into 4'),
+    ({'mesh': MeshConfig(data=3)}, 'the 1 device'),
 ])
 def test_bad_settings(tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
@@ -216,12 +220,12 @@ def test_checkpoints_without_their_configuration(run):
     train(run)
 
 
-LONG = {'steps': 60, 'save_every': 3, 'validate_every': 0, 'log_every': 10}
+LONG = {'steps': 60, 'checkpoints.every': 3, 'validation.every': 0, 'logging.every': 10}
 
 
 def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
-  changes = LONG | {'log_every': 1}
-  train(tmp_path / 'whole', **changes)
+  changes = LONG | {'logging.every': 1}
+  loop.train(run_tiny_training.changed(tiny_training.config(tmp_path / 'complete'), changes), data=tiny_training.data())
   random.seed(0)
   for _ in range(3):
     process = start_process(tmp_path / 'run', 'slow', **changes)
@@ -237,13 +241,13 @@ def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
   output = process.communicate()[0]
   assert process.returncode == 0, output
   assert 'resumes at step' in output
-  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'whole')
-  assert losses(tmp_path / 'run') == losses(tmp_path / 'whole')
+  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'complete')
+  assert losses(tmp_path / 'run') == losses(tmp_path / 'complete')
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends(tmp_path, number):
-  changes = LONG | {'save_every': 1000, 'steps': 1000}
+  changes = LONG | {'checkpoints.every': 1000, 'steps': 1000}
   process = start_process(tmp_path / 'run', 'slow', **changes)
   for line in process.stdout:
     if line.startswith('step 10/'):
@@ -253,7 +257,7 @@ def test_a_signal_saves_and_ends(tmp_path, number):
   assert process.returncode == 0, output
   outcome = json.loads(output.splitlines()[-1].removeprefix('outcome '))
   assert not outcome['finished'] and 10 <= outcome['step'] < 1000
-  metadata, _ = checkpoint.load(tmp_path / 'run')
+  metadata = checkpoints.read_json(tmp_path / 'run')
   assert metadata['step'] == outcome['step'] and metadata['data'] == [{'next': outcome['step']}]
 
 
@@ -263,7 +267,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
   process = start_process(run, 'full', steps=8)
   output = process.communicate()[0]
   assert process.returncode == 1, output
-  assert 'CheckpointError: could not write a checkpoint' in output and 'The one of step 4 is whole' in output
+  assert 'CheckpointError: could not write a checkpoint' in output and 'The one of step 4 is complete' in output
   assert run_tiny_training.digest(run) == before
   assert (run / 'checkpoints' / '4').is_dir()
 
@@ -271,7 +275,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
 def test_a_run_resumes_on_another_number_of_devices(run, four_steps):
   shutil.rmtree(run / 'checkpoints' / '4')
   two = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-  command = [sys.executable, SCRIPT, str(run), '{"mesh": [1, 2, 1]}']
+  command = [sys.executable, SCRIPT, str(run), '{"mesh.data": 1, "mesh.fsdp": 2}']
   done = subprocess.run(command, env=two, capture_output=True, text=True, check=False)
   assert done.returncode == 0 and 'resumes at step 2' in done.stdout, done.stderr
   for (step, loss), (other_step, other) in zip(losses(run), losses(four_steps), strict=True):
@@ -286,26 +290,27 @@ def test_two_processes_train_save_and_resume(tmp_path):
       port = probe.getsockname()[1]
     return [subprocess.Popen(
         [sys.executable, SCRIPT, str(output), json.dumps(
-            {'steps': 6, 'mesh': [2, 2, 1], 'distributed': f'localhost:{port},2,{i}'} | changes), *extra],
+            {'steps': 6, 'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.distributed': f'localhost:{port},2,{i}'} | changes),
+         *extra],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}) for i in range(2)]
 
-  whole = both(tmp_path / 'whole')
-  outputs = [p.communicate()[0] for p in whole]
-  assert [p.returncode for p in whole] == [0, 0], outputs
+  complete = both(tmp_path / 'complete')
+  outputs = [p.communicate()[0] for p in complete]
+  assert [p.returncode for p in complete] == [0, 0], outputs
   losses = [json.loads(o.splitlines()[-1].removeprefix('outcome '))['loss'] for o in outputs]
   assert losses[0] == losses[1]
-  assert checkpoint.load(tmp_path / 'whole')[0]['data'] == [{'next': 6}] * 2
+  assert checkpoints.read_json(tmp_path / 'complete')['data'] == [{'next': 6}] * 2
 
-  shutil.copytree(tmp_path / 'whole', tmp_path / 'run')
+  shutil.copytree(tmp_path / 'complete', tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '6')
   resumed = both(tmp_path / 'run')
   outputs = [p.communicate()[0] for p in resumed]
   assert [p.returncode for p in resumed] == [0, 0], outputs
   assert 'resumes at step 4' in outputs[0]
-  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'whole')
+  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'complete')
 
-  stopped = both(tmp_path / 'stopped', ['slow'], steps=500, save_every=500, validate_every=0)
+  stopped = both(tmp_path / 'stopped', ['slow'], **{'steps': 500, 'checkpoints.every': 500, 'validation.every': 0})
   for line in stopped[0].stdout:
     if line.startswith('step 5/'):
       break
@@ -314,4 +319,4 @@ def test_two_processes_train_save_and_resume(tmp_path):
   assert [p.returncode for p in stopped] == [0, 0], outputs
   ends = [json.loads(o.splitlines()[-1].removeprefix('outcome ')) for o in outputs]
   assert ends[0]['step'] == ends[1]['step'] < 500
-  assert checkpoint.load(tmp_path / 'stopped')[0]['step'] == ends[0]['step']
+  assert checkpoints.read_json(tmp_path / 'stopped')['step'] == ends[0]['step']

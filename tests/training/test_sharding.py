@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from rtjax import models
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.t5 import T5Config
+from rtjax.models.backbones.vit import ViTConfig
 from rtjax.training import sharding
 
 
@@ -24,6 +26,7 @@ def mesh(data, fsdp, tensor):
     ('params/transformer/layers/0/attention/query/kernel', (512, 8, 128), (2, 2, 2), P('fsdp', 'tensor', None)),
     ('opt_state/1/mu/transformer/layers/0/attention/out/kernel', (8, 128, 512), (2, 2, 2), P('tensor', None, 'fsdp')),
     ('params/transformer/layers/0/attention/query/kernel', (512, 3, 128), (1, 1, 2), P(None, None, None)),
+    ('params/image_encoder/film/add/kernel', (512, 1536), (1, 8, 2), P('fsdp', 'tensor')),
     ('params/embed/kernel', (384, 1536), (1, 8, 1), P(None, 'fsdp')),
     ('params/embed/kernel', (384, 1537), (1, 8, 1), P('fsdp', None)),
     ('params/embed/kernel', (383, 1537), (1, 8, 1), P(None, None)),
@@ -36,7 +39,7 @@ def test_table(path, shape, layout, expected):
 
 def test_every_rule_names_a_parameter():
   encoder = EfficientNetConfig(stages=(Stage(3, 1, 16, 6, 1),), depth=1.0)
-  configs = models.RT1Config(encoder=encoder, layers=1), models.ViTConfig(layers=1), models.T5Config(encoder_layers=1)
+  configs = models.RT1Config(encoder=encoder, layers=1), ViTConfig(layers=1), T5Config(encoder_layers=1)
   names = {}
   for config in configs:
     names |= models.parameters.shapes(models.abstract(config))
@@ -53,19 +56,20 @@ def test_a_mesh_that_does_not_fit_is_refused(shape):
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-  with pytest.raises(ValueError, match=r'batch_size 12 does not divide into 2 micro-batch\(es\) over 4'):
+  with pytest.raises(ValueError, match=r'batch_size 12 does not divide into 2 part\(s\) .* over 4'):
     sharding.check_batch(12, 2, mesh(2, 2, 2))
   sharding.check_batch(16, 2, mesh(2, 2, 2))
 
 
-def test_an_unknown_way_to_connect_is_refused():
+def test_an_unknown_setting_of_distributed_is_refused():
   with pytest.raises(ValueError, match='HOST:PORT,COUNT,INDEX'):
     sharding.connect_processes('yes')
 
 
 def test_every_layout_gives_the_curve_of_one_device():
   """Tiny RT-1 in train mode: BatchNorm, dropout and drop connect, Adam, a moving average."""
-  done = subprocess.run([sys.executable, ROOT / 'tests/helpers/training_layouts.py'], capture_output=True, text=True, check=False)
+  command = [sys.executable, ROOT / 'tests/helpers/training_layouts.py']
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout.splitlines()[-1])
   single = found.pop('single')

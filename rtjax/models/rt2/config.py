@@ -10,6 +10,7 @@ from rtjax.models.backbones.pali import PaLIConfig
 from rtjax.models.backbones.vision_language import VisionLanguageConfig
 from rtjax.models.base import Decoding, Dtype, PolicyConfig
 from rtjax.models.layers.lora import LoraConfig
+from rtjax.runtime.flags import Hidden
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
@@ -47,13 +48,13 @@ class RT2Config(PolicyConfig):
   proprioception_size: int = 0
   prompt_length: int = 64
   answer_length: int = 64
-  backbone: VisionLanguageConfig = PaLIConfig()  # noqa: RUF009 (frozen)
-  action_ids: tuple[int, ...] = ()
+  backbone: Hidden[VisionLanguageConfig] = PaLIConfig()  # noqa: RUF009 (frozen)
+  action_ids: Hidden[tuple[int, ...]] = ()
   lora: LoraConfig = LoraConfig()  # noqa: RUF009 (frozen)
   label_smoothing: float = 0.0
   bin_smoothing: float = 0.0
   decoding: Decoding = 'argmax'
-  auxiliary: GroundingConfig = GroundingConfig()  # noqa: RUF009 (frozen)
+  auxiliary: Hidden[GroundingConfig] = GroundingConfig()  # noqa: RUF009 (frozen)
   dtype: Dtype = 'float32'
   remat: bool = False
 
@@ -100,7 +101,7 @@ class RT2Config(PolicyConfig):
   @property
   def partitions(self) -> Mapping[str, str]:  # type: ignore[override]
     parts = {name: rf'^backbone/(?:{pattern})|{_OWN}' for name, pattern in self.backbone.partitions.items()}
-    return parts | {'lora': rf'/lora_[ab]$|{_OWN}'}
+    return parts | ({'lora': rf'/lora_[ab]$|{_OWN}'} if self.lora.rank else {})
 
   def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'RT2Config':
     """Return the configuration with the ids of the action tokens.

@@ -1,0 +1,179 @@
+"""Output of metrics: metrics.jsonl, TensorBoard, Weights & Biases, and a progress line."""
+import datetime
+import json
+import os
+import pathlib
+import sys
+import time
+import types
+import warnings
+from typing import Any, Protocol
+
+import jax
+import rich.console
+import rich.progress
+
+from rtjax.training.meter import Row
+
+
+class _Writer(Protocol):
+
+  def write(self, step: int, row: Row) -> None: ...
+
+  def close(self) -> None: ...
+
+
+class MetricsLog:
+  """Writer of rows: always to `metrics.jsonl`, one line {"step": ..., name: number, ...} each.
+
+  Only the first process writes. On resume, rows of later steps, which will be repeated, are dropped.
+
+  Args:
+    run: folder of the run.
+    start: step that the run starts or resumes at.
+    tensorboard: also write curves to `RUN/tensorboard`.
+    wandb: Weights & Biases project to report to; empty = none.
+    config: configuration of the run, for Weights & Biases.
+
+  Raises:
+    ValueError: `wandb` is set, and the package is not installed.
+  """
+
+  def __init__(self, run: str | os.PathLike, *, start: int = 0, tensorboard: bool = False, wandb: str = '',
+               config: dict[str, Any] | None = None):
+    self._writers: list[_Writer] = []
+    if jax.process_index() != 0:
+      return
+    run = pathlib.Path(run)
+    self._writers.append(_JsonLines(run / 'metrics.jsonl', start))
+    if tensorboard:
+      try:
+        self._writers.append(_TensorBoard(run / 'tensorboard', start))
+      except ImportError:
+        warnings.warn('tensorboard is not installed: no curves are written for it (metrics.jsonl has the same '
+                      'numbers). pip install tensorboard, or set --logging.no-tensorboard.', stacklevel=2)
+    if wandb:
+      self._writers.append(_WandB(run, wandb, config or {}))
+
+  def write(self, step: int, row: Row) -> None:
+    for writer in self._writers:
+      writer.write(step, row)
+
+  def close(self) -> None:
+    for writer in self._writers:
+      writer.close()
+
+
+class _JsonLines:
+
+  def __init__(self, path: pathlib.Path, start: int):
+    kept = [line for line in _lines(path) if json.loads(line)['step'] <= start]
+    complete = path.with_suffix('.tmp')  # a kill while writing must not lose the old rows
+    complete.write_text(''.join(kept))
+    complete.replace(path)
+    self._file = path.open('a')
+
+  def write(self, step: int, row: Row) -> None:
+    self._file.write(json.dumps({'step': step} | row) + '\n')
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+  """Return the lines of a JSONL file, without a last one that a kill cut short."""
+  return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')] if path.exists() else []
+
+
+class _TensorBoard:
+
+  def __init__(self, folder: pathlib.Path, start: int):
+    # TensorBoard's files without TensorFlow, which its writer imports unless a module of this name exists.
+    sys.modules.setdefault('tensorboard.compat.notf', types.ModuleType('tensorboard.compat.notf'))
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    self._event, self._summary = event_pb2, summary_pb2.Summary
+    self._writer = EventFileWriter(str(folder))
+    # Makes TensorBoard discard the events of an earlier process after this step.
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=start + 1, session_log=log))
+
+  def write(self, step: int, row: Row) -> None:
+    values = [self._summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+    self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+class _WandB:
+
+  def __init__(self, run: pathlib.Path, project: str, config: dict[str, Any]):
+    try:
+      import wandb
+    except ImportError:
+      raise ValueError(f'--logging.wandb {project} needs the package wandb: pip install wandb.') from None
+    # With a fixed id a resumed run continues the same curves.
+    identity = run.resolve().as_posix().replace('/', '-').strip('-')[-64:]
+    self._run = wandb.init(project=project, name=run.name, id=identity, resume='allow', config=config, dir=str(run))
+
+  def write(self, step: int, row: Row) -> None:
+    self._run.log(row, step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+class Progress:
+  """Progress of a run: a bar in a terminal, one line per row in a log file.
+
+  Args:
+    steps: steps of the complete run.
+    batch_size: windows of a step.
+    start: step that the run starts or resumes at.
+  """
+
+  def __init__(self, steps: int, batch_size: int, start: int = 0):
+    self._steps, self._batch_size = steps, batch_size
+    self._console = rich.console.Console(quiet=jax.process_index() != 0, highlight=False, soft_wrap=True)
+    self._bar = rich.progress.Progress(
+        rich.progress.BarColumn(20), rich.progress.MofNCompleteColumn(), rich.progress.TextColumn('{task.description}'),
+        console=self._console, disable=not self._console.is_terminal)
+    self._task = self._bar.add_task('', total=steps, completed=start)
+
+  def __enter__(self) -> 'Progress':
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._bar.stop()
+
+  def step(self, step: int) -> None:
+    self._bar.update(self._task, completed=step)
+
+  def row(self, step: int, row: Row) -> None:
+    """Show the averages of a training row, and the time left."""
+    parts = _numbers(row)
+    if row.get('skipped_steps'):
+      parts.append(f'{row["skipped_steps"]:.0f} steps not finite, skipped')
+    if 'windows_per_second' in row:
+      seconds = (self._steps - step) * self._batch_size / row['windows_per_second']
+      parts += [f'{row["windows_per_second"]:.1f} windows/s', f'{datetime.timedelta(seconds=round(seconds))} left']
+    self._bar.update(self._task, completed=step, description=', '.join(parts))
+    if not self._console.is_terminal:
+      self.print(f'step {step}/{self._steps}: {", ".join(parts)}')
+
+  def validation(self, step: int, row: Row) -> None:
+    """Show the averages of a validation pass."""
+    self.print(f'step {step}/{self._steps}: validation {", ".join(_numbers(row))}')
+
+  def print(self, message: str) -> None:
+    """Print a line above the bar."""
+    self._console.print(message)
+
+
+def _numbers(row: Row) -> list[str]:
+  parts = [f'loss {row["loss"]:.4f}'] if 'loss' in row else []
+  shown = {'accuracy': 'tokens', 'text_accuracy': 'words', 'answers/vqa': 'answers'}
+  return parts + [f'{unit} right {row[name]:.1%}' for name, unit in shown.items() if name in row]

@@ -1,0 +1,40 @@
+"""Optimizers and the learning rate against optax and by hand."""
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rtjax.training import optimizer
+
+
+def test_optimizer_clips_warms_up_decays_and_is_adam():
+  config = optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=10, end_learning_rate=1e-3, clip_norm=1.0)
+  rate = optimizer.schedule(config, 110)
+  rates = [rate(step) for step in (0, 5, 10, 60, 110)]
+  np.testing.assert_allclose(rates, [0, 5e-3, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
+  flat = dataclasses.replace(config, warmup_steps=0, end_learning_rate=1e-2)
+  params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  grads = jax.tree.map(lambda p: 100 * jnp.arange(1.0, p.size + 1).reshape(p.shape), params)
+  moved, by_hand = (t.update(grads, t.init(params), params)[0] for t in (
+      optimizer.build(flat, 100), optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2, eps=1e-7))))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), moved, by_hand)
+  decayed = optimizer.build(dataclasses.replace(flat, weight_decay=0.1), 100)
+  decayed = decayed.update(grads, decayed.init(params), params)[0]
+  np.testing.assert_allclose(decayed['kernel'] - moved['kernel'], -1e-2 * 0.1 * params['kernel'], rtol=1e-3)
+  np.testing.assert_array_equal(decayed['bias'], moved['bias'])
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it():
+  rate = optimizer.schedule(optimizer.OptimizerConfig(learning_rate=1.0, warmup_steps=1000), 5)
+  assert float(rate(4)) == 1.0
+  assert float(optimizer.schedule(optimizer.OptimizerConfig(learning_rate=1.0), 1)(0)) == 1.0
+
+
+@pytest.mark.parametrize('change', [{'learning_rate': -1.0}, {'ema_decay': 1.0}, {'clip_norm': -1.0}])
+def test_optimizer_settings_out_of_range_are_named(change):
+  with pytest.raises(ValueError, match=next(iter(change))):
+    optimizer.OptimizerConfig(**change)
