@@ -15,6 +15,7 @@ import rtjax
 from rtjax import configs, models
 from rtjax.models import registry
 from rtjax.training import loop
+from rtjax.training.config import ValidationConfig
 
 FILES = ('rtjax/models/mean_color.py', 'rtjax/configs/mean_color.py', 'tests/models/test_mean_color.py')
 
@@ -58,7 +59,8 @@ def test_the_preset_trains_and_its_checkpoint_loads(written: pathlib.Path, tmp_p
   assert 'mean_color' in configs.names()
   data = tiny_rlds.write_lengths(tmp_path / 'data', [6, 5])
   outcome = loop.train(dataclasses.replace(
-      configs.get('mean_color'), data=(data,), output=str(tmp_path / 'run'), steps=2, batch_size=4))
+      configs.get('mean_color'), data=(data,), output=str(tmp_path / 'run'), steps=2, batch_size=4,
+      validation=ValidationConfig(every=0)))
   assert outcome.finished
   assert np.isfinite(outcome.row['loss'])
   model, policy = rtjax.load_model(outcome.run), rtjax.load_policy(outcome.run)

@@ -45,7 +45,7 @@ def _anchors(page: pathlib.Path) -> set[str]:
 
 def _known_flags() -> set[str]:
   """Return names of dataclass fields and of functions' arguments in the project, as flags write them."""
-  names: set[str] = {'help', 'list'}
+  names: set[str] = {'help', 'help-verbose', 'list'}
   for folder in ('rtjax', 'bench', 'data', 'clients'):
     for path in [*(ROOT / folder).rglob('*.py'), ROOT / 'train.py', ROOT / 'eval.py']:
       for node in ast.walk(ast.parse(path.read_text())):
