@@ -136,6 +136,11 @@ class ActionSpec:
     """Unit of each number of the raw action."""
     return tuple(f.unit for f in self.fields for _ in range(f.size))
 
+  @functools.cached_property
+  def bounds(self) -> tuple[Float[np.ndarray, ' A'], Float[np.ndarray, ' A']]:
+    """Lower and upper bound of each number of the raw action, float64."""
+    return np.concatenate([f.low for f in self.fields]), np.concatenate([f.high for f in self.fields])
+
   def pack(self, action: dict[str, Any]) -> np.ndarray:
     """Concatenate fields {name: [..., size]} to float32 [..., A].
 
@@ -249,8 +254,8 @@ class ActionSpec:
   def clipped(self, action: Float[Array, '*b A']) -> Bool[Array, '*b A']:
     """Return which numbers lie beyond their bounds (never true for classes)."""
     free = [f.kind == 'classes' for f in self.fields for _ in range(f.size)]
-    low = np.where(free, -np.inf, np.concatenate([f.low for f in self.fields])).astype(np.float32)
-    high = np.where(free, np.inf, np.concatenate([f.high for f in self.fields])).astype(np.float32)
+    low, high = (np.where(free, limit, side).astype(np.float32)
+                 for limit, side in zip((-np.inf, np.inf), self.bounds, strict=True))
     return (action < low) | (action > high)
 
   def gripper_commands(self, actions: Float[np.ndarray, 'steps A']) -> np.ndarray:

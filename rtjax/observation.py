@@ -4,16 +4,16 @@ Dimension letters: B batch, T time (frames of a window), `views` cameras of a fr
 embedding, L prompt tokens, M answer tokens, S state size, F action horizon, A numbers of an action, K action tokens,
 V bins.
 
-All classes are pytrees. A field that a model does not use, or that the data lacks, is None.
+All classes are pytrees of JAX arrays, or of NumPy arrays on the host. A field that a model does not use, or that the
+data lacks, is None.
 """
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, UInt8
-
-Array = jax.Array | np.ndarray
+from jaxtyping import Array, Bool, Float, Int, Num
 
 
 @jax.tree_util.register_dataclass
@@ -90,10 +90,12 @@ class Batch:
     return self.observation, self.actions, self.action_mask
 
 
-def observe(images: UInt8[Array, 'B T *views H W 3'], instruction: Num[Array, 'B *T E'],
-            proprioception: Float[Array, 'B T S'] | None = None,
-            frame_mask: Bool[Array, 'B T *views'] | None = None) -> Observation:
+def observe(images: Array | np.ndarray, instruction: Array | np.ndarray,
+            proprioception: Array | np.ndarray | None = None,
+            frame_mask: Array | np.ndarray | None = None) -> Observation:
   """Return the observation of these arrays; integers in `instruction` are a prompt's token ids."""
   is_prompt = jnp.issubdtype(instruction.dtype, jnp.integer)
-  return Observation(images, frame_mask, None if is_prompt else instruction, instruction if is_prompt else None,
-                     proprioception)
+  # Any, since host arrays are NumPy's.
+  arrays: dict[str, Any] = {'images': images, 'frame_mask': frame_mask, 'proprioception': proprioception,
+                            'prompt' if is_prompt else 'instruction': instruction}
+  return Observation(**arrays)

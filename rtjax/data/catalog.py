@@ -1,10 +1,10 @@
 """Resolve dataset names and folders to TFDS builders and files, without downloads."""
-import difflib
 from typing import Any
 
 from etils import epath
 
 from rtjax.data.tf import tfds
+from rtjax.runtime.suggest import did_you_mean
 
 _TFRECORD = tfds.core.file_adapters.FileFormat.TFRECORD
 
@@ -38,9 +38,8 @@ def open_builder(name: str) -> Any:
 def _registered_builder(name: str) -> Any:
   known = tfds.list_builders(with_community_datasets=False)
   if name.split('/')[0].split(':')[0] not in known:
-    close = difflib.get_close_matches(name, known, 1)
     raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
-                            + (f' Did you mean {close[0]!r}?' if close else ' Check the path.'))
+                            + (did_you_mean(name, known) or ' Check the path.'))
   try:
     return tfds.builder(name)
   except Exception as error:  # Builders of robot data look into gs://gresearch when they are made.

@@ -97,7 +97,7 @@ def next_changes(commands: np.ndarray) -> np.ndarray:
   return np.append(changes, len(commands) - 1)[np.searchsorted(changes, steps, side='right')]
 
 
-def to_batch(arrays: dict[str, Any], prompt: np.ndarray | None = None) -> Batch:
+def to_batch(arrays: dict[str, Any], prompt: Any = None) -> Batch:
   """Return the typed batch of a stream's arrays.
 
   Args:

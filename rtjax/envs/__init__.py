@@ -4,12 +4,13 @@ The folder stands beside `data`. It may import `rtjax.actions`, `rtjax.language`
 data, training or evaluation. docs/add_an_environment.md lists the attributes, observations and info that evaluation
 reads.
 """
-import difflib
 import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from rtjax.runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
   import gymnasium
@@ -67,9 +68,7 @@ def splits(name: str) -> dict[str, tuple[str, ...]]:
 def require_known(label: str, name: str, known: Sequence[str]) -> None:
   """Raise ValueError unless `name` is known, and suggest the nearest one."""
   if name not in known:
-    close = difflib.get_close_matches(name, known, 1)
-    raise ValueError(f'unknown {label} {name!r}, expected one of {list(known)}.'
-                     + (f' Did you mean {close[0]!r}?' if close else ''))
+    raise ValueError(f'unknown {label} {name!r}, expected one of {list(known)}.{did_you_mean(name, known)}')
 
 
 def make_vector(make_env: 'Callable[[], gymnasium.Env]', count: int) -> 'gymnasium.vector.AsyncVectorEnv':

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rtjax.language import prompts
+from rtjax.runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
@@ -72,10 +73,9 @@ def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
     return UniversalSentenceEncoder(path)
   if path.is_file():
     return Table.load(path)
-  close = difflib.get_close_matches(str(spec), [HASHED_NGRAMS], 1)
   raise FileNotFoundError(
       f'instruction encoder {str(spec)!r}: no such folder or file. Expected {HASHED_NGRAMS!r}, a folder of a Universal '
-      "Sentence Encoder from TensorFlow Hub, or an .npz table." + (f' Did you mean {close[0]!r}?' if close else ''))
+      "Sentence Encoder from TensorFlow Hub, or an .npz table." + did_you_mean(spec, [HASHED_NGRAMS]))
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:

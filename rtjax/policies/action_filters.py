@@ -196,7 +196,7 @@ class RateLimiter:
     if not 0 < kp <= 1 or min(ki, kd) < 0:
       raise ValueError(f'kp, ki, kd are {kp}, {ki}, {kd}; kp must be above 0 and at most 1, ki and kd at least 0.')
     self.spec, self._gains = spec, (kp, ki, kd)
-    self._low, self._high = _bounds(spec)
+    self._low, self._high = spec.bounds
     self._rate = rate * (self._high - self._low)
     self.reset()
 
@@ -280,11 +280,6 @@ def action_of(given: 'PolicyOutput | Action') -> Action:
   return dict(given) if isinstance(given, Mapping) else given.action
 
 
-def _bounds(spec: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
-  """Return lower and upper bounds of the numbers, [A] each."""
-  return np.concatenate([f.low for f in spec.fields]), np.concatenate([f.high for f in spec.fields])
-
-
 def _is_gripper(field: ActionField) -> bool:
   return field.kind == 'continuous' and 'gripper' in field.name
 
@@ -296,7 +291,7 @@ def _is_filtered(spec: ActionSpec) -> np.ndarray:
 
 def _can_be_zero(spec: ActionSpec) -> np.ndarray:
   """Return bool [A], True for the numbers whose bounds include 0."""
-  low, high = _bounds(spec)
+  low, high = spec.bounds
   return (low <= 0) & (high >= 0)
 
 

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import hmac
 import http
-import itertools
 import json
 import logging
 import time
@@ -203,9 +202,8 @@ class Server:
 
 def _numbers(spec: ActionSpec) -> list[dict[str, Any]]:
   """Return name, unit and bounds of each number of an action."""
-  lows, highs = (itertools.chain.from_iterable(getattr(f, side) for f in spec.fields) for side in ('low', 'high'))
   return [{'name': name, 'unit': unit, 'low': low, 'high': high} for name, unit, low, high
-          in zip(spec.dimension_names, spec.dimension_units, lows, highs, strict=True)]
+          in zip(spec.dimension_names, spec.dimension_units, *(side.tolist() for side in spec.bounds), strict=True)]
 
 
 def warm_up(policies: BatchPolicy, image_size: tuple[int, int]) -> None:

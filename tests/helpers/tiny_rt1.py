@@ -18,7 +18,7 @@ def tiny_batch(config: RT1Config, batch_size: int, seed: int = 0, size: tuple[in
   random = np.random.default_rng(seed)
   lead = (batch_size, config.window)
   spec = config.action_spec
-  low, high = (np.concatenate([getattr(f, side) for f in spec.fields]) for side in ('low', 'high'))
+  low, high = spec.bounds
   images = random.integers(0, 256, (*lead, *size, 3), dtype=np.uint8)
   instruction = random.normal(size=(*lead, config.embedding_size)).astype(np.float32)
   recorded = random.uniform(low, high, (*lead, config.horizon, spec.size)).astype(np.float32)

@@ -25,7 +25,7 @@ def make_batch(config: RT1MultiviewConfig, size: int, seed: int = 0) -> Batch:
   """Random images, states and actions within bounds, nothing masked."""
   random = np.random.default_rng(seed)
   lead = (size, config.window)
-  low, high = (np.concatenate([getattr(f, side) for f in SPEC.fields]) for side in ('low', 'high'))
+  low, high = SPEC.bounds
   recorded = random.uniform(low, high, (*lead, 1, SPEC.size)).astype(np.float32)
   recorded[..., 6:] = np.eye(2)[random.integers(0, 2, (*lead, 1))]
   observation = Observation(

@@ -16,7 +16,7 @@ from rtjax.policies.policy import PolicyOutput
 
 SPEC = actions.RT1
 MOTION = np.array([not name.startswith(('terminate', 'gripper')) for name in SPEC.dimension_names])
-LOW, HIGH = (np.concatenate([getattr(f, end) for f in SPEC.fields]) for end in ('low', 'high'))
+LOW, HIGH = SPEC.bounds
 
 
 def output(plan, confidence=0.9):

@@ -28,7 +28,7 @@ def test_from_instruction_and_images_to_commands(tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
   outputs = [policy.step(image) for image in images]
   commands = np.array([robot(filters(output)).action for output in outputs])
-  low, high = (np.concatenate([getattr(f, end) for f in spec.fields])[:3] for end in ('low', 'high'))
+  low, high = (side[:3] for side in spec.bounds)
   assert commands.dtype == np.float32 and commands.shape == (6, 7)
   assert (np.abs(np.diff(commands[:, :3], axis=0)) <= 0.1 * (high - low) + 1e-6).all()
   assert set(commands[:, 6]) <= {-1, 1}

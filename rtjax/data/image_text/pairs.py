@@ -1,10 +1,10 @@
 """Pairs of a prompt about an image and the text to answer."""
 import dataclasses
-import difflib
 import re
 from typing import Any
 
 from rtjax.language import prompts
+from rtjax.runtime.suggest import did_you_mean
 
 # The sets of fields that describe a pair; a point may also have a 'grid'.
 _FIELD_SETS = (('caption',), ('question', 'answer'), ('caption', 'answer'), ('point', 'answer'), ('prompt', 'answer'))
@@ -85,9 +85,7 @@ def parse_fields(fields: dict[str, Any]) -> Pair:
   known = sorted({name for names in _FIELD_SETS for name in names} | {'grid'})
   for field, value in fields.items():
     if field not in known:
-      close = difflib.get_close_matches(field, known, 1)
-      raise ValueError(f'unknown field {field!r}, expected {known}.'
-                       + (f' Did you mean {close[0]!r}?' if close else ''))
+      raise ValueError(f'unknown field {field!r}, expected {known}.{did_you_mean(field, known)}')
     if field == 'grid':
       if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"'grid' is {value!r}, expected the number of cells across, at least 1")

@@ -14,13 +14,13 @@ kuka has an adapter, with that weight. language_table has none: it stores no sen
 numbers is published.
 """
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rtjax.actions import ActionSpec
+from rtjax.runtime.suggest import did_you_mean
 
 Steps = Mapping[str, Any]
 """One episode: nested dicts of arrays [steps, ...] under their TFDS names; images may be encoded (object [steps])."""
@@ -67,10 +67,8 @@ class Adapter:
     """Return the path of the camera with the name `view`."""
     cameras = {**self.views, 'image': self.image}
     if view not in cameras:
-      close = difflib.get_close_matches(view, cameras, 1)
       raise ValueError(f'the adapter {self.name!r} has no view {view!r}, it has {sorted(cameras)}.'
-                       + (f' Did you mean {close[0]!r}?' if close else '')
-                       + ' Name further cameras in its views: docs/guides/your_robot.md.')
+                       f'{did_you_mean(view, cameras)} Name further cameras in its views: docs/guides/your_robot.md.')
     return cameras[view]
 
 
@@ -84,10 +82,8 @@ def feature(steps: Steps, path: str) -> np.ndarray:
   for key in path.split('/'):
     if not isinstance(value, Mapping) or key not in value:
       known = sorted(_paths(steps))
-      close = difflib.get_close_matches(path, known, 1)
-      raise ValueError(f'the episode has no feature {path!r}, it has {known}.'
-                       + (f' Did you mean {close[0]!r}?' if close else '')
-                       + ' Choose the adapter written for this dataset, or write one: docs/guides/your_robot.md.')
+      raise ValueError(f'the episode has no feature {path!r}, it has {known}.{did_you_mean(path, known)}'
+                       ' Choose the adapter written for this dataset, or write one: docs/guides/your_robot.md.')
     value = value[key]
   return np.asarray(value)
 
@@ -269,8 +265,7 @@ def get(name: str, metadata: Mapping[str, Any] | None = None) -> Adapter:
   if name not in ADAPTERS and metadata and metadata.get('layout') == STANDARD_LAYOUT:
     return _standard(name, metadata)
   if name not in ADAPTERS:
-    close = difflib.get_close_matches(name, ADAPTERS, 1)
     raise ValueError(f'no adapter for the dataset {name!r}, there are {sorted(ADAPTERS)}.'
-                     + (f' Did you mean {close[0]!r}?' if close else '')
-                     + ' Adding your own takes one small dataclass: docs/guides/your_robot.md.')
+                     f'{did_you_mean(name, ADAPTERS)} Adding your own takes one small dataclass: '
+                     'docs/guides/your_robot.md.')
   return ADAPTERS[name]

@@ -115,8 +115,7 @@ def _moments(values: np.ndarray) -> dict[str, list[float]]:
 
 
 def _check_clipping(name: str, entry: dict[str, Any], spec: ActionSpec) -> None:
-  low = np.concatenate([np.broadcast_to(f.low, f.size) for f in spec.fields])
-  high = np.concatenate([np.broadcast_to(f.high, f.size) for f in spec.fields])
+  low, high = spec.bounds
   action = entry['action']
   bad = [f'{action["names"][i]} {share:.1%} outside [{low[i]:g}, {high[i]:g}] '
          f'(quantiles {action["q01"][i]:g} and {action["q99"][i]:g})'

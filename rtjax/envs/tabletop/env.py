@@ -20,6 +20,7 @@ _WORKSPACE = np.array([[0.28, -0.36, 0.014], [0.72, 0.36, 0.45]])
 _MAX_TILT = 1.6
 _TRIES = 50
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz '"
+_LOW, _HIGH = (side.astype(np.float32) for side in actions.ARM_7D.bounds)
 
 
 class Tabletop(gymnasium.Env):
@@ -69,7 +70,7 @@ class Tabletop(gymnasium.Env):
     self._image_keys = ['image', *(f'{camera}_image' for camera in CAMERAS[1:views])]
     self.render_mode = 'rgb_array'
     self._first_seed = seed
-    self.action_space = gymnasium.spaces.Box(*_bounds(), dtype=np.float32)
+    self.action_space = gymnasium.spaces.Box(_LOW, _HIGH, dtype=np.float32)
     self.observation_space = self._observation_space()
     self._world: World | None = None
 
@@ -148,7 +149,7 @@ class Tabletop(gymnasium.Env):
       raise ValueError(f'action holds NaN or infinite numbers: {action}, expected finite ones. Count the episode as '
                        'failed.')
     self._clipped += bool(self.action_spec.clipped(action).any())
-    return np.clip(action, *_bounds())
+    return np.clip(action, _LOW, _HIGH)
 
   def _track(self, before: State, action: np.ndarray) -> None:
     """Update the quantities that `info` accumulates over an episode."""
@@ -199,12 +200,6 @@ def target_pose(state: State, action: np.ndarray) -> tuple[np.ndarray, np.ndarra
   rotation = from_euler(action[3:6].astype(float)) @ state.rotation
   tilt = np.arccos(np.clip(rotation[2, 2], -1, 1))
   return position, rotation if tilt < _MAX_TILT else state.rotation
-
-
-def _bounds() -> tuple[np.ndarray, np.ndarray]:
-  fields = Tabletop.action_spec.fields
-  return (np.concatenate([f.low for f in fields]).astype(np.float32),
-          np.concatenate([f.high for f in fields]).astype(np.float32))
 
 
 def _skill(options: dict[str, Any] | None, skills: tuple[str, ...]) -> str | None:

@@ -1,8 +1,8 @@
 """Language-attention pooling: tokens gathered where the features match the instruction.
 
 TokenLearner weighs positions by their features; only FiLM makes these depend on the instruction. Here the instruction
-attends directly: n queries, projected from it, are compared with the features of every position, and each pools a token.
-Coordinates are added to the features, so that a token tells where it was found:
+attends directly: n queries, projected from it, are compared with the features of every position, and each pools a
+token. Coordinates are added to the features, so that a token tells where it was found:
 
     features [B, H, W, D] + projection of (y, x)            [B, N, D]       N = H * W
     instruction [B, E]                                      queries [B, n, D]

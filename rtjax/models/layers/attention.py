@@ -19,6 +19,9 @@ def fan_in_normal(scale: float = 1.0) -> KernelInit:
   return lambda shape: nnx.initializers.variance_scaling(scale, 'fan_in', 'normal')
 
 
+_FAN_IN_NORMAL = fan_in_normal()
+
+
 def glorot(shape: tuple[int, ...]) -> Initializer:
   """Glorot uniform on the flat kernel [inputs, outputs], as Flax computes it."""
   return nnx.initializers.glorot_uniform()
@@ -41,7 +44,7 @@ class Attention(nnx.Module):
   """
 
   def __init__(self, width: int, heads: int, head_size: int, *, bias: bool = True, scaled: bool = True,
-               dropout: float = 0.0, shared_dropout: bool = False, kernel_init: KernelInit = fan_in_normal(),
+               dropout: float = 0.0, shared_dropout: bool = False, kernel_init: KernelInit = _FAN_IN_NORMAL,
                query_init: KernelInit | None = None, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     def project(init: KernelInit) -> nnx.LinearGeneral:
       return nnx.LinearGeneral(width, (heads, head_size), use_bias=bias, kernel_init=init((width, heads, head_size)),

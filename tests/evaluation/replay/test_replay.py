@@ -21,7 +21,7 @@ from rtjax.policies.recorded import open_dataset
 
 def episode(spec: ActionSpec, length: int, size: tuple[int, int]) -> tuple[Episode, list[np.ndarray]]:
   draw = np.random.default_rng(length)
-  low, high = (np.concatenate([getattr(f, side) for f in spec.fields]) for side in ('low', 'high'))
+  low, high = spec.bounds
   images = list(draw.integers(0, 256, (length, *size, 3), np.uint8))
   return Episode(
       number=7, images=None, embeddings=draw.normal(size=(length, 512)).astype(np.float32),

@@ -158,7 +158,7 @@ def test_smoothed_loss_is_that_of_numpy():
   random = np.random.default_rng(0)
   spec = actions.ARM_7D
   logits = random.normal(size=(2, 3, 7, 256)).astype(np.float32)
-  low, high = (np.concatenate([getattr(f, side) for f in spec.fields]) for side in ('low', 'high'))
+  low, high = spec.bounds
   recorded = random.uniform(low, high, (2, 3, 1, 7)).astype(np.float32)
   mask = random.random((2, 3, 1)) > 0.3
   terms = action_loss(spec, jnp.asarray(logits), jnp.asarray(recorded), jnp.asarray(mask), train=True,
