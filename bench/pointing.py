@@ -23,7 +23,7 @@ _DARK = 0.45  # brightness where there is no attention
 
 
 def attention(model: RT2, images: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-  """Return the first language token's attention over the feature map, float32 [B, H, W]."""
+  """Return the first language token's attention weights, float32 [B, H, W]."""
   encoded = model.encode_images(jnp.asarray(images)[:, None])
   scores = model.encode(encoded, jnp.asarray(prompts)).scores
   if encoded.feature_map is None or scores is None:

@@ -1,4 +1,4 @@
-"""Sizes of RT-2's presets from shapes alone, and speed where this machine can hold the network.
+"""Sizes of RT-2's presets from shapes alone, and their speed.
 
   python bench/rt2_table.py                                     parameters, tokens, arithmetic, memory
   python bench/rt2_table.py --measure --presets rt2_tabletop    times of a training step and of a policy step
@@ -58,7 +58,7 @@ def abstract(config: RT2Config) -> RT2:
 
 
 def stepper(config: TrainConfig) -> tuple[Callable[..., Any], Callable[..., TrainState]]:
-  """Return the training step, and the function from a network's trees to its first state."""
+  """Return the training step, and the function that makes its first state."""
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, *_ = split(abstract(config.model), config.is_trainable)
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
@@ -67,7 +67,7 @@ def stepper(config: TrainConfig) -> tuple[Callable[..., Any], Callable[..., Trai
 
 
 def gigabytes(config: TrainConfig) -> float:
-  """Return the size of parameters, gradients of the trained ones, and optimizer state."""
+  """Return the size of parameters, gradients and optimizer state."""
   _, params, stats, constants = split(abstract(config.model), config.is_trainable)
   state = jax.eval_shape(stepper(config)[1], params, stats, constants)
   return 4 * (count(params) + count((state.params, state.constants, state.opt_state))) / 1e9
@@ -116,13 +116,13 @@ def median(function: Callable[[], Any], times: int) -> float:
 
 
 def zeros(config: RT2Config) -> RT2:
-  """Return a network of zeros: as fast as any, and made without other memory than its own."""
+  """Return a network of zeros, as fast as any and made without extra memory."""
   graphdef, variables = nnx.split(abstract(config))
   return nnx.merge(graphdef, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables))
 
 
 def speed(preset: TrainConfig, steps: int) -> Iterator[dict[str, Any]]:
-  """Yield times one after the other, since the last network may not fit."""
+  """Yield times one by one, since the last network may not fit."""
   yield {'dtype': preset.model.dtype, 'optimizer': preset.optimizer.kind, 'trainable': preset.init.trainable,
          'matmul_gflops': round(matmul_gflops(preset.model.dtype)), **describe()}
   step, start = stepper(preset)
@@ -151,7 +151,7 @@ def speed(preset: TrainConfig, steps: int) -> Iterator[dict[str, Any]]:
 
 def variant(name: str, batch_size: int, dtype: Dtype | None, trainable: Trainable | None,
             optimizer: OptimizerKind | None) -> TrainConfig:
-  """Return a preset with these changes; adapters have the rank of the table."""
+  """Return a preset with changes; adapters have the rank of the table."""
   preset = configs.get(name)
   model = dataclasses.replace(preset.model, dtype=dtype or preset.model.dtype,
                               lora=LoraConfig(rank=16 if trainable == 'lora' else 0))

@@ -1,9 +1,9 @@
-"""Reader of models as published on Hugging Face: a folder with config.json and model.safetensors, or its shards.
+"""Reader of models as published on Hugging Face.
 
-It reads ViT (also with classifier), SigLIP's vision tower (also from a complete SigLIP), T5 1.1, mT5 and UL2. Tables
-below give each tensor's name in the file and in rtjax. Linear maps are [outputs, inputs] in the file, and in rtjax
-[inputs, outputs] with a separate axis for heads. The tensors tell which optional parts exist (pooler, classifier, output
-head); configurations are silent, or wrong.
+A model is a folder with config.json and model.safetensors, or its shards: a ViT (also with classifier), SigLIP's vision
+tower (also in a complete SigLIP), T5 1.1, mT5 or UL2. Tables below give each tensor's name in the file and in rtjax.
+Linear maps are [outputs, inputs] in the file, and in rtjax [inputs, outputs] with a separate axis for heads. The
+tensors tell which optional parts exist (pooler, classifier, output head); configurations are silent, or wrong.
 """
 import difflib
 import json
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
 
 class Weights(NamedTuple):
-  """Content of a folder: configuration of the network, its variables by name, and tensors that were ignored."""
+  """Content of a folder: configuration, variables by name, and ignored tensors."""
   config: Config
   values: dict[str, jax.Array]
   ignored: Ignored
@@ -88,7 +88,7 @@ def load_huggingface(folder: str | os.PathLike) -> ViT | T5:
 
 
 def read(folder: str | os.PathLike) -> Weights:
-  """Read a folder as `load_huggingface` does, without a network: for parts of other networks."""
+  """Read a folder as `load_huggingface` does, for parts of other networks."""
   folder = pathlib.Path(folder)
   config = _read_config(folder)
   files = _find_tensors(folder)
@@ -103,7 +103,7 @@ def read(folder: str | os.PathLike) -> Weights:
 
 
 def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Plan:
-  """Return the conversion of tensors of these names and shapes to a network, whatever their values.
+  """Return the conversion of tensors of these names and shapes.
 
   Args:
     config: config.json.
@@ -214,7 +214,7 @@ def _t5(config: Json, shapes: Shapes, tied: bool) -> tuple[T5Config, Names, Igno
 
 
 def _t5_part(tensor: str, part: str, layer: str) -> Names:
-  """Return the names of one part of a layer, and of the norm before it."""
+  """Return the names of a part of a layer and its norm."""
   module, linears = {
       'SelfAttention': ('attention', {'q': 'query', 'k': 'key', 'v': 'value', 'o': 'out'}),
       'EncDecAttention': ('cross_attention', {'q': 'query', 'k': 'key', 'v': 'value', 'o': 'out'}),
@@ -228,7 +228,7 @@ _FAMILIES: dict[str, Family] = {
 
 
 def _vision(config: Json, epsilon: float, activation: str) -> dict[str, Any]:
-  """Return the fields that ViT and SigLIP share; missing ones have the defaults of the base size."""
+  """Return the fields common to ViT and SigLIP; the defaults are the base size's."""
   _expect(config, 'num_channels', 3)
   activation, known = config.get('hidden_act', activation), {
       'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh'}
@@ -246,7 +246,11 @@ def _layers(count: int, prefix: str, parts: Iterable[tuple[str, str]]) -> list[t
 
 
 def _weights_and_biases(modules: Iterable[tuple[str, str]]) -> Names:
-  """Return the names of the variables of linear maps and norms, given (name in the file, name in rtjax)."""
+  """Return the names of the variables of linear maps and norms.
+
+  Args:
+    modules: (name in the file, name in rtjax).
+  """
   return {f'{theirs}.{a}': (f'{ours}/{"scale" if ours.endswith("norm") and a == "weight" else b}',)
           for theirs, ours in modules for a, b in (('weight', 'kernel'), ('bias', 'bias'))}
 
@@ -257,12 +261,12 @@ def _expect(config: Json, key: str, value: Any) -> None:
 
 
 def _has_head(config: Json, shapes: Shapes) -> bool:
-  """Return whether T5 has a separate output head; if config.json says so, the file has to hold it."""
+  """Return whether T5 has a separate output head, in the file or by config.json."""
   return 'lm_head.weight' in shapes or config.get('tie_word_embeddings') is False
 
 
 def _is_tied(config: Json, files: Mapping[str, Any]) -> bool:
-  """Return whether the output head in the file is a copy of the embedding table.
+  """Return whether the output head in the file copies the embedding table.
 
   transformers 5 writes `tie_word_embeddings: true` for separate heads too, so that only the numbers tell.
   """
@@ -289,7 +293,7 @@ def _convert(value: np.ndarray, place: str, shape: tuple[int, ...]) -> jax.Array
 
 
 def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """Return the shape without leading ones, which class tokens and positions have in some files."""
+  """Return the shape without leading ones, which some files have."""
   return _squeeze(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
 
 

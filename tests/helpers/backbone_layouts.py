@@ -1,4 +1,4 @@
-"""Train a tiny PaLI split over eight simulated devices; print losses and sizes as JSON."""
+"""Train a tiny PaLI on eight simulated devices; print losses and shapes."""
 import functools
 import json
 import os
@@ -47,7 +47,10 @@ def make_batch():
 
 
 def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
-  """Return losses and norms of gradients over 2 steps of SGD, with dropout, and each parameter's shape on a device."""
+  """Return losses, norms of gradients, and shapes on a device.
+
+  Two steps of SGD, with dropout.
+  """
   layout = sharding.shardings(params, mesh)
 
   @functools.partial(jax.jit, out_shardings=(layout, None))

@@ -1,4 +1,7 @@
-"""Tiny published checkpoints with the reference's outputs: see parity/vlm/README.md in the folder of reference data."""
+"""Tiny checkpoints in published form, with outputs of the reference implementation.
+
+parity/vlm/README.md in the folder of reference data describes them.
+"""
 import functools
 import pathlib
 import warnings
@@ -41,7 +44,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=0, atol=ATOL)
 
 
 def hidden_states(model, x):
-  """Return the residual stream before each layer and after the last, and the output."""
+  """Return the residual stream around each layer, and the output."""
   states = [model.embed(model.features(x))]
   for layer in model.layers:
     states.append(layer(states[-1]))

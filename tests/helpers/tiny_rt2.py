@@ -1,4 +1,4 @@
-"""A vision-language model small enough to compile in seconds, and batches for it."""
+"""Tiny configurations of RT-2, and batches for them."""
 import dataclasses
 import functools
 
@@ -32,7 +32,7 @@ ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
 
 @functools.cache
 def randomised(config: RT2Config, seed: int = 0) -> RT2:
-  """Return a model whose every parameter is random, so that no zero or one hides an error."""
+  """Return a model whose every parameter is random, to hide no error."""
   model = models.build(config, rngs=nnx.Rngs(seed))
   random = np.random.default_rng(seed)
   values = models.parameters.named(model)
@@ -42,7 +42,10 @@ def randomised(config: RT2Config, seed: int = 0) -> RT2:
 
 
 def prompts(count: int, length: int, seed: int = 0) -> np.ndarray:
-  """Return random ids of 2 to `length` tokens, the last of which ends the text, and padding: int32 [count, length]."""
+  """Return random ids, int32 [count, length].
+
+  Each row has 2 to `length` tokens, the last of which ends the text, and padding.
+  """
   random = np.random.default_rng(seed)
   ids = random.integers(2, VOCAB_SIZE, (count, length)).astype(np.int32)
   ends = random.integers(1, length, count)
@@ -61,7 +64,7 @@ def robot_batch(config: RT2Config, size: int, seed: int = 0) -> Batch:
 
 
 def text_batch(config: RT2Config, size: int, seed: int = 0) -> TextBatch:
-  """Return random image-text pairs; a half of them points, in a grid of 2 x 2."""
+  """Return random image-text pairs, some of which point in a 2 x 2 grid."""
   random = np.random.default_rng(seed)
   targets = prompts(size, config.answer_length, seed + 1)
   images = random.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Reader of published checkpoints: full-size names and shapes, forms of files, and errors.
+"""Reader of published checkpoints: full-size names, forms of files, errors.
 
 Outputs of the loaded models are tested in tests/models/backbones.
 """
@@ -57,7 +57,7 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize('name', [*MANIFESTS, *(pytest.param(n, marks=pytest.mark.slow) for n in MANIFESTS_TOO)])
 def test_full_size(shared, name):
-  """Every tensor of a real checkpoint becomes a variable, and every variable has a tensor; no memory is needed."""
+  """Every tensor of a real checkpoint is a variable, and every variable a tensor."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
   shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
   copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
@@ -85,7 +85,7 @@ def test_redundant_embeddings_are_reported(shared):
 
 
 def test_a_complete_siglip(shared, copy):
-  """Its text tower and its temperature are reported; the vision tower is the same."""
+  """Its other parts are reported; the vision tower is the same."""
   folder = copy(
       'siglip_head', lambda t: t | {'text_model.final_layer_norm.weight': np.ones(3, np.float32),
                                     'logit_scale': np.ones(1, np.float32), 'logit_bias': np.ones(1, np.float32)},

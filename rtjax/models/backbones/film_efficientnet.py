@@ -1,4 +1,4 @@
-"""EfficientNet (Tan and Le 2019) with a FiLM layer after every block, RT-1's image encoder.
+"""EfficientNet (Tan and Le 2019) with a FiLM layer after every block.
 
     image [B, 300, 300, 3]
       stem     3x3 / 2, BatchNorm, swish                    150 x 150 x 40
@@ -34,7 +34,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """Blocks of one resolution, in B0's numbers: the encoder's width and depth multiply them.
+  """Blocks of one resolution, before width and depth multiply them.
 
   Attributes:
     kernel: size of the convolution.
@@ -82,7 +82,7 @@ class EfficientNetConfig:
   head: int = 1280
 
   def channels(self, features: int) -> int:
-    """Return `features` times the width, rounded to a multiple of 8 and down by at most a tenth."""
+    """Return `features` times the width, rounded to a multiple of 8."""
     scaled = features * self.width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -95,7 +95,7 @@ class EfficientNetConfig:
     return math.ceil(self.depth * stage.repeats)
 
   def out_size(self, size: int) -> int:
-    """Return the height or width of the last feature map, for images of height or width `size`."""
+    """Return the size of the last feature map."""
     for kernel, stride in ((3, 2), *((stage.kernel, stage.stride) for stage in self.stages)):
       size = (size + sum(conv_padding(size, kernel, stride, self.padding)) - kernel) // stride + 1
     return size
@@ -192,7 +192,7 @@ class DenseBlock(nnx.Module):
 
 
 class FilmEfficientNet(nnx.Module):
-  """EfficientNet up to its last feature map, with FiLM; see the module's docstring."""
+  """EfficientNet with FiLM, up to its last feature map."""
 
   def __init__(self, config: EfficientNetConfig, condition: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     norm = functools.partial(BatchNorm, momentum=config.momentum, unbiased=config.unbiased)
@@ -241,7 +241,7 @@ class ImageEncoder(nnx.Module):
     self.image_size = image_size
 
   def normalize(self, images: Array) -> Float[Array, 'B h w 3']:
-    """Return the encoder's input, from images [B, H, W, 3], uint8 or float32 in 0..255."""
+    """Return the encoder's input, from images [B, H, W, 3] in 0..255."""
     resized = resize_bilinear(images.astype(jnp.float32) * np.float32(1 / 255), self.image_size)
     centred = (resized - self.mean[...]) / jnp.maximum(jnp.sqrt(self.variance[...]), 1e-7)
     return centred * np.float32(1 / np.sqrt(IMAGENET_STD))

@@ -1,4 +1,4 @@
-"""PaLI (Chen et al. 2022): image tokens of a vision transformer enter a T5 encoder-decoder with the text.
+"""PaLI (Chen et al. 2022): a vision transformer into a T5 encoder-decoder.
 
     images [B, H, W, 3]  ->  ViT or SigLIP, projection  ->  [B, N, D]
     text   [B, L]        ->  embedding                  ->  [B, L, D]

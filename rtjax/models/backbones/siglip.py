@@ -1,6 +1,6 @@
-"""Vision tower of SigLIP (Zhai et al. 2023), alone or inside PaliGemma: a ViT without class token.
+"""Vision tower of SigLIP (Zhai et al. 2023): a ViT without class token.
 
-With its pooler, a learned query attends to the tokens and an MLP follows (Lee et al. 2019):
+PaliGemma contains it too. With its pooler, a learned query attends to the tokens and an MLP follows (Lee et al. 2019):
 
     tokens [B, N, D] ->  x = attention(query, tokens);  x += mlp(norm(x))  -> [B, D]
 
@@ -21,7 +21,7 @@ from rtjax.models.registry import register
 
 @dataclasses.dataclass(frozen=True)
 class SigLIPConfig(ViTConfig):
-  """Shape of the network; the defaults are so400m/14 at 224. Attributes: see ViTConfig."""
+  """Shape of the network, as ViTConfig; the defaults are so400m/14 at 224."""
   patch: int = 14
   width: int = 1152
   layers: int = 27
@@ -33,7 +33,7 @@ class SigLIPConfig(ViTConfig):
 
 
 class AttentionPooler(nnx.Module):
-  """Attention of a learned query, and an MLP; drawn in the module's docstring."""
+  """Attention of a learned query, and an MLP; see the module's docstring."""
 
   def __init__(self, config: SigLIPConfig, *, rngs: nnx.Rngs):
     self.query = nnx.Param(nnx.initializers.normal(config.width ** -0.5)(rngs.params(), (config.width,)))

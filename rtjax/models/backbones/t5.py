@@ -1,4 +1,4 @@
-"""T5 1.1 (Raffel et al. 2020; Shazeer 2020), mT5 and UL2: an encoder-decoder of text, and of any embedded tokens.
+"""T5 1.1 (Raffel et al. 2020; Shazeer 2020), mT5 and UL2: an encoder-decoder.
 
     encoder    embeddings [B, N, D]  full attention
                  layer:  x += attention(norm(x));  x += mlp(norm(x))
@@ -35,7 +35,7 @@ END = 1
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-  """Shape of the network; the defaults are half the depth of T5 1.1 large.
+  """Shape of the network; by default half the depth of T5 1.1 large.
 
   Attributes:
     vocab_size: number of token ids.
@@ -80,7 +80,7 @@ class T5Config:
 
 
 class LayerCache(NamedTuple):
-  """Keys and values of one decoder layer: of the tokens so far, and of the memory."""
+  """Keys and values of one decoder layer, for tokens so far and memory."""
   key: Float[Array, 'B M h d']
   value: Float[Array, 'B M h d']
   memory_key: Float[Array, 'B N h d']
@@ -101,7 +101,7 @@ class DecoderCache(NamedTuple):
 
 
 def buckets(offsets: Int[np.ndarray, '*n'], config: T5Config, causal: bool) -> Int[np.ndarray, '*n']:
-  """Return the bucket of each offset, which is the key's position minus the query's.
+  """Return the bucket of each offset: the key's position minus the query's.
 
   Half of a side's buckets are for one distance each, the others grow with its logarithm. Computed on the host in
   float32, as the reference does: distances at a bucket's edge depend on the rounding.
@@ -164,7 +164,7 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-  """Encoder or decoder: layers, the table of position biases that they share, and a final norm."""
+  """Encoder or decoder: layers with a common table of position biases, and a norm."""
 
   def __init__(self, config: T5Config, *, decoder: bool, rngs: nnx.Rngs):
     self.config, self.causal = config, decoder
@@ -206,7 +206,10 @@ class Stack(nnx.Module):
 
 @register('t5', T5Config)
 class T5(nnx.Module):
-  """Encoder-decoder; all methods are plain traceable code, and `rngs` (stream `dropout`) turns dropout on."""
+  """Encoder-decoder; see the module's docstring.
+
+  All methods are plain traceable code; `rngs` (stream `dropout`) turns dropout on.
+  """
 
   def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
     self.config = config
@@ -239,7 +242,7 @@ class T5(nnx.Module):
 
   def decode(self, tokens: Int[Array, 'B M'] | Float[Array, 'B M D'], memory: Float[Array, 'B N D'],
              memory_mask: Bool[Array, 'B N'] | None = None, rngs: nnx.Rngs | None = None) -> Float[Array, 'B M D']:
-    """Return the decoder's output at all positions, the input of `logits` or of any other head.
+    """Return the decoder's output at all positions, the input of `logits`.
 
     Args:
       tokens: ids or embeddings of the input at each position; see `shift_right`.
@@ -258,7 +261,7 @@ class T5(nnx.Module):
 
   def start_cache(self, memory: Float[Array, 'B N D'], memory_mask: Bool[Array, 'B N'] | None = None, *,
                   length: int) -> DecoderCache:
-    """Return the cache of `decode_step` before the first token, a pytree of fixed shapes.
+    """Return the cache before the first token, a pytree of fixed shapes.
 
     Args:
       memory, memory_mask: the encoder's output, and the mask that it was given.
@@ -275,7 +278,7 @@ class T5(nnx.Module):
 
   def decode_step(self, cache: DecoderCache, tokens: Int[Array, ' B'] | Float[Array, 'B D']
                   ) -> tuple[DecoderCache, Float[Array, 'B D']]:
-    """Take one token (id or embedding) of each row; return the next cache and the decoder's output."""
+    """Take one id or embedding of each row; return cache and output."""
     cache, hidden = self.decoder.step(cache, self._embedded(tokens)[:, None])
     return cache, hidden[:, 0]
 
@@ -284,8 +287,9 @@ class T5(nnx.Module):
 
 
 def shift_right(labels: Int[Array, 'B M']) -> Int[Array, 'B M']:
-  """Return the decoder's input to learn `labels`: padding, then all labels but the last.
+  """Return the decoder's input to learn `labels`.
 
+  It is padding, then all labels but the last.
   Negative labels, which do not count in a loss, become padding too.
   """
   return jnp.maximum(jnp.pad(labels[:, :-1], ((0, 0), (1, 0)), constant_values=PAD), PAD)

@@ -1,4 +1,4 @@
-"""Interface of vision-language backbones: all that RT-2 knows of the network it acts with.
+"""Interface of vision-language backbones, the only one that RT-2 knows.
 
 A backbone computes the memory of a prefix once: of image tokens, of a prompt, and of tokens that a policy adds. It then
 decodes learned queries in one pass, or tokens one after the other with a cache. Three shapes of networks fit.
@@ -95,7 +95,7 @@ class VisionLanguageConfig(abc.ABC):
 
   @abc.abstractmethod
   def feature_width(self, stem: ConvStemConfig) -> int:
-    """Return C of the feature map that a backbone with this stem has; 0 = none.
+    """Return C of the feature map with this stem; 0 = none.
 
     Raises:
       ValueError: the backbone cannot have this stem.
@@ -103,7 +103,11 @@ class VisionLanguageConfig(abc.ABC):
 
   @abc.abstractmethod
   def with_computation(self, dtype: Literal['float32', 'bfloat16'], remat: bool) -> 'VisionLanguageConfig':
-    """Return the configuration with this type of the computation, and with layers recomputed in the backward pass."""
+    """Return the configuration with this type of the computation.
+
+    Args:
+      remat: recompute layers in the backward pass instead of keeping their activations.
+    """
 
 
 class VisionLanguageBackbone(nnx.Module):
@@ -122,24 +126,30 @@ class VisionLanguageBackbone(nnx.Module):
 
   @abc.abstractmethod
   def embed_images(self, images: Num[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> ImageFeatures:
-    """Return tokens and feature map of images in 0..255, as a camera gives them; resized and normalised here."""
+    """Return tokens and feature map of images.
+
+    Args:
+      images: in 0..255, as a camera gives them; resized and normalised here.
+    """
 
   @abc.abstractmethod
   def embed_text(self, ids: Int[Array, 'B L']) -> Float[Array, 'B L D']:
-    """Return embeddings of token ids, in the scale in which they enter the prefix."""
+    """Return embeddings of token ids, in the scale of the prefix."""
 
   @abc.abstractmethod
   def prefix(self, tokens: Float[Array, 'B N D'], mask: Bool[Array, 'B N'], rngs: nnx.Rngs | None = None) -> Memory:
-    """Return the memory of a prefix, all tokens of which attend to each other.
+    """Return the memory of a prefix, whose tokens all attend to each other.
 
     Args:
-      mask: False at padding, which changes nothing wherever it stands.
+      mask: False at padding, which has no effect wherever it stands.
     """
 
   @abc.abstractmethod
   def decode(self, inputs: Int[Array, 'B M'] | Float[Array, 'B M D'], memory: Memory,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B M D']:
-    """Return the outputs of all inputs; each attends to the memory, itself and earlier inputs.
+    """Return the outputs of all inputs at once.
+
+    Each input attends to the memory, to itself and to earlier inputs.
 
     Args:
       inputs: token ids, the first of which is `begin_id`, or queries in place of embeddings.
@@ -155,9 +165,9 @@ class VisionLanguageBackbone(nnx.Module):
 
   @abc.abstractmethod
   def decode_step(self, cache: Cache, tokens: Int[Array, ' B']) -> tuple[Cache, Float[Array, 'B D']]:
-    """Take one token of each row, the first of which is `begin_id`; return the next cache and the output.
+    """Take one token of each row; return the next cache and the output.
 
-    The outputs are those of `decode`.
+    The first token is `begin_id`. The outputs are those of `decode`.
     """
 
 

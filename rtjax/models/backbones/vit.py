@@ -1,4 +1,4 @@
-"""Vision transformer (Dosovitskiy et al. 2021); with other settings, SigLIP's vision tower (siglip.py).
+"""Vision transformer (Dosovitskiy et al. 2021).
 
     pixels [B, H, W, 3], -1 to 1
       patches of P x P, one linear map       [B, N, D]       N = (H / P) * (W / P), row by row; the remainder is cropped
@@ -6,6 +6,7 @@
       layers: x += attention(norm(x)); x += mlp(norm(x))     full attention
       norm                                   [B, 1 + N, D]
 
+With other settings it is SigLIP's vision tower (siglip.py).
 A convolutional stem (conv_stem.py) may compute a feature map from which the patches are cut in place of pixels.
 
 Source: google-research/vision_transformer; names and numbers as published on Hugging Face.
@@ -118,8 +119,9 @@ class Layer(nnx.Module):
 
 
 def sincos_position_embedding(grid: tuple[int, int], width: int) -> Float[np.ndarray, 'N D']:
-  """Return sines and cosines of row and column, a quarter of the width each: initial values of learned positions.
+  """Return initial values of learned positions: sines and cosines of row and column.
 
+  Each of the four has a quarter of the width.
   A small network that starts from noise takes thousands of steps to learn where its patches are (Beyer et al. 2022,
   "Better plain ViT baselines", keeps these values fixed).
   """
@@ -132,7 +134,9 @@ def sincos_position_embedding(grid: tuple[int, int], width: int) -> Float[np.nda
 
 @register('vit', ViTConfig)
 class ViT(nnx.Module):
-  """Vision transformer; all methods are plain traceable code, and `rngs` (stream `dropout`) turns dropout on.
+  """Vision transformer; see the module's docstring.
+
+  All methods are plain traceable code; `rngs` (stream `dropout`) turns dropout on.
 
   Args:
     stem: computes the feature map from which patches are cut; None: they are cut from the pixels.
@@ -160,10 +164,10 @@ class ViT(nnx.Module):
     return nnx.Linear(self.config.width, self.config.width, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
 
   def preprocess(self, images: Num[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B h w 3']:
-    """Return pixels in -1..1 of the network's size, given camera images in 0..255.
+    """Return pixels of the network's size in -1..1.
 
-    The aspect is not kept. Resized as Pillow does it, with which the published weights are used: antialiased, first
-    across, then down, rounded each time.
+    Images come from a camera, in 0..255. The aspect is not kept. Resized as Pillow does it, with which the published
+    weights are used: antialiased, first across, then down, rounded each time.
     """
     height, width = self.config.image_size
     resized = jnp.asarray(images, jnp.float32)
@@ -174,7 +178,7 @@ class ViT(nnx.Module):
     return resized / 127.5 - 1
 
   def __call__(self, pixels: Float[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
-    """Return all tokens after the final norm, the class token first where there is one.
+    """Return all tokens after the final norm, the class token first.
 
     Args:
       pixels: in -1..1; for another size than the configuration's, positions are interpolated.
@@ -185,7 +189,10 @@ class ViT(nnx.Module):
     return self.encode(self.features(pixels), rngs)
 
   def features(self, pixels: Float[Array, 'B H W 3']) -> Float[Array, 'B h w C']:
-    """Return the input of the patch embedding: the stem's feature map, or pixels, without the remainder."""
+    """Return the input of the patch embedding, cropped to complete patches.
+
+    It is the stem's feature map, or without a stem the pixels.
+    """
     side, (_, height, width, _) = self.config.patch, pixels.shape
     if min(height, width) < side:
       raise ValueError(f'pixels has shape {pixels.shape}: smaller than one patch of {side} x {side}.')
@@ -212,7 +219,7 @@ class ViT(nnx.Module):
     return x + self._positions((rows, columns)).astype(x.dtype)
 
   def patches(self, tokens: Float[Array, 'B N D']) -> Float[Array, 'B n D']:
-    """Return the tokens without the class token, as a language model reads them."""
+    """Return the tokens without the class token."""
     return tokens[:, int(self.config.class_token):]
 
   def pool(self, tokens: Float[Array, 'B N D']) -> Float[Array, 'B D']:

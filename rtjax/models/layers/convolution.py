@@ -1,4 +1,4 @@
-"""Convolutions, written twice: as sums of shifted views for CPUs, as XLA's convolution for accelerators.
+"""Convolutions: sums of shifted views for CPUs, XLA's convolution for accelerators.
 
 Depthwise: XLA's grouped convolution is 20 to 50 times slower on a CPU than the same sum over the kernel's k*k taps,
 each a shifted view of the image times one weight per channel (figures in bench/RESULTS.md). Automatic differentiation
@@ -22,7 +22,7 @@ _FEW_CHANNELS = 8  # most input channels of a dense convolution that is computed
 
 
 def patchify(x: Float[Array, 'B H W C'], side: int) -> Float[Array, 'B h w sideC']:
-  """Flatten patches of side x side into vectors; `side` divides height and width."""
+  """Flatten patches of side x side, a divisor of both sizes, into vectors."""
   batch, height, width, channels = x.shape
   patches = x.reshape(batch, height // side, side, width // side, side, channels).swapaxes(2, 3)
   return patches.reshape(batch, height // side, width // side, side * side * channels)
@@ -107,7 +107,12 @@ def _output_size(padded: Array, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _view(padded: Array, tap: tuple[int, int], size: tuple[int, int], stride: int) -> Array:
-  """Return the input of tap (i, j) at each of the `size` output positions; height and width are axes -3 and -2."""
+  """Return the input of tap (i, j) at each output position.
+
+  Args:
+    padded: height and width are its axes -3 and -2.
+    size: height and width of the output.
+  """
   rows, columns = (slice(first, first + (count - 1) * stride + 1, stride)
                    for first, count in zip(tap, size, strict=True))
   return padded[..., rows, columns, :]
@@ -120,7 +125,7 @@ def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
 
 
 def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
-  """Return the gradient of the input: a stride-1 sum of the output's gradient with the kernel flipped."""
+  """Return the input's gradient: a stride-1 sum with the kernel flipped."""
   k = kernel.shape[0]
   spread = [(0, 0, 0)]
   for axis, (before, _) in enumerate(padding, start=1):

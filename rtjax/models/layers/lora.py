@@ -1,6 +1,7 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): y = x W + (alpha / rank) x A B, where only A and B are trained.
+"""Low-rank adapters (LoRA, Hu et al. 2021).
 
-B starts as zeros, so that an adapted network computes the same as before. `merged_kernels` adds A B to W.
+y = x W + (alpha / rank) x A B, where only A and B are trained. B starts as zeros, so that an adapted network computes
+the same as before. `merged_kernels` adds A B to W.
 
 qwix, which adapts Flax models too, rewrites one method of an NNX model ("Only one method is supported for nnx models").
 RT-2 is entered by several: `loss`, `step`, `generate`. Here the layers themselves are adapted and keep their names, so
@@ -99,7 +100,7 @@ def adapted(model: nnx.Module) -> dict[str, _Adapter]:
 
 
 def merged_kernels(model: nnx.Module) -> dict[str, Array]:
-  """Return the kernels of the adapted layers, by name, with their adapters folded in."""
+  """Return the kernels of the adapted layers with their adapters folded in."""
   return {f'{name}/kernel': layer.kernel[...] + (
       layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])).reshape(layer.kernel.shape)
       for name, layer in adapted(model).items()}

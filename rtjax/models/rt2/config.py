@@ -21,7 +21,9 @@ _OWN = '^(classifier|grounding_residual|state|waypoint)/'
 
 @dataclasses.dataclass(frozen=True)
 class RT2Config(PolicyConfig):
-  """Shape of RT-2; the defaults are ViT-L/16 into half of T5 1.1 large, and a robot arm with a gripper.
+  """Shape of RT-2; the defaults act with an arm and a gripper.
+
+  The default backbone is ViT-L/16 into half the depth of T5 1.1 large.
 
   Attributes:
     action_spec: fields, bounds and bins of an action.

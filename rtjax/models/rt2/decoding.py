@@ -19,7 +19,12 @@ Step = Callable[[Cache, Array], tuple[Cache, Array]]
 
 
 def sample(logits: Float[Array, 'B vocab'], key: Array, temperature: float, top_k: int = 0) -> Int[Array, ' B']:
-  """Return one token per row: the likeliest at temperature 0, else drawn from the `top_k` likeliest (0: from all)."""
+  """Return one token per row.
+
+  Args:
+    temperature: 0: the likeliest token; above, one drawn at random.
+    top_k: draw from so many of the likeliest tokens; 0: from all.
+  """
   if temperature == 0:
     return jnp.argmax(logits, -1).astype(jnp.int32)
   if top_k:
@@ -30,10 +35,11 @@ def sample(logits: Float[Array, 'B vocab'], key: Array, temperature: float, top_
 
 def generate(step: Step, cache: Cache, key: Array, *, batch: int, length: int, begin: int, end: int, pad: int,
              temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
-  """Return texts of up to `length` tokens, the end included, then padding; stops when all have ended.
+  """Return texts, padded after their end.
 
   Args:
     batch: B.
+    length: M, most tokens of a text, its end included.
     begin, end, pad: ids of the tokens that begin, end and fill up a text.
     temperature, top_k: see `sample`.
   """
@@ -56,7 +62,7 @@ def generate(step: Step, cache: Cache, key: Array, *, batch: int, length: int, b
 
 def decode_actions(step: Step, cache: Cache, ids: Int[np.ndarray, ' V'], allowed: Bool[np.ndarray, 'K V'], *,
                    batch: Any, begin: int) -> Float[Array, 'B K V']:
-  """Return logits of K action tokens, each given the likeliest of those before it.
+  """Return logits of action tokens, each given the likeliest previous ones.
 
   Args:
     ids: text token of each of the V bins; no other tokens are decoded.
@@ -74,5 +80,5 @@ def decode_actions(step: Step, cache: Cache, ids: Int[np.ndarray, ' V'], allowed
 
 
 def allowed_bins(token_bins: tuple[int, ...], size: int) -> Bool[np.ndarray, 'K V']:
-  """Return which of `size` bins each action token may take, given its number of bins."""
+  """Return the mask of bins that each action token may take."""
   return np.arange(size) < np.array(token_bins)[:, None]

@@ -1,4 +1,4 @@
-"""Losses of RT-2: cross-entropy of recorded actions, and of answers to prompts about images."""
+"""Losses of RT-2: cross-entropy of recorded actions and of answers."""
 from typing import TYPE_CHECKING
 
 import jax
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def robot_loss(model: 'RT2', batch: Batch, *, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-  """Return the loss of the newest frame's action, which counts as one target, whatever its number of tokens."""
+  """Return the loss of the newest frame's action, which is one target."""
   c, (observation, _, mask) = model.config, batch.windows()
   context = model.encode_observation(observation, rngs)
   terms = (_classifier_loss if c.action_head == 'classifier' else _text_action_loss)(model, context, batch, train, rngs)
@@ -38,8 +38,9 @@ def robot_loss(model: 'RT2', batch: Batch, *, train: bool, rngs: nnx.Rngs | None
 
 
 def text_loss(model: 'RT2', batch: TextBatch, *, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-  """Return the loss of answers to prompts about images, and of pointing if it has a weight.
+  """Return the loss of answers to prompts about images.
 
+  With a pointing weight, the pointing loss is added.
   Outside of training, answers are also generated: the metric `answers` has the share per task that equals the target.
   """
   c, targets = model.config, batch.targets
@@ -82,7 +83,10 @@ def _classifier_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool
 
 
 def _text_action_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-  """Return the loss over all text tokens, the end of the text included; metrics are those of the bins."""
+  """Return the loss over all text tokens, and metrics over bins.
+
+  The end of the text is a target too.
+  """
   c, spec, (_, actions, mask) = model.config, model.config.action_spec, batch.windows()
   actions, mask, ids = actions[:, -1:], mask[:, -1:], jnp.asarray(model.action_ids)
   targets = jnp.pad(ids[spec.tokenize(actions)[:, 0, 0]], ((0, 0), (0, 1)), constant_values=c.backbone.end_id)
@@ -95,7 +99,10 @@ def _text_action_loss(model: 'RT2', context: 'Context', batch: Batch, train: boo
 
 
 def _valid_points(points: Int[Array, 'B 2'], grid: Int[Array, ' B'], positions: int) -> Int[Array, 'B 2']:
-  """Return the points, -1 where the grid is unknown or finer than the feature map, which has `positions` across.
+  """Return the points, -1 where the feature map cannot answer.
+
+  Args:
+    positions: size of the feature map; the grid must be known and not finer.
 
   Raises:
     ValueError: there are such rows; inside jit, where values are unknown, they only lose their points.

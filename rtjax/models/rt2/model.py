@@ -1,4 +1,4 @@
-"""RT-2 (Brohan et al. 2023): a vision-language model, some of whose answers are actions.
+"""RT-2 (Brohan et al. 2023): a vision-language model that answers with actions.
 
     images         [B, T, H, W, 3]  ->  backbone's image encoder  ->  [B, T * N, D]   N tokens of each frame
     prompt         [B, L]           ->  embedding                 ->  [B, L, D]       padded
@@ -50,10 +50,10 @@ from rtjax.observation import Batch, Observation
 
 
 class FrameCache(NamedTuple):
-  """Image tokens of the frames before the newest; empty where the window is one frame.
+  """Image tokens of the frames before the newest.
 
   Attributes:
-    tokens: tokens of each frame, the newest last.
+    tokens: tokens of each frame, the newest last; empty where the window is one frame.
     num_frames: number of these frames so far, up to T - 1.
   """
   tokens: Float[Array, 'B t N D']
@@ -87,7 +87,7 @@ class Context(NamedTuple):
 
 
 class ActionClassifier(nnx.Module):
-  """A learned query per action token, and a linear map from its output to V bins."""
+  """A learned query and a linear map to bins per action token."""
 
   def __init__(self, spec: ActionSpec, width: int, *, rngs: nnx.Rngs):
     normal = nnx.initializers.normal
@@ -126,7 +126,11 @@ class RT2(PolicyModel):
 
   def logits(self, observation: Observation, *, train: bool = False,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
-    """Return logits of the newest frame's action tokens; `rngs` (stream `dropout`) turns dropout on."""
+    """Return logits of the newest frame's action tokens.
+
+    Args:
+      rngs: stream `dropout`; None turns dropout off.
+    """
     return self.action_logits(self.encode_observation(observation, rngs), rngs)[:, None]
 
   def encode_observation(self, observation: Observation, rngs: nnx.Rngs | None = None) -> Context:
@@ -146,7 +150,11 @@ class RT2(PolicyModel):
     return self.state(None if proprioception is None else proprioception[:, -1])
 
   def encode_images(self, images: Num[Array, 'B T H W 3'], rngs: nnx.Rngs | None = None) -> EncodedImages:
-    """Return image tokens of each frame, and the newest frame's feature map, given images in 0..255."""
+    """Return image tokens, and the newest frame's feature map.
+
+    Args:
+      images: in 0..255, as a camera gives them.
+    """
     lead = images.shape[:2]
     tokens, features = self.backbone.embed_images(images.reshape(-1, *images.shape[2:]), rngs)
     newest = None if features is None else features.reshape(*lead, *features.shape[1:])[:, -1]
@@ -154,9 +162,10 @@ class RT2(PolicyModel):
 
   def encode(self, images: EncodedImages, prompt: Int[Array, 'B L'], frame_mask: Bool[Array, 'B T'] | None = None,
              state: Float[Array, 'B D'] | None = None, rngs: nnx.Rngs | None = None) -> Context:
-    """Return the context of frames, the newest last, a prompt, and a state token.
+    """Return the context of frames, a prompt and a state token.
 
     Args:
+      images: the newest frame is the last.
       frame_mask: False where a frame is padding; None: all are real.
     """
     tokens, (batch, frames, count, width) = images.tokens, images.tokens.shape
@@ -176,9 +185,10 @@ class RT2(PolicyModel):
 
   def ground(self, feature_map: Float[Array, 'B H W C'] | None, text: Float[Array, 'B L D'],
              text_mask: Bool[Array, 'B L']) -> tuple[Float[Array, 'B n D'] | None, Float[Array, 'B n N'] | None]:
-    """Return grounded tokens and their attention logits; None for models without language-attention pooling.
+    """Return grounded tokens and their attention logits.
 
-    The prompt's words attend together: their sum, at the scale of one of them.
+    Both are None for models without language-attention pooling. The prompt's words attend together: their sum, at the
+    scale of one of them.
     """
     if self.language_pooling is None or self.grounding_projection is None or feature_map is None:
       return None, None
@@ -189,7 +199,10 @@ class RT2(PolicyModel):
     return self.grounding_projection(self.language_pooling.pool(features, scores)), scores
 
   def action_logits(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
-    """Return logits of the action tokens; as text, each given the likeliest of those before it."""
+    """Return logits of the action tokens.
+
+    As text, each token is given the likeliest of those before it.
+    """
     c, (batch, _) = self.config, context.memory.mask.shape
     if self.classifier is None:
       allowed = decoding.allowed_bins(c.action_spec.token_bins, c.action_spec.vocab_size)
@@ -206,7 +219,7 @@ class RT2(PolicyModel):
 
   def text_logits(self, context: Context, targets: Int[Array, 'B M'], rngs: nnx.Rngs | None = None
                   ) -> Float[Array, 'B M vocab']:
-    """Return logits of each token of a text, given those before it (teacher forcing)."""
+    """Return logits of each token of a text (teacher forcing)."""
     inputs = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.config.backbone.begin_id)
     return self.backbone.logits(self.backbone.decode(inputs, context.memory, rngs))
 
@@ -225,7 +238,7 @@ class RT2(PolicyModel):
     return FrameCache(tokens[:, 1:], jnp.minimum(cache.num_frames + 1, previous)), self.action_logits(context)
 
   def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
-    """Return the loss of recorded actions, of answers to prompts about images, or of both.
+    """Return the loss of recorded actions, of answers, or of both.
 
     Args:
       batch: with windows, whose newest frame counts, with `text`, or with both.
@@ -276,7 +289,10 @@ class RT2(PolicyModel):
     return answers if self.tokenizer is None or isinstance(texts, np.ndarray) else self.tokenizer.decode(answers)
 
   def encode_prompts(self, texts: Sequence[str], task: str = '') -> Int[np.ndarray, 'B L']:
-    """Return token ids of the prompts of a task, padded; `texts` are complete prompts where no task is named.
+    """Return token ids of the prompts of a task, padded.
+
+    Args:
+      texts: as in `generate`.
 
     Raises:
       ValueError: the model has no tokenizer, the task is unknown, or a text is too long.
@@ -289,7 +305,7 @@ class RT2(PolicyModel):
 
   def generate_ids(self, images: Num[Array, 'B H W 3'], prompt: Int[Array, 'B L'], key: Array, *,
                    length: int | None = None, temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:
-    """Return answers to prompts about images as token ids, padded after the end, in traceable code.
+    """Return answers as token ids, in traceable code.
 
     Args:
       length, temperature, top_k: as in `generate`.
@@ -308,7 +324,7 @@ class RT2(PolicyModel):
       self.waypoint.set_normalization(*moments('proprioception'))
 
   def merged(self) -> 'RT2':
-    """Return the model without LoRA adapters: a copy whose kernels hold their sum."""
+    """Return a copy whose kernels hold the sum of LoRA's adapters."""
     if not lora.adapted(self):
       return self
     values = {name: value for name, value in parameters.named(self).items() if not lora.is_adapter(name)}

@@ -14,7 +14,7 @@ from rtjax.observation import Batch
 
 
 def words(model, prompts):
-  """Return the sum of each prompt's embeddings at the scale of one, computed row by row."""
+  """Return the sum of each prompt's embeddings at the scale of one."""
   embedded = [model.backbone.embed_text(row[row != PAD][None])[0] for row in jnp.asarray(prompts)]
   return jnp.stack([row.sum(0) / np.sqrt(len(row)) for row in embedded])
 
@@ -64,7 +64,7 @@ def test_classifiers_read_grounded_tokens_and_state(size):
 
 @pytest.fixture
 def pointing():
-  """Three prompts about images, the first of which does not point; {row: (column, row of the cell)}."""
+  """Three prompts, and {row: (column, row of the cell)} of the two that point."""
   cells = {1: (1, 0), 2: (0, 1)}
   batch = tiny_rt2.text_batch(GROUNDED, 3)
   return dataclasses.replace(batch, points=np.array([(-1, -1), *cells.values()], np.int32)), cells
@@ -94,7 +94,7 @@ def test_the_first_language_token_attends_to_the_cell_to_point_at(pointing):
 
 @pytest.mark.parametrize('grid', [0, 5])
 def test_a_grid_that_is_unknown_or_finer_than_the_feature_map(pointing, grid):
-  """An error where values are known; inside jit such a row does not point."""
+  """It is an error where values are known; inside jit the row is ignored."""
   batch, _ = pointing
   batch = jax.tree.map(jnp.asarray, dataclasses.replace(batch, grid=np.array([0, 2, grid], np.int32)))
   model = randomised(GROUNDED)

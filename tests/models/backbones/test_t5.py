@@ -1,4 +1,4 @@
-"""T5, mT5 and UL2 against the reference, and the decoder's cache against the decoder."""
+"""T5, mT5 and UL2 against the reference; the cache against the decoder."""
 import dataclasses
 
 import jax
@@ -150,7 +150,7 @@ def test_cross_attention_is_computed_once(tiny):
 
 
 def test_padding_changes_nothing(tiny):
-  """Neither behind the text nor in front of it, since distances are relative; its ids do not matter."""
+  """Its ids do not matter, nor its side, since distances are relative."""
   inputs, tokens = ids(1, 2, 6), ids(2, 2, 4)
   memory, expected = forward(tiny, inputs, None, tokens)
   for front, back in ((0, 5), (5, 0), (2, 3)):
@@ -176,7 +176,7 @@ def test_tied_logits_come_from_the_table():
 
 
 def test_initial_scale(tiny):
-  """Outputs of a new network are of the order of one: scores are not divided, their queries are smaller."""
+  """Outputs of a new network are of the order of one."""
   model = models.build(dataclasses.replace(TINY, width=64, head_size=16), rngs=nnx.Rngs(1))
   _, logits = forward(model, ids(1, 4, 30), None, ids(2, 4, 30))
   assert 0.7 < np.std(logits) < 1.4

@@ -48,7 +48,10 @@ def test_bfloat16_keeps_its_type():
 
 
 def test_official_padding_sizes():
-  """300 pixels become 9 positions with the official rule and 10 with SAME (parity notes, and keras.applications)."""
+  """300 pixels become 9 positions with the official rule, 10 with SAME.
+
+  Source: parity notes, and keras.applications.
+  """
   for rule, sizes in [('official', [150, 75, 37, 18, 9]), ('same', [150, 75, 38, 19, 10])]:
     size, kernels = 300, [3, 3, 5, 3, 5]  # stem, and the first kernel of each stage that halves
     for kernel, expected in zip(kernels, sizes, strict=True):

@@ -9,7 +9,7 @@ from rtjax.models.rt2 import decoding
 
 
 def test_only_valid_actions_are_decoded():
-  """The logits are random, with those of words far above those of bins."""
+  """Logits are random, those of words far above those of bins."""
   spec, ids = tiny_rt2.SPEC, np.array(tiny_rt2.TEXT.action_ids)
   allowed = decoding.allowed_bins(spec.token_bins, spec.vocab_size)
   inputs = []

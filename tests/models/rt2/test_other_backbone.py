@@ -1,4 +1,4 @@
-"""RT-2 on a backbone of another shape, a tiny prefix language model: the interface is all that RT-2 needs."""
+"""RT-2 on a tiny prefix language model, through the interface alone."""
 import dataclasses
 
 import jax
@@ -43,7 +43,7 @@ class PrefixLMConfig(VisionLanguageConfig):
 
 @register('prefix_lm', PrefixLMConfig)
 class PrefixLM(VisionLanguageBackbone):
-  """One attention layer: the prefix attends to itself, the suffix to the prefix and to what came before."""
+  """One attention layer: full over the prefix, causal over the suffix."""
 
   def __init__(self, config, *, stem=ConvStemConfig(), rngs):  # noqa: B008
     self.config = config

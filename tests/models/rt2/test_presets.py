@@ -1,4 +1,4 @@
-"""Presets of RT-2 as shapes alone: their parameters, counted by hand from the papers' numbers."""
+"""Parameters of RT-2's presets, counted by hand from the papers' numbers."""
 import functools
 
 import pytest
