@@ -38,7 +38,7 @@ class Episode(NamedTuple):
 
 def run_episode(policy: Policy | None, seed: int, skill: str, split: str, policy_size: tuple[int, int],
                 size: int) -> Episode:
-  """Run one episode of the policy, or of the scripted expert where `policy` is None."""
+  """Run an episode of the policy, or of the expert without one."""
   env: Any = envs.make('tabletop', split=split, image_size=policy_size, wrist=False,
                        renderer='rays' if policy else 'none')
   shown: Any = envs.make('tabletop', split=split, image_size=(size, size), wrist=False)
@@ -79,7 +79,7 @@ def tile(episode: Episode, frame: int) -> Image.Image:
 
 
 def animate(episodes: list[Episode], columns: int, milliseconds: int) -> bytes:
-  """Encode the episodes side by side as an endless WebP, at the best quality that fits MAX_BYTES."""
+  """Encode episodes side by side as a WebP of at most MAX_BYTES."""
   length = max(len(episode.images) for episode in episodes)
   frames = []
   for frame in [*range(length), *[length - 1] * _PAUSE]:

@@ -1,4 +1,4 @@
-"""Draws the training curve of a run: token accuracy and loss over steps, from its metrics.jsonl.
+"""Draw the training curve of a run from its metrics.jsonl.
 
   python bench/curve.py checkpoints/bridge_sample docs/images/bridge_sample.svg
 """

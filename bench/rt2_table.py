@@ -116,7 +116,7 @@ def median(function: Callable[[], Any], times: int) -> float:
 
 
 def zeros(config: RT2Config) -> RT2:
-  """Return a network of zeros, as fast as any and made without extra memory."""
+  """Return a network of zeros, made without extra memory."""
   graphdef, variables = nnx.split(abstract(config))
   return nnx.merge(graphdef, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables))
 

@@ -123,7 +123,7 @@ class ActionSpec:
 
   @functools.cached_property
   def token_bins(self) -> tuple[int, ...]:
-    """Count of values that each token can take: the bins of its number, or its classes."""
+    """Count of values of each token: bins, or classes."""
     return tuple(f.bins for f in self.fields for _ in range(f.num_tokens))
 
   @functools.cached_property
@@ -168,9 +168,10 @@ class ActionSpec:
     return {f.name: action[..., end - f.size:end] for f, end in zip(self.fields, ends, strict=True)}
 
   def tokenize(self, action: Float[Array, '*b A']) -> Int[Array, '*b K']:
-    """Map raw actions to int32 tokens; numbers beyond the bounds take the nearest token (see `clipped`).
+    """Map raw actions to int32 tokens.
 
-    NumPy in gives NumPy, JAX in gives JAX, with equal tokens.
+    Numbers beyond the bounds take the nearest token (see `clipped`). NumPy in gives NumPy, JAX in gives JAX, with equal
+    tokens.
 
     Raises:
       ValueError: a NumPy action is not finite; traced code cannot check.
@@ -193,9 +194,10 @@ class ActionSpec:
     return xp.concatenate(tokens, -1)
 
   def detokenize(self, tokens: Int[Array, '*b K']) -> Float[Array, '*b A']:
-    """Map tokens to raw actions: `token / (bins - 1) * (high - low) + low`, classes one-hot.
+    """Map tokens to raw actions.
 
-    A token beyond a field's bins (the vocabulary may be larger) becomes the field's top bin, or its fallback class.
+    A number is `token / (bins - 1) * (high - low) + low`, a class one-hot. A token beyond a field's bins (the
+    vocabulary may be larger) becomes the field's top bin, or its fallback class.
     """
     self._expect(tokens, self.num_tokens, 'tokens')
     xp = jnp if isinstance(tokens, jax.Array) else np
@@ -213,7 +215,7 @@ class ActionSpec:
 
   def decode(self, logits: Float[Array, '*b K V'], decoding: Literal['argmax', 'mean'] = 'argmax'
              ) -> Float[Array, '*b A']:
-    """Map logits to raw actions. NumPy in gives NumPy, JAX in gives JAX.
+    """Map logits to raw actions, NumPy to NumPy and JAX to JAX.
 
     Args:
       decoding: 'argmax' takes the likeliest token of each number, 'mean' the mean of its bins by probability, which is
@@ -234,9 +236,9 @@ class ActionSpec:
     return xp.concatenate(parts, -1)
 
   def smooth_labels(self, tokens: Int[Array, '*b K'], width: float) -> Float[jax.Array, '*b K V']:
-    """Spread tokens over neighbouring bins: a Gaussian of standard deviation `width`, in bins.
+    """Spread tokens over neighbouring bins by a Gaussian.
 
-    Bins beyond the field's get no probability; classes are not spread.
+    Its standard deviation is `width` bins. Bins beyond the field's get no probability; classes are not spread.
     """
     bins = np.arange(self.vocab_size)
     apart = bins - bins[:, None]
@@ -259,7 +261,7 @@ class ActionSpec:
     return (action < low) | (action > high)
 
   def gripper_commands(self, actions: Float[np.ndarray, 'steps A']) -> np.ndarray:
-    """Return whether each action commands the upper half of the gripper's range, bool [steps].
+    """Return whether each action commands the upper half of the gripper's range.
 
     The gripper is the first field whose name begins with 'gripper'; without one, all are False.
     """
@@ -288,7 +290,7 @@ def _token(value: np.ndarray, f: ActionField) -> np.ndarray:
 
 @functools.cache
 def _thresholds(f: ActionField) -> np.ndarray:
-  """Return the least number that gets token 1, 2, ... by the reference's rule, float32 [size, bins - 1]."""
+  """Return the threshold of each token: float32 [size, bins - 1]."""
   wanted = np.arange(1, f.bins)
   # Bisect over the floats in their own order: as integers, positive floats are ordered and negative ones reversed.
   lower = _ordered(np.asarray(f.low, np.float32))[:, None] + np.zeros_like(wanted)
@@ -312,7 +314,7 @@ def _from_ordered(order: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _table(f: ActionField) -> np.ndarray:
-  """Return the number of each token: float32 [size, bins], or the one-hot rows [classes, classes]."""
+  """Return the number or one-hot row of each token."""
   if f.kind == 'classes':
     return np.eye(f.bins, dtype=np.float32)
   low, high = np.asarray([f.low], np.float32).T, np.asarray([f.high], np.float32).T

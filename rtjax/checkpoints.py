@@ -1,4 +1,4 @@
-"""Reading checkpoints: weights, the model's configuration, and what a policy needs to know besides.
+"""Reading of checkpoints: weights, configuration and metadata.
 
     RUN/config.json               the run's configuration
     RUN/checkpoints/STEP/state    the TrainState (orbax)
@@ -7,7 +7,7 @@
                                   a vision-language model also "tokenizer" and "lineage" (the weights it started from)
     RUN/checkpoints/STEP/metrics  JSON: metrics that decide which checkpoint is best; only where the step was validated
 
-Writing is the affair of rtjax.training.checkpoint.
+rtjax.training.checkpoint writes them.
 """
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class PolicyMetadata:
-  """Everything but the weights that a policy needs, and where they come from.
+  """Metadata that a policy needs besides the weights.
 
   Attributes:
     path: the file or folder that was read.
@@ -70,7 +70,7 @@ class PolicyMetadata:
                data['statistics'], data['train'], data.get('lineage', {}))
 
   def dataset_image_size(self) -> tuple[int, int] | None:
-    """Return height and width of the training data's images; None where they vary or are unknown.
+    """Return height and width of the training images; None if unknown.
 
     Raises:
       ValueError: the datasets differ.
@@ -83,12 +83,14 @@ class PolicyMetadata:
 
 
 def is_checkpoint(path: epath.PathLike) -> bool:
-  """Return whether `path` is a run folder with at least one checkpoint, or the folder of one step."""
+  """Return whether `path` is a run with checkpoints, or a step."""
   return bool(_candidates(path))
 
 
 def load(path: epath.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
-  """Return the model of a checkpoint, with the moving average of its parameters if there is one, and its metadata.
+  """Return the model and the metadata of a checkpoint.
+
+  The weights are the moving average of the parameters if the run keeps one.
 
   Raises:
     FileNotFoundError, CheckpointError: see `load_weights`.
@@ -102,14 +104,14 @@ def load(path: epath.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 
 
 def attach_tokenizer(model: PolicyModel, data: Json) -> None:
-  """Set the tokenizer that the JSON of a checkpoint or an export holds, if it holds one."""
+  """Set the tokenizer that a checkpoint or export holds, if any."""
   if data.get('tokenizer'):
     from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
     model.set_tokenizer(Tokenizer.from_json(data['tokenizer']))
 
 
 def load_weights(path: epath.PathLike) -> tuple[Json, dict[str, Tree]]:
-  """Read the weights of a checkpoint on any machine, whatever devices wrote it.
+  """Read the weights of a checkpoint, written on any devices.
 
   Args:
     path: a run folder (its newest complete checkpoint is taken) or the folder of one step.
@@ -139,7 +141,7 @@ def load_weights(path: epath.PathLike) -> tuple[Json, dict[str, Tree]]:
 
 
 def read_json(path: epath.PathLike) -> Json:
-  """Return the JSON of a checkpoint without its weights; arguments and errors as for `load_weights`."""
+  """Return the JSON of a checkpoint; errors as for `load_weights`."""
   for folder in _existing(path):
     with contextlib.suppress(OSError, ValueError):
       return read_step_json(folder)
@@ -152,7 +154,7 @@ def read_step_json(folder: epath.Path | pathlib.Path) -> Json:
 
 
 def steps(folder: epath.Path) -> list[int]:
-  """Return the steps that have a folder, the newest first; unfinished and damaged ones have other names."""
+  """Return the steps with a complete folder, the newest first."""
   if not folder.is_dir():
     return []
   return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
@@ -165,7 +167,7 @@ def describe(error: BaseException) -> str:
 
 
 def silence_orbax() -> None:
-  """Hide warnings of orbax about checkpoints without metrics and parts without metadata, which are intended."""
+  """Hide orbax's warnings about missing metrics and metadata, which are intended."""
   logging.getLogger('absl').setLevel(logging.ERROR)
 
 

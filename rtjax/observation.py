@@ -80,7 +80,7 @@ class Batch:
     return len(jax.tree.leaves(self)[0])
 
   def windows(self) -> tuple[Observation, Array, Array]:
-    """Return observation, actions and action mask of a batch that holds robot windows.
+    """Return observation, actions and action mask of robot windows.
 
     Raises:
       ValueError: the batch holds none.
@@ -93,7 +93,7 @@ class Batch:
 def observe(images: Array | np.ndarray, instruction: Array | np.ndarray,
             proprioception: Array | np.ndarray | None = None,
             frame_mask: Array | np.ndarray | None = None) -> Observation:
-  """Return the observation of these arrays; integers in `instruction` are a prompt's token ids."""
+  """Return an observation; an integer `instruction` is a prompt's token ids."""
   is_prompt = jnp.issubdtype(instruction.dtype, jnp.integer)
   # Any, since host arrays are NumPy's.
   arrays: dict[str, Any] = {'images': images, 'frame_mask': frame_mask, 'proprioception': proprioception,

@@ -1,4 +1,7 @@
-"""Presets: one file each, found by its name; its docstring tells command, hardware, time and result."""
+"""Presets: one file each, found by its name.
+
+The docstring of a preset gives command, hardware, time and result.
+"""
 import importlib
 import pkgutil
 import types

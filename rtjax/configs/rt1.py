@@ -3,7 +3,7 @@
     python train.py rt1 --data fractal20220817_data
 
 35.3 M parameters on 300x300 images, 11 action tokens. Batch 256, Adam, warm-up, cosine decay from 1e-4, the official
-random shift of the images, drawn for each example. Where 256 windows are too many for the devices' memory,
+random shift of the images, drawn for each example. If 256 windows exceed the devices' memory,
 `--grad-accum-steps 16` computes them in 16 parts; only BatchNorm's statistics change. `--init.weights imagenet` starts
 the image encoder from ImageNet weights, as the official code does. For accelerators; a step of 2 windows takes seconds
 on two CPU cores.

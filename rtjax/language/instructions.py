@@ -45,7 +45,7 @@ _SIZE = 512
 
 
 class InstructionEncoder(Protocol):
-  """Map texts to arrays [n, size]: float32 embeddings, or int32 token ids of prompts.
+  """Map from texts to float32 embeddings or int32 token ids, [n, size].
 
   Attributes:
     id: name and version, stored in checkpoints as "embedding_id".
@@ -60,7 +60,7 @@ class InstructionEncoder(Protocol):
 
 
 def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
-  """Open the encoder that `spec` names, of one of the three kinds above.
+  """Open an encoder of one of the three kinds above.
 
   Raises:
     FileNotFoundError: it is neither built in nor an existing folder or file.
@@ -79,7 +79,7 @@ def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:
-  """Return the encoder of a policy trained on vectors of `embedding_id`: the given or the built-in one.
+  """Return the encoder of a policy: the given or the built-in one.
 
   Args:
     embedding_id: id in the policy's checkpoint; '' where it names none, which accepts any encoder.
@@ -134,7 +134,7 @@ def hashed_ngrams(text: str) -> np.ndarray:
 
 
 class UniversalSentenceEncoder:
-  """Universal Sentence Encoder from TensorFlow Hub, a SavedModel: strings [n] to vectors [n, 512].
+  """Universal Sentence Encoder from TensorFlow Hub: vectors [n, 512].
 
   Its files do not tell the member of the family, and vectors of different members do not mix. The path must tell: it
   ends as the address, `universal-sentence-encoder-large/5`, or as the archive, `universal-sentence-encoder-large_5`.
@@ -173,7 +173,7 @@ class UniversalSentenceEncoder:
 
 
 class PromptEncoder:
-  """Encode instructions as prompts of a vision-language model: int32 token ids [n, size], padded.
+  """Encoder of instructions as prompts: int32 token ids [n, size], padded.
 
   Args:
     tokenizer: its id is the encoder's.
@@ -249,7 +249,9 @@ class Table:
 
 
 def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table:
-  """Return the table of (sentence, vector) pairs; all vectors of a sentence must be equal.
+  """Return the table of (sentence, vector) pairs.
+
+  All vectors of a sentence must be equal.
 
   Raises:
     ValueError: there is no pair, or vectors of one sentence differ by more than `SAME_VECTOR`.

@@ -61,7 +61,7 @@ class Tokenizer:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Tokenizer':
-    """Load a SentencePiece file, or the `spiece.model` in a folder, as published for T5 on Hugging Face.
+    """Load a SentencePiece file, or a folder with a `spiece.model`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -98,7 +98,7 @@ class Tokenizer:
     return [*self._pieces.encode(_checked([text])[0]), EOS]
 
   def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
-    """Return the ids of texts, each followed by EOS and padding: int32 [B, length].
+    """Return int32 ids [B, length], with EOS and padding.
 
     Raises:
       ValueError: a text has more than `length` tokens, EOS included; nothing is truncated.
@@ -106,7 +106,7 @@ class Tokenizer:
     return padded([[*ids, EOS] for ids in self._pieces.encode(list(_checked(texts)))], texts, length)
 
   def decode(self, ids: np.ndarray | Sequence[Sequence[int]]) -> list[str]:
-    """Return the texts of ids [B, L], each up to its first EOS, without padding.
+    """Return the texts of ids [B, L], each up to its EOS.
 
     Ids beyond the vocabulary, which a model with a larger table may give, become ' \u2047 ' like unknown tokens.
     """
@@ -122,7 +122,7 @@ class Tokenizer:
 
   @functools.cached_property
   def integers(self) -> dict[int, int]:
-    """Map the integers that are a single token (after a space) to their ids."""
+    """Map from integers that are a single token to ids."""
     found = {}
     for token in range(self.size):
       digits = self._pieces.id_to_piece(token).removeprefix('\u2581')
@@ -131,10 +131,11 @@ class Tokenizer:
     return found
 
   def action_ids(self, bins: int) -> np.ndarray:
-    """Return the token of each action bin, int32 [bins], all different (RT-2, section 3.2, has both ways).
+    """Return a different token for each action bin, int32 [bins].
 
     If each of 0 to bins - 1 is a token, these: an action then reads '1 128 91 241 5 101 127'. Otherwise the tokens that
-    the vocabulary's own text used least, which get a new meaning. Stored in the checkpoint.
+    the vocabulary's own text used least, which get a new meaning (RT-2, section 3.2, has both ways). Stored in the
+    checkpoint.
 
     Raises:
       ValueError: there are fewer ordinary tokens than bins.
@@ -154,7 +155,7 @@ class Tokenizer:
 
 
 def padded(rows: Sequence[Sequence[int]], texts: Sequence[str], length: int) -> np.ndarray:
-  """Pad the ids of each text to int32 [B, length]; raises ValueError naming a text that is too long."""
+  """Pad ids to int32 [B, length]; raise ValueError for a long text."""
   out = np.full((len(rows), length), PAD, np.int32)
   for row, ids in enumerate(rows):
     if len(ids) > length:

@@ -1,4 +1,4 @@
-"""Policy models, the contract they share (base.py), and the networks they are built from."""
+"""Policy models, their contract (base.py), and their parts."""
 from rtjax.models import parameters as parameters
 from rtjax.models.base import LossTerms as LossTerms
 from rtjax.models.base import PolicyConfig as PolicyConfig

@@ -1,4 +1,6 @@
-"""The contract of a policy model: all that trainer, policies, evaluation, export and server know of one.
+"""Contract of policy models.
+
+Trainer, policies, evaluation, export and server know a model by this module alone.
 
 A model is an `nnx.Module` with a configuration. It maps an `Observation` to logits [B, T, K * F, V] of action tokens,
 has a loss, and takes single frames with a cache. docs/add_a_model.md builds a small one.
@@ -31,7 +33,7 @@ Cache = Any
 
 
 class LossTerms(NamedTuple):
-  """A loss as sums, so that parts of a batch and whole passes can be added up.
+  """A loss as sums, which add up over batches.
 
   Attributes:
     total: sum of the loss over the targets that count.
@@ -105,7 +107,9 @@ class PolicyConfig:
     return np.int32 if self.reads_prompts else np.float32
 
   def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'PolicyConfig':
-    """Return the configuration with what it takes from a tokenizer, such as the ids of action tokens.
+    """Return the configuration completed from a tokenizer.
+
+    A language model takes the ids of its action tokens.
 
     Raises:
       ValueError: the tokenizer does not fit the model.
@@ -114,7 +118,9 @@ class PolicyConfig:
 
 
 class PolicyModel(nnx.Module):
-  """Base of policy models. A call runs inference, compiled; all other methods are plain traceable code.
+  """Base of policy models.
+
+  A call runs inference, compiled; all other methods are plain traceable code.
 
   Attributes:
     config: see `PolicyConfig`.
@@ -126,7 +132,9 @@ class PolicyModel(nnx.Module):
   @abc.abstractmethod
   def logits(self, observation: Observation, *, train: bool = False,
              rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
-    """Return logits of the action tokens of each frame, or of the newest frame alone (T = 1).
+    """Return logits of each frame's action tokens.
+
+    Some models predict the newest frame alone (T = 1).
 
     Args:
       train: BatchNorm takes the statistics of the batch and updates its averages.
@@ -175,7 +183,7 @@ class PolicyModel(nnx.Module):
     return _compiled_logits(*nnx.split(self), jax.tree.map(jnp.asarray, observation))
 
   def check(self, observation: Observation) -> None:
-    """Raise ValueError unless shapes, types and token ids are those that the model takes."""
+    """Raise ValueError unless shapes, types and token ids are valid."""
     c, images = self.config, observation.images
     shape = tuple(images.shape)
     views = f'{c.views}, ' if c.views > 1 else ''
@@ -206,10 +214,10 @@ class PolicyModel(nnx.Module):
     return 1.0
 
   def set_normalization(self, moments: Moments) -> None:
-    """Keep statistics of the training data with the weights; a model without normalisation ignores them."""
+    """Keep statistics of the training data, if the model normalises."""
 
   def set_tokenizer(self, tokenizer: 'Tokenizer') -> None:
-    """Keep the tokenizer of a checkpoint, so that the model takes and gives text.
+    """Keep the tokenizer, so that the model reads and writes text.
 
     Raises:
       ValueError: the tokenizer does not fit the model.

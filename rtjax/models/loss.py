@@ -14,7 +14,7 @@ IMPOSSIBLE = -1e9
 def action_loss(spec: ActionSpec, logits: Float[Array, 'B T KF V'], actions: Float[Array, 'B T F A'],
                 mask: Bool[Array, 'B T F'], target_probabilities: Float[Array, 'B T F K V'] | None = None, *,
                 train: bool, bin_smoothing: float = 0.0, decoding: Decoding = 'argmax') -> LossTerms:
-  """Return the cross-entropy of the recorded actions' tokens, summed over those that count.
+  """Return the summed cross-entropy of the recorded actions' tokens.
 
   Args:
     mask: True where an action counts.

@@ -38,7 +38,7 @@ def count(tree: Any) -> int:
 
 
 def assign(model: nnx.Module, values: Mapping[str, Any]) -> None:
-  """Set every variable of `model` in place; names and shapes must be the model's.
+  """Set every variable of `model`, in place.
 
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
@@ -51,7 +51,7 @@ def assign(model: nnx.Module, values: Mapping[str, Any]) -> None:
 
 
 def check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], source: str) -> None:
-  """Raise ValueError naming variables of `given` that are missing, unknown or of another shape."""
+  """Raise ValueError for variables missing, unknown or of another shape."""
   problems = [f'missing: {name} {expected[name]}' for name in expected if name not in given]
   problems += [f'unknown: {name} {given[name]}' for name in given if name not in expected]
   problems += [f'shape {given[name]}, expected {expected[name]}: {name}'

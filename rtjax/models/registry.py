@@ -1,4 +1,4 @@
-"""Models by name: build one from its configuration, write the configuration as JSON and read it back.
+"""Registry of models: building, and configurations as JSON.
 
 Every module of `rtjax.models` may register models; a new one is found without an entry anywhere else.
 """
@@ -18,7 +18,7 @@ _models: dict[str, tuple[type, type[nnx.Module]]] = {}
 
 
 def register(name: str, config_class: type) -> Callable[[_M], _M]:
-  """Register the decorated class as the model of `config_class`, under `name` in checkpoints."""
+  """Register the decorated class as the model of `config_class`."""
   def decorate(model_class: _M) -> _M:
     _models[name] = config_class, model_class
     return model_class
@@ -26,7 +26,7 @@ def register(name: str, config_class: type) -> Callable[[_M], _M]:
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-  """Return the JSON form of a model's configuration; the entry 'model' names the model."""
+  """Return a model's configuration as JSON, with its name as 'model'."""
   return {'model': _entry_of(config)[0]} | serialization.to_json(config)
 
 
@@ -42,12 +42,12 @@ def config_from_json(data: Mapping[str, Any]) -> Any:
 
 
 def model_class(config: Any) -> type[Any]:
-  """Return the class of the model of `config`, for a model that contains it."""
+  """Return the model class of a configuration."""
   return _entry_of(config)[2]
 
 
 def build(config: Any, *, rngs: nnx.Rngs) -> Any:
-  """Return a newly initialised model; its initialisation is compiled, many times faster than eagerly."""
+  """Return a newly initialised model; compiled, much faster than eagerly."""
   return nnx.jit(lambda rngs: _entry_of(config)[2](config, rngs=rngs))(rngs)
 
 
@@ -57,7 +57,7 @@ def abstract(config: Any) -> Any:
 
 
 def from_values(config: Any, values: Mapping[str, Any]) -> Any:
-  """Return a model with these variables, by name (see parameters.py); nothing is initialised.
+  """Return a model with these variables; nothing is initialised.
 
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
@@ -73,7 +73,7 @@ def _entry_of(config: Any) -> tuple[str, type, type[Any]]:
 
 
 def _find(matches: Callable[[str, type], bool], problem: str) -> tuple[str, type, type[Any]]:
-  """Return name, configuration class and class of a model; modules of rtjax.models are imported where it is unknown."""
+  """Find a model; import all modules of rtjax.models if it is unknown."""
   for import_all in (False, True):
     if import_all:
       _import_all()

@@ -1,4 +1,4 @@
-"""RT-1 (Brohan et al. 2022): images and an instruction in, one token per action dimension out.
+"""RT-1 (Brohan et al. 2022): images and an instruction to action tokens.
 
     images [B, T, H, W, 3], instruction embeddings [B, T, E]
       resize, normalise                                  [B*T, 300, 300, 3]
@@ -200,7 +200,7 @@ class RT1(PolicyModel):
     return jnp.concatenate([self.token_learner(placed), self.language_pooling(placed, instruction)], 1)
 
   def decode(self, tokens: Float[Array, 'B T N D'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B T K V']:
-    """Return the logits of all action tokens of a window, given the output of `encode_frames`."""
+    """Return the logits of a window, given the output of `encode_frames`."""
     c = self.config
     batch, frames, count, width = tokens.shape
     zeros = jnp.zeros((batch, frames, c.action_tokens, width), tokens.dtype)
@@ -210,7 +210,7 @@ class RT1(PolicyModel):
     return logits[:, :, count - 1:-1]
 
   def decode_frame(self, tokens: Float[Array, 'B T N D'], slot: Int[Array, ' B']) -> Float[Array, 'B K V']:
-    """Return the output of `decode` at frame `slot`, without computing the positions that it does not depend on."""
+    """Return `decode` at frame `slot`, computing only positions it depends on."""
     c = self.config
     batch, frames, count, width = tokens.shape
     first = slot[:, None] * c.sequence_tokens + count  # [B, 1], the place of the frame's first action token
@@ -251,7 +251,7 @@ class RT1(PolicyModel):
     return FrameCache(tokens, jnp.minimum(cache.num_frames + 1, last + 1)), self.decode_frame(tokens, slot)
 
   def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
-    """Return the cross-entropy of the recorded actions' tokens, and the waypoints' squared error if it has a weight."""
+    """Return the cross-entropy of recorded actions, plus the waypoint loss."""
     observation, _, _ = batch.windows()
     frames = self.encode_frames(observation, train=train, rngs=rngs)
     terms = self._loss_from_logits(self.decode(frames, rngs), batch, train)
@@ -268,7 +268,7 @@ class RT1(PolicyModel):
     return terms if self.config.loss == 'mean' else terms._replace(weight=jnp.float32(np.prod(logits.shape[:-1])))
 
   def _add_waypoints(self, terms: LossTerms, frames: Float[Array, 'B T N D'], batch: Batch) -> LossTerms:
-    """Add each frame's squared error with the weight of its action tokens together, so that it adds to their mean."""
+    """Add squared errors, each with the weight of its frame's tokens."""
     assert self.waypoint is not None
     observation, _, _ = batch.windows()
     squared, distance = self.waypoint.errors(frames, batch.waypoints)
@@ -278,7 +278,7 @@ class RT1(PolicyModel):
                      terms.metrics | {'waypoint_distance': (jnp.sum(distance * real), jnp.sum(real))})
 
   def loss_scale(self, batch_size: int) -> float:
-    """Return 1, or 1 / (B * T * tokens per frame) as in the official code."""
+    """Return 1, or with the official loss 1 / (B * T * tokens)."""
     c = self.config
     return 1.0 if c.loss == 'mean' else 1.0 / (batch_size * c.window * c.sequence_tokens)
 

@@ -1,4 +1,4 @@
-"""RT-1 with several cameras, or several time steps, seen at once, and with the robot state.
+"""RT-1 with several cameras or time steps, and the robot state.
 
 Six views of the newest frame (`views` 6, `window` 1); six frames of one camera are `views` 1, `window` 6:
 
@@ -98,12 +98,12 @@ class RT1MultiviewConfig(PolicyConfig):
 
   @property
   def sequence_tokens(self) -> int:
-    """Tokens of the encoder: those of all images, the language token and the state token."""
+    """Tokens of the encoder: images, language and state."""
     return self.window * self.views * self.image_tokens + 2
 
 
 class FrameCache(NamedTuple):
-  """Image tokens of the frames before the newest; empty where the window is one frame.
+  """Image tokens of the frames before the newest.
 
   Attributes:
     tokens: of each frame, the newest last, computed with the instruction of its time.
@@ -170,14 +170,14 @@ class RT1Multiview(PolicyModel):
 
   def sequence(self, image_tokens: Float[Array, 'B T N D'], instruction: Float[Array, 'B E'],
                proprioception: Float[Array, 'B S'] | None) -> Float[Array, 'B n D']:
-    """Return image, language and state tokens with positions; a short window takes the newest places."""
+    """Return image, language and state tokens, with positions."""
     batch, _, _, width = image_tokens.shape
     others = jnp.stack([self.language(instruction), self.state(proprioception)], 1)
     tokens = jnp.concatenate([image_tokens.reshape(batch, -1, width), others], 1)
     return tokens + self.position[-tokens.shape[1]:].astype(tokens.dtype)
 
   def visible_tokens(self, frame_mask: Bool[Array, 'B T *views']) -> Bool[Array, 'B n']:
-    """Return the mask of the sequence's tokens, from the mask of frames or views."""
+    """Return the token mask of a mask of frames or views."""
     c = self.config
     per_view = frame_mask if frame_mask.ndim == 3 else frame_mask[..., None]
     images = jnp.broadcast_to(per_view, (*frame_mask.shape[:2], c.views))
@@ -218,7 +218,7 @@ class RT1Multiview(PolicyModel):
     return FrameCache(tokens[:, 1:], jnp.minimum(cache.num_frames + 1, self.config.window - 1)), logits
 
   def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
-    """Return the mean cross-entropy of the tokens of the newest frame's recorded action."""
+    """Return the cross-entropy of the newest frame's recorded action."""
     observation, recorded, mask = batch.windows()
     if observation.proprioception is None:
       raise ValueError("the batch has no 'proprioception', which this model needs: set --pipeline.proprioception and "

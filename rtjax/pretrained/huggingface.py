@@ -228,7 +228,7 @@ _FAMILIES: dict[str, Family] = {
 
 
 def _vision(config: Json, epsilon: float, activation: str) -> dict[str, Any]:
-  """Return the fields common to ViT and SigLIP; the defaults are the base size's."""
+  """Return the fields common to ViT and SigLIP."""
   _expect(config, 'num_channels', 3)
   activation, known = config.get('hidden_act', activation), {
       'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh'}
@@ -261,7 +261,7 @@ def _expect(config: Json, key: str, value: Any) -> None:
 
 
 def _has_head(config: Json, shapes: Shapes) -> bool:
-  """Return whether T5 has a separate output head, in the file or by config.json."""
+  """Return whether file or config.json give T5 a separate head."""
   return 'lm_head.weight' in shapes or config.get('tie_word_embeddings') is False
 
 

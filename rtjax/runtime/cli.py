@@ -10,7 +10,7 @@ class UserError(RuntimeError):
 
 
 def run(main: Callable[[], None]) -> None:
-  """Call `main`; print errors that the user can fix as `error: ...` and exit with code 2."""
+  """Call `main`; errors that the user can fix exit with code 2."""
   malloc.keep_freed_memory()
   try:
     main()

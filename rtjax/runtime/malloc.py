@@ -10,7 +10,9 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> None:
-  """Keep freed memory in the process, in huge pages (Linux only); call it before threads start.
+  """Keep freed memory in the process, in huge pages (Linux only).
+
+  Call it before threads start.
 
   By default the C library returns large blocks to the kernel, which hands them out again page by page, each zeroed. XLA
   on a CPU frees all its memory after each step, and RT-1's training step took 750,000 page faults. Pages of 4 kB then
@@ -26,7 +28,7 @@ def keep_freed_memory() -> None:
 
 
 def _request_huge_pages(libc: ctypes.CDLL) -> None:
-  """Grow the pool by half the machine's memory, untouched, and mark it for huge pages."""
+  """Grow the pool by half the memory, marked for huge pages."""
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
   libc.free.argtypes = [ctypes.c_void_p]
   libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

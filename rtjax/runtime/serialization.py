@@ -40,7 +40,7 @@ def from_json(data: Any, declared: type[_T]) -> _T:
 
 
 def register(base: type, write: Callable[[Any], Any], read: Callable[[Any], Any]) -> None:
-  """Use these functions for fields declared as `base`, whose values are of its subclasses.
+  """Register the conversion of fields declared as `base`.
 
   Args:
     write: from a configuration to its JSON form.
@@ -64,7 +64,7 @@ def _describe(error: BaseException, expected: Any) -> str:
 
 
 def _dataclasses_of(declared: Any) -> dict[str, type]:
-  """Return the dataclasses of a union by name; empty for any other type."""
+  """Return the dataclasses of a union by name."""
   members = typing.get_args(declared) if typing.get_origin(declared) in (typing.Union, types.UnionType) else ()
   return {m.__name__: m for m in members} if len(members) > 1 and all(map(dataclasses.is_dataclass, members)) else {}
 

@@ -1,4 +1,4 @@
-"""Rules for tyro: flags of nested settings, and a short help that leaves out the rarely changed ones."""
+"""Rules for tyro: a short help without the rarely changed flags."""
 import dataclasses
 import typing
 
@@ -9,7 +9,7 @@ from rtjax.runtime.flags import HIDDEN
 
 
 def registry(short_help: bool) -> ConstructorRegistry:
-  """Return rules for `tyro.cli`: lists of settings have no flags; the short help has no `Hidden` ones.
+  """Return rules for `tyro.cli`; the short help has no `Hidden` flags.
 
   Args:
     short_help: for a command line that asks for `--help`; other ones must accept hidden flags.
@@ -29,7 +29,7 @@ def _list_of_settings(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 class _CommonSettings:
-  """Rule for dataclasses in the short help: no hidden fields, and the first sentence of each description."""
+  """Return a rule for dataclasses without hidden fields and long texts."""
 
   def __init__(self) -> None:
     self._active = False

@@ -4,6 +4,6 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-  """Return " Did you mean 'x'?" with the nearest known name, or '' if none is near."""
+  """Return " Did you mean 'x'?" for the nearest name, or ''."""
   nearest = difflib.get_close_matches(str(name)[:80], list(known), 1)
   return f' Did you mean {nearest[0]!r}?' if nearest else ''

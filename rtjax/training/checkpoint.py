@@ -1,4 +1,7 @@
-"""Writing and resuming the checkpoints of a run, while training goes on; rtjax/checkpoints.py has the layout.
+"""Writing of checkpoints while training goes on, and resuming.
+
+rtjax/checkpoints.py describes the layout.
+
 
 orbax writes into a temporary folder and renames it when done, so that a folder named by its step is complete unless
 something damaged it later. The newest `keep` are kept, and the best one.
@@ -43,7 +46,7 @@ class RunCheckpoints:
     self.latest: int | None = None
 
   def restore(self, target: TrainState) -> tuple[TrainState, Json] | None:
-    """Read the newest complete checkpoint onto the target's devices; return None if there is none at all.
+    """Read the newest complete checkpoint; return None without any.
 
     Damaged newer ones are renamed to `STEP.corrupt`, with a warning. Call it before `save`.
 
@@ -77,7 +80,7 @@ class RunCheckpoints:
     return None
 
   def save(self, state: TrainState, metadata: Json, metrics: dict[str, float] | None = None) -> None:
-    """Start to write the checkpoint of `state.step`; return once the state is copied, so that training can go on.
+    """Start to write a checkpoint; return once the state is copied.
 
     Raises:
       CheckpointError: this or the previous one could not be written, on a full disk for instance.
@@ -92,7 +95,7 @@ class RunCheckpoints:
       raise self._failed(error) from error
 
   def wait(self) -> None:
-    """Wait until the checkpoint in progress is on disk; raises as `save` does if it could not be written."""
+    """Wait until the checkpoint is on disk; raises as `save`."""
     if self._manager is None:
       return
     try:
@@ -106,7 +109,7 @@ class RunCheckpoints:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-    """Finish the checkpoint in progress, also when an error ends the run; that error is then the one raised."""
+    """Finish the checkpoint in progress; an error of the run takes precedence."""
     with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
       self.wait()
     if self._manager is not None and kind is None:
@@ -114,7 +117,7 @@ class RunCheckpoints:
 
   @property
   def best(self) -> int | None:
-    """Step of the checkpoint with the best metric; None if none has any."""
+    """Step of the best checkpoint; None if none was validated."""
     manager = self._opened()
     step = manager.best_step()
     return step if step is not None and manager.metrics(step) else None
@@ -155,7 +158,7 @@ def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Json]:
 
 @contextlib.contextmanager
 def _without_late_reports() -> Iterator[None]:
-  """Hide the tracebacks of reads that orbax abandoned after a damaged file; the one error is enough."""
+  """Hide the tracebacks of reads that orbax abandoned."""
   usual = sys.unraisablehook
   sys.unraisablehook = lambda args: None if 'Event loop is closed' in str(args.exc_value) else usual(args)
   try:

@@ -16,7 +16,7 @@ serialization.register(PolicyConfig, models.config_to_json, models.config_from_j
 
 
 def _require(fields: dict[str, tuple[float, float]]) -> None:
-  """Raise ValueError for a field below its least value; `fields` holds both by name."""
+  """Raise ValueError for a field below its least value."""
   for name, (value, least) in fields.items():
     if value < least:
       raise ValueError(f'{name} is {value}, it must be at least {least}.')

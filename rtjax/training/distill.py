@@ -1,4 +1,4 @@
-"""Distillation (Hinton et al. 2015): targets of a small network from the probabilities of a large one.
+"""Distillation (Hinton et al. 2015): targets from a larger network.
 
 The student's targets are a mixture, `weight` times the teacher's probabilities plus the rest on the recorded token, at
 temperature 1: with 256 bins the neighbours of the right one already carry much of the teacher's knowledge. The teacher
@@ -45,7 +45,7 @@ def load_teacher(path: str | os.PathLike, student: PolicyConfig, mesh: Mesh) -> 
 
 
 def with_targets(batch: Batch, teacher: Tree, *, graphdef: nnx.GraphDef, weight: float) -> Batch:
-  """Return the batch with `target_probabilities`, which the loss takes in place of the recorded tokens."""
+  """Return the batch with `target_probabilities` in place of recorded tokens."""
   model = merge(graphdef, *teacher)
   observation, actions, _ = batch.windows()
   spec = model.config.action_spec

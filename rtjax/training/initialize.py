@@ -1,4 +1,7 @@
-"""Initial weights of a run: statistics of its data, and weights of another dataset, action space, window or horizon."""
+"""Initial weights of a run, and its normalisation.
+
+Weights may come from another dataset, action space, window or horizon.
+"""
 import functools
 import os
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from rtjax.observation import Batch
 from rtjax.pretrained import keras_efficientnet
 from rtjax.training import pruning
 
+_IMAGE_ENCODER = 'image_encoder/'
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
 
@@ -21,7 +25,7 @@ Arrays = Mapping[str, jax.Array]
 
 
 def set_normalization(model: PolicyModel, statistics: dict[str, Any]) -> None:
-  """Give the model mean and standard deviation over all datasets of the inputs that it normalises.
+  """Set the statistics of the inputs that the model normalises.
 
   Args:
     statistics: result of `rtjax.data.statistics`: {dataset: {'steps', 'proprioception': {'mean', 'std', ...}, ...}}.
@@ -33,7 +37,7 @@ def set_normalization(model: PolicyModel, statistics: dict[str, Any]) -> None:
 
 
 def _moments(statistics: dict[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Return mean and standard deviation of 'proprioception' or 'instruction' over the steps of all datasets."""
+  """Return mean and standard deviation over all datasets."""
   lacking = [dataset for dataset, found in statistics.items() if not found.get(name)]
   if lacking:
     raise ValueError(f'this model needs statistics of {name}, and the adapters of {lacking} name no {name}.')
@@ -44,7 +48,9 @@ def _moments(statistics: dict[str, Any], name: str) -> tuple[np.ndarray, np.ndar
 
 
 def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch] | None = None) -> str:
-  """Copy, in place, every variable that the model at `path` has under the same name and in the same shape.
+  """Copy, in place, every variable of equal name and shape.
+
+  From a model of another kind, only the image encoder is copied.
 
   The rows of the position embedding are copied one by one where they mean the same: the same distance from the newest
   frame, and the same image token, or the same action token (by its name in the ActionSpec) to predict. The output layer
@@ -73,9 +79,10 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
                        f'this model {type(model).__name__}.')
     source, pruned = pruning.prune(source, model.config, prune_on)
   theirs, ours = parameters.named(source), parameters.named(model)
-  fitting = matching(theirs, ours)
-  partly = ''
-  if _POSITION in ours and _POSITION in theirs:
+  fitting, partly = matching(theirs, ours), ''
+  if type(source) is not type(model):  # elsewhere the same name may have another role
+    fitting = {name: value for name, value in fitting.items() if name.startswith(_IMAGE_ENCODER)}
+  elif _POSITION in ours and _POSITION in theirs:
     kernel, rows = merge_positions(theirs[_POSITION], ours[_POSITION], source.config, model.config)
     if rows < len(kernel):
       partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
@@ -88,12 +95,12 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
 
 
 def matching(theirs: Arrays, ours: Arrays) -> dict[str, jax.Array]:
-  """Return those of `theirs` that `ours` has under the same name and in the same shape."""
+  """Return those of `theirs` with name and shape in `ours`."""
   return {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
 
 
 def summary(ours: Arrays, theirs: Arrays, fitting: Arrays, partly: str = '') -> str:
-  """Return a report of the variables that were loaded, that are new and that were left out."""
+  """Return a report of loaded, new and ignored variables."""
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
   return (f'  loaded: {_amount({n: ours[n] for n in fitting})}{partly}\n'
@@ -103,7 +110,7 @@ def summary(ours: Arrays, theirs: Arrays, fitting: Arrays, partly: str = '') -> 
 
 def merge_positions(theirs: jax.Array, ours: jax.Array, their_config: PolicyConfig,
                     our_config: PolicyConfig) -> tuple[jax.Array, int]:
-  """Return `ours` with those rows of `theirs` that mean the same, and their number.
+  """Return `ours` with equivalent rows of `theirs`, and their number.
 
   Args:
     theirs, ours: float32 [T * tokens per frame, D].
@@ -120,7 +127,7 @@ def merge_positions(theirs: jax.Array, ours: jax.Array, their_config: PolicyConf
 
 
 def _meanings(config: PolicyConfig, positions: int) -> list[tuple[object, ...]]:
-  """Return the meaning of each position: the frame's age, and the input token or the action token that is read at it.
+  """Return the meaning of each position: frame age and token.
 
   The logits of an action token are read one position before it (rt1.py), those of the first at the last input token.
   """

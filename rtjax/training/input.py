@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from rtjax.data import to_batch
 from rtjax.language.prompts import TASKS
 from rtjax.models import LossTerms
-from rtjax.observation import Batch
+from rtjax.observation import Batch, Observation
 from rtjax.training import meter, sharding
 from rtjax.training.config import TrainConfig
 from rtjax.training.text_input import TextInput
@@ -29,18 +29,20 @@ class TrainingInput:
     config: the run.
     data: rtjax.data, or another object with its functions.
     mesh: devices of the batches.
+    check: raises ValueError for an observation that the model cannot take.
     tokenizer: of models that read prompts.
 
   Raises:
     ValueError, FileNotFoundError: the data cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, tokenizer: 'Tokenizer | None' = None):
+  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, check: Callable[[Observation], None],
+               tokenizer: 'Tokenizer | None' = None):
     if not config.data and not config.text_data:
       pairs = ', or image-text pairs, --text.data FOLDER_OR_NAME ...' if config.model.generates_text else ''
       raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ...'
                        f'{pairs}')
-    self._config, self._data, self._mesh = config, data, mesh
+    self._config, self._data, self._mesh, self._check = config, data, mesh, check
     self._text = TextInput(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
     self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
@@ -71,7 +73,7 @@ class TrainingInput:
     return sharding.place_batch(batch, self._mesh)
 
   def sample(self, count: int) -> list[Batch]:
-    """Return the first training batches of process 0, on the host and the same in every process."""
+    """Return the first training batches of process 0, on the host."""
     c = self._config
     window = self._window | {'process_index': 0, 'process_count': 1}
     size = c.batch_size // c.grad_accum_steps
@@ -99,7 +101,7 @@ class TrainingInput:
       stream.restore(state)
 
   def validate(self, evaluate: Callable[[Batch], LossTerms], loss_scale: float) -> meter.Row:
-    """Return averages over the held-out split, or over as many of its batches as the configuration says."""
+    """Return averages over the held-out split, or its first batches."""
     losses: list[float] = []
     sums: dict[str, Any] = {}
     for weight, part in zip(self._loss_weights(), self._validation(), strict=True):
@@ -113,7 +115,7 @@ class TrainingInput:
     return meter.averages(sums, self._labels()) | ({'loss': sum(losses) * loss_scale} if losses else {})
 
   def _validation(self) -> list[Any]:
-    """Return the held-out batches of robot episodes, and those of image-text pairs, as far as there are any."""
+    """Return the held-out batches of episodes and of image-text pairs."""
     c = self._config
     size = c.batch_size // c.grad_accum_steps // jax.process_count()
     parts = []
@@ -129,7 +131,14 @@ class TrainingInput:
     return [1.0] * bool(c.data) + text
 
   def _to_batch(self, arrays: dict[str, Any]) -> Batch:
-    return to_batch(arrays, self._text.prompts(arrays) if self._text else None)
+    batch = to_batch(arrays, self._text.prompts(arrays) if self._text else None)
+    observation, _, _ = batch.windows()
+    used = observation.proprioception if self._config.model.proprioception_size else None
+    if used is None and self._config.model.proprioception_size:
+      raise ValueError('the data has no proprioception, which this model needs: set --pipeline.proprioception and '
+                       'train on datasets whose adapters name it.')
+    self._check(dataclasses.replace(observation, proprioception=used))
+    return batch
 
   def _labels(self) -> dict[str, list[str]]:
     """Return the names of the parts of those metrics that are vectors."""

@@ -40,7 +40,7 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-  """Return the weights that a run started from, JSON-able; of an earlier run (stage 1) also its data and results.
+  """Return the weights and the earlier run that a run started from.
 
   Keys: 'weights', 'vision', 'text' (paths, where given), and of an earlier run 'step', 'metrics', 'lineage', 'data',
   'text_data', 'steps', 'batch_size'.
@@ -67,7 +67,7 @@ def _stored_tokenizer(path: str) -> 'Tokenizer | None':
 
 
 def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike) -> str:
-  """Copy, in place, a part of the model's backbone from a Hugging Face folder.
+  """Copy, in place, a backbone's part from a Hugging Face folder.
 
   Args:
     part: 'vision' or 'text'.

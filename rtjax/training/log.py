@@ -82,7 +82,7 @@ class _JsonLines:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-  """Return the lines of a JSONL file, without a last one that a kill cut short."""
+  """Return the complete lines of a JSONL file."""
   return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')] if path.exists() else []
 
 
@@ -126,7 +126,7 @@ class _WandB:
 
 
 class Progress:
-  """Progress of a run: a bar in a terminal, one line per row in a log file.
+  """Progress of a run: a bar, or lines in a log file.
 
   Args:
     steps: steps of the complete run.

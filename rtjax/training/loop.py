@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rtjax import checkpoints, models
 from rtjax import data as rlds_data
 from rtjax.data.augment import augment
-from rtjax.models import parameters
+from rtjax.models import PolicyModel, parameters
 from rtjax.runtime import compiler, serialization
 from rtjax.training import distill, initialize, lineage, sharding
 from rtjax.training import optimizer as optimizers
@@ -88,9 +88,10 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     config = dataclasses.replace(config, model=config.model.with_tokenizer(tokenizer))
   run = _run_folder(config)
   optimizer = optimizers.build(config.optimizer, config.steps)
-  graphdef, target = _target(config, optimizer, mesh)
+  model = models.abstract(config.model)
+  graphdef, target = _target(config, model, optimizer, mesh)
 
-  with (TrainingInput(config, data or rlds_data, mesh, tokenizer) as batches,
+  with (TrainingInput(config, data or rlds_data, mesh, model.check, tokenizer) as batches,
         RunCheckpoints(run, keep=config.checkpoints.keep) as saves):
     if restored := saves.restore(target):
       state, metadata = restored
@@ -174,7 +175,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
 
 
 def _run_folder(config: TrainConfig) -> pathlib.Path:
-  """Return the run's folder; raise ValueError if it holds checkpoints of another configuration."""
+  """Return the run's folder; checkpoints of another configuration are refused."""
   run = pathlib.Path(config.output).expanduser().resolve()
   if run.exists() and not run.is_dir():
     raise ValueError(f'output {run} is a file; expected a folder, or a path that does not exist yet.')
@@ -195,10 +196,10 @@ def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
   sharding.wait_for_all('config.json is written')
 
 
-def _target(config: TrainConfig, optimizer: optax.GradientTransformation,
+def _target(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTransformation,
             mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
   """Return the model's definition, and shapes, types and shardings of the state."""
-  graphdef, *trees = split(models.abstract(config.model), config.is_trainable)
+  graphdef, *trees = split(model, config.is_trainable)
   state = jax.eval_shape(_creator(config, optimizer), *trees)
   return graphdef, jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
                                 state, sharding.shardings(state, mesh))
@@ -245,7 +246,9 @@ def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.P
 
 
 class _Signals:
-  """Catches SIGTERM and Ctrl-C, so that the loop can save and end; a second Ctrl-C ends at once.
+  """Handler of SIGTERM and Ctrl-C: the loop saves and ends.
+
+  A second Ctrl-C ends at once.
 
   With several processes only SIGTERM counts, and JAX stops all of them at the same step.
   """

@@ -43,7 +43,7 @@ class Meter:
       self._since = time.monotonic()
 
   def push(self, step: int, outputs: dict[str, Any]) -> None:
-    """Take the outputs of `train_step` for step `step`, and read those of the step before."""
+    """Take the outputs of a step, and read those before."""
     self.flush()
     self._pending = step, outputs
 

@@ -55,5 +55,5 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
 
 
 def _adafactor() -> optax.GradientTransformation:
-  """Return Adafactor as T5 is trained: no momentum, updates clipped at a root mean square of 1."""
+  """Return Adafactor as for T5: no momentum, updates clipped at 1."""
   return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))

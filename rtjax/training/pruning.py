@@ -83,13 +83,13 @@ def encode(model: PolicyModel, batches: Iterable[Batch]) -> list[EncodedBatch]:
 
 
 def loss(model: PolicyModel, encoded: list[EncodedBatch]) -> float:
-  """Return the mean cross-entropy over the action tokens that count, in inference mode."""
+  """Return the mean cross-entropy in inference mode."""
   terms = [_loss_terms(*nnx.split(model), batch) for batch in encoded]
   return float(sum(total for total, _ in terms) / sum(weight for _, weight in terms))
 
 
 def head_importance(model: PolicyModel, encoded: list[EncodedBatch]) -> Float[np.ndarray, 'layers heads']:
-  """Return the dependence of the loss on each head; see the module's docstring."""
+  """Return the first-order importance of each head."""
   parts: Any = nnx.split(model, nnx.Param, ...)
   graphdef, weights, rest = parts
   gradient = jax.jit(jax.grad(lambda weights, batch: _total(nnx.merge(graphdef, weights, rest), batch)[0]))

@@ -62,7 +62,7 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """Return the PartitionSpec of one array of a TrainState; dimensions that do not divide evenly are not split."""
+  """Return the PartitionSpec of an array; uneven dimensions are not split."""
   axes: list[str | None] = [None] * len(shape)
   # Adafactor keeps a row and a column in place of a matrix, under the path of the matrix.
   for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
@@ -76,18 +76,18 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def rule(path: str) -> PartitionSpec:
-  """Return the entry of the table for a path; empty if there is none."""
+  """Return the table's entry for a path, or an empty one."""
   return next((spec for pattern, spec in RULES if re.search(pattern, path)), PartitionSpec())
 
 
 def shardings(tree: Tree, mesh: Mesh) -> Tree:
-  """Return a NamedSharding for each leaf of a tree of arrays or of their abstract shapes."""
+  """Return a NamedSharding for each leaf of a tree."""
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: NamedSharding(mesh, spec(parameters.path_name(path), leaf.shape, mesh)), tree)
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
-  """Put arrays on the mesh that every process holds completely; each process supplies its own pieces."""
+  """Put arrays that every process holds on the mesh."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
@@ -95,7 +95,7 @@ def place(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def place_batch(batch: _B, mesh: Mesh) -> _B:
-  """Return the global batch, split over `data` and `fsdp`, of the shares of all processes.
+  """Return the global batch, split over `data` and `fsdp`.
 
   Args:
     batch: the share of this process, on the host; any pytree of arrays that begin with the batch.
@@ -117,7 +117,9 @@ def check_batch(batch_size: int, grad_accum_steps: int, mesh: Mesh, name: str = 
 
 
 def connect_processes(distributed: str) -> None:
-  """Connect this process with the others of a run; call it before any use of a device.
+  """Connect this process with the others of a run.
+
+  Call it before any use of a device.
 
   Args:
     distributed: '' for one process; 'auto' where JAX detects the processes (TPU pods, Slurm, Open MPI); or

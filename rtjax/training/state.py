@@ -16,7 +16,7 @@ Tree = Any  # nested dicts with string keys and arrays as leaves
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Everything that changes in training; the next step is a function of it and of the batch.
+  """State of a run; with the batch it determines the next step.
 
   Attributes:
     step: int32, steps taken.
@@ -81,14 +81,14 @@ def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
 
 
 def _plain(state: nnx.State) -> Tree:
-  """Return nested dicts with string keys, which the file names of a checkpoint can hold."""
+  """Return nested dicts with string keys, as checkpoints need."""
   def with_string_keys(tree: Any) -> Any:
     return {str(key): with_string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
   return with_string_keys(nnx.to_pure_dict(state))
 
 
 def _with_integer_keys(tree: Tree) -> Tree:
-  """Turn positions in lists into integers again, so that the tenth does not come before the second."""
+  """Turn list positions into integers again, to keep their order."""
   if not isinstance(tree, dict):
     return tree
   return {int(key) if key.isdigit() else key: _with_integer_keys(value) for key, value in tree.items()}

@@ -1,4 +1,4 @@
-"""Steps of training and of validation: pure functions of the state and the batch."""
+"""Steps of training and validation, as pure functions."""
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -84,13 +84,13 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
 
 
 def eval_step(state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef) -> LossTerms:
-  """Return the loss terms of a validation batch in inference mode, with the parameters' moving average if kept."""
+  """Return the loss terms of a validation batch, in inference mode."""
   model = merge(graphdef, state.eval_params, state.batch_stats, state.constants)
   return model.loss(batch, train=False, rngs=None)
 
 
 def with_text_loss_weights(batch: Batch, weight: float) -> Batch:
-  """Return the batch with a factor for the loss of each answer token; one without text is returned as it is.
+  """Return the batch with a loss weight for each answer token.
 
   The loss of co-training (RT-2, section 3.2) is
 

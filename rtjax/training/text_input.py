@@ -1,4 +1,4 @@
-"""Text input of a vision-language model: prompts of robot windows, and image-text pairs."""
+"""Text input of a vision-language model: prompts and image-text pairs."""
 import contextlib
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ class TextInput:
     return to_text_batch(next(self.stream))
 
   def validation(self) -> Iterator[Batch]:
-    """Yield the held-out pairs, a batch of each task in turn, so that the first few batches hold every task."""
+    """Yield the held-out pairs, a batch of each task in turn."""
     from rtjax.data.image_text import sources, stream
     names, pipeline, *others = self._sources
     present = {task for name in names for task in sources.open_source(name, pipeline.validation_split).tasks}
@@ -65,7 +65,7 @@ class TextInput:
         for part in parts])
 
   def prompts(self, arrays: dict[str, Any]) -> np.ndarray:
-    """Return the prompts of a batch of windows, int32 [B, L]; padding in rows without a window."""
+    """Return the prompts of a batch of windows, int32 [B, L]."""
     return np.stack([self._encode(text) if text else self._padding for text in arrays['instructions']])
 
 

@@ -1,1 +1,1 @@
-"""What several tests share: tiny networks, fabricated datasets, golden arrays, processes to start."""
+"""Tiny networks, fabricated datasets, golden arrays and processes, shared by tests."""

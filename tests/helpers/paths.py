@@ -1,4 +1,4 @@
-"""Where the repository is."""
+"""Path of the repository."""
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,1 +1,1 @@
-"""Additions to the papers for small networks trained from scratch; off in the papers' presets."""
+"""Additions to the papers, for small networks trained from scratch."""

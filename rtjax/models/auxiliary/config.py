@@ -24,7 +24,7 @@ class AuxiliaryConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GroundingConfig(AuxiliaryConfig):
-  """The additions of RT-2, whose language tokens also ground words in the image.
+  """Additions of RT-2, with language tokens that ground words.
 
   Attributes:
     pointing_weight: weight of the pointing loss of the first language token (pointing.py); 0 = none.

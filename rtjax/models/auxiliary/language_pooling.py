@@ -27,7 +27,7 @@ class LanguageAttentionPooling(nnx.Module):
     self.query = nnx.LinearGeneral(embedding_size, (tokens, width), dtype=dtype, rngs=rngs)
 
   def add_coordinates(self, features: Float[Array, 'B H W D']) -> Float[Array, 'B N D']:
-    """Add a projection of each position, y and x from -1 to 1, and flatten the map."""
+    """Add a projection of each position, and flatten the map."""
     _, height, width, size = features.shape
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing='ij'), -1)
     return (features + self.coordinates(jnp.asarray(grid, features.dtype))).reshape(-1, height * width, size)
@@ -39,7 +39,7 @@ class LanguageAttentionPooling(nnx.Module):
     return scores.astype(jnp.float32)
 
   def pool(self, features: Float[Array, 'B N D'], scores: Float[Array, 'B n N']) -> Float[Array, 'B n D']:
-    """Return the mean of the features, weighted by the softmax of the scores."""
+    """Return the softmax-weighted mean of the features."""
     return jnp.einsum('bnN,bNd->bnd', jax.nn.softmax(scores, axis=-1).astype(features.dtype), features)
 
   def __call__(self, features: Float[Array, 'B N D'], instruction: Float[Array, 'B E']) -> Float[Array, 'B n D']:

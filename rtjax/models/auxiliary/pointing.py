@@ -1,4 +1,4 @@
-"""Pointing loss: the first language token must look at the object that an answer points at."""
+"""Pointing loss: language attention on the cell of a pointing answer."""
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -10,7 +10,7 @@ def pointing_loss(scores: Float[Array, 'B n N'], size: tuple[int, int], points: 
 
   The loss is the negative log of the first query's attention on the cell that the answer names. Only the first query
   points, so that the others stay free for comparisons. An instruction uses the words of the pointing prompt, so that
-  what looks at 'the red cube' when asked to point does so when told to pick it up.
+  attention on 'the red cube' in a pointing prompt carries over to 'pick up the red cube'.
 
   Args:
     scores: attention logits of language-attention pooling over the positions of a feature map.

@@ -15,7 +15,7 @@ from rtjax.models.layers.common import Normalize
 
 
 class WaypointHead(nnx.Module):
-  """Predict x, y and z of a frame's waypoint, in standard deviations of the gripper's position."""
+  """Head that predicts x, y and z of a frame's waypoint."""
 
   def __init__(self, tokens: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.normalize = Normalize(3)
@@ -36,7 +36,7 @@ class WaypointHead(nnx.Module):
     return jnp.mean(jnp.square(error), -1), jnp.linalg.norm(error * self.normalize.std[...], axis=-1)
 
   def set_normalization(self, mean: np.ndarray, std: np.ndarray) -> None:
-    """Take mean and standard deviation of proprioception, which begins with x, y and z.
+    """Set the statistics of proprioception, which begins with x, y and z.
 
     Raises:
       ValueError: it has fewer than three numbers.
@@ -48,7 +48,7 @@ class WaypointHead(nnx.Module):
 
 
 class GroundingResidual(nnx.Module):
-  """Map grounded tokens and the state token to a residual of the action queries.
+  """Residual of the action queries, from grounded tokens and state.
 
   Most of a step's action is the direction from the gripper to its waypoint: this gives it a short path to the heads.
   """

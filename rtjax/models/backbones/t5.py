@@ -80,7 +80,7 @@ class T5Config:
 
 
 class LayerCache(NamedTuple):
-  """Keys and values of one decoder layer, for tokens so far and memory."""
+  """Keys and values of a decoder layer: tokens so far, and memory."""
   key: Float[Array, 'B M h d']
   value: Float[Array, 'B M h d']
   memory_key: Float[Array, 'B N h d']
@@ -164,7 +164,7 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-  """Encoder or decoder: layers with a common table of position biases, and a norm."""
+  """Encoder or decoder: layers with common position biases, and a norm."""
 
   def __init__(self, config: T5Config, *, decoder: bool, rngs: nnx.Rngs):
     self.config, self.causal = config, decoder

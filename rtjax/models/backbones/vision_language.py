@@ -138,7 +138,7 @@ class VisionLanguageBackbone(nnx.Module):
 
   @abc.abstractmethod
   def prefix(self, tokens: Float[Array, 'B N D'], mask: Bool[Array, 'B N'], rngs: nnx.Rngs | None = None) -> Memory:
-    """Return the memory of a prefix, whose tokens all attend to each other.
+    """Return the memory of a prefix with full attention.
 
     Args:
       mask: False at padding, which has no effect wherever it stands.
@@ -165,7 +165,7 @@ class VisionLanguageBackbone(nnx.Module):
 
   @abc.abstractmethod
   def decode_step(self, cache: Cache, tokens: Int[Array, ' B']) -> tuple[Cache, Float[Array, 'B D']]:
-    """Take one token of each row; return the next cache and the output.
+    """Take one token of each row.
 
     The first token is `begin_id`. The outputs are those of `decode`.
     """

@@ -119,7 +119,7 @@ class Layer(nnx.Module):
 
 
 def sincos_position_embedding(grid: tuple[int, int], width: int) -> Float[np.ndarray, 'N D']:
-  """Return initial values of learned positions: sines and cosines of row and column.
+  """Return sines and cosines of row and column, as initial positions.
 
   Each of the four has a quarter of the width.
   A small network that starts from noise takes thousands of steps to learn where its patches are (Beyer et al. 2022,

@@ -28,7 +28,7 @@ def glorot(shape: tuple[int, ...]) -> Initializer:
 
 
 def keras_glorot(shape: tuple[int, ...]) -> Initializer:
-  """Glorot uniform with the fans of the kernel's unflattened shape, as Keras computes it."""
+  """Glorot uniform as in Keras, with the unflattened kernel's fans."""
   return lambda key, flat, dtype=jnp.float32: nnx.initializers.glorot_uniform()(key, shape, dtype).reshape(flat)
 
 
@@ -59,7 +59,7 @@ class Attention(nnx.Module):
                position_bias: Float[Array, 'h Q N'] | None = None,
                mask: Bool[Array | np.ndarray, '... #Q N'] | None = None,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B Q D']:
-    """Attend from each token of `x` to `memory`, which is x itself in self-attention.
+    """Attend from `x` to `memory`; self-attention has both equal.
 
     Args:
       position_bias: added to the scores.

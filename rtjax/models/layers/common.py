@@ -9,11 +9,14 @@ from jaxtyping import Array, DTypeLike, Float
 
 
 class Constant(nnx.Variable):
-  """A value that belongs to the weights and is never trained, such as the input normalisation."""
+  """A weight that is never trained, such as the input normalisation."""
 
 
 class Normalize(nnx.Module):
-  """(x - mean) / std, with statistics of the training data kept as weights; the identity until they are set."""
+  """(x - mean) / std, with statistics kept as weights.
+
+  The identity until they are set.
+  """
 
   def __init__(self, size: int):
     self.mean, self.std = Constant(jnp.zeros(size)), Constant(jnp.ones(size))
@@ -98,12 +101,17 @@ def _affine(x: Array, scale: Array, shift: Array) -> Array:
 
 @jax.checkpoint
 def _swish_affine(x: Array, scale: Array, shift: Array) -> Array:
-  """Recomputed in the backward pass: cheaper than storing the sigmoid of every pixel."""
+  """Apply scale, shift and swish; recomputed in the backward pass.
+
+  Cheaper than storing the sigmoid of every pixel.
+  """
   return jax.nn.swish(_affine(x, scale, shift))
 
 
 def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[Any, ...] | None = None) -> Array:
-  """Zero each element with probability `rate` and scale up the rest; without `rngs`, return x.
+  """Zero each element with probability `rate`, and scale the rest.
+
+  Without `rngs`, x is returned unchanged.
 
   Args:
     shape: of the mask, broadcast to x: `(B, 1, 1, 1)` drops whole images. B is symbolic in exports.

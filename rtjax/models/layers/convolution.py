@@ -22,7 +22,7 @@ _FEW_CHANNELS = 8  # most input channels of a dense convolution that is computed
 
 
 def patchify(x: Float[Array, 'B H W C'], side: int) -> Float[Array, 'B h w sideC']:
-  """Flatten patches of side x side, a divisor of both sizes, into vectors."""
+  """Flatten patches of side x side into vectors."""
   batch, height, width, channels = x.shape
   patches = x.reshape(batch, height // side, side, width // side, side, channels).swapaxes(2, 3)
   return patches.reshape(batch, height // side, width // side, side * side * channels)

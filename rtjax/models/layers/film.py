@@ -1,11 +1,16 @@
-"""FiLM: features conditioned on a sentence (Perez et al. 2018; RT-1, section 5.1)."""
+"""FiLM (Perez et al. 2018): features conditioned on a sentence.
+
+RT-1, section 5.1, conditions its image encoder so.
+"""
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 
 class Film(nnx.Module):
-  """(1 + mult(c)) * x + add(c), per channel; the identity at initialization.
+  """(1 + mult(c)) * x + add(c), per channel.
+
+  The identity at initialization.
 
   Source: robotics_transformer, film_efficientnet/film_conditioning_layer.py.
   """

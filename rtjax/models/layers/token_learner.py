@@ -1,4 +1,4 @@
-"""TokenLearner v1.1 (Ryoo et al. 2021): many positions of an image to a few learned tokens."""
+"""TokenLearner v1.1 (Ryoo et al. 2021): a few tokens of an image."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 
 class TokenLearner(nnx.Module):
-  """Weighted means of all positions; a small MLP on the normalised features gives the weights.
+  """Weighted means of all positions, with weights by an MLP.
 
   Source: robotics_transformer, tokenizers/token_learner.py.
   """
@@ -18,7 +18,7 @@ class TokenLearner(nnx.Module):
     self.output = nnx.Linear(hidden, tokens, kernel_init=glorot, dtype=dtype, rngs=rngs)
 
   def weights(self, x: Float[Array, 'B N D'], visible: Bool[Array, 'B N'] | None = None) -> Float[Array, 'B n N']:
-    """Return the weight of each position in each token; over visible positions they sum to 1."""
+    """Return each position's weight in each token; visible ones sum to 1."""
     logits = self.output(jax.nn.gelu(self.hidden(self.norm(x)), approximate=True))
     where = None if visible is None else visible[:, None]
     return jax.nn.softmax(logits.astype(jnp.float32).swapaxes(1, 2), axis=-1, where=where)

@@ -124,7 +124,7 @@ class PreNormLayer(nnx.Module):
 
 
 class Transformer(nnx.Module):
-  """Map tokens with learned positions to logits. No normalisation after the last layer."""
+  """RT-1's transformer, with learned positions and no final normalisation."""
 
   def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     def linear(inputs: int, outputs: int) -> nnx.Linear:
@@ -158,7 +158,10 @@ class Transformer(nnx.Module):
 
 
 class PostNormLayer(nnx.Module):
-  """x = norm(x + attention(x)); x = norm(x + mlp(x)), with a ReLU MLP (Vaswani et al. 2017)."""
+  """x = norm(x + attention(x)); x = norm(x + mlp(x)).
+
+  The MLP has a ReLU (Vaswani et al. 2017).
+  """
 
   def __init__(self, width: int, heads: int, hidden: int, dropout_rate: float, *, dtype: DTypeLike = jnp.float32,
                rngs: nnx.Rngs):
@@ -172,7 +175,7 @@ class PostNormLayer(nnx.Module):
 
   def __call__(self, x: Float[Array, 'B N D'], mask: Mask | None = None,
                rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
-    """Apply the layer; `mask` is True where a row may attend to a column, None: everywhere."""
+    """Apply the layer; `mask` is True where attention is allowed."""
     x = self.attention_norm(x + dropout(self.attention(x, x, None, mask, rngs), self.dropout, rngs))
     y = self.output(dropout(jax.nn.relu(self.hidden(x)), self.dropout, rngs))
     return self.output_norm(x + dropout(y, self.dropout, rngs))
