@@ -1,4 +1,4 @@
-"""Learning from a teacher: the targets, their gradient, and a run from the command line's settings."""
+"""Distillation: the targets, their gradient, and teachers that do not fit."""
 import dataclasses
 
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import tiny_training
 from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
@@ -26,17 +27,18 @@ def teacher():
 
 @pytest.fixture(scope='module')
 def batch():
-  return {name: jnp.asarray(value) for name, value in tiny_batch(TINY, 2).items()}
+  return jax.tree.map(jnp.asarray, tiny_batch(TINY, 2))
 
 
 def targets(teacher, batch, weight):
   graphdef, *trees = state.split(teacher)
-  return distill.soften(batch, tuple(trees), graphdef=graphdef, weight=weight)['targets']
+  return distill.with_targets(batch, tuple(trees), graphdef=graphdef, weight=weight).target_probabilities
 
 
 def test_targets_lie_between_labels_and_teacher(teacher, batch):
-  labels = np.asarray(TINY.action_spec.tokenize(batch['actions']))
-  found = np.asarray(jax.nn.softmax(teacher(batch['images'], batch['embeddings']))).reshape(*labels.shape, -1)
+  labels = np.asarray(TINY.action_spec.tokenize(batch.actions))
+  logits = teacher(batch.observation.images, batch.observation.instruction)
+  found = np.asarray(jax.nn.softmax(logits)).reshape(*labels.shape, -1)
   np.testing.assert_array_equal(targets(teacher, batch, 0.0).argmax(-1), labels)
   np.testing.assert_allclose(targets(teacher, batch, 1.0), found, atol=1e-6)
   mixed = np.asarray(targets(teacher, batch, 0.25))
@@ -44,29 +46,29 @@ def test_targets_lie_between_labels_and_teacher(teacher, batch):
   np.testing.assert_allclose(mixed.sum(-1), 1, atol=1e-5)
 
 
-def test_without_a_teacher_s_share_the_loss_is_the_plain_one(teacher, batch):
+def test_weight_zero_gives_the_plain_loss(teacher, batch):
   student = models.build(TINY, rngs=nnx.Rngs(0))
   plain = student.loss(batch, train=False)
-  soft = student.loss(batch | {'targets': targets(teacher, batch, 0.0)}, train=False)
+  soft = student.loss(dataclasses.replace(batch, target_probabilities=targets(teacher, batch, 0.0)), train=False)
   np.testing.assert_allclose(soft.total, plain.total, rtol=1e-5)
   np.testing.assert_array_equal(soft.metrics['accuracy'][0], plain.metrics['accuracy'][0])
 
 
-def test_a_student_comes_near_its_teacher(teacher, batch):
-  """Trained on the teacher alone, from recorded actions that tell nothing, its probabilities become the teacher's."""
+def test_a_student_approaches_its_teacher(teacher, batch):
+  """Trained on the teacher alone, from random recorded actions, its probabilities become the teacher's."""
   graphdef, *trees = state.split(models.build(TINY, rngs=nnx.Rngs(0)))
   definition, *variables = state.split(teacher)
   optimizer = optax.adam(3e-3)
   step = jax.jit(lambda s, b, t: train_step(
       s, b, t, graphdef=graphdef, optimizer=optimizer,
-      soften=lambda b, t: distill.soften(b, t, graphdef=definition, weight=1.0)))
+      distillation_targets=lambda b, t: distill.with_targets(b, t, graphdef=definition, weight=1.0)))
   now = state.create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
   losses = []
   for _ in range(60):
     now, out = step(now, batch, tuple(variables))
     losses.append(float(out['loss']))
   soft = targets(teacher, batch, 1.0)
-  entropy = float(-(soft * jnp.log(soft)).sum(-1).mean())  # what no student gets below
+  entropy = float(-(soft * jnp.log(soft)).sum(-1).mean())  # no student gets below
   assert losses[-1] - entropy < 0.5 * (losses[0] - entropy)
 
 
@@ -76,10 +78,21 @@ def test_a_teacher_that_does_not_fit(teacher, mesh, monkeypatch):
     distill.load_teacher('teacher', dataclasses.replace(TINY, window=6), mesh)
   with pytest.raises(ValueError, match='its action_spec is translation, rotation, gripper'):
     distill.load_teacher('teacher', dataclasses.replace(TINY, action_spec=models.RT1Config().action_spec), mesh)
+  other = dataclasses.replace(TINY.action_spec.fields[0], low=(-2.0,) * TINY.action_spec.fields[0].size)
+  spec = dataclasses.replace(TINY.action_spec, fields=(other, *TINY.action_spec.fields[1:]))
+  with pytest.raises(ValueError, match='its action_spec is'):  # of the same names
+    distill.load_teacher('teacher', dataclasses.replace(TINY, action_spec=spec), mesh)
   graphdef, variables = distill.load_teacher('teacher', TINY, mesh)
   assert state.merge(graphdef, *variables).config == teacher.config
 
 
-def test_no_teacher_there(mesh, tmp_path):
+def test_a_teacher_without_support_for_distillation(mesh, monkeypatch):
+  tiny = models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0))
+  monkeypatch.setattr(distill.pretrained, 'load_model', lambda path: tiny)
+  with pytest.raises(ValueError, match='a TinyModel does not support distillation'):
+    distill.load_teacher('teacher', TINY, mesh)
+
+
+def test_a_missing_teacher(mesh, tmp_path):
   with pytest.raises(FileNotFoundError, match='no model at'):
     distill.load_teacher(tmp_path / 'nothing', TINY, mesh)

@@ -1,4 +1,6 @@
+"""Initial weights of a run: the data's statistics, and weights of another network."""
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -6,13 +8,13 @@ from flax import nnx
 from helpers import tiny_training
 
 from rtjax import actions, models, pretrained
-from rtjax.models import RT1Config, parameters
+from rtjax.models import RT1Config, RT1MultiviewConfig, parameters
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training import initialize
 
 SMALL = RT1Config(
-    action_spec=tiny_training.SPEC, window=3, image_size=(16, 16), image_tokens=2, token_width=8, width=16, layers=1, heads=2,
-    head_size=4, encoder=EfficientNetConfig(width=0.25, depth=0.25, stages=(Stage(3, 1, 16, 1, 2),)))
+    action_spec=tiny_training.SPEC, window=3, image_size=(16, 16), image_tokens=2, token_width=8, width=16, layers=1,
+    heads=2, head_size=4, encoder=EfficientNetConfig(width=0.25, depth=0.25, stages=(Stage(3, 1, 16, 1, 2),)))
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +30,7 @@ def start(source, monkeypatch, **changes):
   return parameters.named(source), fresh, parameters.named(model), report
 
 
-def test_the_same_network_takes_everything(source, monkeypatch):
+def test_the_same_network_loads_everything(source, monkeypatch):
   theirs, _, ours, report = start(source, monkeypatch)
   for name, value in theirs.items():
     np.testing.assert_array_equal(ours[name], value, err_msg=name)
@@ -36,7 +38,7 @@ def test_the_same_network_takes_everything(source, monkeypatch):
 
 
 def rows(kernel, config):
-  return np.asarray(kernel).reshape(config.window, config.step_tokens, -1)
+  return np.asarray(kernel).reshape(config.window, config.sequence_tokens, -1)
 
 
 @pytest.mark.parametrize('window', [2, 5])
@@ -55,14 +57,15 @@ def test_a_horizon_keeps_the_rows_of_the_first_action(source, monkeypatch):
   theirs, fresh, ours, _ = start(source, monkeypatch, horizon=2)
   name, config = 'transformer/position/kernel', dataclasses.replace(SMALL, horizon=2)
   old, new, before = rows(theirs[name], SMALL), rows(ours[name], config), rows(fresh[name], config)
-  # Per step: two images, the rows that read out the second and third number, (new) those of the next action, the last.
+  # Per frame: two images, the rows that predict the second and third number, (new) those of the next action, the last.
   np.testing.assert_array_equal(new[:, :4], old[:, :4])
   np.testing.assert_array_equal(new[:, 4:7], before[:, 4:7])
   np.testing.assert_array_equal(new[:, 7], old[:, 4])
 
 
 def test_other_actions_keep_image_rows_and_those_of_the_same_name(source, monkeypatch):
-  spec = dataclasses.replace(tiny_training.SPEC, fields=(actions.ActionField('new', 1, bins=4), *tiny_training.SPEC.fields[1:]))
+  new_field = actions.ActionField('new', 1, bins=4)
+  spec = dataclasses.replace(tiny_training.SPEC, fields=(new_field, *tiny_training.SPEC.fields[1:]))
   theirs, _, ours, report = start(source, monkeypatch, action_spec=spec)
   name, config = 'transformer/position/kernel', dataclasses.replace(SMALL, action_spec=spec)
   old, new = rows(theirs[name], SMALL), rows(ours[name], config)
@@ -88,3 +91,34 @@ def test_nothing_in_common_is_an_error(monkeypatch):
 def test_an_encoder_other_than_b3_refuses_imagenet():
   with pytest.raises(ValueError, match='EfficientNet-B3'):
     initialize.start_from(models.build(SMALL, rngs=nnx.Rngs(0)), 'imagenet')
+
+
+def test_statistics_are_those_of_all_datasets_together():
+  random = np.random.default_rng(0)
+  sets = [random.normal(i, 1 + i, (50 + 30 * i, 7)) for i in range(3)]
+  found = {str(i): {'steps': len(s), 'proprioception': {'mean': s.mean(0).tolist(), 'std': s.std(0).tolist()}}
+           for i, s in enumerate(sets)}
+  kept = []
+  network = types.SimpleNamespace(set_normalization=lambda moments: kept.extend(moments('proprioception')))
+  initialize.set_normalization(network, found)
+  together = np.concatenate(sets)
+  np.testing.assert_allclose(kept, [together.mean(0), together.std(0)], rtol=1e-6)
+  found['1']['proprioception'] = None
+  with pytest.raises(ValueError, match=r"adapters of \['1'\] name no proprioception"):
+    initialize.set_normalization(network, found)
+  initialize.set_normalization(models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0)), found)  # it uses no state
+
+
+def test_the_multiview_network_starts_from_the_image_encoder_of_rt1(monkeypatch):
+  """Its TokenLearner has the same names and shapes as the other network's, and another input."""
+  rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), rngs=nnx.Rngs(1))
+  monkeypatch.setattr(pretrained, 'load_model', lambda path: rt1)
+  model = models.build(RT1MultiviewConfig(
+      views=2, image_size=(16, 16), width=32, heads=2, layers=1, hidden=64, encoder=SMALL.encoder), rngs=nnx.Rngs(0))
+  report = initialize.start_from(model, 'WEIGHTS')
+  theirs, ours = parameters.named(rt1), parameters.named(model)
+  shared = [name for name in ours if name.startswith('image_encoder/')]
+  assert any(name.startswith('token_learner/') for name in initialize.matching(theirs, ours))
+  for name in shared:
+    np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+  assert f'loaded: {len(shared)} variables' in report and 'transformer' not in report.split('left out')[0]

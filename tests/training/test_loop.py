@@ -1,4 +1,4 @@
-import dataclasses
+"""The training loop: resume bit for bit, signals, full disks, several processes."""
 import json
 import os
 import pathlib
@@ -16,7 +16,7 @@ import pytest
 from helpers import run_tiny_training, tiny_training
 
 from rtjax import checkpoints, models
-from rtjax.training import checkpoint, loop, state
+from rtjax.training import loop
 from rtjax.training.config import CheckpointConfig, LoggingConfig, MeshConfig, ValidationConfig
 from rtjax.training.optimizer import OptimizerConfig
 
@@ -38,19 +38,6 @@ def losses(run):
 def start_process(output, *words, **changes):
   return subprocess.Popen([sys.executable, SCRIPT, str(output), json.dumps(changes), *words], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
-
-
-@pytest.fixture(scope='module')
-def four_steps(tmp_path_factory):
-  """An uninterrupted run of four steps, checkpoints at 2 and 4. Copy it before changing it."""
-  run = tmp_path_factory.mktemp('runs') / 'complete'
-  train(run)
-  return run
-
-
-@pytest.fixture
-def run(four_steps, tmp_path):
-  return pathlib.Path(shutil.copytree(four_steps, tmp_path / 'run'))
 
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
@@ -92,6 +79,15 @@ def test_the_files_of_a_run(four_steps):
   assert checkpoints.load_weights(four_steps / 'checkpoints' / '2')[0]['step'] == 2
 
 
+def test_a_run_resumes_with_other_logging_and_checkpoints(run):
+  assert train(run, logging=LoggingConfig(every=7, tensorboard=False), checkpoints=CheckpointConfig(keep=3)).step == 4
+
+
+def test_another_configuration_is_refused(run):
+  with pytest.raises(ValueError, match='seed: 0 there, 1 now'):
+    train(run, seed=1)
+
+
 def test_the_tiny_model_learns(tmp_path):
   outcome = train(tmp_path / 'run', steps=80, checkpoints=CheckpointConfig(every=40),
                   validation=ValidationConfig(every=40), logging=LoggingConfig(every=20, tensorboard=False),
@@ -106,76 +102,11 @@ def test_the_tiny_model_learns(tmp_path):
   assert np.any(weights['ema']['output']['kernel'] != weights['params']['output']['kernel'])
 
 
-def test_another_configuration_is_refused_with_the_differing_fields(run):
-  with pytest.raises(ValueError, match='another configuration') as caught:
-    train(run, seed=1, batch_size=8, model=tiny_training.TinyConfig(width=32))
-  for expected in ('seed: 0 there, 1 now', 'batch_size: 16 there, 8 now', 'model.width: 64 there, 32 now', '--init'):
-    assert expected in str(caught.value)
-  assert 'steps' not in str(caught.value).split('To resume')[0]
-  # The weights do not depend on these.
-  train(run, logging=LoggingConfig(every=7, tensorboard=False), checkpoints=CheckpointConfig(every=2, keep=3))
-
-
 def test_another_number_of_processes_is_refused(run):
   file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
   file.write_text(json.dumps(json.loads(file.read_text()) | {'data': [{'next': 4}] * 2}))
   with pytest.raises(ValueError, match=r'written by 2 process\(es\) and there are 1 now'):
     train(run)
-
-
-@pytest.mark.parametrize('damage', [
-    'no metadata', 'empty metadata', 'no arrays', 'cut arrays', 'no manifest', 'cut metrics'])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_steps, damage):
-  folder = run / 'checkpoints' / '4'
-  arrays = [f for f in folder.rglob('*') if f.is_file() and f.parent.name == 'd']
-  files = {'metadata': [folder / 'metadata' / 'metadata'], 'metrics': [folder / 'metrics' / 'metrics'],
-           'arrays': arrays, 'manifest': [folder / 'state' / 'manifest.ocdbt']}[damage.split()[1]]
-  for file in files:
-    if damage.startswith('no'):
-      file.unlink()
-    else:
-      content = file.read_bytes()
-      file.write_bytes(content[:len(content) // 2] if damage.startswith('cut') else b'')
-  with pytest.warns(UserWarning, match=r'step 4 .* is damaged .* 4\.corrupt'):
-    train(run)
-  assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
-  assert (run / 'checkpoints' / '4.corrupt').is_dir()
-
-
-def test_an_unfinished_checkpoint_is_skipped_and_removed(run, four_steps):
-  (run / 'checkpoints' / '4').rename(run / 'checkpoints' / '4.orbax-checkpoint-tmp')
-  assert train(run).step == 4
-  assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
-
-
-def test_checkpoints_that_are_all_damaged_are_an_error_and_stay(run):
-  for step in ('2', '4'):
-    (run / 'checkpoints' / step / 'metadata' / 'metadata').unlink()
-  with pytest.raises(checkpoints.CheckpointError, match=r'none of the checkpoints \[2, 4\].*left as they are'):
-    train(run)
-  assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['2', '4']
-  with pytest.warns(UserWarning, match='damaged'), pytest.raises(checkpoints.CheckpointError, match='cannot be read'):
-    checkpoints.load(run)
-
-
-def test_loading_a_path_without_a_checkpoint(tmp_path, run):
-  assert not checkpoints.is_checkpoint(tmp_path / 'nothing')
-  with pytest.raises(FileNotFoundError, match='no checkpoint at'):
-    checkpoints.load(tmp_path / 'nothing')
-  file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
-  file.write_text(json.dumps(json.loads(file.read_text()) | {'format': 3}))
-  with pytest.raises(checkpoints.CheckpointError, match='format 3, this rtjax reads format 2'):
-    checkpoints.load(run)
-
-
-def test_the_newest_and_the_best_are_kept(tmp_path):
-  values = state.TrainState(np.int32(0), {'kernel': np.ones(3)}, {}, {}, (), None, jax.random.key(0))
-  with checkpoint.RunCheckpoints(tmp_path, keep=2) as saves:
-    for step, loss in enumerate([3.0, 1.0, 2.0, None, 4.0, None], 1):
-      saves.save(dataclasses.replace(values, step=np.int32(step)), {}, None if loss is None else {'loss': loss})
-    saves.wait()
-    assert saves.best == 2 and saves.latest == 6
-  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['2', '5', '6']
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from rtjax.training import optimizer
+from rtjax.models.parameters import count
+from rtjax.training import optimizer, sharding
 
 
 def test_optimizer_clips_warms_up_decays_and_is_adam():
@@ -38,3 +39,23 @@ def test_a_warm_up_longer_than_the_run_ends_with_it():
 def test_optimizer_settings_out_of_range_are_named(change):
   with pytest.raises(ValueError, match=next(iter(change))):
     optimizer.OptimizerConfig(**change)
+
+
+def test_adafactor_keeps_rows_and_columns():
+  params = {'kernel': jnp.linspace(-1, 1, 12).reshape(3, 4), 'bias': jnp.ones(4)}
+  large = {'kernel': jnp.zeros((256, 512)), 'bias': jnp.zeros(3)}
+  adam, small = (optimizer.build(optimizer.OptimizerConfig(kind=kind), 10).init(large)
+                 for kind in ('adam', 'adafactor'))
+  assert count(adam) > 2 * 256 * 512 and count(small) < 2000
+  mesh = sharding.make_mesh((1, 1, 1))
+  assert jax.tree.structure(sharding.shardings(small, mesh)) == jax.tree.structure(small)
+  transform = optimizer.build(optimizer.OptimizerConfig(kind='adafactor', learning_rate=0.1, warmup_steps=0), 10)
+  moments = transform.init(params)
+  target = jax.tree.map(lambda p: p + 0.5, params)
+  first = sum(jnp.sum((p - t) ** 2) for p, t in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True))
+  for _ in range(8):
+    gradient = jax.tree.map(lambda p, t: p - t, params, target)
+    updates, moments = transform.update(gradient, moments, params)
+    params = jax.tree.map(jnp.add, params, updates)
+  last = sum(jnp.sum((p - t) ** 2) for p, t in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True))
+  assert last < 0.3 * first

@@ -7,10 +7,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import tiny_training
+from helpers import tiny_rt2, tiny_training
 
 from rtjax import models
 from rtjax.models.parameters import named_leaves
+from rtjax.observation import Batch
 from rtjax.training import optimizer, state
 from rtjax.training.step import eval_step, train_step
 
@@ -21,7 +22,8 @@ def built(config):
 
 
 SGD, ADAM = optax.sgd(1.0), optimizer.build(optimizer.OptimizerConfig(), 10)
-compiled = jax.jit(train_step, static_argnames=('graphdef', 'optimizer', 'grad_accum_steps', 'ema_decay', 'augment'))
+compiled = jax.jit(train_step, static_argnames=(
+    'graphdef', 'optimizer', 'grad_accum_steps', 'ema_decay', 'augment', 'text_loss_weight'))
 TINY = tiny_training.TinyConfig()
 
 
@@ -169,3 +171,26 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype('float32')}
   assert losses['float32'] != losses['bfloat16']
   np.testing.assert_allclose(losses['float32'], losses['bfloat16'], rtol=2e-2)
+
+
+def co_training_step(model, batch, weight, grad_accum_steps=1):
+  first, _ = start(model)
+  step = functools.partial(compiled, graphdef=built(model)[0], optimizer=SGD, text_loss_weight=weight)
+  after, outputs = step(first, batch, grad_accum_steps=grad_accum_steps)
+  return jax.tree.map(lambda a, b: a - b, first.params, after.params), outputs
+
+
+@pytest.mark.parametrize('model, parts', [(tiny_rt2.TINY, 1), (tiny_rt2.TEXT, 2)], ids=['classifier', 'text'])
+def test_the_losses_are_weighted_as_configured(model, parts):
+  """The gradient of a batch of both is that of the actions plus 0.1 times that of the texts, in any number of parts."""
+  robots = tiny_rt2.robot_batch(model, 4)
+  mask = robots.action_mask.copy()
+  mask[0] = False  # one that does not count
+  robots = dataclasses.replace(robots, action_mask=mask)
+  text = dataclasses.replace(tiny_rt2.text_batch(model, 8), weights=None)
+  actions, action_row = co_training_step(model, robots, 0.1)
+  language, text_row = co_training_step(model, Batch(text=text), 0.1)
+  both, row = co_training_step(model, dataclasses.replace(robots, text=text), 0.1, parts)
+  np.testing.assert_allclose(row['loss'], action_row['loss'] + 0.1 * text_row['loss'], rtol=1e-5)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-6), both,
+               jax.tree.map(lambda a, t: a + 0.1 * t, actions, language))
