@@ -41,6 +41,16 @@ def randomised(config: RT2Config, seed: int = 0) -> RT2:
   return model
 
 
+def compiled(model: nnx.Module, method: str, *inputs, **options):
+  """Return `model.method(*inputs, **options)`, compiled once for all models of a configuration."""
+  return _compiled(method, tuple(options.items()))(model, *inputs)
+
+
+@functools.cache
+def _compiled(method: str, options: tuple):
+  return nnx.jit(lambda model, *inputs: getattr(model, method)(*inputs, **dict(options)))
+
+
 def prompts(count: int, length: int, seed: int = 0) -> np.ndarray:
   """Return random ids, int32 [count, length].
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import tiny_rt2
-from helpers.tiny_rt2 import randomised
+from helpers.tiny_rt2 import compiled, randomised
 
 from rtjax import models
 from rtjax.models.backbones.t5 import END, PAD
@@ -26,7 +26,7 @@ def observed(config, size, seed=0):
 
 
 def context(model, seed=0, size=3):
-  return model.encode_observation(jax.tree.map(jnp.asarray, observed(model.config, size, seed)))
+  return compiled(model, 'encode_observation', jax.tree.map(jnp.asarray, observed(model.config, size, seed)))
 
 
 @BOTH_HEADS
@@ -53,10 +53,10 @@ def test_bfloat16_is_near(config):
 def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
   model = randomised(tiny_rt2.TINY)
   encoded, targets = context(model), jnp.asarray(tiny_rt2.prompts(3, 5, 7))
-  expected = model.text_logits(encoded, targets)
-  cache, tokens = model.backbone.start_cache(encoded.memory, length=5), jnp.full(3, PAD, jnp.int32)
+  expected = compiled(model, 'text_logits', encoded, targets)
+  cache, tokens = compiled(model.backbone, 'start_cache', encoded.memory, length=5), jnp.full(3, PAD, jnp.int32)
   for position in range(5):
-    cache, hidden = model.backbone.decode_step(cache, tokens)
+    cache, hidden = compiled(model.backbone, 'decode_step', cache, tokens)
     np.testing.assert_allclose(model.backbone.logits(hidden), expected[:, position], rtol=1e-4, atol=1e-4)
     tokens = targets[:, position]
 
@@ -64,10 +64,10 @@ def test_teacher_forcing_equals_step_by_step_decoding_with_the_cache():
 def test_actions_as_text_are_those_that_teacher_forcing_finds_likeliest():
   model = randomised(tiny_rt2.TEXT)
   encoded = context(model)
-  logits = model.action_logits(encoded)
+  logits = compiled(model, 'action_logits', encoded)
   ids = jnp.asarray(model.config.action_ids)
   text = jnp.pad(ids[jnp.argmax(logits, -1)], ((0, 0), (0, 1)), constant_values=END)
-  forced = model.text_logits(encoded, text)
+  forced = compiled(model, 'text_logits', encoded, text)
   possible = logits > IMPOSSIBLE / 2
   np.testing.assert_allclose(jnp.where(possible, logits, 0), jnp.where(possible, forced[:, :-1, ids], 0), rtol=1e-4,
                              atol=1e-4)
@@ -89,9 +89,10 @@ def test_images_of_padded_frames_change_nothing():
   frame_mask = jnp.array([[False, False, True], [False, True, True]])
   black = jnp.where(frame_mask[..., None, None, None], observation.images, 0)
   masked = dataclasses.replace(observation, frame_mask=frame_mask)
-  np.testing.assert_array_equal(model.logits(dataclasses.replace(masked, images=black)), model.logits(masked))
-  difference = model.logits(dataclasses.replace(observation, images=black)) - model.logits(observation)
-  assert np.abs(difference).max() > 1e-3
+  with_black, usual, unmasked_black, unmasked = (compiled(model, 'logits', o) for o in (
+      dataclasses.replace(masked, images=black), masked, dataclasses.replace(observation, images=black), observation))
+  np.testing.assert_array_equal(with_black, usual)
+  assert np.abs(unmasked_black - unmasked).max() > 1e-3
 
 
 @BOTH_HEADS
@@ -103,14 +104,15 @@ def test_steps_with_the_cache_equal_windows(config, window, size):
   cache = model.init_cache(2)
   for step in range(5):
     state = jnp.full((2, 1, size), step / 4) if size else None
-    cache, logits = model.step(cache, Observation(images[:, step:step + 1], prompt=prompt, proprioception=state))
+    newest = Observation(images[:, step:step + 1], prompt=prompt, proprioception=state)
+    cache, logits = compiled(model, 'step', cache, newest)
     first = max(0, step + 1 - window)
     missing = window - (step + 1 - first)
     padded = jnp.pad(images[:, first:step + 1], ((0, 0), (missing, 0), *[(0, 0)] * 3))
     frame_mask = jnp.broadcast_to(jnp.arange(window) >= missing, (2, window))
     states = None if state is None else jnp.repeat(state, window, 1)
-    expected = model.logits(Observation(padded, frame_mask, prompt=prompt, proprioception=states))[:, 0]
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    expected = compiled(model, 'logits', Observation(padded, frame_mask, prompt=prompt, proprioception=states))
+    np.testing.assert_allclose(logits, expected[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_state_token_changes_actions_and_no_answers():
@@ -124,10 +126,10 @@ def test_the_state_token_changes_actions_and_no_answers():
     model(images, prompt)
   batch = jax.tree.map(jnp.asarray, batch)
   with pytest.raises(ValueError, match='uses the robot state'):
-    model.loss(batch, train=True)
+    compiled(model, 'loss', batch, train=True)
   model.set_normalization(lambda name: {'proprioception': (np.ones(5), np.ones(5))}[name])
   observation = dataclasses.replace(batch.observation, proprioception=jnp.asarray(states))
-  terms = model.loss(dataclasses.replace(batch, observation=observation), train=False)
+  terms = compiled(model, 'loss', dataclasses.replace(batch, observation=observation), train=False)
   assert np.isfinite(terms.total)
   answers = model.generate(images[:, 0], prompt, length=3)
   assert answers.shape == (2, 3)  # from an image and a prompt, without a state
@@ -136,7 +138,7 @@ def test_the_state_token_changes_actions_and_no_answers():
 def test_text_with_random_weights_is_a_valid_action():
   for seed in range(5):
     model = randomised(tiny_rt2.TEXT, seed)
-    bins = np.argmax(model.action_logits(context(model, seed, 32)), -1)
+    bins = np.argmax(compiled(model, 'action_logits', context(model, seed, 32)), -1)
     assert (bins < np.array(tiny_rt2.SPEC.token_bins)).all()
 
 
@@ -144,8 +146,9 @@ def test_greedy_answers_are_those_that_teacher_forcing_finds_likeliest():
   model = randomised(tiny_rt2.TINY)
   batch = tiny_rt2.text_batch(model.config, 6)
   answers = np.asarray(model.generate(batch.images, batch.prompts))
-  encoded = model.encode(model.encode_images(jnp.asarray(batch.images[:, None])), jnp.asarray(batch.prompts))
-  likeliest = np.argmax(model.text_logits(encoded, jnp.asarray(answers)), -1)
+  images = compiled(model, 'encode_images', jnp.asarray(batch.images[:, None]))
+  encoded = compiled(model, 'encode', images, jnp.asarray(batch.prompts))
+  likeliest = np.argmax(compiled(model, 'text_logits', encoded, jnp.asarray(answers)), -1)
   ended = np.cumsum(answers == END, 1) - (answers == END) > 0
   np.testing.assert_array_equal(np.where(ended, PAD, likeliest), answers)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import tiny_rt2
-from helpers.tiny_rt2 import randomised
+from helpers.tiny_rt2 import compiled, randomised
 
 from rtjax import models
 from rtjax.models.auxiliary.config import GroundingConfig
@@ -111,10 +111,10 @@ def test_loss_reaches_every_parameter_of_the_backbone(head):
   config = dataclasses.replace(CONFIG, action_head=head)
   model = models.build(config, rngs=nnx.Rngs(0))
   batch = make_batch(config)
-  evaluated = model.loss(batch, train=False)
+  evaluated = compiled(model, 'loss', batch, train=False)
   assert {'accuracy', 'waypoint_distance', 'text_accuracy', 'answers', 'pointing'} < set(evaluated.metrics)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(evaluated))
-  _, gradients = nnx.value_and_grad(lambda model: model.loss(batch, train=True).total)(model)
+  gradients = nnx.jit(nnx.grad(lambda model: model.loss(batch, train=True).total))(model)
   for path, gradient in nnx.to_flat_state(gradients['backbone']):
     if path != ('key', 'bias'):  # a bias of all keys cancels in the softmax
       assert np.abs(gradient[...]).max() > 0, path
@@ -128,15 +128,16 @@ def test_steps_with_the_cache_equal_windows(head):
   cache = model.init_cache(2)
   for frame in range(2):
     one = Observation(images[:, frame:frame + 1], prompt=prompt, proprioception=state[:, frame:frame + 1])
-    cache, logits = model.step(cache, one)
-  np.testing.assert_allclose(logits, model.logits(observation)[:, 0], rtol=1e-4, atol=1e-4)
+    cache, logits = compiled(model, 'step', cache, one)
+  np.testing.assert_allclose(logits, compiled(model, 'logits', observation)[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_answers_are_those_that_teacher_forcing_finds_likeliest():
   model, batch = randomised(CONFIG), tiny_rt2.text_batch(CONFIG, 6)
   answers = model.generate(batch.images, batch.prompts)
-  context = model.encode(model.encode_images(jnp.asarray(batch.images[:, None])), jnp.asarray(batch.prompts))
-  likeliest = np.argmax(model.text_logits(context, jnp.asarray(answers)), -1)
+  images = compiled(model, 'encode_images', jnp.asarray(batch.images[:, None]))
+  context = compiled(model, 'encode', images, jnp.asarray(batch.prompts))
+  likeliest = np.argmax(compiled(model, 'text_logits', context, jnp.asarray(answers)), -1)
   ended = np.cumsum(answers == 1, 1) - (answers == 1) > 0
   np.testing.assert_array_equal(np.where(ended, 0, likeliest), answers)
   assert len(np.unique(answers[:, 0])) > 1
