@@ -1,4 +1,4 @@
-"""Picture of RT-2's attention when asked to point, over held-out images.
+"""Attention of RT-2 when asked to point, drawn over held-out images.
 
   python bench/pointing.py checkpoints/rt2_stage1 data/built/tabletop_qa/1.0.0 docs/images/rt2_looks.jpg
 
