@@ -1,6 +1,6 @@
 """Attention of RT-2 when asked to point, drawn over held-out images.
 
-  python bench/pointing.py checkpoints/rt2_stage1 data/built/tabletop_qa/1.0.0 docs/images/rt2_looks.jpg
+  python bench/pointing.py checkpoints/rt2_stage1 data/built/tabletop_qa/1.0.0 docs/images/rt2_pointing.jpg
 
 Each panel is lit by the weights of the first language token over the feature map. White: the correct cell.
 """

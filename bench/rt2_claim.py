@@ -256,7 +256,7 @@ def _with_pairs(config: TrainConfig, batch_size: int) -> TextConfig:
 
 
 def _initial_model(config: TrainConfig, seed: int, weights: str, data: Data) -> PolicyModel:
-  """Return a new network, or that of a checkpoint, with the robots' statistics."""
+  """Return a new network or that of a checkpoint, with new statistics."""
   model = checkpoints.load(weights)[0] if weights else models.build(config.model, rngs=nnx.Rngs(seed))
   model.tokenizer = None
   initialize.set_normalization(model, data.statistics)
