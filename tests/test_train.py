@@ -1,4 +1,4 @@
-"""The command line of train.py: presets, flags, help, errors, and a run to its end."""
+"""Command line of train.py: presets, flags, help, errors, a complete run."""
 import dataclasses
 import json
 import os
@@ -162,7 +162,7 @@ def test_the_end_names_the_results(monkeypatch, capsys, tmp_path):
 
 
 def test_trains_resumes_and_starts_from_real_episodes(tmp_path, shared, monkeypatch):
-  """A few steps of train.py itself on robot data: train, resume, start another run from the first."""
+  """A few steps on robot data: train, start another run, refuse a change."""
   monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # compiles quickly
   small = ['--data', shared / 'data' / 'bridge_dataset', '--batch-size', 2, '--model.layers', 1,
            '--model.window', 2, '--pipeline.cache-dir', tmp_path / 'cache', '--logging.every', 1,

@@ -123,7 +123,7 @@ class LoggingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Layout of the devices; -1 along one axis takes all that are left."""
+  """Layout of the devices; -1 takes all that are left."""
   data: int = -1
   """Devices that split the batch."""
   fsdp: int = 1

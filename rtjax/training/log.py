@@ -24,9 +24,10 @@ class _Writer(Protocol):
 
 
 class MetricsLog:
-  """Writer of rows: always to `metrics.jsonl`, one line {"step": ..., name: number, ...} each.
+  """Writer of rows of metrics.
 
-  Only the first process writes. On resume, rows of later steps, which will be repeated, are dropped.
+  `metrics.jsonl` has a line {"step": ..., name: number, ...} for each. Only the first process writes. On resume, rows of
+  later steps, which will be repeated, are dropped.
 
   Args:
     run: folder of the run.

@@ -10,7 +10,7 @@ For models with `config.prunable_layers`, whose configuration has `layers`, `hea
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class EncodedBatch(NamedTuple):
 
 
 class _Sizes(Protocol):
+  __dataclass_fields__: ClassVar[dict[str, Any]]
   layers: int
   heads: int
   head_size: int
@@ -153,7 +154,7 @@ def _sizes(config: PolicyConfig) -> _Sizes:
 
 
 def _resized(config: PolicyConfig, **changes: int) -> PolicyConfig:
-  return dataclasses.replace(cast(Any, config), **changes)
+  return cast(PolicyConfig, dataclasses.replace(_sizes(config), **changes))
 
 
 def _total(model: PolicyModel, encoded: EncodedBatch) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""A small RT-2 to train, questions about colours, and runs of a few seconds."""
+"""A small RT-2, questions about colours, and runs of a few seconds."""
 import dataclasses
 import json
 import pathlib
@@ -34,7 +34,7 @@ MODEL = with_text_config(dataclasses.replace(
 
 
 def write_questions(folder: pathlib.Path) -> str:
-  """Questions about images whose answer is a function of the image, and one caption."""
+  """Questions about the colour of images, and one caption."""
   for colour in COLOURS:
     Image.new('RGB', (16, 16), colour).save(folder / f'{colour}.png')
   questions = [{'image': f'{colour}.png', 'question': 'what color is it?', 'answer': colour} for colour in COLOURS]

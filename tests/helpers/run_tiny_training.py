@@ -1,6 +1,8 @@
-"""Train the tiny model in a separate process: run_tiny_training.py OUTPUT CHANGES_AS_JSON [slow] [full].
+"""Training of the tiny model in a separate process.
 
-CHANGES are fields of TrainConfig, as `tyro` flags name them: {"steps": 8, "checkpoints.every": 3}.
+    run_tiny_training.py OUTPUT CHANGES_AS_JSON [slow] [full]
+
+CHANGES are fields of TrainConfig, as flags name them: {"steps": 8, "checkpoints.every": 3}.
 slow: leave time to kill it in. full: files cannot grow beyond 20 kB, less than a checkpoint, as if the disk were full.
 """
 import dataclasses

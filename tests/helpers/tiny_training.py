@@ -1,4 +1,4 @@
-"""Model and data of a few numbers, on the contract of models and the interface of rtjax.data."""
+"""Model and data of a few numbers, with the interfaces of the real ones."""
 import dataclasses
 import time
 import types
@@ -78,9 +78,9 @@ class TinyModel(PolicyModel):
 
 
 def arrays(seed: int, size: int, config: PolicyConfig = TinyConfig(), image: int = 8) -> dict[str, np.ndarray]:
-  """Learnable windows, as a stream of rtjax.data yields them: the action is the mean colour.
+  """Learnable windows, as a stream of rtjax.data yields them.
 
-  A quarter of the targets does not count.
+  The action is the mean colour. A quarter of the targets does not count.
   """
   rng = np.random.default_rng(seed)
   colour = rng.integers(0, 256, (size, config.window, 1, 1, 3))
@@ -100,7 +100,7 @@ def batch(seed: int, size: int, config: PolicyConfig = TinyConfig(), image: int 
 
 
 class Stream:
-  """Batch number i of a process is a function of the seed, the process and i."""
+  """Stream whose batch i is a function of seed, process and i."""
 
   def __init__(self, datasets, config, action_spec, *, window, horizon, padding, batch_size, seed, process_index=0,
                process_count=1):

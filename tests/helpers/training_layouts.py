@@ -1,4 +1,4 @@
-"""Train a tiny RT-1 on eight simulated devices in several layouts; print losses and sizes as JSON."""
+"""Train a tiny RT-1 on eight simulated devices; print losses and sizes."""
 import functools
 import json
 import os
@@ -27,7 +27,7 @@ CONFIG = models.RT1Config(
 
 
 def curve(mesh: jax.sharding.Mesh) -> dict:
-  """Losses of 4 steps in train mode, with dropout and batch statistics, and the layout of the parameters."""
+  """Losses of 4 steps with dropout and batch statistics, and parameter layout."""
   adam = optimizer.build(optimizer.OptimizerConfig(learning_rate=1e-3, warmup_steps=0), 100)
   graphdef, *trees = INITIAL
   make = functools.partial(state.create, rng=jax.random.key(1), optimizer=adam, ema=True)

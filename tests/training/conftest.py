@@ -10,7 +10,7 @@ from rtjax.training import loop
 
 @pytest.fixture(scope='session')
 def four_steps(tmp_path_factory):
-  """An uninterrupted run of four steps, checkpoints at 2 and 4. Copy it before changing it."""
+  """An uninterrupted run of four steps; copy it before changing it."""
   run = tmp_path_factory.mktemp('runs') / 'complete'
   loop.train(tiny_training.config(run), data=tiny_training.data())
   return run
@@ -29,7 +29,7 @@ def questions(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def stages(tmp_path_factory, questions):
-  """Runs of RT-2: stage 1 on image-text pairs, and stage 2 on robot windows too, from its weights. Copy to change."""
+  """Runs of RT-2: stage 1 on text, stage 2 on robots too; copy to change."""
   runs = tmp_path_factory.mktemp('stages')
   loop.train(rt2_training.config(runs / 'one', questions))
   loop.train(rt2_training.config(runs / 'two', questions, data=('colours',), weights=runs / 'one'),

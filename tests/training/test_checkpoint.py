@@ -1,4 +1,4 @@
-"""Checkpoints of a run: damaged and unfinished ones, and those that are kept."""
+"""Checkpoints of a run: damaged, unfinished, kept."""
 import dataclasses
 import json
 

@@ -1,4 +1,4 @@
-"""Configuration of a run: groups that fit the model, and the fields that a resume may change."""
+"""Configuration of a run: its groups, and fields that a resume may change."""
 import dataclasses
 import pathlib
 

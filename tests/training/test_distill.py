@@ -55,7 +55,7 @@ def test_weight_zero_gives_the_plain_loss(teacher, batch):
 
 
 def test_a_student_approaches_its_teacher(teacher, batch):
-  """Trained on the teacher alone, from random recorded actions, its probabilities become the teacher's."""
+  """Trained on the teacher alone; the recorded actions are random."""
   graphdef, *trees = state.split(models.build(TINY, rngs=nnx.Rngs(0)))
   definition, *variables = state.split(teacher)
   optimizer = optax.adam(3e-3)

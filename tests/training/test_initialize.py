@@ -1,4 +1,4 @@
-"""Initial weights of a run: the data's statistics, and weights of another network."""
+"""Initial weights: statistics of the data, and weights of another network."""
 import dataclasses
 import types
 
@@ -110,7 +110,7 @@ def test_statistics_are_those_of_all_datasets_together():
 
 
 def test_the_multiview_network_starts_from_the_image_encoder_of_rt1(monkeypatch):
-  """Its TokenLearner has the same names and shapes as the other network's, and another input."""
+  """TokenLearner has the same names and shapes in both, and another input."""
   rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), rngs=nnx.Rngs(1))
   monkeypatch.setattr(pretrained, 'load_model', lambda path: rt1)
   model = models.build(RT1MultiviewConfig(

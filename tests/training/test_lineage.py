@@ -47,7 +47,7 @@ def _own_tokenizer(folder):
 
 
 def test_parts_from_hugging_face(shared):
-  """The variables of the folder are loaded, the others stay; new and left out ones are reported."""
+  """Variables of the folder are loaded, others stay, and all are reported."""
   from rtjax.pretrained import huggingface
   folders = {part: shared / 'parity/vlm' / case for part, case in (('vision', 'vit_classifier'), ('text', 't5_v11'))}
   if not all(folder.is_dir() for folder in folders.values()):

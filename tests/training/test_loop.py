@@ -42,7 +42,7 @@ def start_process(output, *words, **changes):
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(four_steps, tmp_path):
   class Stops(tiny_training.Stream):
-    """Ends the run after step 3, so that the checkpoint of step 2 is the last."""
+    """Ends the run after step 3; the last checkpoint is of step 2."""
 
     def __next__(self):
       if self._next == 3:
@@ -214,7 +214,7 @@ def test_a_run_resumes_on_another_number_of_devices(run, four_steps):
 
 
 def test_two_processes_train_save_and_resume(tmp_path):
-  """Two devices each; every process reads its own share; SIGTERM to one stops both at one step."""
+  """Two devices each; SIGTERM to one process stops both at one step."""
   def both(output, extra=(), **changes):
     with socket.socket() as probe:
       probe.bind(('localhost', 0))

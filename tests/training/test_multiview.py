@@ -1,4 +1,4 @@
-"""Training of the multi-view network: fabricated batches in, a checkpoint that acts out."""
+"""Training of the multi-view network on fabricated batches."""
 import dataclasses
 import types
 
@@ -75,7 +75,7 @@ def config(output, **changes) -> TrainConfig:
 
 
 def test_trains_and_acts(tmp_path):
-  """Instruction, state and views are all used, and the checkpoint's network predicts as the run's."""
+  """Instruction, state and views are all used, and the checkpoint keeps it."""
   row = loop.train(config(tmp_path / 'run'), data=DATA).row
   assert row['validation/loss'] < 0.2 and row['validation/accuracy'] > 0.95  # with the two values alone: 0.69 and 0.5
   assert not any('accuracy_per_frame' in name for name in row)

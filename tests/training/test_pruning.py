@@ -1,4 +1,4 @@
-"""Heads and layers without effect are removed first, which changes nothing; the others stay."""
+"""Heads and layers without effect are removed first; the others stay."""
 import dataclasses
 
 import jax
@@ -43,7 +43,7 @@ def test_heads_without_output_are_removed_and_nothing_changes(values, batches):
 
 
 def test_importance_is_the_slope_of_the_loss(values, batches):
-  """Against the loss with one head's output scaled by 1 + e and by 1 - e."""
+  """The reference is a difference quotient in one head's output."""
   model = from_values(CONFIG, values)
   encoded = pruning.encode(model, batches)[:1]
   importance = pruning.head_importance(model, encoded)

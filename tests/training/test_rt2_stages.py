@@ -1,4 +1,4 @@
-"""RT-2 in both stages: metrics, resume, frozen parameters, checkpoints that act and answer."""
+"""RT-2 in both stages: metrics, resume, frozen parameters, acting, answering."""
 import dataclasses
 import functools
 import json
@@ -150,7 +150,7 @@ def test_label_smoothing_is_for_training_alone():
 
 
 def test_remat_changes_no_gradient():
-  """With dropout on, whose masks have to be the same the second time."""
+  """Dropout masks are the same the second time."""
   base = rt2_training.with_text_config(ONE_LAYER, dropout=0.2)
   batch = jax.tree.map(jnp.asarray, dataclasses.replace(
       tiny_rt2.robot_batch(base, 4), text=tiny_rt2.text_batch(base, 4)))

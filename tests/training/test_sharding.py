@@ -67,7 +67,7 @@ def test_an_unknown_setting_of_distributed_is_refused():
 
 
 def test_every_layout_gives_the_curve_of_one_device():
-  """Tiny RT-1 in train mode: BatchNorm, dropout and drop connect, Adam, a moving average."""
+  """With BatchNorm, dropout, drop connect, Adam and a moving average."""
   command = [sys.executable, ROOT / 'tests/helpers/training_layouts.py']
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
