@@ -26,8 +26,8 @@ class _Writer(Protocol):
 class MetricsLog:
   """Writer of rows of metrics.
 
-  `metrics.jsonl` has a line {"step": ..., name: number, ...} for each. Only the first process writes. On resume, rows of
-  later steps, which will be repeated, are dropped.
+  `metrics.jsonl` has a line {"step": ..., name: number, ...} for each. Only the first process writes. On resume, rows
+  of later steps, which will be repeated, are dropped.
 
   Args:
     run: folder of the run.
