@@ -18,6 +18,7 @@ USAGE = """Train a robotics transformer on RLDS episodes.
   python train.py PRESET --help-verbose                explain them in full, and show the rarely changed ones
   python train.py PRESET --data FOLDER_OR_NAME ...     train; the same command again resumes
   python train.py PRESET --data ... --optimizer.learning-rate 3e-4
+                                                       change a setting
 """
 
 

@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rtjax.actions import ActionSpec
-from rtjax.observation import Batch, Observation, observe
+from rtjax.observation import Batch, Observation, TextBatch, observe
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
@@ -208,6 +208,9 @@ class PolicyModel(nnx.Module):
       ids = np.asarray(observation.prompt)
       if ids.min() < 0 or ids.max() >= c.vocab_size:
         raise ValueError(f'prompt holds token ids from {ids.min()} to {ids.max()}, expected 0 to {c.vocab_size - 1}.')
+
+  def check_text(self, batch: TextBatch) -> None:
+    """Raise ValueError unless image-text pairs fit, for models that read them."""
 
   def loss_scale(self, batch_size: int) -> float:
     """Return the factor of the mean loss."""

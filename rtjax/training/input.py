@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from rtjax.data import to_batch
 from rtjax.language.prompts import TASKS
-from rtjax.models import LossTerms
-from rtjax.observation import Batch, Observation
+from rtjax.models import LossTerms, PolicyModel
+from rtjax.observation import Batch, TextBatch
 from rtjax.training import meter, sharding
 from rtjax.training.config import TrainConfig
 from rtjax.training.text_input import TextInput
@@ -29,20 +29,20 @@ class TrainingInput:
     config: the run.
     data: rtjax.data, or another object with its functions.
     mesh: devices of the batches.
-    check: raises ValueError for an observation that the model cannot take.
+    model: checks what it is given.
     tokenizer: of models that read prompts.
 
   Raises:
     ValueError, FileNotFoundError: the data cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, check: Callable[[Observation], None],
+  def __init__(self, config: TrainConfig, data: Any, mesh: Mesh, model: PolicyModel,
                tokenizer: 'Tokenizer | None' = None):
     if not config.data and not config.text_data:
       pairs = ', or image-text pairs, --text.data FOLDER_OR_NAME ...' if config.model.generates_text else ''
       raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ...'
                        f'{pairs}')
-    self._config, self._data, self._mesh, self._check = config, data, mesh, check
+    self._config, self._data, self._mesh, self._model = config, data, mesh, model
     self._text = TextInput(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
     self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
@@ -69,7 +69,7 @@ class TrainingInput:
     """Return the next training batch, on the devices."""
     batch = self._to_batch(next(self._robot_stream)) if self._robot_stream else Batch()
     if self._text and self._text.stream:
-      batch = dataclasses.replace(batch, text=self._text.next())
+      batch = dataclasses.replace(batch, text=self._checked(self._text.next()))
     return sharding.place_batch(batch, self._mesh)
 
   def sample(self, count: int) -> list[Batch]:
@@ -122,13 +122,19 @@ class TrainingInput:
     if c.data:
       windows = self._data.validation_batches(c.data, c.pipeline, self._spec, batch_size=size, **self._window)
       parts.append(_map(self._to_batch, windows))
-    return parts + ([self._text.validation()] if self._text and self._text.stream else [])
+    if self._text and self._text.stream:
+      parts.append(_map(lambda text: Batch(text=self._checked(text)), self._text.validation()))
+    return parts
 
   def _loss_weights(self) -> list[float]:
     """Return the weights of the losses of `_validation`."""
     c = self._config
     text = [c.text.loss_weight if c.data else 1.0] if c.text and c.text.data else []
     return [1.0] * bool(c.data) + text
+
+  def _checked(self, text: TextBatch) -> TextBatch:
+    self._model.check_text(text)
+    return text
 
   def _to_batch(self, arrays: dict[str, Any]) -> Batch:
     batch = to_batch(arrays, self._text.prompts(arrays) if self._text else None)
@@ -137,7 +143,7 @@ class TrainingInput:
     if used is None and self._config.model.proprioception_size:
       raise ValueError('the data has no proprioception, which this model needs: set --pipeline.proprioception and '
                        'train on datasets whose adapters name it.')
-    self._check(dataclasses.replace(observation, proprioception=used))
+    self._model.check(dataclasses.replace(observation, proprioception=used))
     return batch
 
   def _labels(self) -> dict[str, list[str]]:

@@ -91,7 +91,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   model = models.abstract(config.model)
   graphdef, target = _target(config, model, optimizer, mesh)
 
-  with (TrainingInput(config, data or rlds_data, mesh, model.check, tokenizer) as batches,
+  with (TrainingInput(config, data or rlds_data, mesh, model, tokenizer) as batches,
         RunCheckpoints(run, keep=config.checkpoints.keep) as saves):
     if restored := saves.restore(target):
       state, metadata = restored

@@ -11,7 +11,7 @@ import numpy as np
 
 from rtjax.data.config import TaskWeights
 from rtjax.language.instructions import PromptEncoder
-from rtjax.observation import Batch, TextBatch
+from rtjax.observation import TextBatch
 from rtjax.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class TextInput:
     from rtjax.data.image_text.stream import to_text_batch
     return to_text_batch(next(self.stream))
 
-  def validation(self) -> Iterator[Batch]:
+  def validation(self) -> Iterator[TextBatch]:
     """Yield the held-out pairs, a batch of each task in turn."""
     from rtjax.data.image_text import sources, stream
     names, pipeline, *others = self._sources
@@ -69,10 +69,10 @@ class TextInput:
     return np.stack([self._encode(text) if text else self._padding for text in arrays['instructions']])
 
 
-def _in_turn(parts: list[Any]) -> Iterator[Batch]:
+def _in_turn(parts: list[Any]) -> Iterator[TextBatch]:
   from rtjax.data.image_text.stream import to_text_batch
   with contextlib.ExitStack() as stack:
     for part in parts:
       stack.enter_context(contextlib.closing(part))
     for arrays in (arrays for batches in itertools.zip_longest(*parts) for arrays in batches if arrays is not None):
-      yield Batch(text=to_text_batch(arrays))
+      yield to_text_batch(arrays)

@@ -1,4 +1,5 @@
 """Prompts and image-text pairs as the trainer takes them."""
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,10 @@ from PIL import Image
 
 from rtjax.data.config import ImageTextConfig
 from rtjax.language.tokenizer import Tokenizer
+from rtjax.models.auxiliary.config import GroundingConfig
+from rtjax.models.backbones.conv_stem import ConvStemConfig
 from rtjax.training import loop
+from rtjax.training.config import ValidationConfig
 from rtjax.training.text_input import TextInput
 
 
@@ -19,7 +23,7 @@ def text_input(tmp_path, source):
 def test_few_validation_batches_hold_every_task(questions, tmp_path):
   text = text_input(tmp_path, questions)
   text.stream.close()
-  tasks = [batch.text.tasks.tolist() for batch in text.validation()]
+  tasks = [batch.tasks.tolist() for batch in text.validation()]
   assert tasks == [[1, -1], [2, 2], [2, 2]]
 
 
@@ -41,6 +45,17 @@ def test_points_come_with_their_grid(tmp_path):
   batch = text.next()
   text.stream.close()
   assert batch.points.tolist() == [[2, 0], [2, 0]] and batch.grid.tolist() == [3, 3]
+
+
+def test_a_point_without_a_grid_stops_a_run_with_a_pointing_loss(tmp_path):
+  Image.new('RGB', (16, 16)).save(tmp_path / 'black.png')
+  line = {'image': 'black.png', 'point': 'the hole', 'answer': '2 0'}
+  (tmp_path / 'train.jsonl').write_text(json.dumps(line))
+  model = rt2_training.MODEL
+  auxiliary = GroundingConfig(language_tokens=1, pointing_weight=1.0, stem=ConvStemConfig(patch=4))
+  with pytest.raises(ValueError, match=r'grid of \[0\] cells across.*Give the grid in the data'):
+    loop.train(rt2_training.config(tmp_path / 'run', str(tmp_path), validation=ValidationConfig(every=0),
+                                   model=dataclasses.replace(model, auxiliary=auxiliary)))
 
 
 def test_a_missing_split_fails_before_training(questions, tmp_path):

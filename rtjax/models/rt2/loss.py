@@ -61,8 +61,7 @@ def text_loss(model: 'RT2', batch: TextBatch, *, train: bool, rngs: nnx.Rngs | N
   if c.auxiliary.pointing_weight:
     assert images.feature_map is not None and context.scores is not None  # a pointing weight needs language tokens
     _, height, width, _ = images.feature_map.shape
-    points = _valid_points(batch.points, batch.grid, min(height, width))
-    error, hit, asked = pointing_loss(context.scores, (height, width), points, batch.grid)
+    error, hit, asked = pointing_loss(context.scores, (height, width), batch.points, batch.grid)
     metrics['pointing_loss'] = jnp.sum(error * asked), jnp.sum(asked)
     metrics['pointing'] = jnp.sum(hit * asked), jnp.sum(asked)
     # A row counts as much as its answer.
@@ -96,24 +95,6 @@ def _text_action_loss(model: 'RT2', context: 'Context', batch: Batch, train: boo
   counted = jnp.broadcast_to(mask[:, 0], targets.shape).astype(jnp.float32)
   loss = _cross_entropy(logits, targets, c.label_smoothing if train else 0.0)
   return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics)
-
-
-def _valid_points(points: Int[Array, 'B 2'], grid: Int[Array, ' B'], positions: int) -> Int[Array, 'B 2']:
-  """Return the points, -1 where the feature map cannot answer.
-
-  Args:
-    positions: size of the feature map; the grid must be known and not finer.
-
-  Raises:
-    ValueError: there are such rows; inside jit, where values are unknown, they only lose their points.
-  """
-  valid = (grid >= 1) & (grid <= positions)
-  wrong = (points[:, 0] >= 0) & ~valid
-  if not isinstance(wrong, jax.core.Tracer) and wrong.any():
-    raise ValueError(f'rows that point have a grid of {sorted(set(grid[wrong].tolist()))} cells across, expected 1 to '
-                     f'{positions}, the size of the feature map. Give the grid in the data, or train without the '
-                     'pointing loss: --model.auxiliary.pointing-weight 0.')
-  return jnp.where(valid[:, None], points, -1)
 
 
 def _cross_entropy(logits: Float[Array, '*B vocab'], labels: Int[Array, '*B'], smoothing: float) -> Float[Array, '*B']:

@@ -46,7 +46,7 @@ from rtjax.models.layers.lora import LoraConfig
 from rtjax.models.rt2 import decoding
 from rtjax.models.rt2.config import RT2Config
 from rtjax.models.rt2.loss import robot_loss, text_loss
-from rtjax.observation import Batch, Observation
+from rtjax.observation import Batch, Observation, TextBatch
 
 
 class FrameCache(NamedTuple):
@@ -222,6 +222,19 @@ class RT2(PolicyModel):
     """Return logits of each token of a text (teacher forcing)."""
     inputs = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.config.backbone.begin_id)
     return self.backbone.logits(self.backbone.decode(inputs, context.memory, rngs))
+
+  def check_text(self, batch: TextBatch) -> None:
+    """Raise ValueError where the pointing loss cannot use the grid of a point."""
+    auxiliary = self.config.auxiliary
+    if not auxiliary.pointing_weight:
+      return
+    size = min(self.config.image_size) // auxiliary.stem.patch
+    grid = np.asarray(batch.grid)[np.asarray(batch.points)[:, 0] >= 0]
+    wrong = grid[(grid < 1) | (grid > size)]
+    if wrong.size:
+      raise ValueError(f'pairs that point have a grid of {sorted(set(wrong.tolist()))} cells across, expected 1 to '
+                       f'{size}, the size of the feature map. Give the grid in the data, or train without the pointing '
+                       'loss: --model.auxiliary.pointing-weight 0.')
 
   def init_cache(self, batch_size: int) -> FrameCache:
     c = self.config
