@@ -23,7 +23,7 @@ Source: robotics_transformer, transformer_network.py, film_efficientnet/ and tok
 google-deepmind/open_x_embodiment, models/rt1.py.
 """
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,23 +38,13 @@ from rtjax.models.auxiliary.waypoint import WaypointHead
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, ImageEncoder
 from rtjax.models.base import Decoding, Dtype, LossTerms, Moments, Padding, PolicyConfig, PolicyModel
 from rtjax.models.layers.common import Normalize, StateToken
+from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.token_learner import TokenLearner
 from rtjax.models.layers.transformer import Transformer, TransformerConfig, attention_mask
 from rtjax.models.loss import action_loss
 from rtjax.models.registry import register
 from rtjax.observation import Batch, Observation
 from rtjax.runtime.flags import Hidden
-
-
-class FrameCache(NamedTuple):
-  """Tokens of the frames so far.
-
-  Attributes:
-    tokens: tokens of each frame of the window, computed with the instruction of its time.
-    num_frames: frames taken so far, up to T.
-  """
-  tokens: Float[Array, 'B T N D']
-  num_frames: Int[Array, ' B']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,13 +222,13 @@ class RT1(PolicyModel):
 
   def init_cache(self, batch_size: int) -> FrameCache:
     c = self.config
-    shape = (batch_size, c.window, c.frame_tokens, c.token_width)
+    empty = FrameCache.empty(batch_size, c.window, c.frame_tokens, c.token_width, c.dtype)
     if c.padding == 'back':
-      return FrameCache(jnp.zeros(shape, c.dtype), jnp.zeros(batch_size, jnp.int32))
+      return empty
     state = jnp.zeros((1, 1, c.proprioception_size)) if c.proprioception_size else None
     blank = self.encode_frames(Observation(jnp.zeros((1, 1, *c.image_size, 3), jnp.uint8), None,
                                            jnp.zeros((1, c.embedding_size)), proprioception=state))
-    return FrameCache(jnp.broadcast_to(blank, shape), jnp.zeros(batch_size, jnp.int32))
+    return empty._replace(tokens=jnp.broadcast_to(blank, empty.tokens.shape))
 
   def step(self, cache: FrameCache, observation: Observation) -> tuple[FrameCache, Float[Array, 'B K V']]:
     last, front = self.config.window - 1, self.config.padding == 'front'

@@ -27,18 +27,18 @@ masked in attention and TokenLearner.
 """
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, ImageEncoder
 from rtjax.models.base import Dtype, LossTerms, Moments, PolicyConfig, PolicyModel
 from rtjax.models.layers.common import StateToken
+from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.token_learner import TokenLearner
 from rtjax.models.layers.transformer import PostNormLayer
 from rtjax.models.loss import IMPOSSIBLE, action_loss
@@ -100,17 +100,6 @@ class RT1MultiviewConfig(PolicyConfig):
   def sequence_tokens(self) -> int:
     """Tokens of the encoder: images, language and state."""
     return self.window * self.views * self.image_tokens + 2
-
-
-class FrameCache(NamedTuple):
-  """Image tokens of the frames before the newest.
-
-  Attributes:
-    tokens: of each frame, the newest last, computed with the instruction of its time.
-    num_frames: how many of these frames there were, up to T - 1.
-  """
-  tokens: Float[Array, 'B t N D']
-  num_frames: Int[Array, ' B']
 
 
 @register('rt1_multiview', RT1MultiviewConfig)
@@ -208,14 +197,11 @@ class RT1Multiview(PolicyModel):
 
   def init_cache(self, batch_size: int) -> FrameCache:
     c = self.config
-    shape = (batch_size, c.window - 1, c.views * c.image_tokens, c.width)
-    return FrameCache(jnp.zeros(shape, c.dtype), jnp.zeros(batch_size, jnp.int32))
+    return FrameCache.empty(batch_size, c.window - 1, c.views * c.image_tokens, c.width, c.dtype)
 
   def step(self, cache: FrameCache, observation: Observation) -> tuple[FrameCache, Float[Array, 'B K V']]:
-    tokens = jnp.concatenate([cache.tokens, self.encode_images(observation)], 1)
-    frame_mask = cache.num_frames[:, None] >= np.arange(self.config.window)[::-1]  # by age
-    logits = self.action_logits(tokens, observation, frame_mask)
-    return FrameCache(tokens[:, 1:], jnp.minimum(cache.num_frames + 1, self.config.window - 1)), logits
+    tokens, frame_mask, cache = cache.append(self.encode_images(observation))
+    return cache, self.action_logits(tokens, observation, frame_mask)
 
   def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
     """Return the cross-entropy of the newest frame's recorded action."""

@@ -42,22 +42,12 @@ from rtjax.models.backbones.vision_language import Cache, Memory, VisionLanguage
 from rtjax.models.base import LossTerms, Moments, PolicyModel
 from rtjax.models.layers import lora
 from rtjax.models.layers.common import StateToken
+from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.lora import LoraConfig
 from rtjax.models.rt2 import decoding
 from rtjax.models.rt2.config import RT2Config
 from rtjax.models.rt2.loss import robot_loss, text_loss
 from rtjax.observation import Batch, Observation, TextBatch
-
-
-class FrameCache(NamedTuple):
-  """Image tokens of the frames before the newest.
-
-  Attributes:
-    tokens: tokens of each frame, the newest last; empty where the window is one frame.
-    num_frames: number of these frames so far, up to T - 1.
-  """
-  tokens: Float[Array, 'B t N D']
-  num_frames: Int[Array, ' B']
 
 
 class EncodedImages(NamedTuple):
@@ -238,17 +228,15 @@ class RT2(PolicyModel):
 
   def init_cache(self, batch_size: int) -> FrameCache:
     c = self.config
-    tokens = jnp.zeros((batch_size, c.window - 1, c.backbone.image_tokens, c.backbone.width), c.dtype)
-    return FrameCache(tokens, jnp.zeros(batch_size, jnp.int32))
+    return FrameCache.empty(batch_size, c.window - 1, c.backbone.image_tokens, c.backbone.width, c.dtype)
 
   def step(self, cache: FrameCache, observation: Observation) -> tuple[FrameCache, Float[Array, 'B K V']]:
     assert observation.prompt is not None  # `check` requires it
-    newest, previous = self.encode_images(observation.images), self.config.window - 1
-    tokens = jnp.concatenate([cache.tokens, newest.tokens], 1)
-    frame_mask = cache.num_frames[:, None] >= np.arange(previous, -1, -1)  # by age
+    newest = self.encode_images(observation.images)
+    tokens, frame_mask, cache = cache.append(newest.tokens)
     context = self.encode(EncodedImages(tokens, newest.feature_map), observation.prompt, frame_mask,
                           self.encode_state(observation.proprioception))
-    return FrameCache(tokens[:, 1:], jnp.minimum(cache.num_frames + 1, previous)), self.action_logits(context)
+    return cache, self.action_logits(context)
 
   def loss(self, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None) -> LossTerms:
     """Return the loss of recorded actions, of answers, or of both.
