@@ -34,7 +34,9 @@ class AugmentConfig:
       cameras. With waypoints the camera has to look along the robot's x axis.
     flip_proprioception: factor of each number of the robot state in a mirrored example: 1 or -1. For x y z roll pitch
       yaw gripper, seen along x: 1 -1 1 -1 1 -1 1.
-    brightness, contrast, saturation: scale by a factor from [1 - x, 1 + x]; 0 is off, 1 the most.
+    brightness: scale colours by a factor from [1 - x, 1 + x]; 0 is off, 1 the most.
+    contrast: scale the distance from the mean grey, likewise.
+    saturation: scale the distance from each pixel's grey, likewise.
     hue: turn the colours by up to this share of the colour circle, either way; 0 is off, 0.5 the most.
   """
   crop: bool = True

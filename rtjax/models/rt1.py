@@ -64,7 +64,11 @@ class RT1Config(PolicyConfig):
     proprioception_size: S, size of the robot state, one more token of a frame; 0 = not used.
     embedding_size: E, width of the instruction embedding.
     token_width: width of an image token.
-    width, layers, heads, head_size, feed_forward, dropout, shared_dropout: see `TransformerConfig`.
+    width: D, width of the transformer.
+    layers: layers of the transformer.
+    heads: attention heads of a layer.
+    head_size, feed_forward, shared_dropout: see `TransformerConfig`.
+    dropout: dropout of the transformer.
     images_see_actions: whether image tokens attend to the action tokens of earlier frames, as in the official mask.
     normalize_instruction: centre instruction embeddings on the mean of the training data, and scale them.
     bin_smoothing: standard deviation, in bins, of a target's spread over neighbouring bins; 0 = one-hot.

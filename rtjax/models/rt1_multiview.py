@@ -60,10 +60,11 @@ class RT1MultiviewConfig(PolicyConfig):
     embedding_size: E, width of the instruction embedding.
     proprioception_size: S, size of the robot state.
     learned_tokens: tokens that TokenLearner makes of the sequence; at least one per action token.
-    width, heads: of encoder and decoder; a head has width / heads channels.
-    layers: of the encoder.
+    width: D, width of encoder and decoder.
+    heads: attention heads of a layer, of width / heads channels.
+    layers: layers of the encoder.
     hidden: width of the hidden layer of the MLPs.
-    dropout: in encoder and decoder.
+    dropout: dropout of encoder and decoder.
     dtype: type of the computation; parameters are always float32.
   """
   action_spec: ActionSpec = actions.POSE_7D

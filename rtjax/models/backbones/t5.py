@@ -39,10 +39,12 @@ class T5Config:
 
   Attributes:
     vocab_size: number of token ids.
-    width: D.
+    width: D, width of the transformer.
     head_size: width of a head; heads times it need not be the width.
     mlp_width: width of the hidden layer of the MLPs.
-    encoder_layers, decoder_layers, heads: numbers of them.
+    encoder_layers: layers of the encoder.
+    decoder_layers: layers of the decoder.
+    heads: attention heads of a layer.
     buckets: rows of the tables of position biases; the encoder spends half of them on each side.
     max_distance: from here on, all distances share one bucket.
     activation: of the gated MLPs: tanh GELU (T5 1.1, mT5) or SiLU (UL2).

@@ -36,8 +36,9 @@ class ViTConfig:
   Attributes:
     image_size: height and width of the training images.
     patch: P, pixels across a patch.
-    width: D.
-    layers, heads: numbers of them; a head has width / heads channels.
+    width: D, width of the transformer.
+    layers: layers of the transformer.
+    heads: attention heads of a layer, of width / heads channels.
     mlp_width: width of the hidden layer of the MLPs.
     class_token: whether a learned token stands in front of the patches.
     activation: of the MLPs: the exact GELU, or SigLIP's tanh GELU.
