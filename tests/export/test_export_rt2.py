@@ -55,6 +55,7 @@ def test_any_batch_size(action_head, tmp_path):
     np.testing.assert_allclose(together['logits'][robot], alone['logits'][0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('format', FORMATS)
 def test_int8_is_close_and_smaller(format, tmp_path):
   model = models.build(tiny_rt2.TINY, rngs=nnx.Rngs(0))

@@ -36,15 +36,18 @@ def test_stages(shared, model):
   golden = np.load(shared / 'parity/rt1_tf/stages.npz')
   images, instruction = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
   encoder = model.image_encoder
-  normalized = encoder.normalize(images)
-  close(normalized[:, ::6, ::6], golden['normalized'], 1e-5)
-  net = encoder.encoder(normalized, instruction)
-  close(net, golden['features_net'], 1e-3)
-  features = encoder(images, instruction)
-  close(features, golden['features'], 1e-3)
-  flat = features.reshape(2, -1, features.shape[-1])
-  close(model.token_learner.weights(flat), golden['token_weights'], 5e-4)
-  close(model.encode_frames(observe(images[:, None], instruction))[:, 0], golden['tokens'], 1e-3)
+
+  @jax.jit
+  def run(images, instruction):
+    normalized = encoder.normalize(images)
+    features = encoder(images, instruction)
+    weights = model.token_learner.weights(features.reshape(2, -1, features.shape[-1]))
+    tokens = model.encode_frames(observe(images[:, None], instruction))[:, 0]
+    return normalized[:, ::6, ::6], encoder.encoder(normalized, instruction), features, weights, tokens
+
+  names = ('normalized', 'features_net', 'features', 'token_weights', 'tokens')
+  for name, value, tolerance in zip(names, run(images, instruction), (1e-5, 1e-3, 1e-3, 5e-4, 1e-3), strict=True):
+    close(value, golden[name], tolerance)
 
 
 def test_every_block(shared, model):

@@ -17,7 +17,7 @@ def test_msgpack_folder_and_file(shared):
   assert rt1_x.find(folder / 'checkpoint') == rt1_x.find(folder) == rt1_x.find(folder.parent) == folder / 'checkpoint'
 
 
-@pytest.mark.parametrize('layout', ['ocdbt', 'zarr'])
+@pytest.mark.parametrize('layout', ['ocdbt', pytest.param('zarr', marks=pytest.mark.slow)])
 def test_orbax_layouts(shared, tmp_path, layout):
   """Every variable is read under its name, and other parts of the training state are ignored."""
   tree = golden_rt1_x.variables(shared)

@@ -59,7 +59,8 @@ def test_normalisation_comes_from_the_checkpoint(shared):
 
 
 @pytest.mark.parametrize('name,layers,width,count', [
-    ('rt1simreal', 8, 512, 35_339_431), ('rt1multirobot', 10, 1024, 111_363_239)])
+    ('rt1simreal', 8, 512, 35_339_431),
+    pytest.param('rt1multirobot', 10, 1024, 111_363_239, marks=pytest.mark.slow)])
 def test_saved_model_folder(shared, tmp_path, name, layers, width, count):
   specs = manifest(shared, f'{name}_savedmodel')
   assert sum(int(np.prod(s['shape'])) for key, s in specs.items() if key != 'train_step') == count

@@ -149,6 +149,7 @@ def test_label_smoothing_is_for_training_alone():
   np.testing.assert_allclose(trained.total / trained.weight, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient():
   """Dropout masks are the same the second time."""
   base = rt2_training.with_text_config(ONE_LAYER, dropout=0.2)

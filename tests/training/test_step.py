@@ -181,7 +181,9 @@ def co_training_step(model, batch, weight, grad_accum_steps=1):
   return jax.tree.map(lambda a, b: a - b, first.params, after.params), outputs
 
 
-@pytest.mark.parametrize('model, parts', [(tiny_rt2.TINY, 1), (tiny_rt2.TEXT, 2)], ids=['classifier', 'text'])
+@pytest.mark.parametrize('model, parts', [
+    pytest.param(tiny_rt2.TINY, 1, id='classifier'),
+    pytest.param(tiny_rt2.TEXT, 2, id='text', marks=pytest.mark.slow)])
 def test_the_losses_are_weighted_as_configured(model, parts):
   """The gradients of actions and texts add up, in any number of parts."""
   robots = tiny_rt2.robot_batch(model, 4)

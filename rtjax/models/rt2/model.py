@@ -214,7 +214,7 @@ class RT2(PolicyModel):
     return self.backbone.logits(self.backbone.decode(inputs, context.memory, rngs))
 
   def check_text(self, batch: TextBatch) -> None:
-    """Raise ValueError where the pointing loss cannot use the grid of a point."""
+    """Raise ValueError unless the pointing loss can use all grids."""
     auxiliary = self.config.auxiliary
     if not auxiliary.pointing_weight:
       return

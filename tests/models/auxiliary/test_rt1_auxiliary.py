@@ -61,12 +61,12 @@ def test_off_by_default():
 def test_waypoints_without_a_weight_change_nothing():
   """With and without waypoints in the batch, the loss traces to the same program."""
   model = built(TINY)
-  batch = tiny_batch(TINY, 2)
+  batch = jax.tree.map(jnp.asarray, tiny_batch(TINY, 2))
 
   def program(waypoints):
     return str(jax.make_jaxpr(lambda observation: nnx.clone(model).loss(dataclasses.replace(
         batch, observation=observation, waypoints=waypoints), train=False).total)(batch.observation))
-  assert program(None) == program(np.ones((2, TINY.window, 3), np.float32))
+  assert program(None) == program(jnp.ones((2, TINY.window, 3)))
 
 
 @pytest.mark.parametrize('part', ['language_pooling/query/kernel', 'language_pooling/coordinates/kernel',
