@@ -22,7 +22,7 @@ class FrameCache(NamedTuple):
 
   def append(self, newest: Float[Array, 'B 1 N D']
              ) -> tuple[Float[Array, 'B T N D'], Bool[Array, 'B T'], 'FrameCache']:
-    """Return all tokens, the newest last, their frame mask and the next cache.
+    """Return all tokens, the newest last, frame mask and next cache.
 
     T is one more than the slots; the oldest frame leaves the cache.
     """
