@@ -2,7 +2,6 @@
 
 rtjax/checkpoints.py describes the layout.
 
-
 orbax writes into a temporary folder and renames it when done, so that a folder named by its step is complete unless
 something damaged it later. The newest `keep` are kept, and the best one.
 """
