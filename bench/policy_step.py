@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from flax import nnx
 from machine import describe, matmul_gflops
 
 from rtjax.models import RT1_X, RT1Config, build
@@ -23,7 +22,7 @@ from rtjax.runtime import malloc
 def main(model: Literal['rt1', 'rt1_x'] = 'rt1', robots: int = 1, steps: int = 30, dtype: str = 'float32') -> None:
   malloc.keep_freed_memory()  # as eval.py and the server do
   config = dataclasses.replace({'rt1': RT1Config(), 'rt1_x': RT1_X}[model], dtype=dtype)
-  policy = BatchPolicy(build(config, rngs=nnx.Rngs(0)), robots)
+  policy = BatchPolicy(build(config, seed=0), robots)
   for slot in range(robots):
     policy.reset(slot, embedding=np.zeros(512, np.float32))
   images = np.random.default_rng(0).integers(0, 256, (8, robots, 256, 320, 3), dtype=np.uint8)

@@ -111,7 +111,7 @@ def stage1(options: Options, data: Data, log: Log) -> None:
   """Train on image-text pairs alone, one run for each seed."""
   config = dataclasses.replace(data.preset, steps=options.pretraining, batch_size=options.batch_size,
                                text=_with_pairs(data.preset, options.batch_size))
-  starts = [_trees(models.build(config.model, rngs=nnx.Rngs(seed))) for seed in range(options.seeds)]
+  starts = [_trees(models.build(config.model, seed=seed)) for seed in range(options.seeds)]
   ends = train(config, starts, data, options, functools.partial(log, 'stage1'))
   for seed, (state, metrics) in enumerate(ends):
     save(options, f'stage1-{seed}', state, config, metrics, tokenizer=data.tokenizer.to_json(), lineage={})
@@ -257,7 +257,7 @@ def _with_pairs(config: TrainConfig, batch_size: int) -> TextConfig:
 
 def _initial_model(config: TrainConfig, seed: int, weights: str, data: Data) -> PolicyModel:
   """Return a new network or that of a checkpoint, with new statistics."""
-  model = checkpoints.load(weights)[0] if weights else models.build(config.model, rngs=nnx.Rngs(seed))
+  model = checkpoints.load(weights)[0] if weights else models.build(config.model, seed=seed)
   model.tokenizer = None
   initialize.set_normalization(model, data.statistics)
   return model

@@ -30,7 +30,6 @@ SIZE = {'tiny': (64, 80), 'rt1': (256, 320)}
 
 def run_server(model: str, clients: int, port) -> None:
   """Run the server, in a process whose memory is measured."""
-  from flax import nnx
   from helpers.tiny_rt1 import TINY
 
   import rtjax
@@ -40,7 +39,7 @@ def run_server(model: str, clients: int, port) -> None:
   from rtjax.serving.server import Server, warm_up
   if model in SIZE:
     config = TINY if model == 'tiny' else RT1Config()
-    policies = BatchPolicy(build(config, rngs=nnx.Rngs(0)), clients,
+    policies = BatchPolicy(build(config, seed=0), clients,
                            PolicyMetadata(embedding_id='hashed-ngrams/1'))
   else:
     policies = rtjax.load_policy(model, robots=clients)

@@ -13,7 +13,6 @@ import time
 import jax
 import numpy as np
 import tyro
-from flax import nnx
 from machine import describe, device_memory, matmul_gflops
 
 from rtjax.models import RT1Config, build
@@ -27,7 +26,7 @@ from rtjax.training.step import train_step
 def main(batch_size: int = 2, steps: int = 6, dtype: str = 'float32', grad_accum_steps: int = 1) -> None:
   malloc.keep_freed_memory()  # as train.py does
   config = dataclasses.replace(RT1Config(), dtype=dtype)
-  graphdef, *trees = split(build(config, rngs=nnx.Rngs(0)))
+  graphdef, *trees = split(build(config, seed=0))
   optimizer = optimizers.build(optimizers.OptimizerConfig(), 1000)
   state = create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
   random = np.random.default_rng(0)

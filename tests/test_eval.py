@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import image_text_folders, replays, saved_run, tiny_rt2
 from helpers.paths import ROOT
 
@@ -33,7 +32,7 @@ def run_folder(model, tmp_path_factory):
 
 
 def tiny_model(seed=1):
-  return models.build(replays.tiny_config(actions.ARM_7D), rngs=nnx.Rngs(seed))
+  return models.build(replays.tiny_config(actions.ARM_7D), seed=seed)
 
 
 @pytest.fixture(scope='module')
@@ -155,7 +154,7 @@ def rt2_run(tmp_path_factory):
   config = dataclasses.replace(tiny, action_spec=actions.ARM_7D, action_ids=(), prompt_length=24,
                                backbone=dataclasses.replace(tiny.backbone, text=text))
   tokenizer = Tokenizer()
-  model = models.build(config.with_tokenizer(tokenizer), rngs=nnx.Rngs(0))
+  model = models.build(config.with_tokenizer(tokenizer), seed=0)
   model.set_tokenizer(tokenizer)
   return saved_run.save(model, tmp_path_factory.mktemp('rt2'), tokenizer.id)
 
@@ -251,7 +250,7 @@ def test_log_of_another_program(run_eval, tmp_path):
 def test_checkpoint_that_does_not_fit_the_environment(run_eval, tmp_path):
   pytest.importorskip('mujoco', reason="needs the extra 'sim'")
   wheels = rtjax.ActionSpec((rtjax.ActionField('wheels', 2, -1.0, 1.0),))
-  model = models.build(replays.tiny_config(wheels), rngs=nnx.Rngs(0))
+  model = models.build(replays.tiny_config(wheels), seed=0)
   folder = saved_run.save(model, tmp_path / 'run', 'hashed-ngrams/1')
   code, printed = run_eval(folder, *SMALL, '--output', tmp_path / 'out')
   assert code == 2 and "are wheels [2], those of the environment 'tabletop' are translation [3] m" in printed.err

@@ -8,9 +8,11 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import jax
 from flax import nnx
 
 from rtjax.models import parameters
+from rtjax.models.layers.common import random_streams
 from rtjax.runtime import serialization
 
 _M = TypeVar('_M', bound=type[nnx.Module])
@@ -46,14 +48,14 @@ def model_class(config: Any) -> type[Any]:
   return _entry_of(config)[2]
 
 
-def build(config: Any, *, rngs: nnx.Rngs) -> Any:
+def build(config: Any, *, seed: int) -> Any:
   """Return a newly initialised model; compiled, much faster than eagerly."""
-  return nnx.jit(lambda rngs: _entry_of(config)[2](config, rngs=rngs))(rngs)
+  return nnx.jit(lambda key: _entry_of(config)[2](config, rngs=random_streams(key)))(jax.random.key(seed))
 
 
 def abstract(config: Any) -> Any:
   """Return the model with shapes and types in place of values."""
-  return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=nnx.Rngs(0)))
+  return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=random_streams(jax.random.key(0))))
 
 
 def from_values(config: Any, values: Mapping[str, Any]) -> Any:

@@ -207,7 +207,7 @@ def _target(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTr
 
 def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                    batches: TrainingInput) -> TrainState:
-  model = models.build(config.model, rngs=nnx.Rngs(config.seed))
+  model = models.build(config.model, seed=config.seed)
   from_data = config.model.normalization == 'from_data'
   if not from_data:
     initialize.set_normalization(model, batches.statistics)

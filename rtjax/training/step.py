@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 
 from rtjax.models import LossTerms
+from rtjax.models.layers.common import random_streams
 from rtjax.observation import Batch
 from rtjax.training.state import TrainState, Tree, batch_stats_of, merge
 
@@ -47,7 +48,7 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
     if distillation_targets is not None:
       part = distillation_targets(part, teacher)
     model = merge(graphdef, params, batch_stats, state.constants)
-    terms = model.loss(part, train=True, rngs=nnx.Rngs(dropout_key))
+    terms = model.loss(part, train=True, rngs=random_streams(dropout_key))
     return terms.total, (terms, batch_stats_of(model))
 
   gradient = jax.grad(loss_terms, has_aux=True)

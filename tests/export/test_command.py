@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import replays, saved_run
 from helpers.tiny_rt1 import TINY
 
@@ -20,7 +19,7 @@ pytest.importorskip('safetensors')
 
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   return saved_run.save(model, tmp_path_factory.mktemp('run'), UNIVERSAL_SENTENCE_ENCODER)
 
 
@@ -80,7 +79,7 @@ def test_an_export_that_differs_is_not_kept(export, run_folder, tmp_path, monkey
 def test_models_of_several_views_are_refused(export, tmp_path):
   config = models.RT1MultiviewConfig(
       views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
-  run = saved_run.save(models.build(config, rngs=nnx.Rngs(0)), tmp_path / 'run', UNIVERSAL_SENTENCE_ENCODER)
+  run = saved_run.save(models.build(config, seed=0), tmp_path / 'run', UNIVERSAL_SENTENCE_ENCODER)
   for to in ('onnx', 'savedmodel', 'stablehlo', 'safetensors'):
     code, printed = export(run, '--to', to, '--output', tmp_path / 'out')
     assert code == 2 and 'is a RT1Multiview of 2 views: an exported step takes one image' in printed.err, printed.err

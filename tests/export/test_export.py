@@ -8,7 +8,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from helpers.tiny_rt1 import TINY
 
 import rtjax
@@ -36,7 +35,7 @@ NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['t
 
 @pytest.fixture(scope='module', params=NETWORKS)
 def network(request):
-  model = models.build(NETWORKS[request.param], rngs=nnx.Rngs(0))
+  model = models.build(NETWORKS[request.param], seed=0)
   return Policy(model), Step(model, CAMERA)
 
 
@@ -66,7 +65,7 @@ def test_equals_the_policy(network, format, tmp_path):
 @pytest.mark.parametrize('format', ['savedmodel', 'stablehlo', 'onnx'])
 def test_any_batch_size(format, tmp_path):
   """Each robot of a batch gets the same outputs as alone."""
-  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), CAMERA)
+  step = Step(models.build(TINY, seed=0), CAMERA)
   call = exported(format, step, tmp_path)
   draw = np.random.default_rng(0)
   images = draw.integers(0, 256, (3, *CAMERA, 3), dtype=np.uint8)
@@ -83,7 +82,7 @@ def test_any_batch_size(format, tmp_path):
 
 @pytest.mark.parametrize('format', NEEDS)
 def test_int8_is_close_and_smaller(format, tmp_path):
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   policy, step = Policy(model), Step(model, CAMERA)
   episodes = check.noise_frames(step, 10)
   folders = [tmp_path / 'float32', tmp_path / 'int8']
@@ -99,7 +98,7 @@ def test_int8_is_close_and_smaller(format, tmp_path):
 
 def test_int8_weights_cannot_overflow_16_bit_sums(tmp_path):
   """A processor without VNNI adds two products in 16 bits; with 7-bit weights the sum cannot overflow."""
-  step = Step(models.build(TINY, rngs=nnx.Rngs(0)), CAMERA)
+  step = Step(models.build(TINY, seed=0), CAMERA)
   exported('onnx', step, tmp_path, int8=True)
   onnx = pytest.importorskip('onnx')
   graph = onnx.load(tmp_path / 'policy.onnx').graph
@@ -109,7 +108,7 @@ def test_int8_weights_cannot_overflow_16_bit_sums(tmp_path):
 
 
 def test_images_are_resized_as_in_training(tmp_path):
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   metadata = PolicyMetadata(image_size=(64, 64))
   policy, step = Policy(model, metadata), Step(model, CAMERA, metadata)
   episodes = check.noise_frames(step, 3)
@@ -118,7 +117,7 @@ def test_images_are_resized_as_in_training(tmp_path):
 
 
 def test_comparison_detects_another_model(tmp_path):
-  both = [models.build(TINY, rngs=nnx.Rngs(seed)) for seed in range(2)]
+  both = [models.build(TINY, seed=seed) for seed in range(2)]
   policy, step, other = Policy(both[0]), Step(both[0], CAMERA), Step(both[1], CAMERA)
   episodes = check.noise_frames(step, 3)
   result = check.compare(check.reference(policy, episodes), exported('stablehlo', other, tmp_path), step, episodes)
@@ -130,7 +129,7 @@ def test_interface_of_released_policies(tmp_path):
   tf = pytest.importorskip('tensorflow')
   from rtjax.export.savedmodel import TimeStep
   config = dataclasses.replace(TINY, action_spec=rtjax.actions.RT1)
-  step = Step(models.build(config, rngs=nnx.Rngs(0)), CAMERA)
+  step = Step(models.build(config, seed=0), CAMERA)
   exported('savedmodel', step, tmp_path)
   policy = tf.saved_model.load(str(tmp_path))
   state = policy.get_initial_state(batch_size=2)
@@ -159,7 +158,7 @@ def test_interface_of_released_policies(tmp_path):
 
 
 def test_stablehlo_runs_without_rtjax(tmp_path):
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   exported('stablehlo', Step(model, CAMERA), tmp_path)
   code = (f'import sys, numpy as np\nfrom jax import export\n'
           f'program = export.deserialize(bytearray(open({str(tmp_path / "policy.stablehlo")!r}, "rb").read()))\n'
@@ -176,7 +175,7 @@ def test_stablehlo_runs_without_rtjax(tmp_path):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_safetensors_is_a_model(name, tmp_path):
   safetensors = pytest.importorskip('safetensors.numpy')
-  model = models.build(NETWORKS[name], rngs=nnx.Rngs(0))
+  model = models.build(NETWORKS[name], seed=0)
   metadata = PolicyMetadata(embedding_id='some encoder', image_size=(64, 64))
   exported('safetensors', Step(model, CAMERA, metadata), tmp_path)
   file = tmp_path / 'policy.safetensors'
@@ -199,7 +198,7 @@ def test_safetensors_that_cannot_be_read(tmp_path):
   safetensors.save_file({'x': np.zeros(1)}, file)
   with pytest.raises(ValueError, match='no export of rtjax'):
     rtjax.load_model(file)
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   from rtjax.pretrained import safetensors as reader
   values = {key: np.asarray(value) for key, value in parameters.named(model).items()}
   values.pop('transformer/output/bias')

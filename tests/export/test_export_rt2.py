@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import tiny_rt2
 
 import rtjax
@@ -32,7 +31,7 @@ def exported(format, step, folder, int8=False):
 @pytest.mark.parametrize('format', FORMATS)
 @pytest.mark.parametrize('action_head', NETWORKS)
 def test_equals_the_policy(action_head, format, tmp_path):
-  model = models.build(NETWORKS[action_head], rngs=nnx.Rngs(0))
+  model = models.build(NETWORKS[action_head], seed=0)
   policy, step = Policy(model), Step(model, CAMERA)
   episodes = check.noise_frames(step, 12)
   assert episodes[0].instructions.dtype == np.int32 and episodes[0].instructions.max() > 1
@@ -45,7 +44,7 @@ def test_equals_the_policy(action_head, format, tmp_path):
 def test_any_batch_size(action_head, tmp_path):
   # No resize: a resized pixel halfway between two integers is rounded up or down, depending on the batch size.
   size = NETWORKS[action_head].image_size
-  step = Step(models.build(NETWORKS[action_head], rngs=nnx.Rngs(0)), size)
+  step = Step(models.build(NETWORKS[action_head], seed=0), size)
   call = exported('stablehlo', step, tmp_path)
   images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
   prompts = tiny_rt2.prompts(3, step.config.prompt_length)
@@ -58,7 +57,7 @@ def test_any_batch_size(action_head, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('format', FORMATS)
 def test_int8_is_close_and_smaller(format, tmp_path):
-  model = models.build(tiny_rt2.TINY, rngs=nnx.Rngs(0))
+  model = models.build(tiny_rt2.TINY, seed=0)
   policy, step = Policy(model), Step(model, CAMERA)
   episodes, folders = check.noise_frames(step, 5), [tmp_path / 'float32', tmp_path / 'int8']
   for folder in folders:
@@ -78,7 +77,7 @@ def test_an_export_holds_the_tokenizer(tmp_path):
   backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
   config = dataclasses.replace(tiny_rt2.TEXT, backbone=backbone, prompt_length=20, action_ids=())
   config = config.with_tokenizer(tokenizer)
-  model = models.build(config, rngs=nnx.Rngs(0))
+  model = models.build(config, seed=0)
   model.set_tokenizer(tokenizer)
   metadata = PolicyMetadata(embedding_id=tokenizer.id)
   exported('safetensors', Step(model, CAMERA, metadata), tmp_path)
@@ -92,7 +91,7 @@ def test_an_export_holds_the_tokenizer(tmp_path):
 
 
 def test_formats_through_tensorflow_are_refused(tmp_path, monkeypatch):
-  model = models.build(tiny_rt2.TINY, rngs=nnx.Rngs(0))
+  model = models.build(tiny_rt2.TINY, seed=0)
   monkeypatch.setattr(rtjax, 'load_policy', lambda path: Policy(model))
   for format in ('onnx', 'savedmodel'):
     pytest.importorskip({'onnx': 'tf2onnx', 'savedmodel': 'tensorflow'}[format])
@@ -101,7 +100,7 @@ def test_formats_through_tensorflow_are_refused(tmp_path, monkeypatch):
 
 
 def test_adapters_are_merged_into_an_export(monkeypatch):
-  adapted = models.build(tiny_rt2.ADAPTED, rngs=nnx.Rngs(0))
+  adapted = models.build(tiny_rt2.ADAPTED, seed=0)
   random = np.random.default_rng(0)
   values = {name: random.normal(size=value.shape) * 0.2 if 'lora' in name else value
             for name, value in parameters.named(adapted).items()}
@@ -116,4 +115,4 @@ def test_adapters_are_merged_into_an_export(monkeypatch):
 
 
 def test_metadata_is_json():
-  json.dumps(Step(models.build(tiny_rt2.TINY, rngs=nnx.Rngs(0)), CAMERA).metadata)
+  json.dumps(Step(models.build(tiny_rt2.TINY, seed=0), CAMERA).metadata)

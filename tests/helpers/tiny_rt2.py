@@ -33,7 +33,7 @@ ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
 @functools.cache
 def randomised(config: RT2Config, seed: int = 0) -> RT2:
   """Return a model whose every parameter is random, to hide no error."""
-  model = models.build(config, rngs=nnx.Rngs(seed))
+  model = models.build(config, seed=seed)
   random = np.random.default_rng(seed)
   values = models.parameters.named(model)
   models.parameters.assign(model, {

@@ -10,7 +10,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import jax
-from flax import nnx
 from jax.sharding import AxisType
 
 from helpers import tiny_training
@@ -50,7 +49,7 @@ def curve(mesh: jax.sharding.Mesh) -> dict:
           'mean': float(named_leaves(current.batch_stats)['image_encoder/encoder/stem_norm/mean'][0])}
 
 
-INITIAL = state.split(models.build(CONFIG, rngs=nnx.Rngs(0)))
+INITIAL = state.split(models.build(CONFIG, seed=0))
 
 if __name__ == '__main__':
   one = jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])

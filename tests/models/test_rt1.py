@@ -17,7 +17,7 @@ from rtjax.models.layers.resize import resize_bilinear, resize_with_pad
 
 @pytest.fixture(scope='module')
 def model():
-  return build(TINY, rngs=nnx.Rngs(0))
+  return build(TINY, seed=0)
 
 
 @nnx.jit
@@ -76,14 +76,14 @@ def test_loss_is_the_mean_over_counted_tokens(model):
 
 def test_official_loss_scale():
   config = dataclasses.replace(TINY, loss='official')
-  model = build(config, rngs=nnx.Rngs(0))
+  model = build(config, seed=0)
   assert model.loss_scale(4) == pytest.approx(1 / (4 * config.window * (config.image_tokens + 7)))
 
 
 def test_horizon(model):
   """Two actions per frame: twice the action tokens."""
   config = dataclasses.replace(TINY, horizon=2)
-  wide = build(config, rngs=nnx.Rngs(0))
+  wide = build(config, seed=0)
   batch = tiny_batch(config, 2)
   assert wide(batch.observation.images, batch.observation.instruction).shape == (2, config.window, 14, 256)
   assert float(loss_of(wide, batch).weight) == 2 * config.window * 14
@@ -119,8 +119,8 @@ def test_batch_norm_uses_the_unbiased_variance_for_its_average():
 
 @pytest.mark.slow
 def test_bfloat16():
-  model = build(dataclasses.replace(TINY, dtype='bfloat16'), rngs=nnx.Rngs(0))
-  reference = build(TINY, rngs=nnx.Rngs(0))
+  model = build(dataclasses.replace(TINY, dtype='bfloat16'), seed=0)
+  reference = build(TINY, seed=0)
   batch = tiny_batch(TINY, 2)
   inputs = batch.observation.images, batch.observation.instruction
   logits, expected = model(*inputs), reference(*inputs)

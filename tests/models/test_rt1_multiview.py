@@ -42,7 +42,7 @@ def inputs(batch):
 
 def lively(config: RT1MultiviewConfig) -> models.RT1Multiview:
   """A network whose FiLM layers, zero at first, do something."""
-  model = build(config, rngs=nnx.Rngs(0))
+  model = build(config, seed=0)
   random = np.random.default_rng(1)
   parameters.assign(model, {
       name: random.normal(0, 0.02, value.shape) if re.search(r'film/(add|mult)/kernel', name) else value

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
@@ -17,7 +16,7 @@ from rtjax.policies.policy import BatchPolicy, Policy
 
 @pytest.fixture(scope='module')
 def model():
-  return build(TINY, rngs=nnx.Rngs(0))
+  return build(TINY, seed=0)
 
 
 def frames(count: int, seed: int = 0) -> np.ndarray:
@@ -113,7 +112,7 @@ VARIANTS = {
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
 def test_decode_frame_equals_decode_at_that_frame(config):
   """Positions that no token attends to change no logit, wherever the newest frame is."""
-  network = build(config, rngs=nnx.Rngs(1))
+  network = build(config, seed=1)
   tokens = jax.random.normal(jax.random.key(0), (2, config.window, config.image_tokens, config.token_width))
   window = network.decode(tokens)
   for slot in range(config.window):
@@ -124,7 +123,7 @@ def test_decode_frame_equals_decode_at_that_frame(config):
 
 def test_front_padding_equals_windows_with_black_frames_in_front():
   config = VARIANTS['rt1_x']
-  network = build(config, rngs=nnx.Rngs(1))
+  network = build(config, seed=1)
   policy = Policy(network)
   policy.reset(embedding=embedding())
   images = frames(5)
@@ -204,7 +203,7 @@ def test_several_views_and_proprioception():
   """A step equals the model on the same frame; the state and every view are required."""
   config = RT1MultiviewConfig(
       views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
-  network = build(config, rngs=nnx.Rngs(2))
+  network = build(config, seed=2)
   policies = BatchPolicy(network, 2)
   for slot in range(2):
     policies.reset(slot, embedding=embedding(slot))

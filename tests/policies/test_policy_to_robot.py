@@ -2,7 +2,6 @@
 import dataclasses
 
 import numpy as np
-from flax import nnx
 from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
@@ -15,7 +14,7 @@ from rtjax.policies.policy import Policy
 def test_from_instruction_and_images_to_commands(tmp_path):
   table = instructions.Table('some-encoder/1', ('put carrot on plate',), np.ones((1, 512)))
   table.save(tmp_path / 'table.npz')
-  model = build(dataclasses.replace(TINY, horizon=3), rngs=nnx.Rngs(0))
+  model = build(dataclasses.replace(TINY, horizon=3), seed=0)
   policy = Policy(model, PolicyMetadata(embedding_id='some-encoder/1'))
   spec = policy.config.action_spec
   encoder = instructions.for_policy(policy.metadata.embedding_id, instructions.open_encoder(tmp_path / 'table.npz'))

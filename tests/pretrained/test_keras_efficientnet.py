@@ -45,7 +45,7 @@ def test_equals_keras(reference, tmp_path, kind, config):
     from keras.src.legacy.saving import legacy_h5_format
     with h5py.File(path, 'w') as file:
       legacy_h5_format.save_weights_to_hdf5_group(file, reference)
-  model = build(config, rngs=nnx.Rngs(0))
+  model = build(config, seed=0)
   names = load_imagenet(model, path)
   assert len(names) == len(reference.weights) - 1  # all but the normalisation's count
   image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)

@@ -9,7 +9,6 @@ import urllib.request
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import saved_run
 from helpers.fakes import serving
 from helpers.paths import ROOT
@@ -29,7 +28,7 @@ METADATA = PolicyMetadata(embedding_id='hashed-ngrams/1')
 
 @pytest.fixture(scope='module')
 def model():
-  return models.build(TINY, rngs=nnx.Rngs(0))
+  return models.build(TINY, seed=0)
 
 
 def frames(count: int, seed: int = 0) -> np.ndarray:

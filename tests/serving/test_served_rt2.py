@@ -3,7 +3,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import tiny_rt2
 from helpers.fakes import serving
 from rtjax_client import RemotePolicy
@@ -23,7 +22,7 @@ def test_equals_a_local_policy(action_head):
   backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
   config = dataclasses.replace(
       tiny_rt2.TINY, action_head=action_head, backbone=backbone, prompt_length=20, action_ids=())
-  model = models.build(config.with_tokenizer(tokenizer), rngs=nnx.Rngs(0))
+  model = models.build(config.with_tokenizer(tokenizer), seed=0)
   model.set_tokenizer(tokenizer)
   metadata = PolicyMetadata(embedding_id=tokenizer.id)
   policies, local = BatchPolicy(model, 2, metadata), Policy(model, metadata)

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from helpers import tiny_training
 from helpers.tiny_rt1 import TINY, tiny_batch
 
@@ -22,7 +21,7 @@ def mesh():
 
 @pytest.fixture(scope='module')
 def teacher():
-  return models.build(dataclasses.replace(TINY, layers=3), rngs=nnx.Rngs(5))
+  return models.build(dataclasses.replace(TINY, layers=3), seed=5)
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +46,7 @@ def test_targets_lie_between_labels_and_teacher(teacher, batch):
 
 
 def test_weight_zero_gives_the_plain_loss(teacher, batch):
-  student = models.build(TINY, rngs=nnx.Rngs(0))
+  student = models.build(TINY, seed=0)
   plain = student.loss(batch, train=False)
   soft = student.loss(dataclasses.replace(batch, target_probabilities=targets(teacher, batch, 0.0)), train=False)
   np.testing.assert_allclose(soft.total, plain.total, rtol=1e-5)
@@ -56,7 +55,7 @@ def test_weight_zero_gives_the_plain_loss(teacher, batch):
 
 def test_a_student_approaches_its_teacher(teacher, batch):
   """Trained on the teacher alone; the recorded actions are random."""
-  graphdef, *trees = state.split(models.build(TINY, rngs=nnx.Rngs(0)))
+  graphdef, *trees = state.split(models.build(TINY, seed=0))
   definition, *variables = state.split(teacher)
   optimizer = optax.adam(3e-3)
   step = jax.jit(lambda s, b, t: train_step(
@@ -87,7 +86,7 @@ def test_a_teacher_that_does_not_fit(teacher, mesh, monkeypatch):
 
 
 def test_a_teacher_without_support_for_distillation(mesh, monkeypatch):
-  tiny = models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0))
+  tiny = models.build(tiny_training.TinyConfig(), seed=0)
   monkeypatch.setattr(distill.pretrained, 'load_model', lambda path: tiny)
   with pytest.raises(ValueError, match='a TinyModel does not support distillation'):
     distill.load_teacher('teacher', TINY, mesh)

@@ -19,12 +19,12 @@ SMALL = RT1Config(
 
 @pytest.fixture(scope='module')
 def source():
-  return models.build(SMALL, rngs=nnx.Rngs(0))
+  return models.build(SMALL, seed=0)
 
 
 def start(source, monkeypatch, **changes):
   monkeypatch.setattr(pretrained, 'load_model', lambda path: source)
-  model = models.build(dataclasses.replace(SMALL, **changes), rngs=nnx.Rngs(1))
+  model = models.build(dataclasses.replace(SMALL, **changes), seed=1)
   fresh = parameters.named(model)
   report = initialize.start_from(model, 'WEIGHTS')
   return parameters.named(source), fresh, parameters.named(model), report
@@ -83,14 +83,14 @@ def test_another_vocabulary_leaves_the_output_new(source, monkeypatch):
 
 
 def test_nothing_in_common_is_an_error(monkeypatch):
-  other = models.build(tiny_training.TinyConfig(width=8), rngs=nnx.Rngs(0))
+  other = models.build(tiny_training.TinyConfig(width=8), seed=0)
   with pytest.raises(ValueError, match=r'none of its .* variables fits'):
     start(other, monkeypatch)
 
 
 def test_an_encoder_other_than_b3_refuses_imagenet():
   with pytest.raises(ValueError, match='EfficientNet-B3'):
-    initialize.start_from(models.build(SMALL, rngs=nnx.Rngs(0)), 'imagenet')
+    initialize.start_from(models.build(SMALL, seed=0), 'imagenet')
 
 
 def test_statistics_are_those_of_all_datasets_together():
@@ -106,12 +106,12 @@ def test_statistics_are_those_of_all_datasets_together():
   found['1']['proprioception'] = None
   with pytest.raises(ValueError, match=r"adapters of \['1'\] name no proprioception"):
     initialize.set_normalization(network, found)
-  initialize.set_normalization(models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0)), found)  # it uses no state
+  initialize.set_normalization(models.build(tiny_training.TinyConfig(), seed=0), found)  # it uses no state
 
 
 def test_the_multiview_network_starts_from_the_image_encoder_of_rt1(monkeypatch):
   """TokenLearner has the same names and shapes in both, and another input."""
-  rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), rngs=nnx.Rngs(1))
+  rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), seed=1)
   monkeypatch.setattr(pretrained, 'load_model', lambda path: rt1)
   model = models.build(RT1MultiviewConfig(
       views=2, image_size=(16, 16), width=32, heads=2, layers=1, hidden=64, encoder=SMALL.encoder), rngs=nnx.Rngs(0))

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import rt2_training
 from helpers.rt2_training import COLOURS, MODEL, config
 
@@ -57,7 +56,7 @@ def test_parts_from_hugging_face(shared):
   text = dataclasses.replace(held['text'].config, decoder_layers=held['text'].config.decoder_layers + 1)
   vision = dataclasses.replace(held['vision'].config, classes=0, pooler=False)
   backbone = dataclasses.replace(MODEL.backbone, vision=vision, text=text)
-  model = models.build(dataclasses.replace(MODEL, backbone=backbone), rngs=nnx.Rngs(0))
+  model = models.build(dataclasses.replace(MODEL, backbone=backbone), seed=0)
   before = models.parameters.named(model)
   reports = [lineage.fill_backbone_part(model, part, folder) for part, folder in folders.items()]
   after = models.parameters.named(model)
@@ -72,7 +71,7 @@ def test_parts_from_hugging_face(shared):
   with pytest.raises(ValueError, match='it holds a T5, expected a ViT or SigLIP'):
     lineage.fill_backbone_part(model, 'vision', folders['text'])
   with pytest.raises(ValueError, match=r'none of its .* variables fits the text part'):
-    lineage.fill_backbone_part(models.build(MODEL, rngs=nnx.Rngs(0)), 'text', folders['text'])
+    lineage.fill_backbone_part(models.build(MODEL, seed=0), 'text', folders['text'])
   with pytest.raises(FileNotFoundError, match=r'holds no spiece\.model'):
     lineage.open_tokenizer(TrainConfig(model=MODEL, output='nowhere',
                                        init=VisionLanguageInit(text=str(folders['text']))))

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax.models import build, from_values, parameters
@@ -22,7 +21,7 @@ def batches():
 
 @pytest.fixture(scope='module')
 def values():
-  return {name: np.array(value) for name, value in parameters.named(build(CONFIG, rngs=nnx.Rngs(0))).items()}
+  return {name: np.array(value) for name, value in parameters.named(build(CONFIG, seed=0)).items()}
 
 
 def test_heads_without_output_are_removed_and_nothing_changes(values, batches):

@@ -135,7 +135,7 @@ def test_frozen_parameters_stay_bitwise_the_same_and_need_no_memory(trainable, s
 
 def test_label_smoothing_is_for_training_alone():
   smooth = dataclasses.replace(ONE_LAYER, label_smoothing=0.2)
-  model, plain = (models.build(ONE_LAYER, rngs=nnx.Rngs(0)) for _ in range(2))
+  model, plain = (models.build(ONE_LAYER, seed=0) for _ in range(2))
   model.config = smooth
   batch = jax.tree.map(jnp.asarray, dataclasses.replace(
       tiny_rt2.robot_batch(smooth, 4), text=tiny_rt2.text_batch(smooth, 4)))
@@ -156,7 +156,7 @@ def test_remat_changes_no_gradient():
   batch = jax.tree.map(jnp.asarray, dataclasses.replace(
       tiny_rt2.robot_batch(base, 4), text=tiny_rt2.text_batch(base, 4)))
 
-  graphdef, params, stats, constants = state.split(models.build(base, rngs=nnx.Rngs(0)))
+  graphdef, params, stats, constants = state.split(models.build(base, seed=0))
   with_remat, *_ = state.split(models.abstract(dataclasses.replace(base, remat=True)))
 
   def gradient(graphdef):

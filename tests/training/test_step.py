@@ -18,7 +18,7 @@ from rtjax.training.step import eval_step, train_step
 
 @functools.cache
 def built(config):
-  return state.split(models.build(config, rngs=nnx.Rngs(0)))
+  return state.split(models.build(config, seed=0))
 
 
 SGD, ADAM = optax.sgd(1.0), optimizer.build(optimizer.OptimizerConfig(), 10)
@@ -44,7 +44,7 @@ def assert_equal(one, other, **kwargs):
 
 
 def test_split_and_merge_are_inverse_and_names_are_plain():
-  model = models.build(tiny_training.TinyConfig(), rngs=nnx.Rngs(0))
+  model = models.build(tiny_training.TinyConfig(), seed=0)
   batch = tiny_training.batch(0, 3)
   graphdef, params, batch_stats, constants = state.split(model)
   merged = state.merge(graphdef, params, batch_stats, constants)

@@ -190,7 +190,7 @@ def baseline(kind: str, policy: Policy, settings: AgentSettings, instruction: st
     instruction: for the blind baseline.
   """
   if kind == 'untrained':
-    model = models.build(policy.config, rngs=nnx.Rngs(0))
+    model = models.build(policy.config, seed=0)
     if policy.model.tokenizer is not None:
       model.set_tokenizer(policy.model.tokenizer)
     policy = Policy(model, policy.metadata, policy.encoder)

@@ -92,7 +92,8 @@ class BatchNorm(nnx.Module):
     return (_swish_affine if swish else _affine)(x, scale.astype(x.dtype), shift.astype(x.dtype))
 
   def _update(self, average: nnx.BatchStat, value: Array) -> None:
-    average[...] = average[...] * self.momentum + jax.lax.stop_gradient(value) * (1 - self.momentum)
+    # Not `average[...] = `: see `KeyStream`.
+    average.set_value(average[...] * self.momentum + jax.lax.stop_gradient(value) * (1 - self.momentum))
 
 
 def _affine(x: Array, scale: Array, shift: Array) -> Array:
@@ -106,6 +107,30 @@ def _swish_affine(x: Array, scale: Array, shift: Array) -> Array:
   Cheaper than storing the sigmoid of every pixel.
   """
   return jax.nn.swish(_affine(x, scale, shift))
+
+
+class KeyStream(nnx.RngStream):
+  """Stream of random keys, the same as flax's, counted in Python.
+
+  Flax counts in a variable; writing a traced value to one with an index looks through the whole program traced so far
+  (flax 0.12.8 asks for its sharding, and JAX composes the error): seconds of tracing for a large network.
+  """
+
+  def __init__(self, key: Array, *, tag: str):
+    super().__init__(key, tag=tag)
+    self._drawn = 0
+
+  def __call__(self) -> Array:
+    key = jax.random.fold_in(self.key[...], self._drawn)
+    self._drawn += 1
+    return key
+
+
+def random_streams(key: Array) -> nnx.Rngs:
+  """Return `nnx.Rngs(key)` that is quick to trace."""
+  rngs = nnx.Rngs(key)
+  rngs.default = KeyStream(key, tag='default')
+  return rngs
 
 
 def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[Any, ...] | None = None) -> Array:

@@ -3,7 +3,6 @@
 The fixtures import toy_env within, because gymnasium is an extra.
 """
 import pytest
-from flax import nnx
 
 from rtjax import actions, models
 from rtjax.checkpoints import PolicyMetadata
@@ -40,7 +39,7 @@ def expert(vector, episodes, tmp_path_factory):
 @pytest.fixture(scope='session')
 def policy():
   from helpers import replays
-  model = models.build(replays.tiny_config(actions.ARM_7D), rngs=nnx.Rngs(0))
+  model = models.build(replays.tiny_config(actions.ARM_7D), seed=0)
   return Policy(model, PolicyMetadata(embedding_id=HASHED_NGRAMS))
 
 

@@ -66,13 +66,13 @@ def test_blind_baseline_gets_one_instruction(vector, episodes, tmp_path, policy,
 
 
 def test_untrained_baseline_has_other_weights(policy):
-  trained = models.build(policy.config, rngs=nnx.Rngs(7))
+  trained = models.build(policy.config, seed=7)
   untrained = agents.baseline('untrained', Policy(trained, policy.metadata), AgentSettings(1), 'unused')
   assert untrained.identity == {'kind': 'untrained', 'weights': agents.weights_digest(policy), 'instruction': None}
 
 
 def test_nan_logits_fail_the_episode(vector, episodes, tmp_path):
-  model = models.build(replays.tiny_config(actions.ARM_7D), rngs=nnx.Rngs(0))
+  model = models.build(replays.tiny_config(actions.ARM_7D), seed=0)
   nnx.update(model, nnx.map_state(lambda _, leaf: leaf * np.nan, nnx.state(model, nnx.Param)))
   policy = Policy(model, PolicyMetadata(embedding_id=HASHED_NGRAMS))
   records = toy_env.run(vector, tmp_path, PolicyAgent('nan', {}, policy, AgentSettings(3)), episodes[:4])

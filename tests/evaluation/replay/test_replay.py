@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow_datasets as tfds
-from flax import nnx
 from helpers import replays
 from PIL import Image
 
@@ -32,7 +31,7 @@ def episode(spec: ActionSpec, length: int, size: tuple[int, int]) -> tuple[Episo
 def test_equals_the_model_on_complete_windows():
   spec = actions.ARM_7D
   config = replays.tiny_config(spec)
-  model = models.build(config, rngs=nnx.Rngs(0))
+  model = models.build(config, seed=0)
   recorded, images = episode(spec, 5, (40, 32))
   result = replay.replay_episode(Policy(model), recorded, images)
   for step in range(5):

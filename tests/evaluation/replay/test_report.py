@@ -30,7 +30,7 @@ def make_replays(count: int) -> list:
 
 @pytest.fixture(scope='module')
 def policy():
-  model = models.build(replays.tiny_config(replays.SPEC), rngs=nnx.Rngs(0))
+  model = models.build(replays.tiny_config(replays.SPEC), seed=0)
   return Policy(model, PolicyMetadata(path='somewhere', step=3))
 
 
@@ -41,7 +41,7 @@ def dataset(policy, tmp_path_factory):
 
 def test_report_describes_policy_and_dataset(policy, dataset):
   result = report.build(policy, dataset, make_replays(4))
-  weights = nnx.state(models.build(policy.config, rngs=nnx.Rngs(0)), nnx.Param)
+  weights = nnx.state(models.build(policy.config, seed=0), nnx.Param)
   assert result['model']['parameters'] == sum(leaf.size for _, leaf in nnx.to_flat_state(weights))
   assert models.config_from_json(result['model']['config']) == policy.config
   assert result['checkpoint'] == {'path': 'somewhere', 'step': 3}

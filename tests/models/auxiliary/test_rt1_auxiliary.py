@@ -32,7 +32,7 @@ def inputs(batch):
 
 @functools.cache
 def built(config):
-  return build(config, rngs=nnx.Rngs(0))
+  return build(config, seed=0)
 
 
 @pytest.fixture(scope='module')
@@ -214,7 +214,7 @@ def test_state_of_a_wrong_shape():
 @pytest.mark.parametrize('padding', ['back', 'front'])
 def test_policy_with_the_robot_state_equals_the_window(padding):
   config = dataclasses.replace(ALL, padding=padding)
-  model, batch = build(config, rngs=nnx.Rngs(0)), tiny_batch(config, 1)
+  model, batch = build(config, seed=0), tiny_batch(config, 1)
   images, instruction, state = inputs(batch)
   policy = Policy(model)
   policy.reset(embedding=instruction[0, 0])
@@ -239,7 +239,7 @@ def test_preset_learns_a_batch():
   """The full network of rt1_tabletop, trained on eight frames."""
   config = configs.get('rt1_tabletop')
   assert models.config_from_json(models.config_to_json(config.model)) == config.model
-  model = build(config.model, rngs=nnx.Rngs(0))
+  model = build(config.model, seed=0)
   graphdef, params, stats, constants = state.split(model)
   batch = jax.tree.map(jnp.asarray, tiny_batch(config.model, 8, size=(96, 96)))
   adam = optax.adam(2e-3)

@@ -3,7 +3,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import golden_huggingface
 from helpers.golden_huggingface import close, hidden_states, pixels, run
 
@@ -47,4 +46,4 @@ def test_configuration_survives_json():
   assert config.tokens == 4
   again = models.config_from_json(models.config_to_json(config))
   assert again == config and type(again) is SigLIPConfig
-  assert type(models.build(config, rngs=nnx.Rngs(0)).pooler) is AttentionPooler
+  assert type(models.build(config, seed=0).pooler) is AttentionPooler

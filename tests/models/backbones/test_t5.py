@@ -21,7 +21,7 @@ TINY = T5Config(vocab_size=31, width=16, head_size=6, mlp_width=20, encoder_laye
 
 @pytest.fixture(scope='module')
 def tiny():
-  return models.build(TINY, rngs=nnx.Rngs(0))
+  return models.build(TINY, seed=0)
 
 
 def ids(seed: int, *shape: int) -> jax.Array:
@@ -169,7 +169,7 @@ def test_the_decoder_is_causal(tiny):
 
 
 def test_tied_logits_come_from_the_table():
-  model = models.build(dataclasses.replace(TINY, tied=True), rngs=nnx.Rngs(0))
+  model = models.build(dataclasses.replace(TINY, tied=True), seed=0)
   hidden = jax.random.normal(jax.random.key(0), (2, 16))
   np.testing.assert_allclose(model.logits(hidden), hidden @ model.token_embedding.embedding[...].T / 4, atol=1e-5)
   assert not any('token_head' in name for name in models.parameters.shapes(model))
@@ -177,7 +177,7 @@ def test_tied_logits_come_from_the_table():
 
 def test_initial_scale(tiny):
   """Outputs of a new network are of the order of one."""
-  model = models.build(dataclasses.replace(TINY, width=64, head_size=16), rngs=nnx.Rngs(1))
+  model = models.build(dataclasses.replace(TINY, width=64, head_size=16), seed=1)
   _, logits = forward(model, ids(1, 4, 30), None, ids(2, 4, 30))
   assert 0.7 < np.std(logits) < 1.4
   query, key = (np.std(getattr(model.encoder.layers[0].attention, name).kernel[...]) for name in ('query', 'key'))
@@ -186,7 +186,7 @@ def test_initial_scale(tiny):
 
 def test_rematerialisation_changes_nothing():
   config = dataclasses.replace(TINY, encoder_layers=1, decoder_layers=1)
-  model = models.build(config, rngs=nnx.Rngs(0))
+  model = models.build(config, seed=0)
   other = models.from_values(dataclasses.replace(config, remat=True), models.parameters.named(model))
   inputs, tokens, mask = ids(1, 2, 6), ids(2, 2, 4), jnp.arange(6) < jnp.array([[6], [3]])
 

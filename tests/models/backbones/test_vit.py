@@ -18,7 +18,7 @@ TINY = ViTConfig(image_size=(12, 8), patch=4, width=16, layers=2, heads=2, mlp_w
 
 @pytest.fixture(scope='module')
 def tiny():
-  return models.build(TINY, rngs=nnx.Rngs(0))
+  return models.build(TINY, seed=0)
 
 
 def test_positions_start_as_sines_of_row_and_column():
@@ -27,7 +27,7 @@ def test_positions_start_as_sines_of_row_and_column():
   np.testing.assert_allclose(table[..., :8], np.broadcast_to(table[:, :1, :8], (3, 5, 8)))  # the row's
   np.testing.assert_allclose(table[..., 8:], np.broadcast_to(table[:1, :, 8:], (3, 5, 10)))
   np.testing.assert_allclose(table[2, 0, [0, 4]], [np.sin(2), np.cos(2)], rtol=1e-6)
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   np.testing.assert_array_equal(model.positions[...][1:], sincos_position_embedding((3, 2), 16))
 
 
@@ -60,7 +60,7 @@ def test_epsilon_is_the_published_one(shared):
 @pytest.mark.parametrize('interpolation, name', [('linear', 'vit_bilinear'), ('cubic', 'siglip_bicubic')])
 def test_preprocess_resizes_as_pillow(shared, tiny, interpolation, name):
   golden = np.load(shared / 'parity/vlm/preprocess.npz')
-  tiny = models.build(dataclasses.replace(TINY, image_size=(32, 32), interpolation=interpolation), rngs=nnx.Rngs(0))
+  tiny = models.build(dataclasses.replace(TINY, image_size=(32, 32), interpolation=interpolation), seed=0)
   for i in range(3):  # two larger images, one smaller
     ours = np.asarray(tiny.preprocess(golden[f'image_{i}'][None]))[0]
     difference = np.abs(ours - golden[f'{name}_{i}'].transpose(1, 2, 0)) * 127.5

@@ -3,7 +3,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import tiny_rt2
 from helpers.tiny_rt2 import randomised
 
@@ -14,7 +13,7 @@ from rtjax.models.layers.lora import LoraConfig
 
 def test_new_adapters_change_nothing_and_merged_ones_compute_the_same():
   plain = randomised(tiny_rt2.TINY)
-  adapted = models.build(tiny_rt2.ADAPTED, rngs=nnx.Rngs(1))
+  adapted = models.build(tiny_rt2.ADAPTED, seed=1)
   values = models.parameters.named(adapted)
   added = [name for name in values if name not in models.parameters.named(plain)]
   assert len(added) == 2 * len(lora.adapted(adapted)) > 0 and all(map(lora.is_adapter, added))

@@ -3,7 +3,6 @@ import dataclasses
 import re
 
 import pytest
-from flax import nnx
 from helpers import tiny_rt2
 
 from rtjax import actions, models
@@ -94,6 +93,6 @@ def test_action_ids_are_those_of_the_tokenizer():
   other = dataclasses.replace(config, action_ids=tuple(range(20, 28)))
   with pytest.raises(ValueError, match='has other action tokens than the weights were trained on'):
     other.with_tokenizer(tokenizer)
-  model = models.build(other, rngs=nnx.Rngs(0))
+  model = models.build(other, seed=0)
   with pytest.raises(ValueError, match='has other action tokens'):
     model.set_tokenizer(tokenizer)

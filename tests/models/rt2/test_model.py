@@ -193,6 +193,6 @@ def test_bad_questions(images, texts, options, message):
 
 
 def test_text_without_a_tokenizer_cannot_act():
-  model = models.build(dataclasses.replace(tiny_rt2.TEXT, action_ids=()), rngs=nnx.Rngs(0))
+  model = models.build(dataclasses.replace(tiny_rt2.TEXT, action_ids=()), seed=0)
   with pytest.raises(ValueError, match='action_ids is empty'):
     call(model, observed(tiny_rt2.TEXT, 1))

@@ -109,7 +109,7 @@ def make_batch(config):
 @BOTH_HEADS
 def test_loss_reaches_every_parameter_of_the_backbone(head):
   config = dataclasses.replace(CONFIG, action_head=head)
-  model = models.build(config, rngs=nnx.Rngs(0))
+  model = models.build(config, seed=0)
   batch = make_batch(config)
   evaluated = compiled(model, 'loss', batch, train=False)
   assert {'accuracy', 'waypoint_distance', 'text_accuracy', 'answers', 'pointing'} < set(evaluated.metrics)
