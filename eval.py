@@ -46,7 +46,7 @@ class Config:
   threshold: float = 0.0
   """--env: hold the robot in steps with a mean confidence below this; 0 = never."""
   encoder: str = ''
-  """--env: instruction encoder, a folder or a table; empty = the built-in one."""
+  """Instruction encoder, a folder or a table; empty = the built-in one, and with --dataset the recorded vectors."""
   image_text: tuple[str, ...] = ()
   """--env: image-text data (docs/guides/image_text.md), whose held-out questions an RT-2 answers as well."""
   renderer: str = ''
@@ -74,7 +74,7 @@ class Config:
       if getattr(self, name) and self.env != 'tabletop':
         raise ValueError(f'--{name} is for --env tabletop: no other environment has that camera.')
     if self.dataset:
-      unused = [name for name in ('skills', 'compare', 'baseline', 'threshold', 'encoder', 'videos', 'image_text')
+      unused = [name for name in ('skills', 'compare', 'baseline', 'threshold', 'videos', 'image_text')
                 if getattr(self, name)]
       if unused or len(self.split) > 1:
         surplus = ', '.join(f'--{name.replace("_", "-")}' for name in unused) or 'second one'
@@ -142,9 +142,10 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
 
   import rtjax
   from rtjax.evaluation.replay import replay, report
+  from rtjax.language.instructions import open_encoder
   from rtjax.policies.recorded import open_dataset
 
-  policy = rtjax.load_policy(config.checkpoint)
+  policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
   dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
   replays = list(track(replay.replay_dataset(policy, dataset, episodes), 'Replaying', episodes))

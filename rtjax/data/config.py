@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 from rtjax.runtime.flags import Hidden
 
+NO_VECTORS = 'none'
+"""`DataConfig.encoder` of models that read the text of an instruction themselves."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -29,6 +32,11 @@ class DataConfig:
       numbers of proprioception.
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
       [B, T, views, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
+    encoder: instruction encoder that computes the vectors from the texts where a dataset stores none of it:
+      'hashed-ngrams/1', a folder of a Universal Sentence Encoder, or an .npz table. Empty takes the stored vectors,
+      'none' reads none, as models that read prompts do.
+    drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
+    rt1_x_grippers: take the gripper signs of RT-1-X's notebook for taco_play and toto, where an open gripper is 1.
     shuffle_episodes: episodes held in memory, still encoded, to shuffle their windows together; a mixture divides them
       by weight. As many again are read ahead.
     allow_clipping: accept datasets of which more than 1 % of an action's numbers lie beyond the ActionSpec's bounds.
@@ -44,6 +52,9 @@ class DataConfig:
   proprioception: bool = False
   waypoints: Hidden[bool] = False
   views: tuple[str, ...] = ()
+  encoder: str = ''
+  drop_unlabelled: bool = False
+  rt1_x_grippers: Hidden[bool] = False
   shuffle_episodes: int = 512
   allow_clipping: Hidden[bool] = False
   cache_dir: Hidden[str] = ''

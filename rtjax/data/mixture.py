@@ -143,7 +143,8 @@ class ShuffledWindows:
       items = list(self._read(chunks))
       self._last_read = chunks, items
     ends = [window_ends(len(item), self._window_config) for item in items]
-    order = np.stack([np.repeat(np.arange(len(ends)), [len(e) for e in ends]), np.concatenate(ends)], -1)
+    owners = [np.full(len(e), place) for place, e in enumerate(ends)]
+    order = np.stack([np.concatenate(part or [np.empty(0, int)]) for part in (owners, ends)], -1)
     return Group(items, self._rng(1, epoch, self._share.index, group).permutation(order))
 
   def _read(self, chunks: list[Chunk]) -> Iterator[Any]:

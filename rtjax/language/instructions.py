@@ -12,6 +12,8 @@ A table lets a policy take a dataset's instructions without their encoder. This 
     python -m rtjax.data.instruction_table DATASET --out table.npz
 
 Vision-language models read token ids instead: `PromptEncoder`, made from the tokenizer in their checkpoint.
+
+Every encoder reads the normal form of a text (`rtjax.language.text`) and refuses one without a word.
 """
 import collections
 import contextlib
@@ -30,13 +32,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rtjax.language import prompts
+from rtjax.language.text import normalized, tidy
 from rtjax.runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
 
 HASHED_NGRAMS = 'hashed-ngrams/1'
-"""Id of the built-in encoder. The number rises when the vector of any text changes."""
+"""Id of the built-in encoder. The number rises when the vector of any text in normal form changes."""
 
 SAME_VECTOR = 1e-6
 """Tolerance per element between vectors of one sentence; batches of other sizes round differently."""
@@ -46,6 +49,8 @@ _SIZE = 512
 
 class InstructionEncoder(Protocol):
   """Map from texts to float32 embeddings or int32 token ids, [n, size].
+
+  Calls raise ValueError for a text without a word.
 
   Attributes:
     id: name and version, stored in checkpoints as "embedding_id".
@@ -109,7 +114,7 @@ class HashedNgrams:
   size = _SIZE
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return np.array([hashed_ngrams(text) for text in _checked(texts)], np.float32).reshape(-1, _SIZE)
+    return np.array([hashed_ngrams(text) for text in _listed(texts)], np.float32).reshape(-1, _SIZE)
 
 
 def hashed_ngrams(text: str) -> np.ndarray:
@@ -120,9 +125,12 @@ def hashed_ngrams(text: str) -> np.ndarray:
   ignored.
 
   Returns:
-    float32 [512] of unit norm; zeros for a text without words.
+    float32 [512] of unit norm.
+
+  Raises:
+    ValueError: the text carries no word.
   """
-  words = re.findall(r'\w+', text.lower())
+  words = re.findall(r'\w+', normalized(text).lower())
   pairs = [f'{a} {b}' for a, b in itertools.pairwise(words)]
   triples = [f'<{word}>'[i:i + 3] for word in words for i in range(len(word))]
   vector = np.zeros(_SIZE, np.float32)
@@ -163,9 +171,9 @@ class UniversalSentenceEncoder:
     self.size = self(['size']).shape[-1]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    if not _checked(texts):
+    if not _listed(texts):
       return np.zeros((0, self.size), np.float32)
-    vectors = np.asarray(self._model(list(texts)), np.float32)
+    vectors = np.asarray(self._model([normalized(text) for text in texts]), np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts):
       raise ValueError(f'{self.id}: the SavedModel gave {vectors.shape} for {len(texts)} texts, expected '
                        f'[{len(texts)}, 512]: it is no Universal Sentence Encoder.')
@@ -184,12 +192,12 @@ class PromptEncoder:
     self.id, self.size, self._tokenizer = tokenizer.id, length, tokenizer
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return self._tokenizer.encode([prompts.prompt('robot', text) for text in _checked(texts)], self.size)
+    return self._tokenizer.encode([prompts.prompt('robot', normalized(text)) for text in _listed(texts)], self.size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Sentences and their vectors; looks up the exact sentence.
+  """Sentences and their vectors; looks up the sentence, in any Unicode form.
 
   Attributes:
     id: encoder that made the vectors.
@@ -215,13 +223,21 @@ class Table:
     return self.vectors.shape[1]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return self.vectors[[self._row(text) for text in _checked(texts)]].reshape(-1, self.size)
+    return self.vectors[[self._row(text) for text in _listed(texts)]].reshape(-1, self.size)
 
   @functools.cached_property
   def _rows(self) -> dict[str, int]:
-    return {text: row for row, text in enumerate(self.texts)}
+    """Row of each sentence, as stored and in normal form."""
+    exact = {text: row for row, text in enumerate(self.texts)}
+    forms = {}
+    for text, row in exact.items():
+      with contextlib.suppress(ValueError):  # Undecodable ones remain, since an old table may hold some.
+        forms.setdefault(tidy(text), row)
+    return forms | exact
 
   def _row(self, text: str) -> int:
+    form = normalized(text)
+    text = text if text in self._rows else form
     if text not in self._rows:
       nearest = difflib.get_close_matches(text, self.texts, 3, 0)
       raise ValueError(f'the instruction {text!r} is not among the {len(self.texts)} of this table of {self.id!r}. '
@@ -289,7 +305,7 @@ def _load_saved_model(path: pathlib.Path) -> Any:
     raise ValueError(f'{path}: this SavedModel cannot be read: {error}. Unpack the archive again.') from error
 
 
-def _checked(texts: Sequence[str]) -> Sequence[str]:
+def _listed(texts: Sequence[str]) -> Sequence[str]:
   if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
     raise ValueError(f'texts is {texts!r}, expected a list of strings.')
   return texts

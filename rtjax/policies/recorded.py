@@ -2,6 +2,7 @@
 import numpy as np
 
 from rtjax.data.rlds.episodes import Dataset, Episode
+from rtjax.data.rlds.language import ComputedVectors, NoVectors, Vectors
 from rtjax.language import instructions
 from rtjax.policies.policy import Policy
 
@@ -9,31 +10,47 @@ from rtjax.policies.policy import Policy
 def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
   """Open a dataset with the cameras, state and actions of a policy.
 
+  Instructions whose vectors the dataset does not store are encoded by the policy's encoder.
+
   Args:
     name: folder of an RLDS dataset, gs:// folder or TFDS name.
     split: in TFDS's split algebra.
 
   Raises:
     FileNotFoundError: there is no such dataset.
-    ValueError: the split is unknown or empty, or the instructions were encoded by another encoder than the policy's.
+    ValueError: the split is unknown or empty, or the instructions were encoded by another encoder than the policy's,
+      which is neither built in nor given.
   """
   dataset = Dataset(name, split, policy.config.action_spec, views=policy.metadata.views,
-                    proprioception=policy.config.proprioception_size > 0)
-  expected, recorded = policy.metadata.embedding_id, dataset.adapter.embedding_id
+                    proprioception=policy.config.proprioception_size > 0, vectors=_vectors(policy))
+  expected, recorded = policy.metadata.embedding_id, dataset.embedding_id
   if not policy.config.reads_prompts and expected and expected != recorded:
     raise ValueError(f'the policy was trained on instruction embeddings of {expected!r}, the dataset {name} holds '
                      f'those of {recorded!r}, which are not compatible. Choose a dataset with embeddings of '
-                     f'{expected!r}.')
+                     f'{expected!r}, or give the policy that encoder.')
   return dataset
+
+
+def _vectors(policy: Policy) -> Vectors | None:
+  """Return the encoder of a policy for datasets without its vectors, if there is one."""
+  if policy.config.reads_prompts:
+    return NoVectors()
+  if policy.encoder is None and policy.metadata.embedding_id != instructions.HASHED_NGRAMS:
+    return None
+  return ComputedVectors(instructions.for_policy(policy.metadata.embedding_id, policy.encoder))
 
 
 def encoded_instructions(policy: Policy, episode: Episode) -> np.ndarray:
   """Return the instruction of each step as the policy takes it.
 
   Returns:
-    The recorded embeddings, float32 [steps, E]; for models that read prompts token ids, int32 [steps, L].
+    The embeddings, float32 [steps, E]; for models that read prompts token ids, int32 [steps, L]. As in training, a step
+    without an instruction has zeros.
   """
   if not policy.config.reads_prompts:
     return episode.embeddings
   encoder = instructions.for_policy(policy.metadata.embedding_id, policy.encoder)
-  return encoder([str(instruction) for instruction in episode.instructions])
+  ids = np.zeros((len(episode), encoder.size), np.int32)
+  has_text = episode.instructions != ''
+  ids[has_text] = encoder(episode.instructions[has_text].tolist())
+  return ids

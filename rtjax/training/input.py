@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from rtjax.data import to_batch
+from rtjax.data.config import NO_VECTORS
 from rtjax.language.prompts import TASKS
 from rtjax.models import LossTerms, PolicyModel
 from rtjax.observation import Batch, TextBatch
@@ -45,16 +46,18 @@ class TrainingInput:
     self._config, self._data, self._mesh, self._model = config, data, mesh, model
     self._text = TextInput(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
+    # A model that reads prompts needs no instruction vectors, so the data need not have any.
+    self._pipeline = dataclasses.replace(config.pipeline, encoder=NO_VECTORS) if tokenizer else config.pipeline
     self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
                     'process_index': self._process, 'process_count': jax.process_count()}
     if config.validation.every:
       for batches in self._validation():
         batches.close()  # a missing split fails here, not at the first validation
-    self.statistics: dict[str, Any] = data.statistics(config.data, config.pipeline, self._spec) if config.data else {}
+    self.statistics: dict[str, Any] = data.statistics(config.data, self._pipeline, self._spec) if config.data else {}
     self.embedding_id = tokenizer.id if tokenizer else _common_encoder(
         {name: s['embedding_id'] for name, s in self.statistics.items()})
     self._robot_stream = None if not config.data else data.TrainingStream(
-        config.data, config.pipeline, self._spec, batch_size=config.batch_size // jax.process_count(), seed=config.seed,
+        config.data, self._pipeline, self._spec, batch_size=config.batch_size // jax.process_count(), seed=config.seed,
         **self._window)
     self._streams = [s for s in (self._robot_stream, self._text and self._text.stream) if s]
 
@@ -78,7 +81,7 @@ class TrainingInput:
     window = self._window | {'process_index': 0, 'process_count': 1}
     size = c.batch_size // c.grad_accum_steps
     with contextlib.closing(self._data.TrainingStream(
-        c.data, c.pipeline, self._spec, batch_size=size, seed=c.seed, **window)) as stream:
+        c.data, self._pipeline, self._spec, batch_size=size, seed=c.seed, **window)) as stream:
       return [self._to_batch(next(stream)) for _ in range(count)]
 
   def position(self) -> list[Any]:
@@ -120,7 +123,7 @@ class TrainingInput:
     size = c.batch_size // c.grad_accum_steps // jax.process_count()
     parts = []
     if c.data:
-      windows = self._data.validation_batches(c.data, c.pipeline, self._spec, batch_size=size, **self._window)
+      windows = self._data.validation_batches(c.data, self._pipeline, self._spec, batch_size=size, **self._window)
       parts.append(_map(self._to_batch, windows))
     if self._text and self._text.stream:
       parts.append(_map(lambda text: Batch(text=self._checked(text)), self._text.validation()))

@@ -10,6 +10,7 @@ from rtjax.actions import ActionSpec
 from rtjax.data.convert.images import Images, to_images
 from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
+from rtjax.language import text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +188,9 @@ def _float(text: str) -> float:
 
 
 def _texts(log: Log, options: Options) -> str | list[str]:
-  """Return one text, or one per step."""
+  """Return one text, or one per step, in normal form; empty without a word."""
   if options.task:
-    return options.task
+    return _tidy(options.task, '--task')
   try:
     entry = _entry(log, options.instruction, '--instruction')
   except Problem as problem:
@@ -199,6 +200,12 @@ def _texts(log: Log, options: Options) -> str | list[str]:
   if not all(isinstance(value, str | bytes) for value in values):
     raise Problem('wrong instruction', f'--instruction {options.instruction} is {np.asarray(entry).dtype}, expected '
                   'text: one, or one per step.')
-  words = [value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in values]
+  words = [_tidy(value, f'--instruction {options.instruction}') for value in values]
   return words if isinstance(texts, list) and len(words) != 1 else words[0]
 
+
+def _tidy(value: str | bytes, what: str) -> str:
+  try:
+    return text.tidy(text.decode(value) if isinstance(value, bytes) else value)
+  except ValueError as error:
+    raise Problem('wrong instruction', f'{what}: {error}') from error

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
+from rtjax.language import text
+
 Entry = np.ndarray | list[bytes]
 """Numbers or texts [...], or encoded images, one per step."""
 
@@ -163,7 +165,10 @@ def _array(dataset: h5py.Dataset) -> Entry:
 
 
 def _text(value: Any) -> str:
-  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)
+  try:
+    return text.decode(value) if isinstance(value, bytes) else str(value)
+  except ValueError as error:
+    raise Problem('wrong text', str(error)) from error
 
 
 def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:

@@ -6,7 +6,7 @@ from typing import Any
 from rtjax.data.image_text.pairs import Pair, TextImage, make_pair
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.tf import tf, tfds
-from rtjax.language import prompts
+from rtjax.language import prompts, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TfdsSource(TfdsRecords, RecordSource[TextImage]):
 
   def _pairs(self, record: tf.train.Example) -> Iterator[Pair]:
     def texts(path: str) -> list[str]:
-      return [value.decode('utf-8', 'replace') for value in record.features.feature[path].bytes_list.value]
+      return [text.decode(value) for value in record.features.feature[path].bytes_list.value]
 
     layout = self._layout
     answers = texts(layout.answer)

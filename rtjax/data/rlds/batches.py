@@ -35,7 +35,8 @@ class WindowBatcher(Batcher):
     views = [len(config.views)] if config.views else []
     super().__init__(batch_size, (window_config.length, *views, *self._image_size, 3), config.num_threads())
     names = [d.name for d in datasets]
-    self._widths = {'instruction': _common('embedding sizes', names, [d.embedding_size for d in datasets])}
+    embedding_size = _common('embedding sizes', names, [d.embedding_size for d in datasets])
+    self._widths = {'instruction': embedding_size} if embedding_size else {}
     self._proprioception, self._waypoints = config.proprioception, config.waypoints
     if config.waypoints:
       self._widths['waypoints'] = 3
@@ -70,7 +71,8 @@ class WindowBatcher(Batcher):
     slots, steps = window_slots(end, self._window_config)
     targets, batch['action_mask'][row] = window_targets(end, len(episode), self._window_config)
     batch['actions'][row] = take_steps(episode.actions, targets)
-    batch['instruction'][row, slots] = episode.embeddings[steps]
+    if 'instruction' in batch:
+      batch['instruction'][row, slots] = episode.embeddings[steps]
     batch['frame_mask'][row, slots] = True
     if self._proprioception:
       batch['proprioception'][row, slots] = _proprioception(episode)[steps]

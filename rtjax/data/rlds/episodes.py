@@ -6,6 +6,7 @@ on it. Logs whose last action is a dummy should be converted without that step.
 """
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,12 @@ import numpy as np
 from rtjax.actions import ActionSpec
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.rlds import adapters
+from rtjax.data.rlds.language import Vectors
 from rtjax.data.tf import rlds, tf, tfds
+from rtjax.language import text
+
+# Larger ones are depth images, point clouds and the like.
+_MOST_NUMBERS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +32,9 @@ class Episode:
     number: its place in the split, in TFDS's order.
     images: object [steps] of encoded bytes, or uint8 [steps, H, W, 3] where the dataset stores pixels; empty if not
       read. With views object [steps, views], of bytes or of uint8 [H, W, 3].
-    embeddings: float32 [steps, E], of the instruction.
+    embeddings: float32 [steps, E], of the instruction; E is 0 if not read.
     actions: float32 [steps, A] in the ActionSpec's units.
-    instructions: str [steps] (object).
+    instructions: str [steps] (object), in normal form; empty where there is none.
     proprioception: float32 [steps, S], or None.
   """
   number: int
@@ -45,6 +51,12 @@ class Episode:
     """Return one image as stored."""
     return self.images[step, view] if self.images.ndim == 2 else self.images[step]
 
+  @property
+  def labelled(self) -> np.ndarray:
+    """Whether each step has an instruction and a vector that is not zero, bool [steps]."""
+    has_text = self.instructions != ''
+    return has_text & self.embeddings.any(1) if self.embeddings.shape[1] else has_text
+
 
 class Dataset(TfdsRecords, RecordSource[Episode]):
   """Episodes of one split of a dataset, read by its adapter.
@@ -56,6 +68,9 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     images: whether to read images; statistics do without.
     views: cameras to read, by the adapter's names; empty reads its main one.
     proprioception: whether to read the robot state; None reads it where there is one.
+    vectors: computes the instruction vectors where the dataset stores none of this encoder; None takes the stored ones.
+    drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
+    rt1_x_grippers: take the gripper signs of RT-1-X's notebook where the adapter corrects them.
 
   Raises:
     FileNotFoundError: no such folder or TFDS dataset.
@@ -65,15 +80,22 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
   record_name = 'episode'
 
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
-               views: Sequence[str] = (), proprioception: bool | None = False):
+               views: Sequence[str] = (), proprioception: bool | None = False,
+               vectors: Vectors | None = None, drop_unlabelled: bool = False,
+               rt1_x_grippers: bool = False):
     super().__init__(name, split)
-    self.views, self._images = tuple(views), images
-    self.adapter = adapters.get(self._builder.name, self._builder.info.metadata)
+    self.views, self._images, self._drop_unlabelled = tuple(views), images, drop_unlabelled
     self._spec = action_spec
     features = self._builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or rlds.STEPS not in features:
       raise ValueError(f'{name}: not an RLDS dataset, its features have no {rlds.STEPS!r}: {features}.')
     self._leaves = dict(_leaves(features[rlds.STEPS].feature))
+    self.adapter = adapters.get(self._builder.name, self._builder.info.metadata,
+                                {path: _description(f) for path, f in self._leaves.items()})
+    self.rt1_x_grippers = rt1_x_grippers and self.adapter.rt1_x_action is not None
+    self._embedding = self.adapter.embedding or ''
+    is_stored = self._embedding in self._leaves and vectors is not None and vectors.id == self.adapter.embedding_id
+    self._vectors = None if is_stored else vectors
     path = self.adapter.proprioception
     self._proprioception = path if proprioception or (proprioception is None and path in self._leaves) else None
     if proprioception and self._proprioception is None:
@@ -94,8 +116,14 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     return self.image_features[0]
 
   @property
+  def embedding_id(self) -> str:
+    """Id of the encoder of the instruction vectors; empty if they are not read."""
+    return self.adapter.embedding_id if self._vectors is None else self._vectors.id
+
+  @property
   def embedding_size(self) -> int:
-    return self._leaves[self.adapter.embedding].shape[-1]
+    """Size of the instruction vectors; 0 if they are not read."""
+    return self._leaves[self._embedding].shape[-1] if self._vectors is None else self._vectors.size
 
   @property
   def proprioception_size(self) -> int:
@@ -114,17 +142,20 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     for number, record in self.records(chunks):
-      yield self._episode(number, self._parse(record))
+      episode = self._episode(number, self._parse(record))
+      if not self._drop_unlabelled or episode.labelled.any():
+        yield episode
 
   def instruction_embeddings(self) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield instruction and embedding, float32 [E], of each step."""
-    for _, record in self.records(self.chunks(self.num_records)):
+    """Yield instruction as stored (empty without a word) and embedding, float32 [E], of each step."""
+    for number, record in self.records(self.chunks(self.num_records)):
       steps = self._parse(record)
-      embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
-      yield from zip(_text(_at(steps, self.adapter.instruction)), embeddings, strict=True)
+      texts = self._texts(number, steps, _worded)
+      yield from zip(texts, self._embeddings(texts, steps), strict=True)
 
   def empty_error(self) -> ValueError:
-    return ValueError(f'{self.name}: no episode of split {self.split!r} has a step. Was it converted completely?')
+    lacking = 'has a step and an instruction' if self._drop_unlabelled else 'has a step'
+    return ValueError(f'{self.name}: no episode of split {self.split!r} {lacking}. Was it converted completely?')
 
   def _parse(self, record: tf.train.Example) -> dict[str, Any]:
     """Steps of an episode: nested dicts of arrays [steps, ...]."""
@@ -133,18 +164,35 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._used.items()})
 
   def _episode(self, number: int, steps: dict[str, Any]) -> Episode:
-    embeddings = np.asarray(_at(steps, self.adapter.embedding), np.float32)
+    texts = self._texts(number, steps)
     proprioception = None
     if self._proprioception is not None:
       proprioception = np.asarray(_at(steps, self._proprioception), np.float32)
-      proprioception = proprioception.reshape(len(embeddings), self.proprioception_size)
+      proprioception = proprioception.reshape(len(texts), self.proprioception_size)
     return Episode(
         number=number,
-        images=self._stored_images(number, steps, len(embeddings)) if self._images else np.empty(0, object),
-        embeddings=embeddings,
-        actions=self._actions(number, steps),
-        instructions=_text(_at(steps, self.adapter.instruction)),
+        images=self._stored_images(number, steps, len(texts)) if self._images else np.empty(0, object),
+        embeddings=self._embeddings(texts, steps),
+        actions=self._actions(number, steps, len(texts)),
+        instructions=texts,
         proprioception=proprioception)
+
+  def _texts(self, number: int, steps: dict[str, Any], read: Callable[[bytes], str] | None = None) -> np.ndarray:
+    """Return the instructions in normal form, or as `read` makes them, str [steps]; empty without a word."""
+    stored = _at(steps, self.adapter.instruction)
+    try:
+      values = stored if stored.dtype == object else [bytes(row[row != 0].tolist()) for row in stored]
+      return np.array([(read or _tidy)(value) for value in values], object)
+    except ValueError as error:
+      if self._drop_unlabelled:
+        return np.full(len(stored), '', object)
+      raise ValueError(f'{self.name}, episode {number} of {self.split!r}: {error} Or leave such episodes out: '
+                       '--pipeline.drop-unlabelled.') from error
+
+  def _embeddings(self, texts: np.ndarray, steps: dict[str, Any]) -> np.ndarray:
+    if self._vectors is not None:
+      return self._vectors(texts)
+    return np.asarray(_at(steps, self._embedding), np.float32)
 
   def _stored_images(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
     stored = [_at(steps, camera) for camera in self._cameras]
@@ -156,10 +204,11 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       return stored[0]
     return np.stack([np.fromiter(images, object, length) for images in stored], 1)
 
-  def _actions(self, number: int, steps: dict[str, Any]) -> np.ndarray:
+  def _actions(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
     where = f'{self.name}, episode {number} of {self.split!r}'
+    action = self.adapter.rt1_x_action if self.rt1_x_grippers else self.adapter.action
     try:
-      fields = self.adapter.action(steps)
+      fields = action(steps)  # type: ignore[misc]
     except (KeyError, ValueError) as error:
       raise ValueError(f'{where}: the adapter {self.adapter.name!r} cannot read the actions: {error}. '
                        f'The steps have {sorted(self._leaves)}.') from error
@@ -168,7 +217,6 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       raise ValueError(f'{where}: the adapter {self.adapter.name!r} gives no {sorted(missing)}, which the ActionSpec '
                        f'has; it gives {sorted(fields)}. Choose another ActionSpec, or add the fields to the adapter.')
     actions = self._spec.pack({name: fields[name] for name in self._spec.names})
-    length = len(_at(steps, self.adapter.embedding))
     if actions.shape != (length, self._spec.size):
       raise ValueError(f'{where}: the adapter {self.adapter.name!r} gives actions of shape {actions.shape}, '
                        f'expected {(length, self._spec.size)}, one per step.')
@@ -185,18 +233,30 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       return self._images
     info = feature.get_serialized_info()
     single = isinstance(info, tfds.features.TensorInfo) and not info.sequence_rank and None not in feature.shape
-    return single and len(feature.shape) < 3
+    return single and math.prod(feature.shape) <= _MOST_NUMBERS
 
   def _check_features(self) -> None:
     """Check that all features are present, with the right type."""
     if self._proprioception:
       self._check_feature(self._proprioception, 'numbers', lambda f: _dtype_kind(f) in 'biuf' and None not in f.shape)
-    self._check_feature(self.adapter.instruction, 'text', lambda f: _dtype_kind(f) == 'O' and f.shape == ())
-    self._check_feature(self.adapter.embedding, 'a vector', lambda f: _dtype_kind(f) == 'f' and len(f.shape) == 1)
+    self._check_feature(self.adapter.instruction, 'text, or its bytes as numbers', lambda f: (
+        f.shape == () if _dtype_kind(f) == 'O' else _dtype_kind(f) in 'iu' and len(f.shape) == 1))
+    if self._vectors is None:
+      self._check_embedding()
     for camera in self._cameras:
       self._check_feature(camera, 'a uint8 image [H, W, 3]', lambda f: (
           f.np_dtype == np.uint8 and len(f.shape) == 3 and f.shape[2] == 3
           and (isinstance(f, tfds.features.Image) or None not in f.shape)))
+
+  def _check_embedding(self) -> None:
+    path, name = self._embedding, self.adapter.name
+    if path not in self._leaves:
+      stored = (f'no {path!r}, the instruction vectors that the adapter {name!r} names; it has {sorted(self._leaves)}'
+                if path else f'no instruction vectors, says the adapter {name!r}')
+      raise ValueError(f'{self.name} stores {stored}. Name the encoder that computes them while reading: '
+                       '--pipeline.encoder hashed-ngrams/1 (built in), a folder of a Universal Sentence Encoder, or an '
+                       '.npz table. RT-2 reads the texts and needs none.')
+    self._check_feature(path, 'a vector', lambda f: _dtype_kind(f) == 'f' and len(f.shape) == 1)
 
   def _check_feature(self, path: str, expected: str, is_valid: Callable[[Any], bool]) -> None:
     if path not in self._leaves:
@@ -206,8 +266,8 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
                        + ' Adapters are described in docs/guides/your_robot.md.')
     feature = self._leaves[path]
     if not is_valid(feature):
-      raise ValueError(f'{self.name}: {path!r} is {np.dtype(feature.np_dtype).name} {list(feature.shape)}, expected '
-                       f'{expected}. Name another feature in the adapter {self.adapter.name!r}.')
+      raise ValueError(f'{self.name}: {path!r} is {_description(feature)}, expected {expected}. '
+                       f'Name another feature in the adapter {self.adapter.name!r}.')
 
 
 def _leaves(feature: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -227,6 +287,13 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
       inner = inner.setdefault(key, {})
     inner[leaf] = value
   return nested
+
+
+def _description(feature: Any) -> str:
+  """Type and shape of a feature, such as 'float32 [7]'."""
+  if _dtype_kind(feature) == 'O' or feature.shape is None:
+    return 'text'
+  return f'{np.dtype(feature.np_dtype).name} {[size or "any" for size in feature.shape]}'.replace("'", '')
 
 
 def _dtype_kind(feature: Any) -> str:
@@ -251,5 +318,10 @@ def _at(steps: dict[str, Any], path: str) -> Any:
   return steps
 
 
-def _text(values: np.ndarray) -> np.ndarray:
-  return np.array([v.decode('utf-8', 'replace') for v in values], object)
+def _worded(raw: bytes) -> str:
+  return text.decode(raw) if _tidy(raw) else ''
+
+
+@functools.lru_cache(1024)
+def _tidy(raw: bytes) -> str:
+  return text.tidy(text.decode(raw))

@@ -15,7 +15,9 @@ from etils import epath
 
 from rtjax.actions import ActionSpec
 from rtjax.data.config import DataConfig
+from rtjax.data.rlds import adapter as action_maps
 from rtjax.data.rlds.episodes import Dataset
+from rtjax.data.rlds.language import open_vectors
 from rtjax.runtime import serialization
 
 # A larger share of clipped numbers in any dimension means that the bounds, or the units, are likely wrong.
@@ -30,12 +32,14 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   Returns:
     {dataset as given: entry}. An entry holds
       'name', 'split', 'embedding_id', 'episodes', 'steps';
+      'unlabelled_episodes', 'unlabelled_steps': those without an instruction or with zero vectors, of which a warning
+        reports; with `config.drop_unlabelled` the former are left out;
       'renderer': of a simulated dataset, else None;
       'image_size': [height, width], None where it varies;
       'action': 'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and
         'clipped', the share of the steps beyond the bounds;
       'proprioception': the same without names and clipped, or None;
-      'instruction': 'mean' and 'std' of the instruction embeddings.
+      'instruction': 'mean' and 'std' of the instruction embeddings; None if not read.
 
   Raises:
     ValueError: an action is NaN or infinite, more than 1 % of a dimension is clipped and `config.allow_clipping` is
@@ -43,8 +47,11 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   """
   result = {}
   for name in datasets:
-    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None)
+    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None,
+                      vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
+                      rt1_x_grippers=config.rt1_x_grippers)
     result[name] = _cached(dataset, config, action_spec)
+    _report_unlabelled(name, result[name], config)
   if not config.allow_clipping:
     for name, entry in result.items():
       _check_clipping(name, entry, action_spec)
@@ -53,7 +60,7 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
 
 def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
   base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-  file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, spec)}.json'
+  file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, config, spec)}.json'
   try:
     return json.loads(file.read_text())
   except (OSError, ValueError):
@@ -69,8 +76,8 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
   return entry
 
 
-def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
-  """Hash of files, adapter (with its module's code) and ActionSpec."""
+def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str:
+  """Hash of files, adapter (with its modules' code), language settings and ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
     return epath.Path(file).name, stat.length, stat.mtime
@@ -82,28 +89,48 @@ def _content_hash(dataset: Dataset, spec: ActionSpec) -> str:
     code = inspect.getsource(inspect.getmodule(adapter.action) or type(adapter.action))
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
-  parts = [5, dataset.identity, files, adapter.name, adapter.proprioception, code, serialization.to_json(spec)]
+  language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
+  parts = [6, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
+           language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
-  actions, states, embeddings = [], [], []
+  actions, states, embeddings, labelled = [], [], [], []
   for episode in dataset.read_all():
     actions.append(episode.actions)
     embeddings.append(episode.embeddings)
+    labelled.append(episode.labelled)
     if episode.proprioception is not None:
       states.append(episode.proprioception)
-  all_actions = np.concatenate(actions)
-  if not len(all_actions):
+  if not any(map(len, actions)):
     raise dataset.empty_error()
+  all_actions, vectors = np.concatenate(actions), np.concatenate(embeddings)
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
-      'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.adapter.embedding_id,
+      'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.embedding_id,
       'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(actions),
       'steps': len(all_actions),
+      'unlabelled_episodes': _unlabelled(dataset, labelled),
+      'unlabelled_steps': sum(int((~steps).sum()) for steps in labelled),
       'action': {'names': list(spec.dimension_names), **_moments(all_actions), 'clipped': clipped},
       'proprioception': _moments(np.concatenate(states)) if states else None,
-      'instruction': {name: _moments(np.concatenate(embeddings))[name] for name in ('mean', 'std')}}
+      'instruction': {name: _moments(vectors)[name] for name in ('mean', 'std')} if vectors.shape[1] else None}
+
+
+def _unlabelled(dataset: Dataset, labelled: list[np.ndarray]) -> int:
+  """Count the episodes without an instruction, left out or not."""
+  return dataset.num_records - len(labelled) + sum(len(steps) > 0 and not steps.any() for steps in labelled)
+
+
+def _report_unlabelled(name: str, entry: dict[str, Any], config: DataConfig) -> None:
+  episodes, steps = entry['unlabelled_episodes'], entry['unlabelled_steps']
+  if episodes and config.drop_unlabelled:
+    warnings.warn(f'{name}: {episodes} episodes have no instruction, and are left out.', stacklevel=3)
+  elif episodes or steps:
+    warnings.warn(f'{name}: {episodes} of {entry["episodes"]} episodes and {steps} of {entry["steps"]} steps have no '
+                  'instruction, or a vector of zeros; a policy learns them as what to do without one. Leave such '
+                  'episodes out: --pipeline.drop-unlabelled.', stacklevel=3)
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:

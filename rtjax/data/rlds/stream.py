@@ -7,6 +7,7 @@ from rtjax.data.config import DataConfig
 from rtjax.data.mixture import ProcessShare
 from rtjax.data.rlds.batches import WindowBatcher
 from rtjax.data.rlds.episodes import Dataset
+from rtjax.data.rlds.language import open_vectors
 from rtjax.data.stream import Stream, ordered_batches
 from rtjax.data.windows import Padding, WindowConfig
 
@@ -64,4 +65,6 @@ def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: 
   if isinstance(datasets, str) or not datasets:
     raise ValueError(f'datasets is {datasets!r}, expected a list of folders or TFDS names.')
   proprioception = config.proprioception or config.waypoints
-  return [Dataset(name, split, action_spec, views=config.views, proprioception=proprioception) for name in datasets]
+  return [Dataset(name, split, action_spec, views=config.views, proprioception=proprioception,
+                  vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
+                  rt1_x_grippers=config.rt1_x_grippers) for name in datasets]
