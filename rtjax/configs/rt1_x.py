@@ -8,8 +8,9 @@
 weights on one GPU. The mixture's weights, action maps and images of 256x320 (aspect kept, the rest black) are those of
 the public training notebook, as are its batch of 1024, Adam at a constant 1e-4 without clipping, and padded frames in
 the loss. Differences: the labels of world_vector use the range [-2, 2] that the policy acts with (the notebook's use
-[-1, 1]), and windows that end in an episode's last step are kept, so that the policy learns to terminate. The last 2 %
-of each dataset are held out. The notebook trained 1 M steps, the released weights 900,000.
+[-1, 1]), windows that end in an episode's last step are kept, so that the policy learns to terminate, and an open
+gripper is -1 in taco_play and toto, too (`--pipeline.rt1-x-grippers` takes the notebook's 1). The last 2 % of each
+dataset are held out. The notebook trained 1 M steps, the released weights 900,000.
 """
 from rtjax.data.config import DataConfig
 from rtjax.models import RT1_X

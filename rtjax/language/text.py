@@ -25,7 +25,7 @@ def normalized(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-  """Return the normal form of a text; empty if it carries no word.
+  """Return the normal form of a text; empty without a word.
 
   Raises:
     ValueError: the text has marks of bytes that could not be decoded.

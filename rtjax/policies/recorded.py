@@ -32,7 +32,7 @@ def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
 
 
 def _vectors(policy: Policy) -> Vectors | None:
-  """Return the encoder of a policy for datasets without its vectors, if there is one."""
+  """Return the policy's encoder, for datasets without its vectors."""
   if policy.config.reads_prompts:
     return NoVectors()
   if policy.encoder is None and policy.metadata.embedding_id != instructions.HASHED_NGRAMS:

@@ -43,8 +43,31 @@ def test_unit_norm_and_normal_form():
   np.testing.assert_array_equal(hashed_ngrams('Reach the RED circle.'), hashed_ngrams('reach  the red circle'))
 
 
-def test_no_words_give_zeros():
-  np.testing.assert_array_equal(hashed_ngrams(' ...'), np.zeros(512))
+@pytest.mark.parametrize('other', [
+    'hebe den gru\u0308nen Wu\u0308rfel auf', '\ufeffhebe den grünen Würfel auf', ' hebe  den\u00a0grünen\tWürfel auf',
+    'ｈｅｂｅ ｄｅｎ ｇｒüｎｅｎ Ｗüｒｆｅｌ ａｕｆ', 'hebe den grü\u00adnen Wür\u200bfel auf'])
+def test_all_encoders_read_one_form_of_a_sentence(other, hub_folder):
+  plain = 'hebe den grünen Würfel auf'
+  table = instructions.Table(USE, (plain, 'another'), np.eye(2, 512))
+  encoders = [instructions.HashedNgrams(), instructions.UniversalSentenceEncoder(hub_folder), table]
+  encoders.append(instructions.PromptEncoder(pytest.importorskip('rtjax.language.tokenizer').Tokenizer(), 40))
+  for encoder in encoders:
+    np.testing.assert_array_equal(encoder([other]), encoder([plain]))
+
+
+@pytest.mark.parametrize('text', ['', ' ...', '🍎', '?!', '\ufeff', '👉🏽 ♥'])
+def test_a_text_without_a_word_is_refused_by_all(text, hub_folder):
+  tokenizer = pytest.importorskip('rtjax.language.tokenizer').Tokenizer()
+  table = instructions.Table(USE, (text, 'a'), np.zeros((2, 512)))
+  for encoder in (instructions.HashedNgrams(), instructions.UniversalSentenceEncoder(hub_folder), table,
+                  instructions.PromptEncoder(tokenizer, 40)):
+    with pytest.raises(ValueError, match='carries no word'):
+      encoder(['a', text])
+
+
+def test_a_table_prefers_the_exact_sentence():
+  table = instructions.Table(USE, ('pick  up', 'pick up'), np.eye(2, 512))
+  np.testing.assert_array_equal(table(['pick up', 'pick  up', 'pick   up']), np.eye(2, 512)[[1, 0, 1]])
 
 
 def test_closer_sentences_have_closer_vectors():
@@ -71,7 +94,7 @@ def test_every_encoder_keeps_the_protocol(hub_folder, tmp_path):
 
 def test_saved_model_gets_the_strings(hub_folder):
   encoder = instructions.UniversalSentenceEncoder(hub_folder)
-  np.testing.assert_array_equal(encoder(['four', '']), np.float32([[4], [0]]) * np.arange(512, dtype=np.float32) / 512)
+  np.testing.assert_array_equal(encoder(['four', 'a']), np.float32([[4], [1]]) * np.arange(512, dtype=np.float32) / 512)
 
 
 def test_the_folder_says_which_encoder_it_is(hub_folder, tmp_path):

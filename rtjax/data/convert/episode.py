@@ -188,7 +188,10 @@ def _float(text: str) -> float:
 
 
 def _texts(log: Log, options: Options) -> str | list[str]:
-  """Return one text, or one per step, in normal form; empty without a word."""
+  """Return one text, or one per step, in normal form.
+
+  It is empty without a word.
+  """
   if options.task:
     return _tidy(options.task, '--task')
   try:

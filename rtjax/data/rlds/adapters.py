@@ -1,6 +1,6 @@
-"""Adapters map each dataset's features to the fields of an ActionSpec, found by the dataset's name.
+"""Adapters by the names of datasets.
 
-Those of the public datasets are in rt1_x.py and open_x.py. docs/guides/datasets.md lists them with the gripper's sign,
+They map a dataset's features to the fields of an ActionSpec. Those of the public datasets are in rt1_x.py and open_x.py. docs/guides/datasets.md lists them with the gripper's sign,
 the rotation, the end of an episode, and the sources of each.
 """
 import dataclasses
@@ -107,7 +107,7 @@ def _family(name: str) -> Adapter | None:
 
 
 def _described(name: str, features: Mapping[str, str] | None) -> str:
-  """Describe the features of a dataset, and the adapters that would find all theirs."""
+  """Describe the features of a dataset, and the adapters that fit."""
   if not features:
     return ''
   fitting = [a.name for a in ADAPTERS.values() if {a.image, a.instruction, *a.views.values()} <= features.keys()]

@@ -53,7 +53,7 @@ class Episode:
 
   @property
   def labelled(self) -> np.ndarray:
-    """Whether each step has an instruction and a vector that is not zero, bool [steps]."""
+    """Steps with an instruction, and no vector of zeros, bool [steps]."""
     has_text = self.instructions != ''
     return has_text & self.embeddings.any(1) if self.embeddings.shape[1] else has_text
 
@@ -117,7 +117,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
 
   @property
   def embedding_id(self) -> str:
-    """Id of the encoder of the instruction vectors; empty if they are not read."""
+    """Id of the vectors' encoder; empty if they are not read."""
     return self.adapter.embedding_id if self._vectors is None else self._vectors.id
 
   @property
@@ -178,7 +178,11 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
         proprioception=proprioception)
 
   def _texts(self, number: int, steps: dict[str, Any], read: Callable[[bytes], str] | None = None) -> np.ndarray:
-    """Return the instructions in normal form, or as `read` makes them, str [steps]; empty without a word."""
+    """Return the instructions, str [steps], empty without a word.
+
+    Args:
+      read: from bytes to text; None: its normal form.
+    """
     stored = _at(steps, self.adapter.instruction)
     try:
       values = stored if stored.dtype == object else [bytes(row[row != 0].tolist()) for row in stored]

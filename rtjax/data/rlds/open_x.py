@@ -53,20 +53,20 @@ def _droid(steps: Steps) -> Action:
 
 
 def _bc_z(steps: Steps) -> Action:
-  """Action map of bc_z, which records ten steps ahead; the first is this one's."""
+  """Action map of bc_z, whose first of ten steps is this one's."""
   change = [feature(steps, f'action/future/{part}_residual')[:, :3] for part in ('xyz', 'axis_angle')]
   return _joined(steps, np.concatenate(change, 1), _closes(feature(steps, 'action/future/target_close')[:, 0]))
 
 
 def _language_table(steps: Steps) -> Action:
-  """Action map of an arm with a stick: x and y alone, and no gripper."""
+  """Action map of a stick that moves in x and y."""
   planar = feature(steps, 'action')
   action = _joined(steps, np.pad(planar, ((0, 0), (0, 4))), np.ones(len(planar)))
   return action | {'gripper_closedness_action': np.zeros((len(planar), 1), np.float32)}
 
 
 def _quaternion_angles(quaternion: np.ndarray) -> np.ndarray:
-  """Roll, pitch and yaw of quaternions x y z w; zero for a step padded with zeros."""
+  """Roll, pitch and yaw of quaternions x y z w; zero for padding."""
   from scipy.spatial.transform import Rotation  # imported here, since most datasets need none
   padded = ~quaternion.any(1, keepdims=True)
   return Rotation.from_quat(np.where(padded, [0, 0, 0, 1], quaternion)).as_euler('xyz')
@@ -85,7 +85,7 @@ def _dlr_edan(steps: Steps) -> Action:
 
 
 def _fanuc(steps: Steps) -> Action:
-  """Action map of a dataset that records no gripper command, but its state."""
+  """Action map of changes, with the gripper's state for its command."""
   return _joined(steps, feature(steps, 'action'), _closes(feature(steps, 'observation/state')[:, 6]))
 
 

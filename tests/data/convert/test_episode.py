@@ -1,4 +1,5 @@
 """Episodes from logs: actions from poses, and parts of entries."""
+import h5py
 import numpy as np
 import pytest
 from helpers import robot_logs
@@ -44,3 +45,20 @@ def test_keys_take_parts_and_join(tmp_path):
   episode = first(path, action='both[7:],closed', gripper_range=(1, 0))
   np.testing.assert_allclose(episode.actions, robot_logs.episode(0)['action'], rtol=1e-6)
   np.testing.assert_allclose(first(path, action='both[7:],closed', state='both[-1]').state, arrays['both'][:, -1:])
+
+
+@pytest.mark.parametrize(('stored', 'read'), [
+    ('\ufeffpick  up'.encode(), 'pick up'), ('ｐｉｃｋ\n', 'pick'), ('🍎', ''), ('', '')])
+def test_instructions_are_stored_in_normal_form(stored, read, tmp_path):
+  path = robot_logs.write_npz(tmp_path, {'a': robot_logs.episode(0) | {'instruction': np.array(stored)}})
+  assert set(first(path).instructions) == {read}
+
+
+def test_undecodable_instructions_are_named(tmp_path):
+  raw = np.array('grün'.encode('latin-1'))
+  path = robot_logs.write_npz(tmp_path / 'npz', {'a': robot_logs.episode(0) | {'instruction': raw}})
+  with h5py.File(tmp_path / 'a.hdf5', 'w') as file:
+    file['instruction'] = raw
+  for read in (lambda: first(path), lambda: logs.Hdf5Log('a', tmp_path / 'a.hdf5').read('instruction')):
+    with pytest.raises(logs.Problem, match=r"b'gr\\xfcn' is no UTF-8.*latin-1"):
+      read()

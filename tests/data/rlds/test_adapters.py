@@ -11,6 +11,7 @@ from helpers.paths import ROOT
 
 from rtjax import actions
 from rtjax.data.rlds import adapters
+from rtjax.data.rlds.episodes import Dataset
 
 V = np.array([[0.5, -0.25, 0.0], [0.02, -0.01, 0.1]], np.float32)
 R = np.array([[0.125, -0.5, 0.0], [0.01, 0.04, -0.06]], np.float32)
@@ -28,7 +29,8 @@ RT1_PARTS = PARTS | {
     'base_displacement_vector': np.array([[1, 2], [3, 4]], np.float32),
     'base_displacement_vertical_rotation': np.array([[5], [6]], np.float32)}
 # Taco Play to [-1, 1]: x from [0, 0.8], y [-0.5, 0.7], z [0, 0.6], angles [-3.2, 3.2], [-0.8, 0.2], [-1.8, 2.5].
-TACO = np.array([[0.4, 0.1, 0.15, 1.6, -0.3, 0.35, -1], [0.8, -0.5, 9.0, -3.2, 0.2, 1.425, 1]], np.float32)
+# Its last number is 1 where the gripper is to be open.
+TACO = np.array([[0.4, 0.1, 0.15, 1.6, -0.3, 0.35, 1], [0.8, -0.5, 9.0, -3.2, 0.2, 1.425, -1]], np.float32)
 
 # dataset: (recorded action, expected world_vector, rotation_delta, gripper)
 CASES = {
@@ -108,6 +110,25 @@ def test_bridge_also_gives_arm7d(name):
   spec = actions.get('arm7d')
   opening = [[1], [0]] if name == 'bridge' else [[1], [0.4]]
   np.testing.assert_allclose(spec.pack({key: action[key] for key in spec.names}), np.concatenate([V, R, opening], 1))
+
+
+@pytest.mark.parametrize(('name', 'signs'), [('taco_play', [[1], [-1]]), ('toto', [[1], [0]])])
+def test_signs_of_rt1_x_remain_available(name, signs, tmp_path):
+  """The released notebook passes both numbers on, so that an open gripper is 1."""
+  written = rlds_episodes.episode(name, 2, **CASES[name][0])
+  folder = str(rlds_episodes.write(tmp_path, name, {'train': [written]}))
+  gripper = {}
+  for released in (False, True):
+    (episode,) = Dataset(folder, 'train', actions.RT1_X, rt1_x_grippers=released).read_all()
+    fields = actions.RT1_X.unpack(episode.actions)
+    gripper[released] = fields.pop('gripper_closedness_action')
+  np.testing.assert_array_equal(gripper[False], COLUMN)
+  np.testing.assert_array_equal(gripper[True], signs)
+
+
+def test_only_two_adapters_correct_rt1_x():
+  corrected = {name for name, adapter in adapters.ADAPTERS.items() if adapter.rt1_x_action}
+  assert corrected == {'taco_play', 'toto'}
 
 
 def test_a_cut_episode_does_not_terminate():
