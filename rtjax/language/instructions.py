@@ -229,7 +229,7 @@ class Table:
   def _rows(self) -> dict[str, int]:
     """Row of each sentence, as stored and in normal form."""
     exact = {text: row for row, text in enumerate(self.texts)}
-    forms = {}
+    forms: dict[str, int] = {}
     for text, row in exact.items():
       with contextlib.suppress(ValueError):  # Undecodable ones remain, since an old table may hold some.
         forms.setdefault(tidy(text), row)

@@ -47,7 +47,7 @@ def decode(raw: bytes) -> str:
   try:
     return raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    raise ValueError(f'the text {raw!r} is no UTF-8: {error.reason} at byte {error.start}. Read its source in '
+    raise ValueError(f'the text {bytes(raw)!r} is no UTF-8: {error.reason} at byte {error.start}. Read its source in '
                      'the right encoding, such as latin-1, and store it as UTF-8.') from error
 
 

@@ -1,7 +1,8 @@
 """Adapters by the names of datasets.
 
-They map a dataset's features to the fields of an ActionSpec. Those of the public datasets are in rt1_x.py and open_x.py. docs/guides/datasets.md lists them with the gripper's sign,
-the rotation, the end of an episode, and the sources of each.
+They map a dataset's features to the fields of an ActionSpec. Those of the public datasets are in rt1_x.py and
+open_x.py; docs/guides/datasets.md lists them with the gripper's sign, the rotation, the end of an episode, and the
+sources of each.
 """
 import dataclasses
 from collections.abc import Mapping
@@ -14,20 +15,8 @@ from rtjax.data.rlds import open_x, rt1_x
 from rtjax.data.rlds.adapter import Action, Adapter, Steps, arm_action, feature, flat_arm, rt1_action
 from rtjax.runtime.suggest import did_you_mean
 
-__all__ = [
-  'ADAPTERS',
-  'STANDARD_LAYOUT',
-  'Action',
-  'Adapter',
-  'Steps',
-  'arm_action',
-  'feature',
-  'flat_arm',
-  'get',
-  'register',
-  'rt1_action',
-  'standard_metadata',
-]
+__all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'Adapter', 'Steps', 'arm_action', 'feature', 'flat_arm', 'get',
+           'register', 'rt1_action', 'standard_metadata']
 
 STANDARD_LAYOUT = 'rtjax/1'
 """Layout that rtjax.data.convert writes; the number rises with each incompatible change."""
@@ -110,9 +99,16 @@ def _described(name: str, features: Mapping[str, str] | None) -> str:
   """Describe the features of a dataset, and the adapters that fit."""
   if not features:
     return ''
-  fitting = [a.name for a in ADAPTERS.values() if {a.image, a.instruction, *a.views.values()} <= features.keys()]
-  text = f' Its steps have {", ".join(f"{path} {kind}" for path, kind in features.items())}.'
+  text = f' Its steps have {", ".join(f"{path} {kind}" for path, kind in sorted(features.items()))}.'
+  fitting = sorted((a for a in ADAPTERS.values() if _paths(a) <= features.keys()), key=lambda a: -len(_paths(a)))[:3]
   if fitting:
-    text += (f' The adapters {fitting} name the same images and instruction: if the actions agree with one too, '
-             f'register(dataclasses.replace(get({fitting[0]!r}), name={name!r})) uses it.')
+    names = [a.name for a in fitting]
+    text += (f' The adapters {names} have their features, too: if the actions agree with one, '
+             f'register(dataclasses.replace(get({names[0]!r}), name={name!r})) uses it.')
   return text
+
+
+def _paths(adapter: Adapter) -> set[str]:
+  """Features that an adapter names."""
+  named = (adapter.image, adapter.instruction, adapter.embedding, adapter.proprioception, *adapter.views.values())
+  return {path for path in named if path}

@@ -66,7 +66,7 @@ def _language_table(steps: Steps) -> Action:
 
 
 def _quaternion_angles(quaternion: np.ndarray) -> np.ndarray:
-  """Roll, pitch and yaw of quaternions x y z w; zero for padding."""
+  """Roll, pitch, yaw of quaternions x y z w; zero for padding."""
   from scipy.spatial.transform import Rotation  # imported here, since most datasets need none
   padded = ~quaternion.any(1, keepdims=True)
   return Rotation.from_quat(np.where(padded, [0, 0, 0, 1], quaternion)).as_euler('xyz')
