@@ -127,7 +127,7 @@ def _report_log(config: Config, folder: pathlib.Path) -> None:
 
 
 def _print(report: dict[str, Any], folder: pathlib.Path) -> None:
-  from rtjax.evaluation.html.formatting import percent, percent_interval
+  from rtjax.runtime.html.formatting import percent, percent_interval
 
   for policy in report['policies']:
     success = policy['summary']['success']

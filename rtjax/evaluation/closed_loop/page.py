@@ -9,9 +9,9 @@ import numpy as np
 
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.evaluation.closed_loop.tables import CURVE_AXES, seeds, tables
-from rtjax.evaluation.html import charts
-from rtjax.evaluation.html.document import Tile, definition_list, document, header, image, method, tiles
-from rtjax.evaluation.html.formatting import (
+from rtjax.runtime.html import charts
+from rtjax.runtime.html.document import Tile, definition_list, document, header, image, method, tiles
+from rtjax.runtime.html.formatting import (
   count,
   number,
   percent,

@@ -7,7 +7,7 @@ from typing import Any
 from rtjax.evaluation.closed_loop.page import page
 from rtjax.evaluation.closed_loop.protocol import FORMAT
 from rtjax.evaluation.closed_loop.tables import seeds, tables
-from rtjax.evaluation.html.formatting import count, percent
+from rtjax.runtime.html.formatting import count, percent
 
 
 def write(folder: pathlib.Path, report: dict[str, Any], show: int, videos: int = 0) -> None:

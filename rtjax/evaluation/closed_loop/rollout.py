@@ -13,7 +13,7 @@ from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop import failures
 from rtjax.evaluation.closed_loop.agents import Agent, Decision
 from rtjax.evaluation.closed_loop.protocol import EpisodeId, EpisodeLog
-from rtjax.evaluation.html import frames
+from rtjax.runtime.html import frames
 
 
 @dataclasses.dataclass

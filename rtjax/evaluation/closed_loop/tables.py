@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtjax.evaluation.closed_loop import failures
-from rtjax.evaluation.html.formatting import (
+from rtjax.runtime.html.formatting import (
     MISSING,
     count,
     number,
@@ -13,7 +13,7 @@ from rtjax.evaluation.html.formatting import (
     points_interval,
     short_interval,
 )
-from rtjax.evaluation.html.tables import Table
+from rtjax.runtime.html.tables import Table
 
 CURVE_AXES = {'step': 'training steps', 'demonstrations': 'training demonstrations'}
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.evaluation.html import charts
-from rtjax.evaluation.html.document import image
-from rtjax.evaluation.html.formatting import count, percent
 from rtjax.evaluation.replay.replay import Replay, token_dimensions
+from rtjax.runtime.html import charts
+from rtjax.runtime.html.document import image
+from rtjax.runtime.html.formatting import count, percent
 
 # An axis spans at least this many bins of a number, so that a rounding error to the nearest token stays small.
 _MIN_BINS = 20

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rtjax.actions import ActionSpec
-from rtjax.evaluation.html import charts
-from rtjax.evaluation.html.document import Tile, definition_list, document, header, method, tiles
-from rtjax.evaluation.html.formatting import breakable, count, number, percent, percent_interval, timestamp
 from rtjax.evaluation.replay import episodes
 from rtjax.evaluation.replay.replay import Replay
+from rtjax.runtime.html import charts
+from rtjax.runtime.html.document import Tile, definition_list, document, header, method, tiles
+from rtjax.runtime.html.formatting import breakable, count, number, percent, percent_interval, timestamp
 
 
 def page(report: dict[str, Any], replays: Sequence[Replay], spec: ActionSpec, show: int) -> str:

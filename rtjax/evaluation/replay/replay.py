@@ -15,9 +15,9 @@ from rtjax.actions import ActionSpec
 from rtjax.data.images import Decoder, decoder
 from rtjax.data.rlds.episodes import Dataset, Episode
 from rtjax.data.tf import tf
-from rtjax.evaluation.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
 from rtjax.policies.policy import Policy
 from rtjax.policies.recorded import encoded_instructions
+from rtjax.runtime.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from helpers.closed_loop_reports import RECORDS, policy, record, report
 from helpers.html_page import ParsedPage
 
 from rtjax.evaluation.closed_loop.page import choose, page
-from rtjax.evaluation.html.frames import jpeg
+from rtjax.runtime.html.frames import jpeg
 
 
 def test_page(tmp_path):

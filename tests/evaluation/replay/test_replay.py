@@ -12,10 +12,10 @@ from PIL import Image
 from rtjax import actions, models
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds.episodes import Episode
-from rtjax.evaluation.html.frames import FILMSTRIP_FRAMES
 from rtjax.evaluation.replay import replay
 from rtjax.policies.policy import Policy
 from rtjax.policies.recorded import open_dataset
+from rtjax.runtime.html.frames import FILMSTRIP_FRAMES
 
 
 def episode(spec: ActionSpec, length: int, size: tuple[int, int]) -> tuple[Episode, list[np.ndarray]]:

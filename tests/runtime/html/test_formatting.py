@@ -1,7 +1,7 @@
 """Number formats of reports."""
 import pytest
 
-from rtjax.evaluation.html import formatting
+from rtjax.runtime.html import formatting
 
 
 @pytest.mark.parametrize(('difference', 'text'), [

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from rtjax.evaluation.html import charts
+from rtjax.runtime.html import charts
 
 
 def test_line_can_be_read_back():

@@ -3,7 +3,7 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
-from rtjax.evaluation.html.formatting import breakable
+from rtjax.runtime.html.formatting import breakable
 
 
 @dataclasses.dataclass(frozen=True)

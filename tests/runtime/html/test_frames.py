@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from rtjax.evaluation.html import frames
+from rtjax.runtime.html import frames
 
 
 def test_evenly_spaced_steps_are_middles_of_equal_parts():

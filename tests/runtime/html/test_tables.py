@@ -1,7 +1,7 @@
 """Tables as HTML and Markdown."""
 from helpers.html_page import ParsedPage
 
-from rtjax.evaluation.html.tables import Table
+from rtjax.runtime.html.tables import Table
 
 
 def test_html_and_markdown():
