@@ -142,6 +142,8 @@ class ShuffledWindows:
     if chunks != read:  # A dataset of a single group stays in memory.
       items = list(self._read(chunks))
       self._last_read = chunks, items
+    # Without process and group: an item is the same wherever and whenever an epoch shows it.
+    items = [self._dataset.at_epoch(item, [self._share.seed, 3, self._number, epoch]) for item in items]
     ends = [window_ends(len(item), self._window_config) for item in items]
     owners = [np.full(len(e), place) for place, e in enumerate(ends)]
     order = np.stack([np.concatenate(part or [np.empty(0, int)]) for part in (owners, ends)], -1)

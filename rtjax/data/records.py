@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from etils import epath
 from google.protobuf.message import DecodeError
@@ -60,6 +60,11 @@ class RecordSource(Protocol[_Item]):
     """Yield all items in order."""
     return self.read(self.chunks(self.num_records))
 
+  def at_epoch(self, item: Any, key: Sequence[int]) -> Any:
+    """Return the item as an epoch shows it; `key` alone determines choices."""
+    del key
+    return item
+
   def empty_error(self) -> ValueError:
     """Return the error for a split whose items are all empty."""
 
@@ -89,6 +94,11 @@ class TfdsRecords:
     info = self._builder.info
     shards = [[epath.Path(i.filename).name, i.skip, i.take] for i in self._instructions]
     return hashlib.sha256(json.dumps([info.name, str(info.version), shards]).encode()).hexdigest()[:16]
+
+  @property
+  def split_sizes(self) -> dict[str, int]:
+    """Records of each split of the dataset."""
+    return {name: split.num_examples for name, split in self._builder.info.splits.items()}
 
   @property
   def files(self) -> list[str]:

@@ -34,6 +34,9 @@ def main() -> None:
   if report.count('error'):
     print('Nothing was written: fix the logs or the options, or move the episodes away.')
     raise SystemExit(1)
+  found = [log for log in found if log.name in report.lengths]
+  if not found:
+    raise ValueError(f'{options.logs}: no episode has two steps, nothing was written.')
   if options.check:
     print('No errors: the same command without --check writes the dataset.')
     return
@@ -42,7 +45,7 @@ def main() -> None:
     task = progress.add_task('Writing', total=len(found))
     path = write.write_dataset(parts, options, spec, report, encoder, lambda: progress.advance(task))
   print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
-  print(f'Train on it with: --data {path}')
+  print(f'Train on it with: --data {path}' + write.view_flags(options, report))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""Episodes from logs: entries looked up, units converted, poses turned into actions."""
+"""Episodes from logs: entries, units, actions from poses, idle steps."""
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -10,7 +11,15 @@ from rtjax.actions import ActionSpec
 from rtjax.data.convert.images import Images, to_images
 from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
+from rtjax.data.numbers import LARGEST, idle_steps, unusable
 from rtjax.language import text
+
+
+class EmptyEpisode(Problem):
+  """The episode is too short to train on; it is left out."""
+
+  def __init__(self, text: str):
+    super().__init__('empty episode', text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +28,21 @@ class LoggedEpisode:
 
   Attributes:
     name: of the log.
-    images: encoded, or uint8 [steps, H, W, 3].
+    images: of the main camera: encoded, or uint8 [steps, H, W, 3].
+    views: images of the other cameras, by their names.
     actions: float32 [steps, A], in the ActionSpec's units; finite.
     instructions: one text per step.
+    paraphrases: all instructions of the episode, if there are several for one task; else empty.
     state: float32 [steps, S], or None.
     rewards: float32 [steps], or None.
     times: float64 [steps], or None.
   """
   name: str
   images: Images
+  views: Mapping[str, Images]
   actions: np.ndarray
   instructions: Sequence[str]
+  paraphrases: Sequence[str]
   state: np.ndarray | None
   rewards: np.ndarray | None
   times: np.ndarray | None
@@ -42,33 +55,64 @@ def read_episode(log: Log, options: Options, spec: ActionSpec) -> LoggedEpisode:
   """Read the episode of a log.
 
   Raises:
-    Problem: an entry is missing, unreadable, of a wrong type or length, or not finite.
+    Problem: an entry is missing, unreadable, of a wrong type or length, or not finite; or the episode has no step.
   """
-  images = to_images(_entry(log, options.image, '--image'))
-  texts = _texts(log, options)
+  entry = _entry(log, options.image, '--image')
+  key, flag = (options.poses, '--poses') if options.poses else (options.action, '--action')
+  if _is_empty(entry) and _is_empty(_entry(log, _names(key)[0], flag)):
+    raise EmptyEpisode('it has no step.')
+  cameras = options.cameras()
+  images = {'image': to_images(entry)} | {
+      f'views {view}': to_images(_entry(log, key, f'--views {view}')) for view, key in cameras.items()}
+  texts, paraphrases = _texts(log, options)
   numbers = {option: _numbers(log, getattr(options, option), f'--{option}')
              for option in (('poses', 'gripper') if options.poses else ('action',))}
   others = {option: _optional(log, options, option) for option in ('state', 'reward', 'time')}
-  _same_length({'image': images, **numbers, **others, 'instruction': texts if isinstance(texts, list) else None})
+  _same_length({**images, **numbers, **others, 'instruction': texts if isinstance(texts, list) else None})
   if options.poses:
     actions = from_poses(numbers['poses'], numbers['gripper'], options)
   else:
     actions = _in_units(numbers['action'], options, spec)
   length = len(actions)  # one less than recorded, if made from poses
+  if length < 2:
+    raise EmptyEpisode(f'steps with an action: {length}, expected at least 2.')
   state, rewards, times = (None if part is None else part[:length] for part in others.values())
+  main, *views = (part[:length] for part in images.values())
   return LoggedEpisode(
-      name=log.name, images=images[:length], actions=actions.astype(np.float32),
-      instructions=[texts] * length if isinstance(texts, str) else texts[:length],
+      name=log.name, images=main, views=dict(zip(cameras, views, strict=True)),
+      actions=actions.astype(np.float32),
+      instructions=[texts] * length if isinstance(texts, str) else texts[:length], paraphrases=paraphrases,
       state=None if state is None else state.astype(np.float32),
       rewards=None if rewards is None else rewards[:, 0].astype(np.float32),
       times=None if times is None else times[:, 0])
 
 
+def without_idle(episode: LoggedEpisode, spec: ActionSpec) -> LoggedEpisode:
+  """Leave out the idle steps, but never the last step.
+
+  Its reward and flags end the episode.
+  """
+  kept = np.flatnonzero(~idle_steps(episode.actions, spec) | (np.arange(len(episode)) == len(episode) - 1))
+
+  def take(part: Any) -> Any:
+    return part if part is None else part[kept] if isinstance(part, np.ndarray) else [part[step] for step in kept]
+
+  return dataclasses.replace(
+      episode, views={view: take(images) for view, images in episode.views.items()},
+      **{name: take(getattr(episode, name)) for name in ('images', 'actions', 'instructions', 'state', 'rewards',
+                                                         'times')})
+
+
 def _same_length(parts: Mapping[str, Sized | None]) -> None:
   lengths = {option: len(part) for option, part in parts.items() if part is not None}
   if len(set(lengths.values())) > 1:
-    raise Problem('lengths differ', 'steps: ' + ', '.join(f'{n} of --{option}' for option, n in lengths.items())
-                  + '. Expected one of each for every step: remove a last image without an action.')
+    wordings = lengths.pop('instruction', None)
+    found = ', '.join(f'{n} of --{option}' for option, n in lengths.items())
+    if wordings is not None and len(set(lengths.values())) == 1:
+      raise Problem('lengths differ', f'steps: {found}, but {wordings} of --instruction. Expected one text, or one for '
+                    'each step. If they are several instructions for one task, add --paraphrases.')
+    raise Problem('lengths differ', f'steps: {found}. Expected one of each for every step: remove a last image without '
+                  'an action.')
 
 
 def from_poses(poses: np.ndarray, gripper: np.ndarray, options: Options) -> np.ndarray:
@@ -142,15 +186,27 @@ def _numbers(log: Log, key: str, flag: str) -> np.ndarray:
   return np.concatenate(parts, 1)
 
 
+def _is_empty(entry: Entry) -> bool:
+  return not entry if isinstance(entry, list) else entry.shape[:1] == (0,)
+
+
+def _names(key: str) -> list[str]:
+  """Return the entries that `key` joins, without the parts it selects."""
+  return [part.strip().split('[')[0] for part in key.split(',')]
+
+
 def _part(log: Log, key: str, flag: str) -> np.ndarray:
   match = re.fullmatch(r'(.*?)\[(-?\d*)(:?)(-?\d*)\]', key)
   # A column may itself be called action[0].
   name, part = (match[1], match) if match and key not in log.names() else (key, None)
   entry = _entry(log, name, flag)
+  if isinstance(entry, np.ndarray) and entry.dtype.kind == 'M' and flag == '--time':
+    entry = entry.astype('datetime64[us]').astype(np.int64) * 1e-6
   if isinstance(entry, list) or entry.dtype.kind not in 'biufUS' or entry.ndim not in (1, 2):
     found = 'images' if isinstance(entry, list) else f'{entry.dtype} {list(entry.shape)}'
     raise Problem('wrong numbers', f'{flag} {name} is {found}, expected numbers [steps] or [steps, n].')
-  values = _floats(entry.reshape(len(entry), -1), f'{flag} {name}')
+  values = _floats(entry if entry.ndim == 2 else entry[:, None], f'{flag} {name}',
+                   np.inf if flag == '--time' else LARGEST)
   if part is None:
     return values
   first, last = (int(number) if number else None for number in (part[2], part[4]))
@@ -161,22 +217,25 @@ def _part(log: Log, key: str, flag: str) -> np.ndarray:
   return values[:, first:last]
 
 
-def _floats(entry: np.ndarray, what: str) -> np.ndarray:
+def _floats(entry: np.ndarray, what: str, largest: float) -> np.ndarray:
   """Convert to float64.
 
   Raises:
-    Problem: a value is not a finite number.
+    Problem: a value is not a finite number, or larger than `largest`.
   """
   try:
     values = entry.astype(np.float64)
   except ValueError:
     values = np.vectorize(_float, otypes=[np.float64])(entry)
-  bad = np.argwhere(~np.isfinite(values))
+  bad = np.argwhere(unusable(values, largest))
   if len(bad):
     step, number = bad[0]
-    raise Problem('not finite', f'{what} is {str(entry[step, number])!r} at step {step}, number {number}'
+    finite = np.isfinite(values[step, number])
+    raise Problem('absurd number' if finite else 'not finite',
+                  f'{what} is {str(entry[step, number])!r} at step {step}, number {number}'
                   + (f', and at {len(bad) - 1} other positions' if len(bad) > 1 else '')
-                  + '. Expected finite numbers: fix or remove the episode.')
+                  + (f'. Expected numbers below {largest:g}' if finite else '. Expected finite numbers')
+                  + ': fix or remove the episode.')
   return values
 
 
@@ -187,24 +246,34 @@ def _float(text: str) -> float:
     return np.nan
 
 
-def _texts(log: Log, options: Options) -> str | list[str]:
-  """Return one text, or one per step, in normal form.
+def _texts(log: Log, options: Options) -> tuple[str | list[str], list[str]]:
+  """Return one text, or one per step, and the paraphrases.
 
-  It is empty without a word.
+  Texts are in normal form, and empty without a word.
   """
-  if options.task:
-    return _tidy(options.task, '--task')
+  keys = _names(options.instruction) if options.paraphrases else [options.instruction]
+  values = [('--task', options.task)] if options.task else [
+      (f'--instruction {key}', value) for key in keys for value in _entry_texts(log, key)]
+  if not options.paraphrases:
+    words = [_tidy(value, what) for what, value in values]
+    return (words if len(words) != 1 else words[0]), []
+  lines = [_tidy(line, what) for what, value in values for line in value.splitlines() or [value]]
+  paraphrases = list(dict.fromkeys(lines))
+  return paraphrases[0], paraphrases
+
+
+def _entry_texts(log: Log, key: str) -> Sequence[str | bytes]:
+  """Return the texts of an entry, at least one."""
   try:
-    entry = _entry(log, options.instruction, '--instruction')
+    entry = _entry(log, key, '--instruction')
   except Problem as problem:
     raise Problem(problem.kind, f'{problem} Or give the instruction of all episodes with --task.') from None
   texts = entry if isinstance(entry, list) else entry.tolist()
   values = texts if isinstance(texts, list) else [texts]
-  if not all(isinstance(value, str | bytes) for value in values):
-    raise Problem('wrong instruction', f'--instruction {options.instruction} is {np.asarray(entry).dtype}, expected '
+  if not values or not all(isinstance(value, str | bytes) for value in values):
+    raise Problem('wrong instruction', f'--instruction {key} is {np.asarray(entry).dtype}, expected '
                   'text: one, or one per step.')
-  words = [_tidy(value, f'--instruction {options.instruction}') for value in values]
-  return words if isinstance(texts, list) and len(words) != 1 else words[0]
+  return values
 
 
 def _tidy(value: str | bytes, what: str) -> str:

@@ -2,8 +2,8 @@
 
     LOGS/*.npz                 one episode each; its arrays are the entries
     LOGS/*.hdf5, *.h5          one episode each, or one group per episode; datasets by path (obs/front), attributes
-                               with @ (@task)
-    LOGS/*/steps.csv           one folder per episode: columns, folders of images, and texts (instruction.txt)
+                               with @ (@task, obs/@unit), both above an episode's group by their full path (/data/@task)
+    LOGS/*/steps.csv           one folder per episode: columns, folders of images, videos, and texts (instruction.txt)
 
 Reading an entry opens the file and closes it again. Nothing in a file is executed.
 """
@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import difflib
 import pathlib
+import posixpath
 import re
 import zipfile
 import zlib
@@ -20,13 +21,16 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
+from rtjax.data.convert import video
 from rtjax.language import text
 
 Entry = np.ndarray | list[bytes]
 """Numbers or texts [...], or encoded images, one per step."""
 
 _HDF5 = ('.h5', '.hdf5')
-_IMAGES = ('.jpg', '.jpeg', '.png')
+_IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+_VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
+_OTHER_IMAGES = ('.tif', '.tiff', '.gif', '.ppm', '.pgm', '.heic', '.jp2', '.exr', '.avif')
 _TABLE = 'steps.csv'
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error)
 
@@ -73,7 +77,8 @@ def find_logs(path: pathlib.Path, wanted: str) -> list[Log]:
   inside = [path] if path.is_file() or (path / _TABLE).is_file() else sorted(path.iterdir(), key=_natural)
   npz: list[Log] = [NpzLog(p.stem, p) for p in inside if p.suffix == '.npz']
   files = [p for p in inside if p.suffix in _HDF5]
-  folders: list[Log] = [FolderLog(p.name, p) for p in inside if p.is_dir() and ((p / _TABLE).is_file() or _cameras(p))]
+  folders: list[Log] = [FolderLog(p.name, p) for p in inside
+                        if p.is_dir() and ((p / _TABLE).is_file() or _cameras(p) or _videos(p))]
   hdf5 = [log for p in files for log in _hdf5_logs(p, wanted, f'{p.stem}/' if len(files) > 1 else '')]
   found = [logs for logs in (npz, hdf5, folders) if logs]
   if len(found) != 1:
@@ -109,7 +114,14 @@ class NpzLog:
     return self._use(lambda file: sorted(file.files))
 
   def read(self, name: str) -> Entry:
-    return self._use(lambda file: file[name])
+    try:
+      return self._use(lambda file: file[name])
+    except Problem as problem:
+      if 'allow_pickle' in str(problem):
+        raise Problem('object array', f'{self.path.name}: {name!r} is an array of Python objects, which are not read '
+                      'since they may run code. Save numbers and images of one size as np.stack(list), texts as '
+                      'np.array(texts, dtype=str), and encoded images, a list of bytes, as np.array(list).') from None
+      raise
 
   def _use(self, wanted: Any) -> Any:
     try:
@@ -133,13 +145,15 @@ class Hdf5Log:
     with self._open() as file:
       group = file[self.group or '/']
       group.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-      return found + [f'@{name}' for name in group.attrs]
+      above = [posixpath.join(path, f'@{name}') for path in _above(group.name) for name in file[path].attrs]
+      return found + [f'@{name}' for name in group.attrs] + above
 
   def read(self, name: str) -> Entry:
     with self._open() as file:
       group = file[self.group or '/']
-      if name.startswith('@'):
-        return np.asarray(group.attrs[name[1:]])
+      owner, at, attribute = name.rpartition('@')
+      if at and (owner.endswith('/') or not owner):
+        return np.asarray((group[owner] if owner else group).attrs[attribute])
       item = group[name]
       if not isinstance(item, h5py.Dataset):
         raise KeyError(name)
@@ -153,6 +167,11 @@ class Hdf5Log:
       return h5py.File(self.path)
     except _DAMAGE as error:
       raise _unreadable(self.path, error) from error
+
+
+def _above(path: str) -> list[str]:
+  """Return the paths of all groups above one, nearest first."""
+  return [] if path == '/' else [posixpath.dirname(path), *_above(posixpath.dirname(path))]
 
 
 def _array(dataset: h5py.Dataset) -> Entry:
@@ -194,13 +213,15 @@ def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
 class FolderLog:
   """Folder with steps.csv, a row per step, and images.
 
-  Images beside steps.csv are the entry 'images'; those in a folder have its name.
+  Images beside steps.csv are the entry 'images'; those in a folder, or a video, have its name. All entries of a table
+  without rows are empty.
   """
   name: str
   path: pathlib.Path
 
   def names(self) -> list[str]:
-    return list(self._columns()) + sorted(_cameras(self.path)) + sorted(p.stem for p in self.path.glob('*.txt'))
+    return (list(self._columns()) + sorted({**_cameras(self.path), **_videos(self.path)})
+            + sorted(p.stem for p in self.path.glob('*.txt')))
 
   def read(self, name: str) -> Entry:
     cameras = _cameras(self.path)
@@ -211,12 +232,17 @@ class FolderLog:
         return np.asarray((self.path / f'{name}.txt').read_text('utf-8').strip())
     except _DAMAGE as error:
       raise _unreadable(self.path, error) from error
+    if name in (videos := _videos(self.path)):
+      return _frames(videos[name])
     columns = self._columns()
     if name in columns:
       return np.asarray(columns[name])
     # `action` stands for action_0, action_1, ... and for action_x, action_y, ...
     parts = [values for column, values in columns.items() if re.match(re.escape(name) + r'[_.\[/]', column)]
+    if not parts and columns and not any(columns.values()):
+      return []
     if not parts:
+      _refuse_other_images(self.path, name)
       raise KeyError(name)
     return np.stack([np.asarray(part) for part in parts], -1)
 
@@ -226,9 +252,11 @@ class FolderLog:
       raise Problem('missing entry', f'{self.path.name} has images, but no {_TABLE}.')
     try:
       with file.open(newline='', encoding='utf-8-sig') as stream:
-        header, *rows = [row for row in csv.reader(stream) if row]
+        header, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except _DAMAGE as error:
       raise _unreadable(file, error) from error
+    if not header:
+      raise Problem('unreadable', f'{_TABLE} is empty, expected a header and a row for each step.')
     for number, row in enumerate(rows, 1):
       if len(row) != len(header):
         raise Problem('unreadable', f'{_TABLE}, step {number - 1}: {len(row)} cells under a header of {len(header)}. '
@@ -240,6 +268,27 @@ def _cameras(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Return the folders of images in an episode's folder, by name."""
   inside = {p.name: p for p in folder.iterdir() if p.is_dir() and _image_files(p)}
   return inside if 'images' in inside or not _image_files(folder) else {'images': folder, **inside}
+
+
+def _videos(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Return the videos in an episode's folder, by name."""
+  return {p.stem: p for p in folder.iterdir() if p.suffix.lower() in _VIDEOS}
+
+
+def _frames(path: pathlib.Path) -> np.ndarray:
+  try:
+    return video.read(path)
+  except (OSError, ValueError) as error:
+    raise Problem('unreadable video', f'{path.name}: {error}.') from error
+
+
+def _refuse_other_images(folder: pathlib.Path, name: str) -> None:
+  """Explain a missing camera by files of other formats."""
+  place = folder if name == 'images' else folder / name
+  other = {p.suffix for p in place.iterdir() if p.suffix.lower() in _OTHER_IMAGES} if place.is_dir() else ()
+  if other:
+    raise Problem('image format', f'there is no {name!r}, and {", ".join(sorted(other))} files are not read. Save them '
+                  f'as {", ".join(_IMAGES)}, or as a video ({", ".join(_VIDEOS)}).')
 
 
 def _image_files(folder: pathlib.Path) -> Sequence[pathlib.Path]:

@@ -40,6 +40,8 @@ class Options:
   """Check only, write nothing."""
   image: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'images'
   """Images: uint8 [steps, H, W, 3], encoded, or the folder that holds them in an episode's folder."""
+  views: Annotated[tuple[str, ...], tyro.conf.arg(metavar='NAME=KEY')] = ()
+  """Images of further cameras: wrist=wrist left=obs/left. Training reads them with --pipeline.views image wrist."""
   action: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'action'
   """Numbers of the ActionSpec. For arm7d: changes of x y z and of roll pitch yaw, and the gripper's opening."""
   poses: Annotated[str, tyro.conf.arg(metavar='KEY')] = ''
@@ -50,6 +52,12 @@ class Options:
   """Instruction: one text, or one per step."""
   task: str = ''
   """Instruction of all episodes, in place of --instruction: "pick up the cup"."""
+  paraphrases: tyro.conf.FlagCreatePairsOff[bool] = False
+  """The texts of --instruction (several entries, an array, or lines) are instructions for one task; training draws one
+  of them for each epoch."""
+  drop_idle: tyro.conf.FlagCreatePairsOff[bool] = False
+  """Leave out steps that do nothing: every change (a number with a unit) within half a bin of zero, and all other
+  numbers within half a bin of the step before. The last step of an episode stays."""
   state: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'state'
   """Robot state, unchanged; left out where no entry has the default name."""
   reward: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'reward'
@@ -71,7 +79,7 @@ class Options:
   encoder: str = instructions.HASHED_NGRAMS
   """Instruction encoder: built in, folder of a Universal Sentence Encoder, or an .npz table of vectors."""
   val_share: float = 0.1
-  """Share of the episodes held out as the split val, chosen by hash of their names."""
+  """Share of the episodes held out as the split val, rounded up; chosen by hash of their names."""
 
   def __post_init__(self) -> None:
     if bool(self.poses) != bool(self.gripper):
@@ -87,16 +95,22 @@ class Options:
     if self.gripper_range != (0, 1) and 'gripper' not in names:
       raise ValueError(f"--gripper-range needs a field 'gripper', the ActionSpec {self.action_spec!r} has {names}.")
 
+    self.cameras()
+
+  def cameras(self) -> dict[str, str]:
+    """Return the keys of `views` by the names of the cameras."""
+    found: dict[str, str] = {}
+    for view in self.views:
+      name, _, key = view.partition('=')
+      if not re.fullmatch('[a-z][a-z0-9_]*', name) or not key or name == 'image' or name in found:
+        raise ValueError(f"--views {view!r}: expected NAME=KEY such as wrist=wrist, each name once, in small letters, "
+                         "and not 'image', which is the main camera.")
+      found[name] = key
+    return found
+
   def spec(self) -> ActionSpec:
     """Return the ActionSpec that `action_spec` names."""
-    if not self.action_spec.endswith('.json'):
-      return actions.get(self.action_spec)
-    try:
-      return serialization.from_json(json.loads(pathlib.Path(self.action_spec).read_text()), ActionSpec)
-    except (TypeError, ValueError) as error:
-      raise ValueError(f'{self.action_spec} is no ActionSpec: {error} Expected an object such as '
-                       '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '
-                       '"vocab_size": 256}.') from error
+    return load_spec(self.action_spec)
 
   def dataset_name(self) -> str:
     """Return the name of the dataset.
@@ -113,3 +127,15 @@ class Options:
       raise ValueError(f'{name!r} is the name of a known dataset with another layout. Choose another with --name, such '
                        f'as {"my_" + name!r}.')
     return name
+
+
+def load_spec(name: str) -> ActionSpec:
+  """Return the ActionSpec with a name, or of a JSON file."""
+  if not name.endswith('.json'):
+    return actions.get(name)
+  try:
+    return serialization.from_json(json.loads(pathlib.Path(name).read_text()), ActionSpec)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{name} is no ActionSpec: {error} Expected an object such as '
+                     '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '
+                     '"vocab_size": 256}.') from error

@@ -10,15 +10,18 @@ import numpy as np
 from rich.table import Table
 
 from rtjax.actions import ActionField, ActionSpec
-from rtjax.data.convert.episode import LoggedEpisode, read_episode
-from rtjax.data.convert.images import image_size
+from rtjax.data.convert.episode import EmptyEpisode, LoggedEpisode, read_episode, without_idle
+from rtjax.data.convert.images import Inspected, inspect
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
+from rtjax.data.numbers import idle_steps, still_steps
 
 # Beyond so many times the bounds the unit is probably wrong, in more than this share of the steps certainly.
 _FAR, _SHARE = 5, 0.01
 # Equal images in a row while the robot moves: more than the delay of a slow camera.
 _STUCK = 4
+# A larger share of steps that do nothing teaches a policy to do nothing.
+_MANY_IDLE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +47,19 @@ class Report:
   Attributes:
     findings: in the order of the episodes.
     lengths: steps of each readable episode.
-    image_size: height and width of the first image; None if there is none.
+    left_out: names of the episodes without steps, which are not written.
+    still: steps without motion, of all episodes.
+    idle: those of them that do nothing at all.
+    image_sizes: height and width of the first image of each camera.
     state: size of the robot state; None if there is none.
     period: median time between two steps, in the logs' unit; None if not recorded.
   """
   findings: list[Finding] = dataclasses.field(default_factory=list)
   lengths: dict[str, int] = dataclasses.field(default_factory=dict)
-  image_size: tuple[int, int] | None = None
+  left_out: list[str] = dataclasses.field(default_factory=list)
+  still: int = 0
+  idle: int = 0
+  image_sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
   state: int | None = None
   period: float | None = None
 
@@ -60,8 +69,12 @@ class Report:
   def summary(self) -> str:
     steps = sum(self.lengths.values())
     parts = [f'{len(self.lengths)} readable episodes', f'{steps} steps']
-    if self.image_size:
-      parts.append(f'images {self.image_size[0]}x{self.image_size[1]}')
+    if self.left_out:
+      parts.append(f'{len(self.left_out)} left out for lack of steps ({_first(self.left_out)})')
+    if self.idle:
+      parts.append(f'{self.idle} steps ({self.idle / steps:.1%}) do nothing')
+    parts += [f'{"images" if camera == "image" else camera} {height}x{width}'
+              for camera, (height, width) in self.image_sizes.items()]
     if self.state:
       parts.append(f'state of {self.state} numbers')
     if self.period:
@@ -76,14 +89,17 @@ class Report:
       grouped[finding.level, finding.kind].append(finding)
     for (level, kind), found in sorted(grouped.items(), key=lambda item: item[0][0]):
       names = list(dict.fromkeys(finding.episode for finding in found))
-      where = 'all' if names == [''] else f'{len(names)}: ' + ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+      where = 'all' if names == [''] else f'{len(names)}: {_first(names)}'
       colour = 'red' if level == 'error' else 'yellow'
       table.add_row(f'[{colour}]{level}[/]', kind, _plain(where), _plain(found[0].text))
     return table
 
 
 def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
-  """Read every episode, decode every image, and report all problems."""
+  """Read every episode, decode every image, and report all problems.
+
+  Episodes without steps are named and left out; they are no errors.
+  """
   report = Report()
   low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
   periods: list[float] = []
@@ -91,28 +107,55 @@ def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
     for log in logs:
       try:
         episode = read_episode(log, options, spec)
-        sizes = list(pool.map(image_size, episode.images))
+        images = _inspect(episode, pool)
+        idle = int(idle_steps(episode.actions, spec).sum())
+        if options.drop_idle and len(without_idle(episode, spec)) < 2:
+          raise EmptyEpisode(f'{idle} of its {len(episode)} steps do nothing.')
+      except EmptyEpisode as problem:
+        report.left_out.append(log.name)
+        report.findings.append(Finding('warning', problem.kind, log.name, f'left out: {problem}'))
+        continue
       except Problem as problem:
         report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
         continue
       report.lengths[log.name] = len(episode)
-      report.findings += [*_sizes(episode, sizes, report), *_episode_findings(episode, options, spec)]
-      if len(episode):
-        low, high = np.minimum(low, episode.actions.min(0)), np.maximum(high, episode.actions.max(0))
-      if episode.times is not None and len(episode) > 1:
+      report.still += int(still_steps(episode.actions, spec).sum())
+      report.idle += idle
+      report.findings += [*_images(episode, images, report), *_state(episode, report),
+                          *_episode_findings(episode, options, spec)]
+      low, high = np.minimum(low, episode.actions.min(0)), np.maximum(high, episode.actions.max(0))
+      if episode.times is not None:
         periods.append(float(np.median(np.diff(episode.times))))
   report.period = float(np.median(periods)) if periods else None
-  report.findings += _dataset_findings(low, high, spec) if report.lengths else []
+  report.findings += [*_idle(report, options), *_dataset_findings(low, high, spec)] if report.lengths else []
   return report
 
 
-def _sizes(episode: LoggedEpisode, sizes: Sequence[tuple[int, int]], report: Report) -> Iterable[Finding]:
-  """Compare images and state with those of the first episode."""
-  report.image_size = report.image_size or next(iter(sizes), None)
-  other = [i for i, found in enumerate(sizes[:len(episode)]) if found != report.image_size]
-  if other and report.image_size:
-    yield Finding('error', 'image sizes', episode.name, f'image {other[0]} is {sizes[other[0]]} (height, width), '
-                  f'the first of all {report.image_size}. Expected one size: resize them.')
+def _inspect(episode: LoggedEpisode, pool: concurrent.futures.Executor) -> dict[str, list[Inspected]]:
+  """Decode the images of each camera."""
+  found = {}
+  for camera, images in {'image': episode.images, **episode.views}.items():
+    try:
+      found[camera] = list(pool.map(inspect, images))
+    except Problem as problem:
+      raise Problem(problem.kind, f'{problem} Camera: {camera}.') from problem
+  return found
+
+
+def _images(episode: LoggedEpisode, images: dict[str, list[Inspected]], report: Report) -> Iterable[Finding]:
+  """Compare images with those of the first episode, and name conversions."""
+  for camera, found in images.items():
+    size = report.image_sizes.setdefault(camera, found[0].size)
+    other = [i for i, image in enumerate(found) if image.size != size]
+    if other:
+      yield Finding('error', 'image sizes', episode.name, f'{camera} {other[0]} is {found[other[0]].size} (height, '
+                    f'width), the first of all {size}. Expected one size: resize them.')
+    for conversion in sorted({image.conversion for image in found} - {''}):
+      yield Finding('warning', 'images converted', episode.name, f'{camera}: {conversion}.')
+
+
+def _state(episode: LoggedEpisode, report: Report) -> Iterable[Finding]:
+  """Compare the state with that of the first episode."""
   state = None if episode.state is None else episode.state.shape[1]
   if len(report.lengths) == 1:
     report.state = state
@@ -126,12 +169,13 @@ def _episode_findings(episode: LoggedEpisode, options: Options, spec: ActionSpec
   def finding(level: Literal['error', 'warning'], kind: str, text: str) -> Finding:
     return Finding(level, kind, episode.name, text)
 
-  if len(episode) < 2:
-    yield finding('error', 'too short', f'steps with an action: {len(episode)}, expected at least 2.')
-    return
-  empty = [i for i, text in enumerate(episode.instructions) if not text.strip()]
+  empty = [i for i, text in enumerate(episode.paraphrases or episode.instructions) if not text.strip()]
   if empty:
-    yield finding('error', 'empty instruction', f'at step {empty[0]}. Give one, or --task for all episodes.')
+    place = 'paraphrase' if episode.paraphrases else 'step'
+    yield finding('error', 'empty instruction', f'at {place} {empty[0]}. Give one, or --task for all episodes.')
+  elif len(set(episode.instructions)) == len(episode):
+    yield finding('warning', 'instructions differ', 'every step has its own instruction. If they are several for one '
+                  'task, add --paraphrases.')
   for field, part in spec.unpack(episode.actions).items():
     for level, kind, text in _bounds(spec.fields[spec.names.index(field)], np.asarray(part), options):
       yield finding(level, kind, text)
@@ -223,6 +267,16 @@ def _times(times: np.ndarray | None) -> Iterable[_Found]:
                                       f'{usual:.3g}. Were steps dropped? A policy learns one rate.')
 
 
+def _idle(report: Report, options: Options) -> Iterable[Finding]:
+  steps = sum(report.lengths.values())
+  if report.still > _MANY_IDLE * steps or (options.drop_idle and report.idle):
+    advice = ('These are left out, except at the end of an episode.' if options.drop_idle else
+              'They teach a policy to stop: leave these out with --drop-idle, unless waiting is part of the task.')
+    yield Finding('warning', 'idle steps', '', f'{report.still} of {steps} steps ({report.still / steps:.1%}) do not '
+                  f'move (each change below half a bin), and {report.idle} ({report.idle / steps:.1%}) do nothing: the '
+                  f'rest, such as the gripper, is as in the step before. {advice}')
+
+
 def _dataset_findings(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:
   """Yield the problems that only all episodes together show."""
   still = [name for name, a, b in zip(spec.dimension_names, low, high, strict=True) if a == b]
@@ -234,6 +288,10 @@ def _dataset_findings(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> It
       yield Finding('warning', 'gripper range', '', f'the gripper is {low[at]:.3g} to {high[at]:.3g} in all episodes, '
                     f'expected near 0 (closed) and near 1 (open). Is it a width? --gripper-range {low[at]:.3g} '
                     f'{high[at]:.3g}')
+
+
+def _first(names: Sequence[str]) -> str:
+  return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import io
+import math
 import pathlib
 import shutil
 import tempfile
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.convert.episode import read_episode
+from rtjax.data.convert.episode import LoggedEpisode, read_episode, without_idle
 from rtjax.data.convert.images import encode
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
 from rtjax.data.convert.validate import Report
+from rtjax.data.numbers import unusable
 from rtjax.data.rlds import adapters
+from rtjax.data.rlds.episodes import PARAPHRASES
 from rtjax.data.tf import tf, tfds
 from rtjax.language.instructions import InstructionEncoder
 
@@ -39,17 +42,16 @@ def dataset_folder(options: Options) -> pathlib.Path:
 def split_episodes(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]]:
   """Divide the episodes into train and val.
 
-  A hash of the name decides, so that adding episodes moves none. With two or more episodes each split has at least one,
-  if `val_share` is above 0.
+  The `val_share` of the episodes, rounded up, are held out: those whose names have the smallest hashes, so that neither
+  order nor chance decides and new episodes move few. Each split has at least one of two or more episodes, if
+  `val_share` is above 0.
   """
-  def place(log: Log) -> float:
-    return int.from_bytes(hashlib.blake2b(log.name.encode(), digest_size=8).digest(), 'little') / 2**64
+  def place(log: Log) -> bytes:
+    return hashlib.blake2b(log.name.encode(), digest_size=8).digest()[::-1]
 
-  ordered = sorted(logs, key=place)
-  held_out = sum(place(log) < val_share for log in logs)
-  if val_share and len(logs) > 1:
-    held_out = min(max(held_out, 1), len(logs) - 1)
-  chosen = {log.name for log in ordered[:held_out]} if len(logs) > 1 else set()
+  # 0.1 * 30 is a little above 3.
+  held_out = max(0, min(math.ceil(val_share * len(logs) - 1e-9), len(logs) - 1))
+  chosen = {log.name for log in sorted(logs, key=place)[:held_out]}
   parts = {'train': [log for log in logs if log.name not in chosen], 'val': [log for log in logs if log.name in chosen]}
   return {name: part for name, part in parts.items() if part}
 
@@ -80,6 +82,15 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
   return path
 
 
+def view_flags(options: Options, report: Report) -> str:
+  """Return the flags of train.py that read several cameras."""
+  if not options.views:
+    return ''
+  cameras, (height, width) = report.image_sizes, report.image_sizes['image']
+  resize = '' if len(set(cameras.values())) == 1 else f' --pipeline.image-size {height} {width}'
+  return f' (rt1_multiview) --pipeline.views {" ".join(cameras)} --model.views {len(cameras)}{resize}'
+
+
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   VERSION = tfds.core.Version(VERSION)
 
@@ -91,23 +102,30 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     super().__init__(data_dir=options.out.expanduser())
 
   def _info(self) -> tfds.core.DatasetInfo:
-    numbers, shape = tfds.features.Tensor, (*(self._report.image_size or (None, None)), 3)
-    observation = {'image': tfds.features.Image(shape=shape, encoding_format=self._options.image_format)}
+    numbers, text = tfds.features.Tensor, tfds.features.Text()
+    cameras = {camera: tfds.features.Image(shape=(*size, 3), encoding_format=self._options.image_format)
+               for camera, size in self._report.image_sizes.items()}
+    observation = {_feature(camera): image for camera, image in cameras.items()}
     if self._report.state:
       observation['state'] = numbers(shape=(self._report.state,), dtype=np.float32)
     step = tfds.features.FeaturesDict({
         'observation': observation,
         'action': numbers(shape=(self._spec.size,), dtype=np.float32, doc=', '.join(self._spec.dimension_names)),
-        'language_instruction': tfds.features.Text(),
+        'language_instruction': text,
         'language_embedding': numbers(shape=(self._encoder.size,), dtype=np.float32, doc=self._encoder.id),
         'reward': np.float32, 'discount': np.float32,
         'is_first': np.bool_, 'is_last': np.bool_, 'is_terminal': np.bool_,
     })
+    episode = {'file_path': text}
+    if self._options.paraphrases:
+      vectors = numbers(shape=(None, self._encoder.size), dtype=np.float32)
+      episode |= dict(zip(PARAPHRASES, (tfds.features.Sequence(text), vectors), strict=True))
+    views = {view: f'observation/{_feature(view)}' for view in self._options.cameras()}
     return tfds.core.DatasetInfo(
         builder=self, description='Robot logs, converted by rtjax.data.convert.',
         features=tfds.features.FeaturesDict({
-            'steps': tfds.features.Dataset(step), 'episode_metadata': {'file_path': tfds.features.Text()}}),
-        metadata=tfds.core.MetadataDict(adapters.standard_metadata(self._spec, self._encoder.id)))
+            'steps': tfds.features.Dataset(step), 'episode_metadata': episode}),
+        metadata=tfds.core.MetadataDict(adapters.standard_metadata(self._spec, self._encoder.id) | {'views': views}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
     del dl_manager
@@ -117,22 +135,47 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     with concurrent.futures.ThreadPoolExecutor() as pool:
       for log in logs:
         try:
-          yield log.name, {'steps': self._steps(log, pool), 'episode_metadata': {'file_path': log.name}}
+          yield log.name, self._episode(log, pool)
         except Problem as problem:  # the check found none, so the log has changed since
           raise ValueError(f'{log.name}: {problem}') from problem
         self._done()
 
-  def _steps(self, log: Log, pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
+  def _episode(self, log: Log, pool: concurrent.futures.Executor) -> dict[str, Any]:
     episode = read_episode(log, self._options, self._spec)
+    if self._options.drop_idle:
+      episode = without_idle(episode, self._spec)
+    texts = list(dict.fromkeys([*episode.paraphrases, *episode.instructions]))
+    vectors = dict(zip(texts, _usable(texts, self._encoder(texts), log.name), strict=True))
+    metadata: dict[str, Any] = {'file_path': log.name}
+    if self._options.paraphrases:
+      stacked = np.stack([vectors[text] for text in episode.paraphrases])
+      metadata |= dict(zip(PARAPHRASES, (episode.paraphrases, stacked), strict=True))
+    return {'steps': self._steps(episode, vectors, pool), 'episode_metadata': metadata}
+
+  def _steps(self, episode: LoggedEpisode, vectors: dict[str, np.ndarray],
+             pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
     image_format, bgr = self._options.image_format, self._options.bgr
-    images = pool.map(lambda image: encode(image, image_format, bgr), episode.images)
-    texts = list(dict.fromkeys(episode.instructions))
-    vectors = dict(zip(texts, self._encoder(texts), strict=True))
+    images = {_feature(camera): list(pool.map(lambda image: encode(image, image_format, bgr), images))
+              for camera, images in {'image': episode.images, **episode.views}.items()}
     last = len(episode) - 1
     return [{
-        'observation': {'image': image} | ({} if episode.state is None else {'state': episode.state[t]}),
+        'observation': {camera: encoded[t] for camera, encoded in images.items()} | (
+            {} if episode.state is None else {'state': episode.state[t]}),
         'action': episode.actions[t],
-        'language_instruction': episode.instructions[t], 'language_embedding': vectors[episode.instructions[t]],
+        'language_instruction': text, 'language_embedding': vectors[text],
         'reward': float(t == last) if episode.rewards is None else episode.rewards[t], 'discount': 1.0,
         'is_first': t == 0, 'is_last': t == last, 'is_terminal': t == last,
-    } for t, image in enumerate(images)]
+    } for t, text in enumerate(episode.instructions)]
+
+
+def _feature(camera: str) -> str:
+  """Return the name of a camera's feature, as the tabletop has it."""
+  return camera if camera == 'image' else f'{camera}_image'
+
+
+def _usable(texts: list[str], vectors: np.ndarray, name: str) -> np.ndarray:
+  bad = np.flatnonzero(unusable(vectors).any(1))
+  if len(bad):
+    raise ValueError(f'{name}: the embedding of {texts[bad[0]]!r} holds NaN, infinite or absurd numbers. Check '
+                     '--encoder.')
+  return vectors

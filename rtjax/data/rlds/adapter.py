@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rtjax.data.numbers import unusable
 from rtjax.runtime.suggest import did_you_mean
 
 Steps = Mapping[str, Any]
@@ -90,7 +91,7 @@ def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
   translation, rotation, gripper = motion[:, :3], motion[:, 3:6], motion[:, 6:]
   rt1 = rt1_action(
       rescale(translation, -0.05, 0.05, 1.75), rescale(rotation, -0.25, 0.25, 1.4),
-      np.where(gripper > 0.5, -1, 1), is_last)
+      unless_unusable(gripper, np.where(gripper > 0.5, -1, 1)), is_last)
   return {'translation': translation, 'rotation': rotation, 'gripper': gripper} | rt1
 
 
@@ -127,7 +128,12 @@ def rescale(value: np.ndarray, low: Any, high: Any, limit: float) -> np.ndarray:
   """Map [low, high] to [-limit, limit], clipped 0.01 inside."""
   low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
   scaled = (value - low) / (high - low) * (2 * limit) - limit
-  return np.clip(scaled, -limit + 0.01, limit - 0.01)
+  return unless_unusable(value, np.clip(scaled, -limit + 0.01, limit - 0.01))
+
+
+def unless_unusable(value: np.ndarray, mapped: np.ndarray) -> np.ndarray:
+  """Keep NaN and absurd numbers, which the reader then reports."""
+  return np.where(unusable(value), value, mapped)
 
 
 def _paths(steps: Steps, prefix: str = '') -> list[str]:

@@ -64,7 +64,7 @@ def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
     return dict(zip(sizes, parts, strict=True))
 
   action = flat_arm if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1} else fields
-  return Adapter(name, action, embedding_id=metadata['embedding_id'], **_FLAT)
+  return Adapter(name, action, embedding_id=metadata['embedding_id'], views=metadata.get('views', {}), **_FLAT)
 
 
 def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[str, str] | None = None) -> Adapter:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
+from rtjax.data.numbers import unusable
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.rlds import adapters
 from rtjax.data.rlds.language import Vectors
@@ -22,6 +23,9 @@ from rtjax.language import text
 
 # Larger ones are depth images, point clouds and the like.
 _MOST_NUMBERS = 4096
+
+PARAPHRASES = ('paraphrases', 'paraphrase_embeddings')
+"""Names of the optional episode metadata: texts [P] and embeddings [P, E] of instructions for the same task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Episode:
     actions: float32 [steps, A] in the ActionSpec's units.
     instructions: str [steps] (object), in normal form; empty where there is none.
     proprioception: float32 [steps, S], or None.
+    paraphrases: texts [P] (object) and embeddings [P, E] of several instructions for the task, or None.
   """
   number: int
   images: np.ndarray
@@ -43,6 +48,7 @@ class Episode:
   actions: np.ndarray
   instructions: np.ndarray
   proprioception: np.ndarray | None
+  paraphrases: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
     return len(self.actions)
@@ -57,6 +63,13 @@ class Episode:
     has_text = self.instructions != ''
     return has_text & self.embeddings.any(1) if self.embeddings.shape[1] else has_text
 
+  def with_instruction(self, number: int) -> 'Episode':
+    """Return the episode with one of its paraphrases in every step."""
+    assert self.paraphrases is not None
+    words, embedding = (part[number] for part in self.paraphrases)
+    return dataclasses.replace(self, instructions=np.full(len(self), words, object),
+                               embeddings=np.broadcast_to(embedding, self.embeddings.shape))
+
 
 class Dataset(TfdsRecords, RecordSource[Episode]):
   """Episodes of one split of a dataset, read by its adapter.
@@ -70,6 +83,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     proprioception: whether to read the robot state; None reads it where there is one.
     vectors: computes the instruction vectors where the dataset stores none of this encoder; None takes the stored ones.
     drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
+    check: whether a NaN, infinite or absurd number is an error.
     rt1_x_grippers: take the gripper signs of RT-1-X's notebook where the adapter corrects them.
 
   Raises:
@@ -82,9 +96,10 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
   def __init__(self, name: str, split: str, action_spec: ActionSpec, *, images: bool = True,
                views: Sequence[str] = (), proprioception: bool | None = False,
                vectors: Vectors | None = None, drop_unlabelled: bool = False,
-               rt1_x_grippers: bool = False):
+               check: bool = True, rt1_x_grippers: bool = False):
     super().__init__(name, split)
     self.views, self._images, self._drop_unlabelled = tuple(views), images, drop_unlabelled
+    self._check = check
     self._spec = action_spec
     features = self._builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or rlds.STEPS not in features:
@@ -104,6 +119,22 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     self._cameras = [self.adapter.camera(view) for view in views or ['image']]
     self._check_features()
     self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
+
+  @property
+  def cameras(self) -> list[str]:
+    """Names of the cameras that the dataset has, main one first."""
+    names = ('image', *self.adapter.views)
+    return [name for name in names if self.adapter.camera(name) in self._leaves]
+
+  @property
+  def proprioception(self) -> str | None:
+    """Path of the robot state that is read."""
+    return self._proprioception
+
+  @property
+  def stores_vectors(self) -> bool:
+    """Whether the dataset has the instruction vectors that its adapter names."""
+    return self._embedding in self._leaves
 
   @property
   def image_features(self) -> list[Any]:
@@ -142,9 +173,21 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     for number, record in self.records(chunks):
-      episode = self._episode(number, self._parse(record))
+      episode = self._episode(number, self._parse(record), self._paraphrases(record))
       if not self._drop_unlabelled or episode.labelled.any():
         yield episode
+
+  def at_epoch(self, episode: Episode, key: Sequence[int]) -> Episode:
+    """Return the episode with a paraphrase, drawn by `key` and its number."""
+    if episode.paraphrases is None:
+      return episode
+    draw = np.random.default_rng([*key, episode.number]).integers(len(episode.paraphrases[0]))
+    return episode.with_instruction(int(draw))
+
+  def action_fields(self) -> dict[str, int]:
+    """Return the sizes of the action fields in the first episode."""
+    _, record = next(self.records(self.chunks(1)[:1]))
+    return {name: part.shape[-1] for name, part in self.adapter.action(self._parse(record)).items()}
 
   def instruction_embeddings(self) -> Iterator[tuple[str, np.ndarray]]:
     """Yield instruction as stored (empty without a word) and embedding, float32 [E], of each step."""
@@ -152,6 +195,8 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       steps = self._parse(record)
       texts = self._texts(number, steps, _worded)
       yield from zip(texts, self._embeddings(texts, steps), strict=True)
+      if (paraphrases := self._paraphrases(record)) is not None:
+        yield from zip(*paraphrases, strict=True)
 
   def empty_error(self) -> ValueError:
     lacking = 'has a step and an instruction' if self._drop_unlabelled else 'has a step'
@@ -163,19 +208,45 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     stored = record.features.feature
     return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._used.items()})
 
-  def _episode(self, number: int, steps: dict[str, Any]) -> Episode:
+  def _paraphrases(self, record: tf.train.Example) -> tuple[np.ndarray, np.ndarray] | None:
+    """Several instructions for the task, as rtjax.data.convert writes them."""
+    texts, vectors = (record.features.feature[f'episode_metadata/{name}'] for name in PARAPHRASES)
+    if not texts.bytes_list.value:
+      return None
+    found = np.array([_tidy(value) for value in texts.bytes_list.value], object)
+    if self._vectors is not None:
+      return found, self._vectors(found)
+    return found, np.array(vectors.float_list.value, np.float32).reshape(len(found), self.embedding_size)
+
+  def _episode(self, number: int, steps: dict[str, Any],
+               paraphrases: tuple[np.ndarray, np.ndarray] | None = None) -> Episode:
     texts = self._texts(number, steps)
     proprioception = None
     if self._proprioception is not None:
       proprioception = np.asarray(_at(steps, self._proprioception), np.float32)
       proprioception = proprioception.reshape(len(texts), self.proprioception_size)
-    return Episode(
+    episode = Episode(
         number=number,
         images=self._stored_images(number, steps, len(texts)) if self._images else np.empty(0, object),
         embeddings=self._embeddings(texts, steps),
         actions=self._actions(number, steps, len(texts)),
         instructions=texts,
-        proprioception=proprioception)
+        proprioception=proprioception, paraphrases=paraphrases)
+    if self._check and (found := self.unusable_numbers(episode)):
+      raise ValueError(f'{found[0]}' + (f' (and {len(found) - 1} other fields)' if found[1:] else '')
+                       + '. Expected finite numbers of sensible size. Fix or remove the episode.')
+    return episode
+
+  def unusable_numbers(self, episode: Episode) -> list[str]:
+    """Describe the first NaN, infinite or absurd number of each field."""
+    paraphrases = None if episode.paraphrases is None else episode.paraphrases[1]
+    fields = (('action', episode.actions, self._spec.dimension_names),
+              (self._proprioception, episode.proprioception, ()),
+              (self._embedding or 'instruction vector', episode.embeddings, ()),
+              (f'episode_metadata/{PARAPHRASES[1]}', paraphrases, ()))
+    return [f'{self.name}, episode {episode.number} of {self.split!r}, {found}'
+            for field, values, names in fields if values is not None
+            for found in _first_unusable(str(field), values, names)]
 
   def _texts(self, number: int, steps: dict[str, Any], read: Callable[[bytes], str] | None = None) -> np.ndarray:
     """Return the instructions, str [steps], empty without a word.
@@ -224,11 +295,6 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     if actions.shape != (length, self._spec.size):
       raise ValueError(f'{where}: the adapter {self.adapter.name!r} gives actions of shape {actions.shape}, '
                        f'expected {(length, self._spec.size)}, one per step.')
-    bad = np.argwhere(~np.isfinite(actions))
-    if len(bad):
-      step, dimension = bad[0]
-      raise ValueError(f'{where}, step {step}: action {self._spec.dimension_names[dimension]} is '
-                       f'{actions[step, dimension]}, expected a finite number. Fix or remove the episode.')
     return actions
 
   def _is_used(self, path: str, feature: Any) -> bool:
@@ -298,6 +364,15 @@ def _description(feature: Any) -> str:
   if _dtype_kind(feature) == 'O' or feature.shape is None:
     return 'text'
   return f'{np.dtype(feature.np_dtype).name} {[size or "any" for size in feature.shape]}'.replace("'", '')
+
+
+def _first_unusable(field: str, values: np.ndarray, names: Sequence[str]) -> Iterator[str]:
+  """Yield a description of the first unusable number of a field."""
+  bad = np.argwhere(unusable(values))
+  if len(bad):
+    step, number = bad[0]
+    more = f' (and {len(bad) - 1} other numbers)' if len(bad) > 1 else ''
+    yield f'step {step}: {field} {names[number] if names else number} is {values[step, number]:g}{more}'
 
 
 def _dtype_kind(feature: Any) -> str:

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from rtjax.data.rlds.adapter import Action, ActionMap, Adapter, Steps, arm_action, feature, flat_arm
+from rtjax.data.rlds.adapter import (
+    Action,
+    ActionMap,
+    Adapter,
+    Steps,
+    arm_action,
+    feature,
+    flat_arm,
+    unless_unusable,
+)
 
 # DROID's actions are shares of the largest step of its controller (droid/robot_ik/robot_ik_solver.py), robosuite's of
 # its OSC_POSE (controllers/config/osc_pose.json).
@@ -21,12 +30,12 @@ _ROBOSUITE = np.array([0.05] * 3 + [0.5] * 3)
 
 def _opens(number: np.ndarray) -> np.ndarray:
   """Opening of a gripper that 1 opens, and 0 or -1 closes."""
-  return np.clip(number, 0, 1)
+  return unless_unusable(number, np.clip(number, 0, 1))
 
 
 def _closes(number: np.ndarray) -> np.ndarray:
   """Opening of a gripper that 1 closes, and 0 or -1 opens."""
-  return 1 - np.clip(number, 0, 1)
+  return unless_unusable(number, 1 - np.clip(number, 0, 1))
 
 
 def _arm(opening: Callable[[np.ndarray], np.ndarray], scale: Any = 1.0, first: int = 0) -> ActionMap:
@@ -91,7 +100,8 @@ def _fanuc(steps: Steps) -> Action:
 
 def _pose(position: np.ndarray, orientation: np.ndarray, opening: np.ndarray) -> Action:
   is_open = opening > 0.5
-  fields = {'position': position, 'orientation': orientation, 'gripper': np.stack([~is_open, is_open], 1)}
+  gripper = unless_unusable(opening[:, None], np.stack([~is_open, is_open], 1))
+  fields = {'position': position, 'orientation': orientation, 'gripper': gripper}
   return {name: np.asarray(part, np.float32) for name, part in fields.items()}
 
 

@@ -42,8 +42,8 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
       'instruction': 'mean' and 'std' of the instruction embeddings; None if not read.
 
   Raises:
-    ValueError: an action is NaN or infinite, more than 1 % of a dimension is clipped and `config.allow_clipping` is
-      False, or a dataset cannot be read.
+    ValueError: an action, state or embedding is NaN, infinite or absurdly large; more than 1 % of a dimension is
+      clipped and `config.allow_clipping` is False; or a dataset cannot be read.
   """
   result = {}
   for name in datasets:
@@ -90,7 +90,7 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [6, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
+  parts = [7, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
            language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -99,7 +99,8 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
   actions, states, embeddings, labelled = [], [], [], []
   for episode in dataset.read_all():
     actions.append(episode.actions)
-    embeddings.append(episode.embeddings)
+    embeddings.append(episode.embeddings if episode.paraphrases is None
+                      else np.resize(episode.paraphrases[1], episode.embeddings.shape))  # each equally often
     labelled.append(episode.labelled)
     if episode.proprioception is not None:
       states.append(episode.proprioception)

@@ -70,6 +70,11 @@ def polyline(points: Iterable[Point], axis: Axis, kind: str) -> str:
   return f'<polyline class="line {kind}" points="{coordinates}"/>'
 
 
+def vertical_line(x: float, kind: str) -> str:
+  """Draw a line over the height of a plot."""
+  return f'<polyline class="line {kind}" points="{x:g},0 {x:g},100"/>'
+
+
 def dots(points: Iterable[Point], axis: Axis, kind: str = '') -> str:
   """Draw dots at (x, value) points.
 

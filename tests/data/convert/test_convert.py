@@ -6,15 +6,17 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import robot_logs
 from helpers.paths import ROOT
 
-from rtjax import actions, data
+from rtjax import actions, data, models
 from rtjax.data.convert import __main__ as command
 from rtjax.data.convert import write
 from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.tf import tf, tfds
 from rtjax.language import instructions
+from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.runtime import serialization
 
 EPISODES = {f'demo_{number}': robot_logs.episode(number, 4 + number % 3) for number in range(11)}
@@ -122,3 +124,88 @@ def test_a_log_that_changed_after_the_check(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'demo_3: demo_3.npz cannot be read'):
     run(monkeypatch, path, '--out', tmp_path / 'out')
   assert not list((tmp_path / 'out/bot').iterdir())
+
+
+def test_several_cameras_are_trained_on(tmp_path, monkeypatch, capsys):
+  episodes = {name: arrays | {'front': arrays['images'], 'hand': 255 - arrays['images']}
+              for name, arrays in EPISODES.items()}
+  path = robot_logs.write_npz(tmp_path / 'bot', episodes)
+  run(monkeypatch, path, '--out', tmp_path, '--image', 'front', '--views', 'wrist=hand', '--image-format', 'png')
+  assert '--pipeline.views image wrist --model.views 2\n' in capsys.readouterr().out
+  config = data.DataConfig(views=('image', 'wrist'), proprioception=True)
+  with data.TrainingStream([str(tmp_path / 'bot')], config, actions.ARM_7D, window=1, horizon=1, batch_size=4,
+                           seed=0) as stream:
+    batch = next(stream)
+  np.testing.assert_array_equal(batch['images'][:, :, 0], 255 - batch['images'][:, :, 1])
+  config = models.RT1MultiviewConfig(
+      views=2, image_size=(12, 16), action_spec=actions.ARM_7D, width=16, heads=2, layers=1, hidden=32,
+      encoder=EfficientNetConfig(width=0.2, depth=0.2, stages=(Stage(3, 1, 16, 1, 2),)))
+  terms = models.RT1Multiview(config, rngs=nnx.Rngs(0)).loss(
+      jax.device_put(data.to_batch(batch)), train=False)
+  assert 3 < float(terms.total / terms.weight) < 9  # a guess: ln 256
+
+
+def test_one_of_several_instructions_is_drawn_for_each_epoch(tmp_path, monkeypatch):
+  wordings = ['take the cup', 'lift the mug', 'pick it up']
+  episodes = {name: arrays | {'instruction': np.array([f'{text} of {name}' for text in wordings])}
+              for name, arrays in EPISODES.items()}
+  path = robot_logs.write_npz(tmp_path / 'bot', episodes)
+  run(monkeypatch, path, '--out', tmp_path, '--paraphrases', '--val-share', '0')
+  folder = str(tmp_path / 'bot')
+  steps = sum(len(arrays['action']) for arrays in episodes.values())
+
+  def epochs(count, skip=0, **options):
+    options = {'window': 1, 'horizon': 1, 'batch_size': 1, 'seed': 0} | options
+    with data.TrainingStream([folder], data.DataConfig(), actions.ARM_7D, **options) as stream:
+      for _ in range(skip):
+        next(stream)
+      state = stream.state()
+      stream.restore(state)
+      return [[(int(b['episodes'][0]), str(b['instructions'][0]), b['instruction'][0, 0]) for b in
+               (next(stream) for _ in range(steps))] for _ in range(count)]
+
+  drawn = epochs(12)
+  encoder = instructions.HashedNgrams()
+  for epoch in drawn:
+    by_episode = {number: {text for n, text, _ in epoch if n == number} for number, *_ in epoch}
+    assert len(by_episode) == len(EPISODES) and all(len(texts) == 1 for texts in by_episode.values())
+  for _, text, vector in drawn[0]:
+    np.testing.assert_array_equal(vector, encoder([text])[0])
+  seen = {text for epoch in drawn for _, text, _ in epoch}
+  assert len(seen) > 0.9 * len(wordings) * len(EPISODES) and len({text for _, text, _ in drawn[0]}) == len(EPISODES)
+  assert [row[:2] for row in epochs(1, skip=steps + 3)[0][:steps - 3]] == [row[:2] for row in drawn[1][3:]]
+  dataset = Dataset(folder, 'train', actions.ARM_7D)
+  assert {text for text, _ in dataset.instruction_embeddings()} == {
+      f'{text} of {name}' for text in wordings for name in EPISODES}
+  found = data.statistics([folder], data.DataConfig(cache_dir=str(tmp_path)), actions.ARM_7D)[folder]
+  expected = np.concatenate([np.resize(encoder(list(e.paraphrases[0])), (len(e), encoder.size))
+                             for e in dataset.read_all()])
+  np.testing.assert_allclose(found['instruction']['mean'], expected.mean(0), rtol=1e-5, atol=1e-8)
+  (episode,) = list(tfds.builder_from_directory(tmp_path / 'bot/1.0.0').as_dataset('train[:1]'))
+  name = episode['episode_metadata']['file_path'].numpy().decode()
+  assert [t.decode() for t in episode['episode_metadata']['paraphrases'].numpy()] == list(episodes[name]['instruction'])
+
+
+def test_idle_and_empty_episodes_are_left_out(tmp_path, monkeypatch, capsys):
+  still = {key: part.copy() if isinstance(part, np.ndarray) else part for key, part in EPISODES['demo_1'].items()}
+  still['action'][1:4, :6], still['action'][:, 6] = 0, 0
+  empty = {key: part[:0] if isinstance(part, np.ndarray) else part for key, part in still.items()}
+  path = robot_logs.write_npz(tmp_path / 'bot', {'still': still, 'empty': empty})
+  run(monkeypatch, path, '--out', tmp_path, '--drop-idle')
+  printed = capsys.readouterr().out
+  assert '1 left out for lack of steps (empty)' in printed and '3 steps (60.0%) do nothing' in printed
+  dataset = Dataset(str(tmp_path / 'bot'), 'train', actions.ARM_7D, proprioception=True)
+  (episode,) = dataset.read_all()
+  np.testing.assert_allclose(episode.actions, still['action'][[0, 4]])
+  np.testing.assert_allclose(episode.proprioception, still['state'][[0, 4]])
+  robot_logs.write_npz(tmp_path / 'none', {'empty': empty})
+  with pytest.raises(ValueError, match='no episode has two steps'):
+    run(monkeypatch, tmp_path / 'none', '--out', tmp_path)
+
+
+def test_an_absurd_embedding_is_named(tmp_path, monkeypatch):
+  path = robot_logs.write_npz(tmp_path / 'bot', {'a': EPISODES['demo_0']})
+  table = instructions.Table('mine', ('take object 0',), np.full((1, 4), 1e30, np.float32))
+  monkeypatch.setattr(instructions, 'open_encoder', lambda name: table)
+  with pytest.raises(ValueError, match="a: the embedding of 'take object 0' holds NaN, infinite or absurd"):
+    run(monkeypatch, path, '--out', tmp_path)

@@ -18,6 +18,8 @@ def test_dataset_names(tmp_path):
 
 @pytest.mark.parametrize(('changed', 'words'), [
     ({'poses': 'pose'}, 'give both or neither'), ({'val_share': 1.0}, 'val-share is 1.0'),
+    ({'views': ('wrist',)}, "'wrist': expected NAME=KEY"), ({'views': ('image=a',)}, 'the main camera'),
+    ({'views': ('a=b', 'a=c')}, 'each name once'),
     ({'gripper_range': (1, 1)}, 'are the same'), ({'action_spec': 'arm7'}, "Did you mean 'arm7d'"),
     ({'poses': 'p', 'gripper': 'g', 'action_spec': 'rt1'}, 'numbers of arm7d'),
     ({'action_spec': 'rt1', 'gripper_range': (1, 0)}, "needs a field 'gripper'")])

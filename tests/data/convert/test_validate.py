@@ -31,6 +31,8 @@ GOOD = robot_logs.episode(1)
 ACTION, IMAGES, TIMES = GOOD['action'], GOOD['images'], GOOD['timestamp']
 NAN, JUMP, BACK, FEW_BEYOND = ACTION.copy(), TIMES.copy(), TIMES.copy(), ACTION.copy()
 NAN[3, 2] = np.nan
+ABSURD = ACTION.copy()
+ABSURD[4, 6] = 1e30
 JUMP[3:] += 0.4
 BACK[3] = BACK[1]
 FEW_BEYOND[2, 0] = 0.07
@@ -45,7 +47,7 @@ CASES = {
     'not a table': (changed(action=np.zeros((6, 7, 1))), 'error', 'wrong numbers', r'float64 \[6, 7, 1\]'),
     'float images': (changed(images=IMAGES / 255), 'error', 'wrong images', 'float64.*Multiply by 255'),
     'channels first': (changed(images=IMAGES.transpose(0, 3, 1, 2)), 'error', 'wrong images', r'\(0, 2, 3, 1\)'),
-    'grey': (changed(images=IMAGES[..., 0]), 'error', 'wrong images', 'Grey'),
+    'grey': (changed(images=IMAGES[..., 0]), 'warning', 'images converted', 'image: grey.*three times'),
     'other size': (changed(images=IMAGES[:, :8]), 'error', 'image sizes', r'\(8, 16\).*\(12, 16\)'),
     'other state': (changed(state=np.ones((6, 3))), 'error', 'state sizes', '3 numbers, in the first episode 7'),
     'millimetres': (changed(
@@ -64,18 +66,31 @@ CASES = {
     'out of order': (changed(timestamp=BACK), 'error', 'time not increasing', 'at step 3'),
     'empty instruction': (changed(instruction=' '), 'error', 'empty instruction', '--task'),
     'number as instruction': (changed(instruction=7), 'error', 'wrong instruction', 'int64'),
-    'too short': (SHORT, 'error', 'too short', 'steps with an action: 1,'),
+    'empty paraphrase': (changed(instruction=np.array(['take it', ' '])), 'error', 'empty instruction',
+                         'at paraphrase 1'),
+    'several instructions': (changed(instruction=np.array(['take it', 'lift it'])), 'error', 'lengths differ',
+                             '2 of --instruction.*add --paraphrases'),
+    'one instruction a step': (changed(instruction=np.array([f'take {i}' for i in range(6)])), 'warning',
+                               'instructions differ', 'add --paraphrases'),
+    'a scalar as images': (changed(images=np.uint8(7)), 'error', 'wrong images', r'uint8 \[\]'),
+    'empty': ({key: value if isinstance(value, str) else value[:0] for key, value in GOOD.items()}, 'warning',
+              'empty episode', 'left out: it has no step'),
+    'empty lists': (changed(images=[], action=[], state=[], timestamp=[]), 'warning', 'empty episode', 'left out'),
+    'too short': (SHORT, 'warning', 'empty episode', 'steps with an action: 1,'),
+    'absurd action': (changed(action=ABSURD), 'error', 'absurd number', r"'1e\+30' at step 4, number 6.*below 1e\+10"),
+    'absurd state': (changed(state=np.full((6, 7), -1e30)), 'error', 'absurd number', 'state is .*at step 0, number 0'),
+    'infinite state': (changed(state=np.full((6, 7), np.inf)), 'error', 'not finite', 'and at 41 other positions'),
     'stuck': (changed(images=np.repeat(IMAGES[:1], 6, 0)), 'error', 'camera stuck', 'all 6'),
     'repeats': (changed(images=STUCK), 'warning', 'images repeat', 'images 2 to 5'),
     'missing': ({k if k != 'action' else 'actoin': v for k, v in GOOD.items()}, 'error', 'missing entry',
                 "no 'action', the entries are actoin, images.*Did you mean 'actoin'.*--action"),
-    'objects': (changed(action=np.array([None] * 6)), 'error', 'unreadable', 'Object arrays')}
+    'objects': (changed(action=np.array([None] * 6)), 'error', 'object array', r"'action' is .*np\.stack\(list\)")}
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_problems_are_reported(case, tmp_path):
   arrays, level, kind, words = CASES[case]
-  found = check(tmp_path, arrays)
+  found = check(tmp_path, arrays, paraphrases='paraphrase' in case)
   assert [f[:2] for f in found] == [(level, kind)], found
   with pytest.raises(ValueError, match=words):
     raise ValueError(found[0][2])
@@ -96,6 +111,36 @@ def test_findings_of_all_episodes(tmp_path):
   texts = [(f.kind, f.episode, f.text) for f in findings(tmp_path)]
   assert [t[:2] for t in texts] == [('constant number', ''), ('gripper range', '')]
   assert texts[0][2].startswith('rotation[0] never changes') and '--gripper-range 0 0.08' in texts[1][2]
+
+
+def test_idle_steps_are_counted(tmp_path):
+  """Still, with the gripper as before; a drift below half a bin is idle too."""
+  action = ACTION.copy()
+  action[1:4, :6] = [[0] * 6, [0.0001, 0, 0, 0, 0.0005, 0], [0, 0, 0, 0.001, 0, 0]]
+  action[:, 6] = [0, 0, 0, 0, 0, 1]
+  path = robot_logs.write_npz(tmp_path, {'a': changed(action=action)})
+  (warning,) = findings(path)
+  assert warning.kind == 'idle steps' and warning.text.startswith('2 of 6 steps (33.3%) do not move')
+  assert '2 (33.3%) do nothing' in warning.text and 'leave these out with --drop-idle' in warning.text
+  (warning,) = findings(path, drop_idle=True)
+  assert 'These are left out' in warning.text
+  action[:, 6] = np.arange(6) % 2
+  robot_logs.write_npz(path, {'a': changed(action=action)})
+  (warning,) = findings(path)
+  assert '0 (0.0%) do nothing' in warning.text  # since the gripper moves
+  action[:, :6], action[:, 6] = 0, 1
+  robot_logs.write_npz(path, {'a': changed(action=action), 'b': GOOD})
+  (warning,) = [f for f in findings(path, drop_idle=True) if f.episode == 'a' and f.kind == 'empty episode']
+  assert warning.text == 'left out: 6 of its 6 steps do nothing.'
+
+
+def test_views_are_checked(tmp_path):
+  robot_logs.write_npz(tmp_path, {'a': changed(wrist=IMAGES[:, :8]), 'b': changed(wrist=IMAGES)})
+  (error,) = findings(tmp_path, views=('wrist=wrist',))
+  assert error.text.startswith('wrist 0 is (12, 16) (height, width), the first of all (8, 16)')
+  robot_logs.write_npz(tmp_path, {'b': changed(wrist=IMAGES[:4, :8])})
+  (error,) = findings(tmp_path, views=('wrist=wrist',))
+  assert error.text.startswith('steps: 6 of --image, 4 of --views wrist, 6 of --action')
 
 
 def test_damaged_files(tmp_path):
@@ -152,7 +197,7 @@ def test_report_of_valid_episodes(tmp_path):
   episodes = {f'demo_{number}': robot_logs.episode(number, 4 + number % 3) for number in range(11)}
   path = robot_logs.write_npz(tmp_path, episodes)
   report = validate.validate(logs.find_logs(path, 'action'), Options(logs=path), actions.ARM_7D)
-  assert report.findings == [] and report.image_size == (12, 16) and report.state == 7
+  assert report.findings == [] and report.image_sizes == {'image': (12, 16)} and report.state == 7
   assert report.lengths == {name: len(arrays['action']) for name, arrays in episodes.items()}
   assert list(report.lengths) == [f'demo_{number}' for number in range(11)]
   np.testing.assert_allclose(report.period, 0.2)

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -109,8 +110,24 @@ def test_clipping_is_refused_unless_allowed(tmp_path, config):
   np.testing.assert_allclose(statistics([half], config, SPEC)[half]['action']['clipped'][4], 0.01)  # not above 1 %
 
 
-def test_nan_is_refused(tmp_path, config):
+@pytest.mark.parametrize('value', [np.nan, -np.inf, 1e30])
+@pytest.mark.parametrize(('field', 'words'), [
+    ('action', r'action translation\[2\] is'), ('language_embedding', 'language_embedding 2 is'),
+    ('state', 'observation/state 1 is')])
+def test_unusable_numbers_are_named(tmp_path, config, value, field, words):
   steps = tiny_rlds.steps(0, 5)
-  steps[3]['action'][2] = np.nan
-  with pytest.raises(ValueError, match=r'episode 0 .*step 3: action translation\[2\] is nan'):
-    statistics([tiny_rlds.write(tmp_path, [steps])], config, SPEC)
+  numbers = np.array(steps[3]['observation']['state'] if field == 'state' else steps[3][field], np.float32)
+  numbers[1 if field == 'state' else 2] = value
+  (steps[3]['observation'] if field == 'state' else steps[3])[field] = numbers
+  folder = tiny_rlds.write(tmp_path, [tiny_rlds.steps(1, 4), steps])
+  with pytest.raises(ValueError, match=rf"episode 1 of 'train', step 3: {words} {re.escape(f'{value:g}')}\."):
+    statistics([folder], config, SPEC)
+  with pytest.raises(ValueError, match='step 3'):  # whose map clips
+    statistics([folder], config, actions.RT1)
+
+
+def test_an_unusable_gripper_becomes_no_command(tmp_path, config):
+  steps = tiny_rlds.steps(0, 5)
+  steps[3]['action'][6] = np.nan
+  with pytest.raises(ValueError, match='step 3: action gripper_closedness_action is nan'):
+    statistics([tiny_rlds.write(tmp_path, [steps])], config, actions.RT1)

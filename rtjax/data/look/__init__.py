@@ -1,0 +1,1 @@
+"""HTML page that shows a dataset."""
