@@ -28,8 +28,9 @@ class VectorEnv(AsyncVectorEnv):
   """`AsyncVectorEnv` whose calls raise `EnvironmentDied` if a process died."""
 
   def _check_spaces(self) -> None:  # the first use of the pipes, in the constructor
-    self.parent_pipes = [_Pipe(pipe, process, index, self.num_envs) for index, (pipe, process)
-                         in enumerate(zip(self.parent_pipes, self.processes, strict=True))]
+    pipes: list[Any] = [_Pipe(pipe, process, index, self.num_envs) for index, (pipe, process)
+                        in enumerate(zip(self.parent_pipes, self.processes, strict=True))]
+    self.parent_pipes = pipes
     try:
       super()._check_spaces()
     except EnvironmentDied:

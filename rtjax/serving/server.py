@@ -80,6 +80,7 @@ class Server:
     """
     batches = asyncio.create_task(self.batcher.run())
     asyncio.get_running_loop().set_exception_handler(self._loop_failed)
+    create: Any = Connections(self._most_connections, self._crowded)  # annotated as a class in websockets
     # Silenced, because it logs a traceback for every invalid connection.
     quiet = logging.getLogger('rtjax.serve.websockets')
     quiet.setLevel(logging.CRITICAL)
@@ -87,8 +88,7 @@ class Server:
       # Browsers send an Origin; a web page must not reach the policy from the machine of its visitor.
       async with serve(self._handle, host, port, process_request=self._request, origins=[None], compression=None,
                        max_size=protocol.MAX_MESSAGE, max_queue=1, logger=quiet, backlog=BACKLOG,
-                       close_timeout=_CLOSE_S,
-                       create_connection=Connections(self._most_connections, self._crowded)) as server:
+                       close_timeout=_CLOSE_S, create_connection=create) as server:
         ready(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close(close_connections=False)

@@ -116,25 +116,18 @@ def test_images_are_resized_as_in_training(tmp_path):
   assert result.agrees
 
 
-@pytest.mark.parametrize('format', NEEDS)
+@pytest.mark.parametrize('format', ['stablehlo', 'onnx'])
 def test_logits_that_are_not_finite_give_no_action(format, tmp_path):
-  """With one damaged weight, every number of the action is NaN, and not the lowest bound; the comparison refuses."""
+  """With one damaged weight every number of the action is NaN, not the lowest bound; the comparison refuses."""
   model = models.build(TINY, rngs=nnx.Rngs(0))
   bias = model.transformer.output.bias
   bias[...] = bias[...].at[3].set(np.nan)
   step = Step(model, CAMERA)
-  episode = check.noise_frames(step, 1)[0]
-  if format == 'safetensors':
-    with pytest.raises(ValueError, match='NaN or infinite numbers in 1 arrays:\n  transformer/output/bias'):
-      exported(format, step, tmp_path)
-      rtjax.load_policy(tmp_path)
-    return
-  call = exported(format, step, tmp_path)
-  outputs = call(step.cache, *(array[None] for array in next(iter(episode))))
+  episodes, call = check.noise_frames(step, 1), exported(format, step, tmp_path)
+  outputs = call(step.cache, *(array[None] for array in next(iter(episodes[0]))))
   assert np.isnan(np.asarray(outputs['action'])).all()
-  healthy = Step(models.build(TINY, rngs=nnx.Rngs(0)), CAMERA)
   with pytest.raises(ValueError, match='the export computed NaN or infinite logits'):
-    check.compare(check.reference(Policy(models.build(TINY, rngs=nnx.Rngs(0))), [episode]), call, healthy, [episode])
+    check.compare([], call, step, episodes)
 
 
 def test_comparison_detects_another_model(tmp_path):
