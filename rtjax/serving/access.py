@@ -1,4 +1,4 @@
-"""Access to the server: its key, the names it answers to, and unambiguous headers."""
+"""Access to the server: key, host names, and unambiguous headers."""
 import base64
 import hmac
 import http
@@ -39,7 +39,7 @@ class Access:
     self._hosts = {name.lower().rstrip('.') for name in ('localhost', socket.gethostname(), *hosts)}
 
   def check(self, request: Request) -> tuple[str, bool]:
-    """Return the path of a request, and whether it asks for a websocket.
+    """Return the path, and whether the request is for a websocket.
 
     Raises:
       Refused: a header is given twice, the host is another server's, or the key is missing or wrong.

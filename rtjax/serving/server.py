@@ -133,10 +133,15 @@ class Server:
         await connection.close(1001, 'the server stops')
 
   async def _receive(self, connection: ServerConnection, session: Session) -> bytes | str | None:
-    """Return the next message; close the connection and return None if there is no valid one in time."""
+    """Return the next message.
+
+    None if it does not come in time or has too many fragments; the connection is then closed.
+    """
     left = session.active + self._idle_timeout - time.monotonic()
     fragments: list[Any] = []
     try:
+      if left <= 0:  # a flood of refused messages never waits
+        raise TimeoutError
       async with asyncio.timeout(left if left < math.inf else None):
         async for fragment in connection.recv_streaming():
           fragments.append(fragment)

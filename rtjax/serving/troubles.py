@@ -1,4 +1,4 @@
-"""Log of a server: one line per kind and minute, so that no client can fill the disk."""
+"""Log with one line per kind and minute, which no client floods."""
 import logging
 import time
 import uuid
@@ -21,7 +21,7 @@ class Troubles:
     self._unlogged: Counter[str] = Counter()
 
   def add(self, kind: str, message: str, level: int = logging.WARNING, *, error: BaseException | None = None) -> str:
-    """Log a trouble, or count it if its kind was logged within the period.
+    """Log a line, or count it if its kind was logged lately.
 
     Args:
       kind: one of few, since each is remembered.

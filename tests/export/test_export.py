@@ -119,7 +119,7 @@ def test_images_are_resized_as_in_training(tmp_path):
 @pytest.mark.parametrize('format', ['stablehlo', 'onnx'])
 def test_logits_that_are_not_finite_give_no_action(format, tmp_path):
   """With one damaged weight every number of the action is NaN, not the lowest bound; the comparison refuses."""
-  model = models.build(TINY, rngs=nnx.Rngs(0))
+  model = models.build(TINY, seed=0)
   bias = model.transformer.output.bias
   bias[...] = bias[...].at[3].set(np.nan)
   step = Step(model, CAMERA)

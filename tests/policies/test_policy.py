@@ -108,7 +108,7 @@ def test_bad_input(model):
 @pytest.mark.parametrize('number', [np.nan, np.inf])
 def test_weights_that_are_not_finite_give_no_action(number):
   """One such weight in 10,000 used to mean token 0, the lowest bound of every number."""
-  damaged = build(TINY, rngs=nnx.Rngs(0))
+  damaged = build(TINY, seed=0)
   bias = damaged.transformer.output.bias
   bias[...] = bias[...].at[3].set(number)
   policy = Policy(damaged)

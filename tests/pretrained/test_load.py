@@ -3,7 +3,6 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import saved_run
 from helpers.tiny_rt1 import TINY
 
@@ -19,7 +18,7 @@ KERNEL = 'transformer/layers/1/attention/query/kernel'
 
 @pytest.fixture(scope='module')
 def model():
-  return build(TINY, rngs=nnx.Rngs(0))
+  return build(TINY, seed=0)
 
 
 def damaged(model, name: str, number: float):

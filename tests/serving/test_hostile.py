@@ -14,7 +14,7 @@ import pytest
 from helpers.fakes import SIZE, CountingPolicies, serving, until
 from helpers.paths import ROOT
 from rtjax_client import RemotePolicy, codec
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from rtjax.serving import connections, protocol
@@ -185,8 +185,6 @@ def test_more_sockets_than_descriptors():
     assert [policy.step(IMAGE).begins for _ in range(3)] == [True, False, False]
     idle[-1].settimeout(5)
     assert idle[-1].recv(100).startswith(b'HTTP/1.1 503 ')
-    with pytest.raises(InvalidStatus, match='503'):
-      opened(port)
     for connection in idle:
       connection.close()
     until(lambda: _answers(port))

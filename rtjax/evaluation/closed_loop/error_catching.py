@@ -12,8 +12,8 @@ class ErrorCatchingEnv(gymnasium.Env):
   """Environment that survives errors, in a process of a vector environment.
 
   Set `episode` to the episode to start before `reset`. An exception, or an action or observation that is not finite,
-  ends the episode with `failure` and `message` in its info. Steps after the end have no effect. The
-  environment is made again where the next episode is of another split.
+  ends the episode with `failure` and `message` in its info. Steps after the end have no effect. The environment is made
+  again where the next episode is of another split.
 
   The returned info has one key, 'info': a list that holds the environment's info, since vector environments do not
   split up lists.

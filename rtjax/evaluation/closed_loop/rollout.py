@@ -63,7 +63,7 @@ class Runner:
         yield from map(self._finish, ended)
 
   def running(self, slot: int) -> str:
-    """Return the name of the episode in a slot, '' if there is none."""
+    """Return the name of the episode in a slot, or ''."""
     episode = self._running[slot]
     return episode.id.name if episode else ''
 
