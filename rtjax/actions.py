@@ -64,6 +64,9 @@ class ActionField:
       object.__setattr__(self, key, value)
     if self.kind not in ('continuous', 'classes'):
       raise ValueError(f"ActionField {self.name!r}: kind is {self.kind!r}, expected 'continuous' or 'classes'.")
+    if not np.isfinite((self.low, self.high, self.mirror)).all():
+      raise ValueError(f'ActionField {self.name!r}: low {self.low}, high {self.high} and mirror {self.mirror} must be '
+                       'finite numbers.')
     if self.kind == 'continuous' and not np.all(np.less(self.low, self.high)):
       raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}.')
     if self.kind == 'classes' and self.bins != self.size:
@@ -220,8 +223,13 @@ class ActionSpec:
     Args:
       decoding: 'argmax' takes the likeliest token of each number, 'mean' the mean of its bins by probability, which is
         finer than a bin. Both take the likeliest class.
+
+    Raises:
+      ValueError: NumPy logits are not finite; traced code cannot check.
     """
     xp = jnp if isinstance(logits, jax.Array) else np
+    if xp is np and not np.all(np.isfinite(logits)):
+      raise ValueError('logits holds NaN or infinite numbers, which stand for no action.')
     if decoding == 'argmax':
       return self.detokenize(xp.argmax(logits, -1).astype(xp.int32))
     parts, at = [], 0

@@ -36,6 +36,11 @@ class Config:
   """Most clients at once. Memory for all of them is allocated at the start."""
   image_size: tuple[int, int] | None = None
   """Height and width of the clients' images; not set = those of training, else 256 320."""
+  idle_timeout: float = 300.0
+  """Seconds without an answered step after which a client loses its slot, for others to take; inf = never."""
+  allowed_hosts: tuple[str, ...] = ()
+  """Names by which clients address this server, beside localhost, this machine's own name and IP addresses. Requests
+  with another Host header are refused, against web pages that rebind their name to this machine."""
   encoder: str = ''
   """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with the built-in
   encoder, for models that read prompts, or for clients that send embeddings."""
@@ -43,6 +48,8 @@ class Config:
   def check(self, api_key: str) -> None:
     if self.max_clients < 1:
       raise ValueError(f'--max-clients is {self.max_clients}, it must be at least 1.')
+    if not self.idle_timeout > 0:
+      raise ValueError(f'--idle-timeout is {self.idle_timeout}, it must be above 0 (s); inf = never.')
     if not 0 <= self.port < 65536:
       raise ValueError(f'--port is {self.port}, expected 0 to 65535.')
     if self.image_size and min(self.image_size) < 1:
@@ -73,7 +80,9 @@ def main() -> None:
   size = config.image_size or policies.metadata.image_size or (256, 320)
   print(f'Compiling for images of {size[0]}x{size[1]} ...', flush=True)
   server.warm_up(policies, size)
-  asyncio.run(serve(server.Server(policies, size, api_key, pathlib.Path(config.checkpoint).name), config))
+  asyncio.run(serve(server.Server(
+      policies, size, api_key, pathlib.Path(config.checkpoint).name,
+      allowed_hosts=(config.host, *config.allowed_hosts), idle_timeout=config.idle_timeout), config))
 
 
 async def serve(server: 'Server', config: Config) -> None:

@@ -88,6 +88,10 @@ def test_sizes_and_names():
 @pytest.mark.parametrize('call,words', [
     (lambda: actions.get('rt_1'), "Did you mean 'rt1'"),
     (lambda: actions.ARM_7D.tokenize(np.full((1, 7), np.nan, np.float32)), 'NaN.*translation'),
+    (lambda: actions.ARM_7D.decode(np.full((7, 256), np.nan, np.float32)), 'logits holds NaN'),
+    (lambda: actions.ARM_7D.decode(np.full((7, 256), -np.inf, np.float32), 'mean'), 'logits holds NaN'),
+    (lambda: ActionField('a', 2, 0.0, (1.0, np.inf)), "'a'.*must be finite"),
+    (lambda: ActionField('a', 1, mirror=np.nan), "'a'.*must be finite"),
     (lambda: actions.ARM_7D.tokenize(np.zeros((1, 6), np.float32)), r'\(1, 6\).*7'),
     (lambda: actions.ARM_7D.pack({'translaton': np.zeros(3)}), "Did you mean 'translation'"),
     (lambda: actions.ARM_7D.pack({'translation': np.zeros(3), 'gripper': np.zeros(1)}), "lacks the field 'rotation'"),

@@ -80,11 +80,16 @@ def make_vector(make_env: 'Callable[[], gymnasium.Env]', count: int) -> 'gymnasi
   Args:
     make_env: picklable, such as `functools.partial(make, name)`.
     count: number of processes.
+
+  Raises:
+    EnvironmentDied: now or in a later call, the process of an environment ended; the error names both (envs/vector.py).
   """
-  from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+  from gymnasium.vector import AutoresetMode
+
+  from rtjax.envs.vector import VectorEnv
   make_env = functools.partial(_make_in_worker, _registered, make_env)
   # Shared memory loses texts in gymnasium 1.4; spawn, because JAX's threads do not survive a fork.
-  return AsyncVectorEnv(
+  return VectorEnv(
       [make_env] * count, shared_memory=False, context='spawn', autoreset_mode=AutoresetMode.DISABLED)
 
 

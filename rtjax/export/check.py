@@ -88,7 +88,7 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
     run: the export, (cache, *inputs) -> outputs.
 
   Raises:
-    ValueError: an action of the export does not follow from its tokens.
+    ValueError: logits of the export are not finite, or an action does not follow from its tokens.
   """
   _export_steps(run, step, episodes[0].first())  # may compile
   found = [output for episode in episodes for output in _export_steps(run, step, episode)]
@@ -109,6 +109,8 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
 def _check_actions(step: Step, steps: Steps) -> None:
   spec, horizon, decoding = step.config.action_spec, step.config.horizon, step.config.decoding
   for output, _ in steps:
+    if not np.isfinite(output['logits']).all():
+      raise ValueError('the export computed NaN or infinite logits for inputs on which the model does not.')
     expected = (spec.detokenize(output['tokens'].reshape(horizon, -1)) if decoding == 'argmax' else
                 spec.decode(output['logits'].reshape(horizon, -1, spec.vocab_size), decoding))[:len(output['action'])]
     if not np.allclose(output['action'], expected, rtol=1e-5, atol=1e-6):

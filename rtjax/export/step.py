@@ -26,7 +26,8 @@ class Step:
     embeddings      float32 [B, E]; for models that read prompts `prompt`, token ids int32 [B, L]
     proprioception  float32 [B, S], only for models that use it
     cache           {name: array}, the 'cache' of the last step
-    logits          float32 [B, K*F, V];  tokens int32 [B, K*F];  action float32 [B, F, A]
+    logits          float32 [B, K*F, V];  tokens int32 [B, K*F]
+    action          float32 [B, F, A]; NaN where a robot's logits are not finite, so that nothing moves on garbage
 
   Args:
     model: the model.
@@ -60,6 +61,8 @@ class Step:
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
     action = spec.decode(logits.reshape(-1, self.config.horizon, spec.num_tokens, spec.vocab_size),
                          self.config.decoding)
+    finite = jnp.all(jnp.abs(logits) < jnp.inf, (1, 2))[:, None, None]
+    action = jnp.where(finite, action, jnp.nan)
     return {'cache': dict(zip(self.cache, jax.tree.leaves(after), strict=True)),
             'logits': logits, 'tokens': tokens, 'action': action}
 

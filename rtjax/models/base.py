@@ -183,7 +183,7 @@ class PolicyModel(nnx.Module):
     return _compiled_logits(*nnx.split(self), jax.tree.map(jnp.asarray, observation))
 
   def check(self, observation: Observation) -> None:
-    """Raise ValueError unless shapes, types and token ids are valid."""
+    """Raise ValueError unless shapes, types, token ids and numbers are valid."""
     c, images = self.config, observation.images
     shape = tuple(images.shape)
     views = f'{c.views}, ' if c.views > 1 else ''
@@ -204,6 +204,10 @@ class PolicyModel(nnx.Module):
       found = None if value is None else tuple(value.shape)
       if found not in shapes:
         raise ValueError(f'{name} has shape {found}, expected {" or ".join(map(str, shapes))}.')
+    for name in ('instruction', 'proprioception'):
+      value = getattr(observation, name)
+      if value is not None and not isinstance(value, jax.core.Tracer) and not np.isfinite(value).all():
+        raise ValueError(f'{name} holds NaN or infinite numbers.')
     if observation.prompt is not None:
       ids = np.asarray(observation.prompt)
       if ids.min() < 0 or ids.max() >= c.vocab_size:

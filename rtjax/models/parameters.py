@@ -50,6 +50,17 @@ def assign(model: nnx.Module, values: Mapping[str, Any]) -> None:
   nnx.update(model, nnx.from_flat_state(flat))
 
 
+def check_finite(values: Mapping[str, Any], source: str) -> None:
+  """Raise ValueError that names the arrays with NaN or infinite numbers."""
+  bad = {name: size - finite for name, value in values.items()
+         if (finite := np.count_nonzero(np.isfinite(value))) < (size := np.size(value))}
+  if bad:
+    shown = '\n  '.join(f'{name} ({count} of {np.size(values[name])} numbers)' for name, count in [*bad.items()][:10])
+    more = f'\n  ... and {len(bad) - 10} more' if len(bad) > 10 else ''
+    raise ValueError(f'{source} holds NaN or infinite numbers in {len(bad)} arrays:\n  {shown}{more}\n'
+                     'Copy the file again, or take a checkpoint from before the training diverged.')
+
+
 def check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], source: str) -> None:
   """Raise ValueError for variables missing, unknown or of another shape."""
   problems = [f'missing: {name} {expected[name]}' for name in expected if name not in given]

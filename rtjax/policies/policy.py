@@ -9,8 +9,9 @@ the instruction of its time; its content is the model's own (`init_cache`, `step
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, overload
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ from rtjax.models import PolicyModel
 from rtjax.models.base import Cache
 from rtjax.models.layers.resize import fit_images
 from rtjax.observation import observe
+
+_P = ParamSpec('_P')
+_R = TypeVar('_R')
 
 
 class PolicyOutput(NamedTuple):
@@ -45,8 +49,38 @@ class PolicyOutput(NamedTuple):
   plan: np.ndarray
 
 
+class NonFiniteInput(ValueError):
+  """An embedding or a robot's state holds NaN or infinite numbers."""
+
+
+class NonFiniteOutput(ValueError):
+  """The model computed NaN or infinite numbers, which stand for no action.
+
+  Attributes:
+    outputs: those of the other robots, in the order of the slots; None for the robots without an action.
+  """
+
+  def __init__(self, outputs: Sequence[PolicyOutput | None], slots: Sequence[int]):
+    self.outputs = list(outputs)
+    bad = [slot for slot, output in zip(slots, outputs, strict=True) if output is None]
+    super().__init__(f'the policy computed NaN or infinite numbers in slot {", ".join(map(str, bad))}: there is no '
+                     'action, hold the robot. Its episode is over: check embedding and proprioception, which may be '
+                     'out of range, and call reset.')
+
+
+def _one_at_a_time(method: 'Callable[Concatenate[BatchPolicy, _P], _R]'
+                   ) -> 'Callable[Concatenate[BatchPolicy, _P], _R]':
+  @functools.wraps(method)
+  def locked(self: 'BatchPolicy', *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    with self._lock:
+      return method(self, *args, **kwargs)
+  return locked
+
+
 class BatchPolicy:
   """Policy of several robots, each with its own cache and instruction.
+
+  Several threads may use it: calls run one at a time, since a step overwrites the caches.
 
   Args:
     model: the model.
@@ -69,6 +103,7 @@ class BatchPolicy:
     if robots < 1:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.encoder = encoder
+    self._lock = threading.RLock()
     self._graphdef, self._variables = nnx.split(model)
     self._first_cache = _init_cache(self._graphdef, self._variables)
     self._caches: Cache = self._init_caches()  # None after a failure, until a slot is reset
@@ -79,10 +114,12 @@ class BatchPolicy:
     """Return whether `slot` was reset and its cache is intact."""
     return bool(self._in_episode[self._checked_slot(slot)])
 
+  @_one_at_a_time
   def cache(self, slot: int) -> Cache:
     """Return the cache of a slot, with a leading axis of 1."""
     return jax.tree.map(lambda leaf: leaf[slot:slot + 1], self._caches)
 
+  @_one_at_a_time
   def reset(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
     """Begin an episode: empty a slot's cache and set its instruction.
 
@@ -96,6 +133,7 @@ class BatchPolicy:
       self._caches = _write(caches, jnp.array([slot]), self._first_cache)
     self._in_episode[slot] = True
 
+  @_one_at_a_time
   def set_instruction(self, slot: int, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
     """Set the instruction from the next frame on; cached frames keep theirs.
 
@@ -103,6 +141,7 @@ class BatchPolicy:
     """
     self._set_instruction(slot, instruction, embedding)
 
+  @_one_at_a_time
   def step(self, images: UInt8[np.ndarray, 'B *views H W 3'], slots: Sequence[int] | None = None,
            proprioception: Float[np.ndarray, 'B S'] | None = None) -> list[PolicyOutput]:
     """Return the next action of each robot.
@@ -114,6 +153,8 @@ class BatchPolicy:
 
     Raises:
       ValueError: a slot was not reset, or is named twice; images or states have another shape than the model takes.
+      NonFiniteInput: a state is not finite.
+      NonFiniteOutput: logits are not finite. It holds the outputs of the other robots, whose episodes continue.
       RuntimeError: the device failed, for example out of memory. All caches are lost: reset every slot, and go on.
     """
     images = np.asarray(images)
@@ -134,7 +175,14 @@ class BatchPolicy:
       self._caches, device_logits = _step(self._graphdef, self.metadata.image_size, self._variables, self._caches,
                                           padded, images, self._instructions[padded], states)
       logits = np.asarray(device_logits)  # waits for the device, whose failures show only here
-    return [self._output(row) for row in logits[:len(rows)]]
+    return self._finite(rows, [self._output(row) for row in logits[:len(rows)]])
+
+  def _finite(self, rows: np.ndarray, outputs: list[PolicyOutput | None]) -> list[PolicyOutput]:
+    good = [output for output in outputs if output is not None]
+    if len(good) < len(outputs):
+      self._in_episode[[row for row, output in zip(rows, outputs, strict=True) if output is None]] = False
+      raise NonFiniteOutput(outputs, rows.tolist())
+    return good
 
   def _init_caches(self) -> Cache:
     # One slot more than robots: it pads calls for fewer robots than were compiled for.
@@ -163,12 +211,13 @@ class BatchPolicy:
     size = self.config.proprioception_size
     if proprioception is None and not size:
       return None
-    states = np.asarray(proprioception if proprioception is not None else np.zeros((count, 0)), np.float32)
+    with np.errstate(over='ignore'):  # float64 beyond float32 becomes infinite
+      states = np.asarray(proprioception if proprioception is not None else np.zeros((count, 0)), np.float32)
     if states.shape != (count, size):
       expected = f"float32 [{count}, {size}], the robot's state for each slot" if size else 'none for this model'
       raise ValueError(f'proprioception has shape {states.shape}, expected {expected}.')
     if not np.all(np.isfinite(states)):
-      raise ValueError('proprioception holds NaN or infinite numbers.')
+      raise NonFiniteInput('proprioception holds NaN or infinite numbers.')
     return states
 
   def _set_instruction(self, slot: int, instruction: str | None, embedding: np.ndarray | None) -> None:
@@ -183,8 +232,11 @@ class BatchPolicy:
     c = self.config
     if embedding.shape != (c.instruction_size,):
       raise ValueError(f'embedding has shape {embedding.shape}, expected ({c.instruction_size},).')
+    if not c.reads_prompts:
+      with np.errstate(over='ignore'):  # float64 beyond float32 becomes infinite
+        embedding = embedding.astype(c.instruction_dtype)
     if not np.all(np.isfinite(embedding)):
-      raise ValueError('embedding holds NaN or infinite numbers.')
+      raise NonFiniteInput('embedding holds NaN or infinite numbers.')
     if c.reads_prompts and not (np.issubdtype(embedding.dtype, np.integer) and embedding.min() >= 0
                                 and embedding.max() < c.vocab_size):
       raise ValueError(f'embedding is {embedding.dtype} from {embedding.min()} to {embedding.max()}; this model reads '
@@ -196,7 +248,10 @@ class BatchPolicy:
       raise ValueError(f'slot is {slot}, expected 0 to {self.robots - 1}.')
     return slot
 
-  def _output(self, logits: np.ndarray) -> PolicyOutput:
+  def _output(self, logits: np.ndarray) -> PolicyOutput | None:
+    """Return the output; None if logits are not finite."""
+    if not np.isfinite(logits).all():
+      return None
     spec, horizon = self.config.action_spec, self.config.horizon
     plan = np.asarray(spec.decode(logits.reshape(horizon, -1, logits.shape[-1]), self.config.decoding))
     now = logits[:spec.num_tokens]
@@ -210,7 +265,8 @@ class BatchPolicy:
 class Policy:
   """Policy of one robot.
 
-  Call `reset` at the start of every episode, then `step` once per control period.
+  Call `reset` at the start of every episode, then `step` once per control period. Several threads may use it, as in
+  `BatchPolicy`; but it has one robot's frames: for two robots load two policies, or one with `robots=2`.
 
   Args: as for `BatchPolicy`.
   """
@@ -248,6 +304,7 @@ class Policy:
 
     Raises:
       ValueError: before `reset`, or for an image or a state that the model does not take.
+      NonFiniteInput, NonFiniteOutput: the state or the logits are not finite.
     """
     state = None if proprioception is None else np.asarray(proprioception)[None]
     return self._batch.step(np.asarray(image)[None], proprioception=state)[0]

@@ -2,9 +2,11 @@
 import os
 import pathlib
 
+import numpy as np
+
 from rtjax import checkpoints
 from rtjax.checkpoints import PolicyMetadata
-from rtjax.models import PolicyModel
+from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
 
@@ -28,8 +30,18 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 
   Raises:
     FileNotFoundError: there is nothing at `path`, or nothing of a known format.
-    ValueError: the format is known, but the variables do not fit the model; the error names them.
+    ValueError: the format is known, but variables do not fit the model, or they or the statistics are not finite; the
+      error names them.
   """
+  model, metadata = _read(path)
+  numbers = {name: leaf for name, leaf in parameters.named_leaves(metadata.statistics).items()
+             if isinstance(leaf, float)}
+  for part, values in (('', parameters.named(model)), ('statistics/', numbers)):
+    parameters.check_finite({part + name: np.asarray(value) for name, value in values.items()}, str(path))
+  return model, metadata
+
+
+def _read(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
   if checkpoints.is_checkpoint(path):
     return checkpoints.load(path)
   if safetensors.find(path):

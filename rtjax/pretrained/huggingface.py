@@ -77,7 +77,8 @@ def load_huggingface(folder: str | os.PathLike) -> ViT | T5:
 
   Raises:
     FileNotFoundError: there is no such folder or file; for a PyTorch file alone, the error tells how to convert it.
-    ValueError: another architecture, or tensors are missing, unknown or of another shape; the error names them.
+    ValueError: another architecture, or tensors are missing, unknown, of another shape or not finite; the error names
+      them.
   """
   config, values, ignored = read(folder)
   if ignored:
@@ -97,7 +98,9 @@ def read(folder: str | os.PathLike) -> Weights:
   values: dict[str, jax.Array] = {}
   for tensor, places in names.items():
     # One by one, so that no more than one tensor is in memory twice.
-    parts = np.split(files[tensor].get_tensor(tensor), len(places))
+    value = files[tensor].get_tensor(tensor)
+    parameters.check_finite({tensor: value}, str(folder))
+    parts = np.split(value, len(places))
     values |= {place: _convert(part, place, variables[place]) for place, part in zip(places, parts, strict=True)}
   return Weights(converted, values, ignored)
 

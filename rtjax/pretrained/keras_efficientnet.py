@@ -24,7 +24,7 @@ def load_imagenet(model: PolicyModel, weights: str | os.PathLike = 'imagenet') -
 
   Raises:
     FileNotFoundError: there is no such file, or Keras could not download it.
-    ValueError: the encoder is not EfficientNet-B3, or the file does not hold its weights.
+    ValueError: the encoder is not EfficientNet-B3, or the file does not hold its weights, or they are not finite.
   """
   config = model.config
   encoder = config.encoder if isinstance(config, RT1Config | RT1MultiviewConfig) else None
@@ -35,6 +35,7 @@ def load_imagenet(model: PolicyModel, weights: str | os.PathLike = 'imagenet') -
   parameters.check({name: shapes[name] for name in loaded}, {
       name: shapes[name] if value.size == np.prod(shapes[name]) else value.shape for name, value in loaded.items()},
       f'the ImageNet weights {weights}')
+  parameters.check_finite(loaded, f'the file of ImageNet weights {weights}')
   values = parameters.named(model) | {name: value.reshape(shapes[name]) for name, value in loaded.items()}
   parameters.assign(model, values)
   return list(loaded)

@@ -47,8 +47,9 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
                        'Hugging Face are read by rtjax.pretrained.load_huggingface.')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
   data = json.loads(stored)
-  values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
-            for name, value in tensors.items() if not name.endswith(_SCALE)}
+  with np.errstate(invalid='ignore'):  # the loaded values are checked
+    values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
+              for name, value in tensors.items() if not name.endswith(_SCALE)}
   model = models.from_values(models.config_from_json(data['config']), values)
   checkpoints.attach_tokenizer(model, data)
   image_size = tuple(data['image_size']) if data['image_size'] else None

@@ -8,13 +8,14 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rtjax.policies.policy import BatchPolicy, PolicyOutput
+from rtjax.policies.policy import BatchPolicy, NonFiniteInput, NonFiniteOutput, PolicyOutput
 from rtjax.serving.metrics import Metrics
-from rtjax.serving.protocol import ProtocolError, Request
+from rtjax.serving.protocol import Hold, ProtocolError, Request
 from rtjax.serving.sessions import Session, Sessions
 
 # Clients whose control loops run in step send within a millisecond or two of each other.
@@ -52,7 +53,7 @@ class Batcher:
   """Runs a policy for all sessions.
 
   Attributes:
-    healthy: False after a step that failed, until one succeeds.
+    healthy: False after a step that failed or gave no finite action, until one succeeds.
   """
 
   def __init__(self, policies: BatchPolicy, sessions: Sessions, metrics: Metrics):
@@ -67,6 +68,7 @@ class Batcher:
 
     Raises:
       ProtocolError: the request does not fit the policy or the session's state.
+      Hold: the input or the policy's output is not finite; in the latter case the session's episode is over.
       Exception: the model failed; the session's episode is over.
     """
     pending = _Pending(session, request, asyncio.get_running_loop().create_future(), time.monotonic())
@@ -111,25 +113,47 @@ class Batcher:
       for pending in ready:
         pending.session.started = False  # the state of its slot is unknown
       return [error or failure for error in errors]
-    return [error or Result(*next(outputs), begun) for error, begun in zip(errors, begins, strict=True)]
+    return [error or self._result(pending, *next(outputs), begun)
+            for pending, error, begun in zip(batch, errors, begins, strict=True)]
 
-  def _step(self, ready: list[_Pending]) -> list[tuple[PolicyOutput, dict[str, Any]]]:
+  def _result(self, pending: _Pending, output: PolicyOutput | None, timing: dict[str, Any], begins: bool
+              ) -> Result | Hold:
+    if output is not None:
+      return Result(output, timing, begins)
+    pending.session.started = False
+    return Hold('the policy computed NaN or infinite numbers, so that there is no action: hold the robot. The episode '
+                'is over: the next observation begins a new one.', 'failed')
+
+  def _step(self, ready: list[_Pending]) -> list[tuple[PolicyOutput | None, dict[str, Any]]]:
     started = time.monotonic()
     received = [p.request.proprioception for p in ready]
     states = np.stack([s for s in received if s is not None]) if self._state_size else None  # _prepare checked them
     images, slots = np.stack([p.request.image for p in ready]), [p.session.slot for p in ready]
-    outputs = self._policies.step(images, slots, states)
+    outputs = self._finite_outputs(images, slots, states)
     seconds = time.monotonic() - started
-    self.healthy = True
+    self.healthy = any(output is not None for output in outputs)
     self._metrics.batches.observe(len(ready))
     self._metrics.step_seconds.observe(seconds)
     return [(output, {'infer_ms': 1000 * seconds, 'wait_ms': 1000 * (started - pending.received), 'batch': len(ready)})
             for pending, output in zip(ready, outputs, strict=True)]
 
+  def _finite_outputs(self, images: np.ndarray, slots: list[int], states: np.ndarray | None
+                      ) -> Sequence[PolicyOutput | None]:
+    """Return the outputs; None in place of those that are not finite."""
+    outputs: Sequence[PolicyOutput | None]
+    try:
+      outputs = self._policies.step(images, slots, states)
+    except NonFiniteOutput as error:
+      outputs = error.outputs
+    return [output if output is not None and np.isfinite(output.plan).all() and np.isfinite(output.logits).all()
+            else None for output in outputs]
+
   def _prepare(self, pending: _Pending) -> Exception | None:
     """Prepare the slot of a request; return the error, if any."""
     try:
       self._prepare_slot(pending)
+    except NonFiniteInput as error:
+      return Hold(str(error))
     except ValueError as error:  # the policy's message about a bad instruction or embedding
       return ProtocolError(str(error))
     except Exception as error:

@@ -22,8 +22,9 @@ class Metrics:
     ProcessCollector(registry=registry)
     self.requests = Counter('rtjax_requests', 'Observations received: answered, refused as malformed, or failed in the '
                             'server.', ['outcome'], registry=registry)
-    self.connections = Counter('rtjax_connections', 'Connections: served, refused because all slots are taken, or '
-                               'refused for a wrong key.', ['outcome'], registry=registry)
+    self.connections = Counter('rtjax_connections', 'Connections: served, of those closed for idleness, or refused: '
+                               'all slots are taken, wrong key, wrong host, invalid headers, too many connections.',
+                               ['outcome'], registry=registry)
     self.episodes = Counter('rtjax_episodes', 'Episodes begun.', registry=registry)
     self.clients = Gauge('rtjax_clients', 'Clients connected.', registry=registry)
     self.batches = Histogram('rtjax_batch_size', 'Observations that shared a step of the model.', buckets=_BATCHES,
@@ -36,7 +37,7 @@ class Metrics:
         rtjax.__version__, model).set(1)
     for outcome in ('answered', 'refused', 'failed'):
       self.requests.labels(outcome)
-    for outcome in ('served', 'full', 'unauthorized'):
+    for outcome in ('served', 'idle', 'full', 'unauthorized', 'misdirected', 'invalid', 'crowded'):
       self.connections.labels(outcome)
     self._recent: collections.deque[float] = collections.deque(maxlen=RECENT)
 

@@ -9,6 +9,7 @@ b'dtype': '<f4', b'shape': [..]}, a NumPy number {b'__npgeneric__': True, b'data
 msgpack_numpy.py).
 """
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -20,6 +21,12 @@ from rtjax.runtime.suggest import did_you_mean
 
 MAX_MESSAGE = 16 * 2 ** 20
 """Largest message of a client in bytes; an image of 1920 x 1080 takes 6 MiB."""
+
+MAX_CONTAINERS, MAX_ITEMS = 256, 1024
+"""Most maps and lists of a message, and most items of one; an observation of openpi's robots has about ten."""
+
+MAX_FRAGMENTS = 1024
+"""Most websocket frames of a message; clients send one."""
 
 MAX_TEXT = 2000
 """Most characters of an instruction."""
@@ -36,7 +43,30 @@ KEYS: dict[str, str | None] = {
 
 
 class ProtocolError(ValueError):
-  """A message is invalid; the client gets the error's text."""
+  """A message is invalid; the client gets the error's text.
+
+  Attributes:
+    outcome: of the request, in the metric rtjax_requests.
+  """
+  outcome = 'refused'
+
+
+class Hold(ProtocolError):
+  """Numbers are not finite, so that there is no action.
+
+  The client gets a text that begins with 'hold: '.
+
+  Args:
+    message: the reason.
+    outcome: 'refused' if the client sent them, 'failed' if the policy computed them.
+  """
+
+  def __init__(self, message: str, outcome: str = 'refused'):
+    super().__init__(message)
+    self.outcome = outcome
+
+  def __str__(self) -> str:
+    return f'hold: {super().__str__()}'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,11 +95,20 @@ def unpack(message: bytes) -> Any:
   """Decode a message; arrays share its memory.
 
   Raises:
-    ProtocolError: it is no msgpack, or holds an array with inconsistent parts.
+    ProtocolError: it is no msgpack, has too many parts, or holds an array with inconsistent parts.
   """
+  count = itertools.count(1)
+
+  def counted(container: Any) -> Any:
+    if next(count) > MAX_CONTAINERS:
+      raise ProtocolError(f'the message holds more than {MAX_CONTAINERS} maps and lists.')
+    return container
+
   try:
-    # Lengths are bounded because msgpack allocates as many items as a header announces.
-    return msgpack.unpackb(message, object_hook=_decode, max_array_len=1024, max_map_len=64, max_ext_len=1024)
+    # Lengths are bounded because msgpack allocates as many items as a header announces, and containers because a byte
+    # of the message becomes an object of a hundred.
+    return msgpack.unpackb(message, object_hook=lambda value: _decode(counted(value)), list_hook=counted,
+                           max_array_len=MAX_ITEMS, max_map_len=64, max_ext_len=1024)
   except ProtocolError:
     raise
   except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
@@ -84,7 +123,7 @@ def read_request(message: bytes | str, image_size: tuple[int, int], views: int =
     views: number of cameras; above 1 the image is [views, H, W, 3].
 
   Raises:
-    ProtocolError: names the key, its value and what was expected.
+    ProtocolError: names the key, its value and what was expected. `Hold` where numbers are not finite.
   """
   if isinstance(message, str):
     raise ProtocolError('the message is text, expected a binary message: a msgpack map.')
@@ -148,9 +187,10 @@ def _embedding(key: str, value: Any) -> np.ndarray:
   """Return a float32 embedding, or int32 token ids of a prompt."""
   if not isinstance(value, np.ndarray) or value.dtype.kind not in 'fiu' or value.ndim != 1:
     raise ProtocolError(f'{key} is {_kind(value)}, expected a float32 vector.')
-  vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
+  with np.errstate(over='ignore', invalid='ignore'):  # float64 beyond float32 becomes infinite
+    vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
   if not np.all(np.isfinite(vector)):
-    raise ProtocolError(f'{key} holds NaN or infinite numbers.')
+    raise Hold(f'{key} holds NaN or infinite numbers.')
   return vector
 
 

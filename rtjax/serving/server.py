@@ -3,16 +3,13 @@
 The event loop reads, writes and answers HTTP; the model runs in the thread of `Batcher`.
 """
 import asyncio
-import base64
 import contextlib
-import hmac
 import http
 import json
 import logging
+import math
 import time
-import urllib.parse
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -26,15 +23,21 @@ from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.policies.policy import BatchPolicy
 from rtjax.serving import page, protocol
+from rtjax.serving.access import Access, Refused
 from rtjax.serving.batching import Batcher
+from rtjax.serving.connections import BACKLOG, Connections, most_connections
 from rtjax.serving.metrics import CONTENT_TYPE, Metrics
 from rtjax.serving.protocol import ProtocolError
 from rtjax.serving.sessions import Session, Sessions
+from rtjax.serving.troubles import Troubles
 
 log = logging.getLogger('rtjax.serve')
 
 # Robots do not wait longer for an action.
 _SHUTDOWN_S = 10
+
+# Time for a client to answer the closing handshake, during which it keeps its slot.
+_CLOSE_S = 2
 
 
 class Server:
@@ -45,15 +48,23 @@ class Server:
     image_size: height and width of the clients' images.
     api_key: key that clients must send; '' for none.
     name: name of the model on the status page.
+    allowed_hosts: names of the server, see `Access`.
+    idle_timeout: seconds without an answered step after which a client loses its slot.
+
+  Raises:
+    ValueError: the process may not open enough files for these clients.
   """
 
-  def __init__(self, policies: BatchPolicy, image_size: tuple[int, int], api_key: str = '', name: str = ''):
+  def __init__(self, policies: BatchPolicy, image_size: tuple[int, int], api_key: str = '', name: str = '', *,
+               allowed_hosts: Iterable[str] = (), idle_timeout: float = 300.0):
     self.metadata = {
         'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size), 'max_clients': policies.robots,
         'embedding_id': policies.metadata.embedding_id, 'model': models.config_to_json(policies.config),
         'numbers': _numbers(policies.config.action_spec)}
     self.image_size, self._views = image_size, policies.config.views
-    self._api_key = api_key.encode()
+    self._access, self._idle_timeout = Access(api_key, allowed_hosts), idle_timeout
+    self._most_connections = most_connections(policies.robots)
+    self._troubles = Troubles(log)
     self.sessions = Sessions(policies.robots)
     self.metrics = Metrics(name)
     self.batcher = Batcher(policies, self.sessions, self.metrics)
@@ -68,13 +79,16 @@ class Server:
       ready: called with the port when clients can connect.
     """
     batches = asyncio.create_task(self.batcher.run())
+    asyncio.get_running_loop().set_exception_handler(self._loop_failed)
+    create: Any = Connections(self._most_connections, self._crowded)  # annotated as a class in websockets
     # Silenced, because it logs a traceback for every invalid connection.
     quiet = logging.getLogger('rtjax.serve.websockets')
     quiet.setLevel(logging.CRITICAL)
     try:
       # Browsers send an Origin; a web page must not reach the policy from the machine of its visitor.
       async with serve(self._handle, host, port, process_request=self._request, origins=[None], compression=None,
-                       max_size=protocol.MAX_MESSAGE, max_queue=1, logger=quiet) as server:
+                       max_size=protocol.MAX_MESSAGE, max_queue=1, logger=quiet, backlog=BACKLOG,
+                       close_timeout=_CLOSE_S, create_connection=create) as server:
         ready(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close(close_connections=False)
@@ -88,12 +102,13 @@ class Server:
     session = self.sessions.open(peer)
     if session is None:
       self.metrics.connections.labels('full').inc()
+      self._troubles.add('full', f'{peer} refused: all {self.sessions.slots} slots are taken, see --max-clients')
       await connection.close(1013, f'all {self.sessions.slots} slots are taken; see --max-clients')
       return
     self.metrics.connections.labels('served').inc()
     self.metrics.clients.set(len(self.sessions))
     self._connections[session] = connection
-    log.info('client %d connected from %s', session.slot, peer)
+    self._troubles.add(f'connected {session.slot}', f'client {session.slot} connected from {peer}', logging.INFO)
     try:
       await self._serve_client(connection, session)
     except websockets.ConnectionClosed:
@@ -102,12 +117,13 @@ class Server:
       del self._connections[session]
       self.sessions.close(session)
       self.metrics.clients.set(len(self.sessions))
-      log.info('client %d left after %d episodes', session.slot, session.episodes)
+      self._troubles.add(f'left {session.slot}', f'client {session.slot} left after {session.episodes} episodes',
+                         logging.INFO)
 
   async def _serve_client(self, connection: ServerConnection, session: Session) -> None:
     await connection.send(protocol.pack(self.metadata))
     previous: dict[str, float] = {}
-    async for message in connection:
+    while (message := await self._receive(connection, session)) is not None:
       started = time.monotonic()
       session.busy = True
       await connection.send(await self._reply(message, session, started, previous))
@@ -116,19 +132,45 @@ class Server:
       if self._stopping:
         await connection.close(1001, 'the server stops')
 
+  async def _receive(self, connection: ServerConnection, session: Session) -> bytes | str | None:
+    """Return the next message.
+
+    None if it does not come in time or has too many fragments; the connection is then closed.
+    """
+    left = session.active + self._idle_timeout - time.monotonic()
+    fragments: list[Any] = []
+    try:
+      if left <= 0:  # a flood of refused messages never waits
+        raise TimeoutError
+      async with asyncio.timeout(left if left < math.inf else None):
+        async for fragment in connection.recv_streaming():
+          fragments.append(fragment)
+          if len(fragments) > protocol.MAX_FRAGMENTS:
+            await connection.close(1009, f'a message of more than {protocol.MAX_FRAGMENTS} fragments')
+            return None
+    except TimeoutError:
+      self.metrics.connections.labels('idle').inc()
+      self._troubles.add('idle', f'client {session.slot} lost its slot: no step for {self._idle_timeout:g} s, see '
+                         '--idle-timeout')
+      await connection.close(1008, f'no step for {self._idle_timeout:g} s (--idle-timeout): reconnect to go on')
+      return None
+    return fragments[0][:0].join(fragments)
+
   async def _reply(self, message: bytes | str, session: Session, started: float,
                    previous: dict[str, float]) -> bytes | str:
     """Return the reply to a message, or the text of an error."""
     try:
-      request = protocol.read_request(message, self.image_size, self._views)
+      # In a thread, because a large message takes longer than other robots should wait.
+      request = await asyncio.to_thread(protocol.read_request, message, self.image_size, self._views)
       result = await self.batcher.step(session, request)
     except ProtocolError as error:
-      self.metrics.requests.labels('refused').inc()
+      self.metrics.requests.labels(error.outcome).inc()
+      self._troubles.add(f'{type(error).__name__} {error.outcome}',
+                         f'client {session.slot}, {session.peer}: {str(error)[:500]}')
       return str(error)
-    except Exception:
+    except Exception as error:
       self.metrics.requests.labels('failed').inc()
-      number = uuid.uuid4().hex[:8]
-      log.exception('client %d: error %s', session.slot, number)
+      number = self._troubles.add(type(error).__name__, f'client {session.slot}: the step failed', error=error)
       return (f'the server failed (error {number} in its log). The episode is over: the next observation begins a new '
               'one.')
     seconds = time.monotonic() - started
@@ -150,20 +192,27 @@ class Server:
         while self._connections:
           await asyncio.sleep(0.01)
 
+  def _crowded(self) -> None:
+    self.metrics.connections.labels('crowded').inc()
+    self._troubles.add('crowded', f'connections refused: {self._most_connections} are open')
+
+  def _loop_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error outside of any request, without a traceback."""
+    error = context.get('exception')
+    self._troubles.add(type(error).__name__, f'{context["message"]}: {error!r}')
+
   # HTTP
 
   async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
-    """Check the key, and answer plain HTTP; return None for a websocket."""
-    path = urllib.parse.urlsplit(request.path).path
-    upgrade = request.headers.get('Upgrade', '').lower() == 'websocket'
-    if path == '/healthz' and not upgrade:
-      return self._health()
-    if not self._allowed(request.headers.get('Authorization', '')):
-      self.metrics.connections.labels('unauthorized').inc()
-      return _response(http.HTTPStatus.UNAUTHORIZED, 'text/plain', b'This server requires its API key: pass it as '
-                       b'api_key to openpi-client or rtjax-client; in a browser as the password of any user.\n',
-                       {'WWW-Authenticate': 'Basic realm="rtjax"'})
-    return None if upgrade else await self._page(path)
+    """Check the headers, and answer plain HTTP; return None for a websocket."""
+    try:
+      path, is_websocket = self._access.check(request)
+    except Refused as refused:
+      self.metrics.connections.labels(refused.outcome).inc()
+      peer = '{}:{}'.format(*connection.remote_address[:2])
+      self._troubles.add(refused.outcome, f'{peer} refused: {refused}')
+      return _response(refused.status, 'text/plain', f'{refused}\n'.encode(), refused.headers)
+    return None if is_websocket else await self._page(path)
 
   def _health(self) -> Response:
     if self.batcher.healthy:
@@ -171,6 +220,8 @@ class Server:
     return _response(http.HTTPStatus.SERVICE_UNAVAILABLE, 'text/plain', b'The last step of the model failed.\n')
 
   async def _page(self, path: str) -> Response:
+    if path == '/healthz':
+      return self._health()
     if path == '/':
       return _response(http.HTTPStatus.OK, 'text/html; charset=utf-8', page.HTML)
     if path == '/metrics':
@@ -179,25 +230,10 @@ class Server:
       state = page.state(self.metadata, self.sessions, self.metrics)
       return _response(http.HTTPStatus.OK, 'application/json', json.dumps(state).encode())
     kind, _, slot = path[1:].partition('/')
-    session = self.sessions.get(int(slot)) if kind == 'frame' and slot.isdecimal() else None
+    session = next((s for s in self.sessions if f'{s.slot}' == slot), None) if kind == 'frame' else None
     if session is not None and session.image is not None:
       return _response(http.HTTPStatus.OK, 'image/jpeg', await asyncio.to_thread(page.jpeg, session.image))
     return _response(http.HTTPStatus.NOT_FOUND, 'text/plain', b'This server has /, /metrics and /healthz.\n')
-
-  def _allowed(self, authorization: str) -> bool:
-    """Return whether the header holds the key, in any of three schemes."""
-    if not self._api_key:
-      return True
-    scheme, _, credentials = authorization.partition(' ')
-    key = credentials.strip().encode()
-    if scheme.lower() == 'basic':
-      try:
-        key = base64.b64decode(key, validate=True).partition(b':')[2]
-      except ValueError:
-        return False
-    elif scheme.lower() not in ('api-key', 'bearer'):
-      return False
-    return hmac.compare_digest(key, self._api_key)
 
 
 def _numbers(spec: ActionSpec) -> list[dict[str, Any]]:

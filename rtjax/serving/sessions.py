@@ -23,6 +23,7 @@ class Session:
     started: whether its slot holds the frames of a running episode.
     busy: whether it waits for a reply.
     connected: `time.monotonic` of the connection.
+    active: `time.monotonic` of the last step, or of the connection.
     episodes, step: number of episodes begun, and of steps of the current one.
     seconds: duration of the last step, waiting included.
     image, actions, confidence: the last frame, the last actions ([A] each), the mean confidence of the last one.
@@ -33,6 +34,7 @@ class Session:
   started: bool = False
   busy: bool = False
   connected: float = dataclasses.field(default_factory=time.monotonic)
+  active: float = dataclasses.field(default_factory=time.monotonic)
   episodes: int = 0
   step: int = 0
   seconds: float = 0.0
@@ -50,6 +52,7 @@ class Session:
       self.episodes, self.step = self.episodes + 1, 0
       self.actions.clear()
     self.step += 1
+    self.active = time.monotonic()
     self.image, self.seconds, self.confidence = image, seconds, float(output.confidence.mean())
     self.actions.append(output.plan[0])
 

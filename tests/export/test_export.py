@@ -116,6 +116,20 @@ def test_images_are_resized_as_in_training(tmp_path):
   assert result.agrees
 
 
+@pytest.mark.parametrize('format', ['stablehlo', 'onnx'])
+def test_logits_that_are_not_finite_give_no_action(format, tmp_path):
+  """With one damaged weight every number of the action is NaN, not the lowest bound; the comparison refuses."""
+  model = models.build(TINY, seed=0)
+  bias = model.transformer.output.bias
+  bias[...] = bias[...].at[3].set(np.nan)
+  step = Step(model, CAMERA)
+  episodes, call = check.noise_frames(step, 1), exported(format, step, tmp_path)
+  outputs = call(step.cache, *(array[None] for array in next(iter(episodes[0]))))
+  assert np.isnan(np.asarray(outputs['action'])).all()
+  with pytest.raises(ValueError, match='the export computed NaN or infinite logits'):
+    check.compare([], call, step, episodes)
+
+
 def test_comparison_detects_another_model(tmp_path):
   both = [models.build(TINY, seed=seed) for seed in range(2)]
   policy, step, other = Policy(both[0]), Step(both[0], CAMERA), Step(both[1], CAMERA)

@@ -27,6 +27,7 @@ class CountingPolicies:
     self.states: list[np.ndarray | None] = []
     self.threads: set[str] = set()
     self.broken = False
+    self.not_finite: dict[int, float] = {}  # slot -> number in place of its action
 
   def reset(self, slot, instruction=None, *, embedding=None):
     self.set_instruction(slot, instruction, embedding=embedding)
@@ -53,16 +54,19 @@ class CountingPolicies:
 
   def _output(self, slot, image):
     self.frames[slot] += 1
-    plan = np.array([[self.frames[slot], image.flat[0], self.task[slot], len(self.batches), 0, 0, 1]], np.float32)
+    first = self.not_finite.get(slot, self.frames[slot])
+    plan = np.array([[first, image.flat[0], self.task[slot], len(self.batches), 0, 0, 1]], np.float32)
     tokens = np.arange(7, dtype=np.int32)
     return PolicyOutput(self.config.action_spec.unpack(plan[0]), tokens, np.zeros((7, 256), np.float32),
                         np.full(7, 0.5, np.float32), plan)
 
 
 @contextlib.contextmanager
-def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int = 0) -> Iterator[tuple[Server, int]]:
+def serving(policies, api_key: str = '', size: tuple[int, int] = SIZE, port: int = 0, **options
+            ) -> Iterator[tuple[Server, int]]:
   """Run a server in a thread; yields the server and its port."""
-  server, stop, ready, ports = Server(policies, size, api_key, 'a model'), asyncio.Event(), threading.Event(), []
+  server = Server(policies, size, api_key, 'a model', **options)
+  stop, ready, ports = asyncio.Event(), threading.Event(), []
   loop = asyncio.new_event_loop()
 
   def run():

@@ -1,5 +1,8 @@
 """Toy environment without physics; the seed determines the episode."""
 import functools
+import multiprocessing
+import os
+import signal
 from typing import Any
 
 import gymnasium
@@ -12,6 +15,7 @@ from rtjax.evaluation.closed_loop.protocol import EpisodeLog
 
 MAX_STEPS = 6
 SKILLS = ('pick', 'push')
+DIES = 2  # step at which the process of `DyingEnv` ends
 # Last digits of seeds whose episodes fail; all other episodes can succeed.
 RESET_RAISES, NAN, STEP_RAISES, PHYSICS = 6, 7, 8, 9
 
@@ -64,8 +68,26 @@ class ToyEnv(gymnasium.Env):
             'instruction': self._observe()['instruction'], 'task': 'pick: red cube', 'moved': 0.03 * self._forward}
 
 
-def environment(splits=('seen', 'unseen_objects')) -> EvalEnvironment:
-  return EvalEnvironment('toy', {'size': 8}, functools.partial(ToyEnv), {split: SKILLS for split in splits},
+class DyingEnv(ToyEnv):
+  """Environment whose process is killed, as for lack of memory."""
+
+  def step(self, action):
+    if self._steps + 1 == DIES:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return super().step(action)
+
+
+class UnstartableEnv(ToyEnv):
+  """Environment that ends every process but the first with exit status 3."""
+
+  def __init__(self, split: str):
+    if multiprocessing.parent_process() is not None:
+      os._exit(3)
+    super().__init__(split)
+
+
+def environment(splits=('seen', 'unseen_objects'), make=ToyEnv) -> EvalEnvironment:
+  return EvalEnvironment('toy', {'size': 8}, functools.partial(make), {split: SKILLS for split in splits},
                          ToyEnv.action_spec, ToyEnv.control_hz, MAX_STEPS)
 
 

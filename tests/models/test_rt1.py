@@ -165,6 +165,7 @@ def test_configuration_round_trip():
     (np.zeros((1, 4, 32, 32, 3), np.uint8), np.zeros((1, 512), np.float32), r'T from 1 to 3'),
     (np.zeros((1, 3, 32, 32, 3), np.float32), np.zeros((1, 512), np.float32), r'float32, expected uint8'),
     (np.zeros((1, 3, 32, 32, 3), np.uint8), np.zeros((2, 512), np.float32), r'instruction has shape \(2, 512\)'),
+    (np.zeros((1, 3, 32, 32, 3), np.uint8), np.full((1, 512), np.nan, np.float32), 'instruction holds NaN'),
 ])
 def test_bad_input(model, images, instruction, words):
   with pytest.raises(ValueError, match=words):

@@ -1,4 +1,5 @@
 """Policies on a tiny model; the reference's numbers are in test_policy_golden.py."""
+import concurrent.futures
 import dataclasses
 
 import jax
@@ -9,9 +10,9 @@ from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.language import instructions
-from rtjax.models import RT1MultiviewConfig, build
+from rtjax.models import RT1MultiviewConfig, build, from_values, parameters
 from rtjax.policies import policy as policy_module
-from rtjax.policies.policy import BatchPolicy, Policy
+from rtjax.policies.policy import BatchPolicy, NonFiniteInput, NonFiniteOutput, Policy
 
 
 @pytest.fixture(scope='module')
@@ -96,11 +97,81 @@ def test_bad_input(model):
     policy.reset()
   with pytest.raises(ValueError, match=r'\(511,\)'):
     policy.reset(embedding=embedding()[:-1])
-  with pytest.raises(ValueError, match='NaN'):
-    policy.reset(embedding=np.full(512, np.nan))
+  for number in (np.nan, np.inf, 1e300):  # the last one is infinite in float32
+    with pytest.raises(NonFiniteInput, match='embedding holds NaN'):
+      policy.reset(embedding=np.full(512, number))
   policy.reset(embedding=embedding())
   with pytest.raises(ValueError, match=r'float32 \(1, 40, 32, 3\)'):
     policy.step(frames(1)[0].astype(np.float32))
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_weights_that_are_not_finite_give_no_action(number):
+  """One such weight in 10,000 used to mean token 0, the lowest bound of every number."""
+  damaged = build(TINY, seed=0)
+  bias = damaged.transformer.output.bias
+  bias[...] = bias[...].at[3].set(number)
+  policy = Policy(damaged)
+  policy.reset(embedding=embedding())
+  with pytest.raises(NonFiniteOutput, match='in slot 0: there is no action, hold the robot'):
+    policy.step(frames(1)[0])
+  with pytest.raises(ValueError, match='no episode: call reset'):
+    policy.step(frames(1)[0])
+
+
+def test_one_robot_without_an_action_does_not_stop_the_others(model):
+  """The error holds their outputs; their caches go on, and a reset empties the robot's own."""
+  name = 'image_encoder/film/add/kernel'  # zero in a new model, which then ignores its instruction
+  values = parameters.named(model)
+  model = from_values(TINY, values | {name: np.full(values[name].shape, 0.01, np.float32)})
+  together, alone = BatchPolicy(model, 3), Policy(model)
+  images = frames(4)
+  alone.reset(embedding=embedding(1))
+  for slot in range(3):
+    together.reset(slot, embedding=embedding(slot) if slot < 2 else np.full(512, 3e38, np.float32))
+  with pytest.raises(NonFiniteOutput, match='in slot 2:') as error:
+    together.step(images[:2], [2, 1])
+  assert error.value.outputs[0] is None
+  np.testing.assert_allclose(error.value.outputs[1].logits, alone.step(images[1]).logits, atol=2e-5)
+  assert [together.in_episode(slot) for slot in range(3)] == [True, True, False]
+  together.reset(2, embedding=embedding(2))
+  output = together.step(images[:2], [2, 1])[1]
+  np.testing.assert_allclose(output.logits, alone.step(images[1]).logits, atol=2e-5)
+
+
+def test_threads_share_a_policy(model):
+  """Four robots in four threads, and a fifth thread that changes an instruction: each acts as alone."""
+  together, images = BatchPolicy(model, 4), frames(30)
+  alone = [Policy(model) for _ in range(4)]
+
+  def drive(slot):
+    together.reset(slot, embedding=embedding(slot))
+    return np.stack([together.step(image[None], [slot])[0].logits for image in images])
+
+  def change():
+    for _ in range(100):
+      together.set_instruction(3, embedding=embedding(3))
+      together.cache(3)
+
+  with concurrent.futures.ThreadPoolExecutor(5) as pool:
+    changing = pool.submit(change)
+    found = list(pool.map(drive, range(4)))
+    changing.result()
+  for slot, policy in enumerate(alone):
+    policy.reset(embedding=embedding(slot))
+    np.testing.assert_allclose(found[slot], np.stack([policy.step(image).logits for image in images]), atol=2e-5)
+
+
+def test_threads_share_one_robot(model):
+  """Six hundred steps of two threads on one cache; each is a step of some order of the frames."""
+  policy, image = Policy(model), frames(1)[0]
+  policy.reset(embedding=embedding())
+  for _ in range(TINY.window):
+    expected = policy.step(image).logits
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    outputs = list(pool.map(lambda _: policy.step(image), range(600)))
+  for output in outputs:
+    np.testing.assert_array_equal(output.logits, expected)
 
 
 VARIANTS = {

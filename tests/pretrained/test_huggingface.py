@@ -141,7 +141,9 @@ def test_the_tensors_tell_whether_the_head_is_tied(copy, tmp_path):
     ('t5_v11', lambda t: t | {'decoder.block.1.layer.1.EncDecAttention.o.weight': np.ones((60, 48), np.float32)},
      r'shape \(60, 48\), expected \(48, 60\): decoder.block.1.layer.1.EncDecAttention.o.weight'),
     ('t5_ul2', lambda t: t | {'encoder.block.2.layer.0.layer_norm.weight': np.ones(36, np.float32)},
-     'unknown: encoder.block.2.layer.0.layer_norm.weight')])
+     'unknown: encoder.block.2.layer.0.layer_norm.weight'),
+    ('vit_in21k', lambda t: t | {'pooler.dense.bias': np.full(48, np.inf, np.float32)},
+     r'NaN or infinite numbers in 1 arrays:\n  pooler.dense.bias \(48 of 48')])
 def test_tensors_that_do_not_fit(copy, case, change, message):
   with pytest.raises(ValueError, match=message):
     rtjax.pretrained.load_huggingface(copy(case, change))

@@ -58,6 +58,15 @@ def test_a_variable_is_missing(tree, tmp_path):
     rtjax.load_model(write(tree, tmp_path / 'damaged'))
 
 
+def test_a_weight_that_is_not_finite(tree, tmp_path):
+  kernel = np.array(tree['params']['Transformer_0']['Dense_2']['kernel'])
+  kernel[0, 0] = np.nan
+  dense = tree['params']['Transformer_0']['Dense_2'] | {'kernel': kernel}
+  tree['params'] |= {'Transformer_0': tree['params']['Transformer_0'] | {'Dense_2': dense}}
+  with pytest.raises(ValueError, match=r'NaN or infinite numbers in 1 arrays:\n  transformer/output/kernel \(1 of '):
+    rtjax.load_model(write(tree, tmp_path / 'damaged'))
+
+
 def test_a_variable_of_another_shape_and_an_unknown_one(tree, tmp_path):
   conv = {'kernel': np.zeros((1, 1, 1536, 500), np.float32), 'extra': np.zeros(3, np.float32)}
   tree['params'] |= {'image_tokenizer': tree['params']['image_tokenizer'] | {'Conv_0': conv}}

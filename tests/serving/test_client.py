@@ -1,5 +1,6 @@
 """rtjax-client: images, episodes, broken connections, deadlines; and its adapter for SimplerEnv."""
 import ast
+import concurrent.futures
 import contextlib
 import importlib.util
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import rtjax_client
 from helpers.fakes import SIZE, CountingPolicies, serving, until
-from rtjax_client import ActionTimeout, ConnectionLost, RemotePolicy, ServerError, codec, resize_with_pad
+from rtjax_client import ActionTimeout, ConnectionLost, Hold, RemotePolicy, ServerError, codec, resize_with_pad
 from rtjax_client import policy as client
 from scipy.spatial.transform import Rotation
 from websockets.server import ServerProtocol
@@ -95,6 +96,31 @@ def test_reconnects_in_the_same_step():
     third = policy.step(IMAGE)
     assert third.begins and third.plan[0, :3].tolist() == [1, 9, 2]
     assert len(server.sessions) == 1 and not policy.step(IMAGE).begins
+
+
+def test_hold():
+  """No action where numbers are not finite; the policy's failure begins a new episode."""
+  policies = CountingPolicies(1)
+  with serving(policies) as (_, port), RemotePolicy(port=port) as policy:
+    policy.reset('go')
+    policy.step(IMAGE)
+    with pytest.raises(Hold, match='hold: proprioception holds NaN'):
+      policy.step(IMAGE, proprioception=np.array([np.nan]))
+    policies.not_finite = {0: np.nan}
+    with pytest.raises(Hold, match='hold: the policy computed NaN'):
+      policy.step(IMAGE)
+    policies.not_finite = {}
+    assert policy.step(IMAGE).begins
+
+
+def test_threads_get_the_answers_to_their_own_images():
+  with serving(CountingPolicies(1)) as (_, port), RemotePolicy(port=port, timeout=20) as policy:
+    policy.reset('go')
+
+    def run(value):
+      return {policy.step(np.full_like(IMAGE, value)).plan[0, 1] for _ in range(100)}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+      assert list(pool.map(run, (3, 4))) == [{3}, {4}]
 
 
 def test_a_server_that_restarts():

@@ -60,7 +60,8 @@ def test_integer_embeddings_are_token_ids(dtype, expected):
     ({'image': IMAGE, 'prompt': 3}, 'prompt is a int, expected a text'),
     ({'image': IMAGE, 'prompt': 'a' * 2001}, 'length 2001, expected a text of at most 2000'),
     ({'image': IMAGE, 'embedding': [1, 2]}, 'a list, expected a float32 vector'),
-    ({'image': IMAGE, 'embedding': np.array([1, np.nan])}, 'NaN'),
+    ({'image': IMAGE, 'embedding': np.array([1, np.nan])}, 'hold: embedding holds NaN'),
+    ({'image': IMAGE, 'observation/joint_position': [[]] * 300}, 'more than 256 maps and lists'),
     ({'image': IMAGE, 'reset': 1}, 'expected true or false')])
 def test_refused_requests(keys, message):
   with pytest.raises(ProtocolError, match=message):

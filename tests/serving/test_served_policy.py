@@ -124,7 +124,8 @@ def test_command_line(model, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (['--max-clients', '0'], '--max-clients is 0'), (['--port', '70000'], '--port is 70000'),
-    (['--host', '0.0.0.0'], 'RTJAX_API_KEY'), (['--image-size', '0', '3'], '--image-size'),
+    (['--host', '0.0.0.0'], 'RTJAX_API_KEY'), (['--idle-timeout', '0'], '--idle-timeout is 0'),
+    (['--image-size', '0', '3'], '--image-size'),
     (['--encoder', '/none'], 'instruction encoder'), ([], 'no model at')])
 def test_bad_arguments(arguments, message, monkeypatch, capsys):
   monkeypatch.delenv('RTJAX_API_KEY', raising=False)

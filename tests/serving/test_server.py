@@ -202,6 +202,34 @@ def test_errors_of_the_model_are_not_sent_to_clients(opened):
     assert server.metrics.value('rtjax_requests_total', outcome='failed') == 1
 
 
+def test_numbers_that_are_not_finite_hold_one_robot(opened):
+  """The answer says so, for input and output; the other robot of the same steps goes on."""
+  policies = CountingPolicies(2, delay=0.02)
+  with serving(policies) as (server, port):
+    one, two = opened(port), opened(port)
+    one.recv(), two.recv()
+    for robot in (one, two):
+      ask(robot, image=image(), instruction='go')
+    for number in (np.nan, np.inf):
+      policies.not_finite = {0: number}
+      one.send(codec.pack({'image': image()}))
+      two.send(codec.pack({'image': image()}))
+      answer = one.recv(timeout=10)
+      assert isinstance(answer, str) and answer.startswith('hold: the policy computed NaN or infinite numbers')
+      assert not codec.unpack(two.recv(timeout=10))['begins']
+    assert server.metrics.value('rtjax_requests_total', outcome='failed') == 2
+    policies.not_finite = {0: np.nan, 1: np.nan}
+    assert ask(two, image=image()).startswith('hold: ')
+    assert get(port, '/healthz')[0] == 503
+    policies.not_finite = {}
+    answer = ask(one, image=image())
+    assert answer['begins'] and answer['actions'][0, FRAMES] == 1 and get(port, '/healthz')[0] == 200
+    for value in (np.nan, np.inf, 1e300):
+      for key in ('embedding', 'proprioception'):
+        assert ask(one, image=image(), **{key: np.array([0.0, value])}).startswith(f'hold: {key} holds NaN or infinite')
+    assert ask(one, image=image())['actions'][0, FRAMES] == 2  # a bad input does not affect the episode
+
+
 def test_limits(opened):
   with serving(CountingPolicies(1)) as (server, port):
     connection = opened(port)
@@ -278,7 +306,8 @@ def test_http(opened):
     assert (only['slot'], only['task'], only['episode'], only['step']) == (0, '<b>go</b>', 1, 2)
     assert np.array(only['actions'])[:, :3].tolist() == [[1, 200, 9], [2, 200, 9]]
     assert get(port, '/frame/0')[:2] == (200, 'image/jpeg')
-    for path in ('/frame/1', '/frame/', '/frame/-1', '/frame/x', '/etc/passwd', '/../../etc/passwd'):
+    for path in ('/frame/1', '/frame/', '/frame/-1', '/frame/x', '/frame/' + '0' * 5000, '//[', '/etc/passwd',
+                 '/../../etc/passwd'):
       assert get(port, path)[0] == 404
     metrics = get(port, '/metrics')[2]
     for line in ('rtjax_requests_total{outcome="answered"} 2.0', 'rtjax_clients 1.0', 'rtjax_episodes_total 1.0',

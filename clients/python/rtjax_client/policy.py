@@ -4,6 +4,7 @@ import functools
 import os
 import socket
 import struct
+import threading
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
@@ -37,6 +38,13 @@ class ServerError(RemoteError):
   """The server replied with an error."""
 
 
+class Hold(ServerError):
+  """There is no action, because numbers were not finite: hold the robot.
+
+  Either the observation holds NaN, or the policy computed it; then the next step begins a new episode.
+  """
+
+
 class RemoteAction(NamedTuple):
   """One step of a policy.
 
@@ -59,7 +67,7 @@ class RemoteAction(NamedTuple):
 class RemotePolicy:
   """Policy of one robot on a server.
 
-  Call `reset` at the start of every episode, then `step`.
+  Call `reset` at the start of every episode, then `step`. Several threads may use it: steps run one at a time.
 
   Args:
     host: the server's name or address, or a full URL (wss://...).
@@ -78,6 +86,7 @@ class RemotePolicy:
     key = os.environ.get('RTJAX_API_KEY') if api_key is None else api_key
     self._headers = {'Authorization': f'Api-Key {key}'} if key else None
     self._timeout = timeout
+    self._lock = threading.RLock()
     self._connection: Optional[ClientConnection] = None
     self._open = contextlib.ExitStack()
     self._task: Dict[str, Any] = {}
@@ -99,8 +108,9 @@ class RemotePolicy:
 
   def reset(self, instruction: Optional[str] = None, *, embedding: Optional[np.ndarray] = None) -> None:
     """Begin an episode with the next step; arguments as for `set_instruction`."""
-    self.set_instruction(instruction, embedding=embedding)
-    self._begins = True
+    with self._lock:
+      self.set_instruction(instruction, embedding=embedding)
+      self._begins = True
 
   def set_instruction(self, instruction: Optional[str] = None, *, embedding: Optional[np.ndarray] = None) -> None:
     """Set the instruction from the next step on; the episode continues.
@@ -137,7 +147,8 @@ class RemotePolicy:
     if proprioception is not None:
       observation['proprioception'] = np.asarray(proprioception, np.float32)
     started = time.monotonic()
-    reply = self._until(started + self._timeout, functools.partial(self._exchange, observation))
+    with self._lock:
+      reply = self._until(started + self._timeout, functools.partial(self._exchange, observation))
     timing = dict(reply['server_timing'], total_ms=1000 * (time.monotonic() - started))
     return RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
                         np.array(reply['actions']), np.asarray(reply['tokens'], np.int32),
@@ -185,7 +196,7 @@ class RemotePolicy:
         raise ActionTimeout(f'no action from {self._url} within {self._timeout} s.') from None
       self._outstanding -= 1
     if isinstance(message, str):
-      raise ServerError(message)
+      raise (Hold if message.startswith('hold: ') else ServerError)(message)
     self._begins = False
     return codec.unpack(message)
 

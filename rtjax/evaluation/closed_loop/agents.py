@@ -16,7 +16,7 @@ from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.language.instructions import InstructionEncoder
 from rtjax.policies.action_filters import ConfidenceGate
-from rtjax.policies.policy import BatchPolicy, Policy, PolicyOutput
+from rtjax.policies.policy import BatchPolicy, NonFiniteOutput, Policy, PolicyOutput
 
 SCRIPTED = ('expert', 'random')
 
@@ -108,7 +108,7 @@ class PolicyAgent:
     states = observations['proprioception'] if config.proprioception_size else None
     images = select_images(self._batch.metadata.views, config.views, observations)
     start = time.perf_counter()
-    outputs = self._batch.step(images, slots, states)
+    outputs = self._outputs(images, slots, states)
     seconds = time.perf_counter() - start
     size = (len(slots) - 1).bit_length()  # BatchPolicy compiles once per power of two
     self._seconds = seconds if size in self._compiled else None
@@ -118,10 +118,17 @@ class PolicyAgent:
   def latency(self) -> float | None:
     return self._seconds
 
-  def _decide(self, slot: int, output: PolicyOutput) -> Decision:
-    confidence = float(np.mean(output.confidence))
-    if not np.isfinite(confidence):  # NaN logits: the environment rejects the action, and the episode fails
+  def _outputs(self, images: np.ndarray, slots: Sequence[int], states: np.ndarray | None
+               ) -> Sequence[PolicyOutput | None]:
+    try:
+      return self._batch.step(images, slots, states)
+    except NonFiniteOutput as error:
+      return error.outputs
+
+  def _decide(self, slot: int, output: PolicyOutput | None) -> Decision:
+    if output is None:  # the environment rejects the action, and the episode fails
       return Decision(np.full(self.action_spec.size, np.nan, np.float32))
+    confidence = float(np.mean(output.confidence))
     replacement = self._filters[slot].replacement(output) if self._filters else None
     if replacement is None:
       return Decision(output.plan[0], confidence)

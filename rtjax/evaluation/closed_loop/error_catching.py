@@ -11,9 +11,9 @@ from rtjax.evaluation.closed_loop.protocol import EpisodeId
 class ErrorCatchingEnv(gymnasium.Env):
   """Environment that survives errors, in a process of a vector environment.
 
-  Set `episode` to the episode to start before `reset`. An exception, or an observation that is not finite, ends the
-  episode with `failure` and `message` in its info. Steps after the end have no effect. The environment is made again
-  where the next episode is of another split.
+  Set `episode` to the episode to start before `reset`. An exception, or an action or observation that is not finite,
+  ends the episode with `failure` and `message` in its info. Steps after the end have no effect. The environment is made
+  again where the next episode is of another split.
 
   The returned info has one key, 'info': a list that holds the environment's info, since vector environments do not
   split up lists.
@@ -50,6 +50,8 @@ class ErrorCatchingEnv(gymnasium.Env):
     reward: SupportsFloat = 0.0
     terminated, truncated = True, False
     try:
+      if not np.isfinite(action).all():
+        raise ValueError('the action holds NaN or infinite numbers')
       self._last, reward, terminated, truncated, info = self._env.step(action)
       failure = _non_finite(self._last)
     except Exception as error:  # as in reset

@@ -12,6 +12,7 @@ from typing import Any
 import rich.progress
 
 from rtjax import envs
+from rtjax.envs.vector import EnvironmentDied
 from rtjax.evaluation.closed_loop import agents, report, summary
 from rtjax.evaluation.closed_loop.agents import Agent, AgentSettings, PolicyAgent
 from rtjax.evaluation.closed_loop.environment import EvalEnvironment
@@ -170,9 +171,14 @@ def _run(runner: Runner, log: EpisodeLog, episodes: Sequence[EpisodeId], name: s
   with rich.progress.Progress(*columns) as progress:
     successes = sum(record['success'] for record in done)
     bar = progress.add_task(name, total=len(episodes), completed=len(done), success='')
-    for finished, record in enumerate(runner.run(episodes), len(done) + 1):
-      successes += record['success']
-      progress.update(bar, advance=1, success=f'{successes}/{finished} successful')
+    try:
+      for finished, record in enumerate(runner.run(episodes), len(done) + 1):
+        successes += record['success']
+        progress.update(bar, advance=1, success=f'{successes}/{finished} successful')
+    except EnvironmentDied as error:
+      raise EnvironmentDied(f'{error} Its episode was {runner.running(error.index) or "about to start"}. Finished '
+                            f'episodes are in {log.path}: the same command continues; fewer --environments need less '
+                            'memory.', error.index) from error
 
 
 def _folder_name(agent: Agent) -> str:

@@ -62,6 +62,11 @@ class Runner:
         observations, ended = self._step(observations)
         yield from map(self._finish, ended)
 
+  def running(self, slot: int) -> str:
+    """Return the name of the episode in a slot, or ''."""
+    episode = self._running[slot]
+    return episode.id.name if episode else ''
+
   def _start(self, waiting: collections.deque[EpisodeId]) -> tuple[Mapping[str, Any], list[int]]:
     """Start episodes in free slots; return observations and slots that failed."""
     free = [slot for slot, episode in enumerate(self._running) if episode is None][:len(waiting)]

@@ -8,6 +8,7 @@ pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 from helpers import toy_env
 from helpers.closed_loop_reports import policy, report
 
+from rtjax.envs.vector import EnvironmentDied
 from rtjax.evaluation.closed_loop.agents import AgentSettings, ExpertAgent, RandomAgent
 from rtjax.evaluation.closed_loop.evaluator import Evaluation, evaluate
 from rtjax.evaluation.closed_loop.protocol import FORMAT
@@ -35,6 +36,16 @@ def test_fewer_episodes_than_environments(tmp_path):
   evaluation = Evaluation(toy_env.environment(('seen',)), 1, AgentSettings(3))
   result = evaluate(evaluation, ExpertAgent(), [], [], tmp_path, 0)
   assert result['policies'][0]['summary']['success']['successes'] == 1
+
+
+def test_a_process_that_dies_is_named_with_its_episode(tmp_path):
+  """Earlier it was "Connection reset by peer"; the same command continues with the finished episodes."""
+  evaluation = Evaluation(toy_env.environment(('seen',), toy_env.DyingEnv), 3, AgentSettings(1))
+  with pytest.raises(EnvironmentDied, match=r'environment 0 of 1 \(process \d+\) was killed by SIGKILL, .*memory is '
+                     r'short\. Its episode was seen-push-3000000001\. Finished episodes are in .*episodes.jsonl'):
+    evaluate(evaluation, ExpertAgent(), [], [], tmp_path, 0)
+  healthy = Evaluation(toy_env.environment(('seen',)), 3, AgentSettings(1))
+  assert evaluate(healthy, ExpertAgent(), [], [], tmp_path, 0)['policies'][0]['summary']['success']['successes'] == 3
 
 
 def test_report_of_another_protocol(tmp_path):
