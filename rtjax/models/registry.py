@@ -49,8 +49,8 @@ def model_class(config: Any) -> type[Any]:
 
 
 def build(config: Any, *, seed: int) -> Any:
-  """Return a newly initialised model; compiled, much faster than eagerly."""
-  return nnx.jit(lambda key: _entry_of(config)[2](config, rngs=random_streams(key)))(jax.random.key(seed))
+  """Return a newly initialised model."""
+  return _entry_of(config)[2](config, rngs=random_streams(jax.random.key(seed)))
 
 
 def abstract(config: Any) -> Any:

@@ -37,6 +37,7 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, ImageEncoder
 from rtjax.models.base import Dtype, LossTerms, Moments, PolicyConfig, PolicyModel
+from rtjax.models.layers import initializers
 from rtjax.models.layers.common import StateToken
 from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.token_learner import TokenLearner
@@ -112,8 +113,8 @@ class RT1Multiview(PolicyModel):
     c = self.config = config
     dtype = jnp.dtype(c.dtype)
     layer = functools.partial(PostNormLayer, c.width, c.heads, c.hidden, c.dropout, dtype=dtype, rngs=rngs)
-    linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
-    position = nnx.initializers.normal(0.02)
+    linear = functools.partial(nnx.Linear, kernel_init=initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
+    position = initializers.normal(0.02)
     self.image_encoder = ImageEncoder(c.encoder, c.image_size, c.embedding_size, c.width, dtype=dtype, rngs=rngs)
     self.language = linear(c.embedding_size, c.width)
     self.state = StateToken(c.proprioception_size, c.width, dtype=dtype, rngs=rngs)

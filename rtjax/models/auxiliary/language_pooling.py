@@ -17,14 +17,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from rtjax.models.layers import initializers
+from rtjax.models.layers.common import lecun_linear
+
 
 class LanguageAttentionPooling(nnx.Module):
   """Pool n tokens from a feature map by attention of the instruction."""
 
   def __init__(self, embedding_size: int, width: int, tokens: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-    self.coordinates = nnx.Linear(2, width, use_bias=False, dtype=dtype, rngs=rngs)
+    self.coordinates = lecun_linear(2, width, use_bias=False, dtype=dtype, rngs=rngs)
     self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.query = nnx.LinearGeneral(embedding_size, (tokens, width), dtype=dtype, rngs=rngs)
+    self.query = nnx.LinearGeneral(embedding_size, (tokens, width), dtype=dtype, rngs=rngs,
+                                   kernel_init=initializers.lecun_normal())
 
   def add_coordinates(self, features: Float[Array, 'B H W D']) -> Float[Array, 'B N D']:
     """Add a projection of each position, and flatten the map."""

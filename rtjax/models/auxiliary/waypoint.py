@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from rtjax.models.layers.common import Normalize
+from rtjax.models.layers.common import Normalize, lecun_linear
 
 
 class WaypointHead(nnx.Module):
@@ -19,7 +19,7 @@ class WaypointHead(nnx.Module):
 
   def __init__(self, tokens: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.normalize = Normalize(3)
-    self.linear = nnx.Linear(tokens * width, 3, dtype=dtype, rngs=rngs)
+    self.linear = lecun_linear(tokens * width, 3, dtype=dtype, rngs=rngs)
 
   def errors(self, tokens: Float[Array, 'B T N D'], waypoints: Float[Array, 'B T 3'] | None
              ) -> tuple[Float[Array, 'B T'], Float[Array, 'B T']]:
@@ -54,8 +54,8 @@ class GroundingResidual(nnx.Module):
   """
 
   def __init__(self, inputs: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-    self.hidden = nnx.Linear(inputs, 2 * width, dtype=dtype, rngs=rngs)
-    self.out = nnx.Linear(2 * width, width, dtype=dtype, rngs=rngs)
+    self.hidden = lecun_linear(inputs, 2 * width, dtype=dtype, rngs=rngs)
+    self.out = lecun_linear(2 * width, width, dtype=dtype, rngs=rngs)
 
   def __call__(self, grounded: Float[Array, '*B I']) -> Float[Array, '*B D']:
     return self.out(nnx.gelu(self.hidden(grounded)))

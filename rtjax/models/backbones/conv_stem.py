@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from rtjax.models.layers import initializers
+from rtjax.models.layers.common import lecun_linear
 from rtjax.models.layers.convolution import dense_conv, patchify
 
 
@@ -45,7 +47,7 @@ class ConvBlock(nnx.Module):
   """x += GELU(instance_norm(3x3 convolution of x))."""
 
   def __init__(self, width: int, *, rngs: nnx.Rngs):
-    normal = nnx.initializers.lecun_normal(in_axis=(0, 1, 2))
+    normal = initializers.lecun_normal(in_axis=(0, 1, 2))
     self.kernel = nnx.Param(normal(rngs.params(), (3, 3, width, width)))
 
   def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
@@ -58,7 +60,7 @@ class ConvStem(nnx.Module):
 
   def __init__(self, config: ConvStemConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.config = config
-    self.patch_embedding = nnx.Linear(config.patch ** 2 * 3, config.width, dtype=dtype, rngs=rngs)
+    self.patch_embedding = lecun_linear(config.patch ** 2 * 3, config.width, dtype=dtype, rngs=rngs)
     self.blocks = nnx.List([ConvBlock(config.width, rngs=rngs) for _ in range(config.blocks)])
 
   def __call__(self, pixels: Float[Array, 'B H W 3']) -> Float[Array, 'B h w C']:

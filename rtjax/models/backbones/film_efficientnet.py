@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from rtjax.models.layers import initializers
 from rtjax.models.layers.common import BatchNorm, Constant, dropout
 from rtjax.models.layers.convolution import Padding, dense_conv, depthwise_conv, pointwise_conv
 from rtjax.models.layers.film import Film
@@ -114,14 +115,14 @@ def _paddings(x: Array, kernel: int, stride: int, rule: str) -> Padding:
 
 
 # Keras's initializer of all convolutions of EfficientNet.
-conv_init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
+conv_init = initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
 
 
 class Conv1x1(nnx.Module):
   """A 1x1 convolution: one matrix product over all pixels."""
 
   def __init__(self, inputs: int, features: int, *, use_bias: bool = False,
-               initializer: nnx.initializers.Initializer = conv_init, dtype: DTypeLike, rngs: nnx.Rngs):
+               initializer: initializers.Initializer = conv_init, dtype: DTypeLike, rngs: nnx.Rngs):
     self.kernel = nnx.Param(initializer(rngs.params(), (inputs, features)))
     self.bias = nnx.Param(jnp.zeros(features)) if use_bias else None
     self.dtype = dtype
@@ -236,7 +237,7 @@ class ImageEncoder(nnx.Module):
     self.variance = Constant(jnp.array(IMAGENET_STD))
     self.encoder = FilmEfficientNet(encoder, embedding_size, dtype=dtype, rngs=rngs)
     self.conv = Conv1x1(encoder.out_channels, width, dtype=dtype, rngs=rngs,
-                        initializer=nnx.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
+                        initializer=initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'))
     self.film = Film(embedding_size, width, dtype=dtype, rngs=rngs)
     self.image_size = image_size
 

@@ -22,6 +22,7 @@ from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5 import T5, DecoderCache, T5Config
 from rtjax.models.backbones.vision_language import ImageFeatures, Memory, VisionLanguageBackbone, VisionLanguageConfig
 from rtjax.models.backbones.vit import ViT, ViTConfig
+from rtjax.models.layers.common import lecun_linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ class PaLI(VisionLanguageBackbone):
     self.config = config
     conv_stem = ConvStem(stem, dtype=dtype, rngs=rngs) if config.feature_width(stem) else None
     self.vision: ViT = registry.model_class(c.vision)(c.vision, stem=conv_stem, rngs=rngs)
-    self.projection = nnx.Linear(c.vision.width, c.text.width, dtype=dtype, rngs=rngs)
+    self.projection = lecun_linear(c.vision.width, c.text.width, dtype=dtype, rngs=rngs)
     self.text = T5(c.text, rngs=rngs)
 
   def embed_images(self, images: Num[Array, 'B H W 3'], rngs: nnx.Rngs | None = None) -> ImageFeatures:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from rtjax.models.backbones import vit
 from rtjax.models.backbones.vit import ViT, ViTConfig
+from rtjax.models.layers import initializers
 from rtjax.models.layers.mlp import Activation
 from rtjax.models.registry import register
 
@@ -36,7 +37,7 @@ class AttentionPooler(nnx.Module):
   """Attention of a learned query, and an MLP; see the module's docstring."""
 
   def __init__(self, config: SigLIPConfig, *, rngs: nnx.Rngs):
-    self.query = nnx.Param(nnx.initializers.normal(config.width ** -0.5)(rngs.params(), (config.width,)))
+    self.query = nnx.Param(initializers.normal(config.width ** -0.5)(rngs.params(), (config.width,)))
     self.attention = vit.attention(config, rngs)
     self.norm = vit.layer_norm(config, rngs)
     self.mlp = vit.mlp(config, rngs)

@@ -23,6 +23,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from rtjax.models.layers import initializers
 from rtjax.models.layers.attention import Attention, fan_in_normal
 from rtjax.models.layers.common import dropout, remat
 from rtjax.models.layers.mlp import GatedMlp
@@ -170,7 +171,7 @@ class Stack(nnx.Module):
 
   def __init__(self, config: T5Config, *, decoder: bool, rngs: nnx.Rngs):
     self.config, self.causal = config, decoder
-    init = nnx.initializers.normal(config.width ** -0.5)
+    init = initializers.normal(config.width ** -0.5)
     self.relative_bias = nnx.Param(init(rngs.params(), (config.buckets, config.heads)))
     layers = config.decoder_layers if decoder else config.encoder_layers
     self.layers = nnx.List([Layer(config, decoder=decoder, rngs=rngs) for _ in range(layers)])
@@ -216,11 +217,11 @@ class T5(nnx.Module):
   def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
     self.config = config
     self.token_embedding = nnx.Embed(config.vocab_size, config.width, rngs=rngs,
-                                     embedding_init=nnx.initializers.normal(1.0))
+                                     embedding_init=initializers.normal(1.0))
     self.encoder = Stack(config, decoder=False, rngs=rngs)
     self.decoder = Stack(config, decoder=True, rngs=rngs)
     if not config.tied:
-      init = nnx.initializers.normal(config.width ** -0.5)
+      init = initializers.normal(config.width ** -0.5)
       self.token_head = nnx.Linear(config.width, config.vocab_size, use_bias=False, kernel_init=init,
                                    dtype=self._dtype, rngs=rngs)
 

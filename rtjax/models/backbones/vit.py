@@ -21,8 +21,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from rtjax.models.backbones.conv_stem import ConvStem, instance_norm
+from rtjax.models.layers import initializers
 from rtjax.models.layers.attention import Attention
-from rtjax.models.layers.common import dropout, remat
+from rtjax.models.layers.common import dropout, lecun_linear, remat
 from rtjax.models.layers.convolution import patchify
 from rtjax.models.layers.mlp import Activation, Mlp
 from rtjax.models.layers.resize import cubic_weights
@@ -147,22 +148,21 @@ class ViT(nnx.Module):
     c, dtype = config, jnp.dtype(config.dtype)
     self.config, self.stem = config, stem
     self.side, channels = (c.patch, 3) if stem is None else (c.patch // stem.config.patch, stem.config.width)
-    lecun = nnx.initializers.lecun_normal()
-    self.patch_embedding = nnx.Linear(self.side ** 2 * channels, c.width, kernel_init=lecun, dtype=dtype, rngs=rngs)
+    self.patch_embedding = lecun_linear(self.side ** 2 * channels, c.width, dtype=dtype, rngs=rngs)
     if c.class_token:
       self.class_token = nnx.Param(jnp.zeros(c.width))
-    first = nnx.initializers.normal(0.02)(rngs.params(), (int(c.class_token), c.width))
+    first = initializers.normal(0.02)(rngs.params(), (int(c.class_token), c.width))
     self.positions = nnx.Param(jnp.concatenate([first, sincos_position_embedding(c.grid, c.width)]))
     self.layers = nnx.List([Layer(c, rngs=rngs) for _ in range(c.layers)])
     self.norm = layer_norm(c, rngs)
     if c.pooler:
       self.pooler = self.make_pooler(rngs)
     if c.classes:
-      self.classifier = nnx.Linear(c.width, c.classes, dtype=dtype, rngs=rngs)
+      self.classifier = lecun_linear(c.width, c.classes, dtype=dtype, rngs=rngs)
 
   def make_pooler(self, rngs: nnx.Rngs) -> nnx.Module:
     """Return the module behind `pool`."""
-    return nnx.Linear(self.config.width, self.config.width, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
+    return lecun_linear(self.config.width, self.config.width, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
 
   def preprocess(self, images: Num[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B h w 3']:
     """Return pixels of the network's size in -1..1.

@@ -7,16 +7,17 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from rtjax.models.layers import initializers
 from rtjax.models.layers.common import dropout
 
-Initializer = nnx.initializers.Initializer
+Initializer = initializers.Initializer
 KernelInit = Callable[[tuple[int, int, int]], Initializer]
 """From a kernel's shape, [D, h, d] or [h, d, D], to the initializer of its flat form."""
 
 
 def fan_in_normal(scale: float = 1.0) -> KernelInit:
   """Normal with a variance of `scale` over the number of inputs."""
-  return lambda shape: nnx.initializers.variance_scaling(scale, 'fan_in', 'normal')
+  return lambda shape: initializers.variance_scaling(scale, 'fan_in', 'normal')
 
 
 _FAN_IN_NORMAL = fan_in_normal()
@@ -24,12 +25,12 @@ _FAN_IN_NORMAL = fan_in_normal()
 
 def glorot(shape: tuple[int, ...]) -> Initializer:
   """Glorot uniform on the flat kernel [inputs, outputs], as Flax computes it."""
-  return nnx.initializers.glorot_uniform()
+  return initializers.glorot_uniform()
 
 
 def keras_glorot(shape: tuple[int, ...]) -> Initializer:
   """Glorot uniform as in Keras, with the unflattened kernel's fans."""
-  return lambda key, flat, dtype=jnp.float32: nnx.initializers.glorot_uniform()(key, shape, dtype).reshape(flat)
+  return lambda key, flat, dtype=jnp.float32: initializers.glorot_uniform()(key, shape, dtype).reshape(flat)
 
 
 class Attention(nnx.Module):

@@ -1,4 +1,5 @@
 """Small layers shared by image encoders and transformers."""
+import functools
 from typing import Any
 
 import jax
@@ -6,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+
+from rtjax.models.layers import initializers
 
 
 class Constant(nnx.Variable):
@@ -35,7 +38,7 @@ class StateToken(Normalize):
 
   def __init__(self, size: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
     super().__init__(size)
-    self.project = nnx.Linear(size, width, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
+    self.project = nnx.Linear(size, width, kernel_init=initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
 
   def __call__(self, proprioception: Float[Array, '*B S'] | None) -> Float[Array, '*B D']:
     """Return the token.
@@ -109,6 +112,10 @@ def _swish_affine(x: Array, scale: Array, shift: Array) -> Array:
   return jax.nn.swish(_affine(x, scale, shift))
 
 
+lecun_linear = functools.partial(nnx.Linear, kernel_init=initializers.lecun_normal())
+"""nnx.Linear with flax's own initializer, drawn with NumPy."""
+
+
 class KeyStream(nnx.RngStream):
   """Stream of random keys, the same as flax's, counted in Python.
 
@@ -129,7 +136,7 @@ class KeyStream(nnx.RngStream):
 def random_streams(key: Array) -> nnx.Rngs:
   """Return `nnx.Rngs(key)` that is quick to trace."""
   rngs = nnx.Rngs(key)
-  rngs.default = KeyStream(key, tag='default')
+  rngs.default = KeyStream(key, tag='default')  # flax declares no such attribute
   return rngs
 
 

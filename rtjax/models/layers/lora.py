@@ -15,6 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from rtjax.models.layers import initializers
+
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
@@ -88,7 +90,7 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs) -> None:
     inputs = len(layer.in_features) if isinstance(layer, nnx.LinearGeneral) else 1
     layer.__class__ = _ADAPTED[type(layer)]
     assert isinstance(layer, _Adapter)  # for mypy
-    shape, he_uniform = layer.kernel.shape, nnx.initializers.he_uniform()
+    shape, he_uniform = layer.kernel.shape, initializers.he_uniform()
     layer.lora_inputs, layer.lora_scale = inputs, config.alpha / config.rank
     layer.lora_a = nnx.Param(he_uniform(rngs.params(), (int(np.prod(shape[:inputs])), config.rank)))
     layer.lora_b = nnx.Param(jnp.zeros((config.rank, int(np.prod(shape[inputs:])))))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from rtjax.models.layers import initializers
 from rtjax.models.layers.common import dropout
 
 Activation = Literal['gelu', 'gelu_tanh', 'silu']
@@ -22,7 +23,7 @@ class Mlp(nnx.Module):
 
   def __init__(self, width: int, hidden: int, activation: Activation, *, dtype: DTypeLike = jnp.float32,
                rngs: nnx.Rngs):
-    linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
+    linear = functools.partial(nnx.Linear, kernel_init=initializers.glorot_uniform(), dtype=dtype, rngs=rngs)
     self.hidden, self.out = linear(width, hidden), linear(hidden, width)
     self.activation = activation
 
@@ -35,7 +36,7 @@ class GatedMlp(nnx.Module):
 
   def __init__(self, width: int, hidden: int, activation: Activation, *, dropout: float = 0.0,
                dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-    normal = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    normal = initializers.variance_scaling(1.0, 'fan_in', 'normal')
     linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=normal, dtype=dtype, rngs=rngs)
     self.hidden, self.gate, self.out = linear(width, hidden), linear(width, hidden), linear(hidden, width)
     self.activation, self.dropout = activation, dropout

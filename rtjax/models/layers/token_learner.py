@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from rtjax.models.layers import initializers
+
 
 class TokenLearner(nnx.Module):
   """Weighted means of all positions, with weights by an MLP.
@@ -13,7 +15,7 @@ class TokenLearner(nnx.Module):
 
   def __init__(self, width: int, tokens: int, hidden: int = 64, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     self.norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    glorot = nnx.initializers.glorot_uniform()
+    glorot = initializers.glorot_uniform()
     self.hidden = nnx.Linear(width, hidden, kernel_init=glorot, dtype=dtype, rngs=rngs)
     self.output = nnx.Linear(hidden, tokens, kernel_init=glorot, dtype=dtype, rngs=rngs)
 

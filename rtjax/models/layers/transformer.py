@@ -27,11 +27,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from rtjax.models.layers import attention
+from rtjax.models.layers import attention, initializers
 from rtjax.models.layers.attention import Attention
 from rtjax.models.layers.common import dropout
 
-_glorot = nnx.initializers.glorot_uniform()  # the default of Keras's layers
+_glorot = initializers.glorot_uniform()  # the default of Keras's layers
 
 Mask = Bool[Array | np.ndarray, '*B Q N']
 

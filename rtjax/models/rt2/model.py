@@ -40,8 +40,8 @@ from rtjax.models.auxiliary.language_pooling import LanguageAttentionPooling
 from rtjax.models.auxiliary.waypoint import GroundingResidual, WaypointHead
 from rtjax.models.backbones.vision_language import Cache, Memory, VisionLanguageBackbone
 from rtjax.models.base import LossTerms, Moments, PolicyModel
-from rtjax.models.layers import lora
-from rtjax.models.layers.common import StateToken
+from rtjax.models.layers import initializers, lora
+from rtjax.models.layers.common import StateToken, lecun_linear
 from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.lora import LoraConfig
 from rtjax.models.rt2 import decoding
@@ -80,7 +80,7 @@ class ActionClassifier(nnx.Module):
   """A learned query and a linear map to bins per action token."""
 
   def __init__(self, spec: ActionSpec, width: int, *, rngs: nnx.Rngs):
-    normal = nnx.initializers.normal
+    normal = initializers.normal
     self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # the scale of T5's embeddings
     self.kernel = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
     self.bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
@@ -104,11 +104,11 @@ class RT2(PolicyModel):
     self.backbone = registry.model_class(c.backbone)(c.backbone, stem=auxiliary.stem, rngs=rngs)
     self.state = StateToken(c.proprioception_size, width, dtype=dtype, rngs=rngs) if c.proprioception_size else None
     # Added to the tokens of each frame, the newest last.
-    age = nnx.initializers.normal(0.02)
+    age = initializers.normal(0.02)
     self.frame_age = nnx.Param(age(rngs.params(), (c.window, width))) if c.window > 1 else None
     self.classifier = ActionClassifier(c.action_spec, width, rngs=rngs) if is_classifier else None
     self.language_pooling = LanguageAttentionPooling(width, features, count, dtype=dtype, rngs=rngs) if count else None
-    self.grounding_projection = nnx.Linear(features, width, dtype=dtype, rngs=rngs) if count else None
+    self.grounding_projection = lecun_linear(features, width, dtype=dtype, rngs=rngs) if count else None
     self.grounding_residual = GroundingResidual(
         (count + (self.state is not None)) * width, width, dtype=dtype, rngs=rngs) if count and is_classifier else None
     self.waypoint = WaypointHead(count, width, dtype=dtype, rngs=rngs) if auxiliary.waypoint_weight else None
