@@ -205,7 +205,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
 
 def test_a_run_resumes_on_another_number_of_devices(run, four_steps):
   shutil.rmtree(run / 'checkpoints' / '4')
-  two = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  two = os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'}
   command = [sys.executable, SCRIPT, str(run), '{"mesh.data": 1, "mesh.fsdp": 2}']
   done = subprocess.run(command, env=two, capture_output=True, text=True, check=False)
   assert done.returncode == 0 and 'resumes at step 2' in done.stdout, done.stderr
@@ -224,7 +224,7 @@ def test_two_processes_train_save_and_resume(tmp_path):
             {'steps': 6, 'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.distributed': f'localhost:{port},2,{i}'} | changes),
          *extra],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}) for i in range(2)]
+        env=os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'}) for i in range(2)]
 
   complete = both(tmp_path / 'complete')
   outputs = [p.communicate()[0] for p in complete]
