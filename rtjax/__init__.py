@@ -1,6 +1,11 @@
 """rtjax: Robotics Transformers in JAX."""
 import importlib
+import os
 from typing import Any
+
+# Before JAX and TensorFlow are imported, which report on the processor and on oneDNN; both are needed to silence them.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # JAX would set 1
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from rtjax.actions import ActionField as ActionField
 from rtjax.actions import ActionSpec as ActionSpec

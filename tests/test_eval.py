@@ -1,6 +1,5 @@
 """The command line of eval.py, from a checkpoint to a report."""
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -43,16 +42,11 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def run_eval(monkeypatch, capsys):
   """Function that runs eval.py; returns its exit code and output."""
-  spec = importlib.util.spec_from_file_location('eval_script', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  monkeypatch.setitem(sys.modules, 'eval_script', module)
-  spec.loader.exec_module(module)
-
   def call(*arguments):
     monkeypatch.setattr(sys, 'argv', ['eval.py', *map(str, arguments)])
     code = 0
     try:
-      cli.run(module.main)
+      cli.run('rtjax.eval')
     except SystemExit as stop:
       code = stop.code
     return code, capsys.readouterr()

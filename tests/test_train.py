@@ -9,8 +9,7 @@ import sys
 import pytest
 from helpers.paths import ROOT
 
-import train
-from rtjax import actions, configs
+from rtjax import actions, configs, train
 from rtjax.models import RT1Config, RT1MultiviewConfig
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.runtime import serialization

@@ -3,7 +3,6 @@ import dataclasses
 import importlib
 import json
 import pathlib
-import tempfile
 from types import ModuleType
 
 import rtjax
@@ -13,6 +12,7 @@ from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import PolicyModel, parameters
 from rtjax.policies.policy import Policy
+from rtjax.runtime import interrupt
 
 # The camera of the released RT-1 policies.
 _RELEASED_CAMERA = (256, 320)
@@ -44,8 +44,8 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
               else check.noise_frames(step, frames))
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as scratch:
-      written = pathlib.Path(scratch) / 'export'
+    with interrupt.scratch_folder(folder.parent, f'.{folder.name}.') as scratch:
+      written = scratch / 'export'
       written.mkdir()
       _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(

@@ -7,9 +7,8 @@ import pytest
 import tyro
 from helpers.paths import ROOT
 
-import eval as evaluation
-import train
-from rtjax import configs
+from rtjax import configs, train
+from rtjax import eval as evaluation
 
 PAGES = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted(ROOT.glob('docs/**/*.md')),
          *sorted(ROOT.glob('rtjax/configs/*.py'))]
