@@ -68,7 +68,8 @@ def main() -> None:
   config = tyro.cli(Config, prog=cli.prog('python -m rtjax.serve'))
   api_key = os.environ.get('RTJAX_API_KEY', '')
   config.check(api_key)
-  cli.require_weights(config.checkpoint)
+  if not config.encoder:
+    cli.require_weights(config.checkpoint)
   interrupt.keep('The server holds nothing to keep; the same command starts it again.')
   logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
@@ -78,9 +79,10 @@ def main() -> None:
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
+  cli.note(f'Loading {config.checkpoint}')
   policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
   size = config.image_size or policies.metadata.image_size or (256, 320)
-  print(f'Compiling for images of {size[0]}x{size[1]} ...', flush=True)
+  print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)
   number = asyncio.run(serve(server.Server(
       policies, size, api_key, pathlib.Path(config.checkpoint).name,
@@ -97,6 +99,8 @@ async def serve(server: 'Server', config: Config) -> int:
 
   def end(number: int) -> None:
     arrived.append(number)
+    if number == signal.SIGINT:
+      interrupt.note()
     stop.set()
     for number in (signal.SIGINT, signal.SIGTERM):
       loop.remove_signal_handler(number)  # a second one ends the process at once

@@ -66,6 +66,8 @@ def main() -> None:
   config = parse(sys.argv[1:])
   _require_paths(config)
   interrupt.keep(lambda: _kept(pathlib.Path(config.output).expanduser()))
+  if sources := (*config.data, *config.text_data):
+    cli.note(f'Loading {", ".join(sources)}')
   from rtjax import checkpoints  # late: --help need not wait for it
   from rtjax.training import loop
   try:
@@ -92,7 +94,7 @@ def _require_paths(config: TrainConfig) -> None:
   """Require that paths exist, before TensorFlow and the network load."""
   for dataset in config.data:
     names.require(dataset)
-  for source in config.text.data if config.text else ():
+  for source in config.text_data:
     names.require_image_text(source)
   init = config.init
   for path in (init.weights, init.vision, init.text, config.distillation.teacher if config.distillation else ''):

@@ -5,6 +5,8 @@ import json
 import pathlib
 from types import ModuleType
 
+import jax
+
 import rtjax
 from rtjax import models
 from rtjax.checkpoints import PolicyMetadata
@@ -12,7 +14,7 @@ from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import PolicyModel, parameters
 from rtjax.policies.policy import Policy
-from rtjax.runtime import interrupt
+from rtjax.runtime import cli, compiler, interrupt
 
 # The camera of the released RT-1 policies.
 _RELEASED_CAMERA = (256, 320)
@@ -36,6 +38,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
   except ModuleNotFoundError as error:
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _require_empty(folder)
+  cli.note(f'Loading {checkpoint}')
   policy, step = load(checkpoint, image_size)
   if to in _TENSORFLOW_FORMATS and not step.config.tensorflow_export:
     raise ValueError(f'--to {to} cannot express a {type(policy.model).__name__}, which has no translation to '
@@ -47,9 +50,12 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
     with interrupt.scratch_folder(folder.parent, f'.{folder.name}.') as scratch:
       written = scratch / 'export'
       written.mkdir()
+      compiling = compiler.announcement('the step', jax.jit(step), step.weights, *step.shapes(1))
+      cli.note(f'{compiling}, and writing it as {to}')
       _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
           {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
+      cli.note('Comparing it with the policy')
       comparison = check.compare(check.reference(policy, episodes), format_module.load(written, step), step, episodes)
       print(_report(comparison, check.folder_size(written), dataset and f'{dataset}, split {split}'))
       if not int8 and not comparison.agrees:

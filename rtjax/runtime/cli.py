@@ -38,6 +38,11 @@ def command(script: str) -> str:
   return f'rtjax {script}' if prog('') else f'python {script}.py'
 
 
+def note(text: str) -> None:
+  """Print a line on the work that starts now, to stderr."""
+  print(text, file=sys.stderr, flush=True)
+
+
 def require_weights(path: str) -> None:
   """Require a file or folder at the path of a checkpoint or weights.
 

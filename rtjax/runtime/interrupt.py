@@ -14,15 +14,16 @@ import socket
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Iterator
 
 EXIT_STATUS = 128 + signal.SIGINT
 
-_REACTION_S = 1.2  # for the main thread to clean up
-_EXIT_S = 0.5  # for the interpreter to end after the line
+_REACTION_S = 1.0  # for the main thread to clean up
 
 _kept: str | Callable[[], str] = ''
 _deferred = False
+_arrived = False
 _scratch: set[pathlib.Path] = set()
 _reported = threading.Event()
 
@@ -75,9 +76,18 @@ def report() -> None:
     print(f'\nStopped. {text}', file=sys.stderr, flush=True)
 
 
+def note(number: int = signal.SIGINT, frame: object = None) -> None:
+  """Record that Ctrl-C arrived, so that `watched` ends the process at once."""
+  global _arrived
+  _arrived = True
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-  """End the process after Ctrl-C even while the main thread is deaf."""
+  """End the process after Ctrl-C even while the main thread is deaf.
+
+  On leaving after Ctrl-C the process ends without the interpreter's shutdown, which takes seconds with TensorFlow.
+  """
   usable = threading.current_thread() is threading.main_thread()
   if not usable or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
     yield  # a background job of a shell ignores Ctrl-C
@@ -86,13 +96,43 @@ def watched() -> Iterator[None]:
   _reported.clear()
   reader, writer = socket.socketpair()
   writer.setblocking(False)
-  before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+  descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+  hook, sys.unraisablehook = sys.unraisablehook, _hide_interrupts
+  signal.signal(signal.SIGINT, _raise)
   threading.Thread(target=_watch, args=(reader,), daemon=True, name='interrupt').start()
   try:
     yield
+  except BaseException as error:
+    if _arrived:
+      if not isinstance(error, SystemExit):  # the command has reported itself
+        report()
+      _exit()
+    raise
   finally:
-    signal.set_wakeup_fd(before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = hook
+    signal.set_wakeup_fd(descriptor)
     writer.close()
+
+
+def _raise(number: int, frame: types.FrameType | None) -> None:
+  note()
+  if _in_import(frame):  # extension modules print the exception, or replace it
+    report()
+    _exit()
+  signal.default_int_handler(number, frame)
+
+
+def _in_import(frame: types.FrameType | None) -> bool:
+  while frame and frame.f_code.co_filename != '<frozen importlib._bootstrap>':
+    frame = frame.f_back
+  return frame is not None
+
+
+def _hide_interrupts(error: 'sys.UnraisableHookArgs') -> None:
+  """Hide a KeyboardInterrupt in a callback of the garbage collector, where it is lost."""
+  if not isinstance(error.exc_value, KeyboardInterrupt):
+    sys.__unraisablehook__(error)
 
 
 def _watch(reader: socket.socket) -> None:
@@ -101,6 +141,7 @@ def _watch(reader: socket.socket) -> None:
     while number := reader.recv(1):
       if number[0] != signal.SIGINT:
         continue
+      note()
       if not _deferred:
         return _end()
       _deferred = False
@@ -111,12 +152,16 @@ def _watch(reader: socket.socket) -> None:
 
 
 def _end() -> None:
-  if _reported.wait(_REACTION_S):
-    threading.Event().wait(_EXIT_S)
+  _reported.wait(_REACTION_S)
   report()
+  _exit()
+
+
+def _exit() -> None:
   for child in multiprocessing.active_children():
     child.kill()
   for folder in _scratch:
     shutil.rmtree(folder, ignore_errors=True)
   sys.stdout.flush()
+  sys.stderr.flush()
   os._exit(EXIT_STATUS)

@@ -143,6 +143,8 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   stopped = False
   with contextlib.closing(log), progress, _Signals() as signals:
     progress.print(_greeting(config, state, mesh, run, start))
+    take_step = compiler.announced('the training step', take_step, progress.print)
+    evaluate = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
       state, outputs = take_step(state, batches.next(), teacher)
       step += 1

@@ -21,6 +21,7 @@ from rtjax.evaluation.closed_loop.protocol import FIRST_SEED, FORMAT, EpisodeId,
 from rtjax.evaluation.closed_loop.rollout import Runner
 from rtjax.evaluation.language import answers
 from rtjax.evaluation.provenance import provenance
+from rtjax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +182,9 @@ def _run_all(evaluation: Evaluation, runs: Sequence[Agent], folder: pathlib.Path
   with env.vector(evaluation.agents.num_environments) as vector:
     for path, agent, log in zip(folders, runs, logs, strict=True):
       runner = Runner(agent, vector, log, env.action_spec, env.control_hz, path / 'films', evaluation.videos > 0)
+      size = env.settings.get('image_size')
+      if isinstance(agent, PolicyAgent) and size and log.missing(episodes):
+        cli.note(f'{agent.name}: {agent.announcement((size[0], size[1]))}')
       _run(runner, log, episodes, agent.name)
       records = log.records(episodes)
       yield {'name': agent.name, 'identity': agent.identity, 'summary': summary.summarize(records),
