@@ -172,8 +172,9 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
   policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
   dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
-  if dataset.image_size:
-    cli.note(policy.announcement((dataset.image_size[0], dataset.image_size[1])))
+  size = dataset.image_size
+  if size:
+    cli.note(policy.announcement((size[0], size[1])))
   replays = list(track(replay.replay_dataset(policy, dataset, episodes), 'Replaying', episodes))
   result = report.build(policy, dataset, replays)
   path = report.write(folder, result, replays, policy.config.action_spec, config.show)

@@ -26,6 +26,7 @@ _deferred = False
 _arrived = False
 _scratch: set[pathlib.Path] = set()
 _reported = threading.Event()
+_reporting = threading.RLock()
 
 
 def keep(message: str | Callable[[], str]) -> None:
@@ -70,10 +71,11 @@ def masked() -> Iterator[None]:
 
 def report() -> None:
   """Print the line, once."""
-  if not _reported.is_set():
-    _reported.set()
-    text = (_kept() if callable(_kept) else _kept) or 'Nothing is kept; the same command starts again.'
-    print(f'\nStopped. {text}', file=sys.stderr, flush=True)
+  with _reporting:
+    if not _reported.is_set():
+      text = (_kept() if callable(_kept) else _kept) or 'Nothing is kept; the same command starts again.'
+      print(f'\nStopped. {text}', file=sys.stderr, flush=True)
+      _reported.set()
 
 
 def note(number: int = signal.SIGINT, frame: object = None) -> None:
@@ -137,17 +139,18 @@ def _hide_interrupts(error: 'sys.UnraisableHookArgs') -> None:
 
 def _watch(reader: socket.socket) -> None:
   global _deferred
+  text = '\nStopping: the step is finished and saved first. Ctrl-C again ends at once.'
+  notice = threading.Timer(_REACTION_S, print, [text], {'file': sys.stderr, 'flush': True})
+  notice.daemon = True
   with reader:
     while number := reader.recv(1):
       if number[0] != signal.SIGINT:
         continue
       note()
       if not _deferred:
+        notice.cancel()
         return _end()
       _deferred = False
-      notice = threading.Timer(_REACTION_S, print, ['\nStopping: the step is finished and saved first. Ctrl-C again '
-                                                    'ends at once.'], {'file': sys.stderr, 'flush': True})
-      notice.daemon = True
       notice.start()
 
 
@@ -160,6 +163,7 @@ def _end() -> None:
 def _exit() -> None:
   for child in multiprocessing.active_children():
     child.kill()
+    child.join(0.2)
   for folder in _scratch:
     shutil.rmtree(folder, ignore_errors=True)
   sys.stdout.flush()
