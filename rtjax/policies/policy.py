@@ -186,11 +186,11 @@ class BatchPolicy:
     return good
 
   def announcement(self, image_size: tuple[int, int], programs: int = 1) -> str:
-    """Return the line to print before the first step with images of a size; see `compiler.announcement`."""
+    """Return the line to print before the first step; see `compiler.announcement`."""
     config = self.config
     views = (config.views,) if config.views > 1 else ()
     states = np.zeros((1, config.proprioception_size), np.float32) if config.proprioception_size else None
-    step = jax.jit(functools.partial(_step.__wrapped__, self._graphdef, self.metadata.image_size))
+    step = jax.jit(functools.partial(_step, self._graphdef, self.metadata.image_size))
     return compiler.announcement(
         f'the policy for images of {image_size[0]}x{image_size[1]}', step, self._variables, self._init_caches(),
         np.zeros(1, int), np.zeros((1, *views, *image_size, 3), np.uint8), self._instructions[:1], states,

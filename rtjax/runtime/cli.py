@@ -44,7 +44,7 @@ def note(text: str) -> None:
 
 
 def require_weights(path: str) -> None:
-  """Require a file or folder at the path of a checkpoint or weights.
+  """Require a file or folder at the path of weights.
 
   A TensorFlow checkpoint is named by the prefix of its files. Raises FileNotFoundError.
   """

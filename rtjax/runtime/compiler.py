@@ -1,4 +1,4 @@
-"""XLA options that are faster than its defaults, and estimates of the time to compile."""
+"""Faster XLA options than its defaults, and estimates of compile times."""
 from collections.abc import Callable
 from typing import Any
 

@@ -132,7 +132,7 @@ def _in_import(frame: types.FrameType | None) -> bool:
 
 
 def _hide_interrupts(error: 'sys.UnraisableHookArgs') -> None:
-  """Hide a KeyboardInterrupt in a callback of the garbage collector, where it is lost."""
+  """Hide a KeyboardInterrupt in a callback, where it is lost."""
   if not isinstance(error.exc_value, KeyboardInterrupt):
     sys.__unraisablehook__(error)
 

@@ -143,10 +143,10 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   stopped = False
   with contextlib.closing(log), progress, _Signals() as signals:
     progress.print(_greeting(config, state, mesh, run, start))
-    take_step = compiler.announced('the training step', take_step, progress.print)
-    evaluate = compiler.announced('the validation step', evaluate, progress.print)
+    train_on = compiler.announced('the training step', take_step, progress.print)
+    validate_on = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
-      state, outputs = take_step(state, batches.next(), teacher)
+      state, outputs = train_on(state, batches.next(), teacher)
       step += 1
       signals.take_interrupt()
       meter.push(step, outputs)
@@ -163,7 +163,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
       if config.validation.every and not stopped and (step % config.validation.every == 0 or step == config.steps):
         try:
           with meter.paused():
-            validated = batches.validate(signals.checked(functools.partial(evaluate, state)), loss_scale)
+            validated = batches.validate(signals.checked(functools.partial(validate_on, state)), loss_scale)
         except KeyboardInterrupt:
           stopped = True
         else:
