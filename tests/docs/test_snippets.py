@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tyro
-from flax import nnx
 from helpers import saved_run
 from helpers.paths import ROOT
 from helpers.tiny_rt1 import TINY
@@ -74,7 +73,7 @@ def test_commands_of_the_package_parse(command: str) -> None:
 def test_exports_run_as_printed(format: str, section: str, tmp_path: pathlib.Path,
                                 monkeypatch: pytest.MonkeyPatch) -> None:
   pytest.importorskip('onnxruntime')
-  run = saved_run.save(models.build(TINY, rngs=nnx.Rngs(0)), tmp_path / 'run', 'hashed-ngrams/1')
+  run = saved_run.save(models.build(TINY, seed=0), tmp_path / 'run', 'hashed-ngrams/1')
   run_export.export(str(run), format, tmp_path / 'exported', image_size=(32, 40), frames=2)
   page = (ROOT / 'docs/guides/export.md').read_text()
   text, = re.findall(rf'## {section}\n.*?```python\n(.*?)```', page, re.DOTALL)
