@@ -126,8 +126,8 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   splits = environment.choose_splits(config.env, config.split, config.skills)
   settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold,
                                   open_encoder(config.encoder) if config.encoder else None)
-  cli.note(f'Loading {config.checkpoint}')
-  agent = agents.load(config.checkpoint, settings)
+  with cli.noted_if_slow(f'Loading {config.checkpoint}'):
+    agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.training_image_size(agent) or (96, 96)
   options: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
   if config.env == 'tabletop':
@@ -168,9 +168,9 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
   from rtjax.language.instructions import open_encoder
   from rtjax.policies.recorded import open_dataset
 
-  cli.note(f'Loading {config.checkpoint} and {config.dataset}')
-  policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
-  dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
+  with cli.noted_if_slow(f'Loading {config.checkpoint} and {config.dataset}'):
+    policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
+    dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
   size = dataset.image_size
   if size:

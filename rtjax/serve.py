@@ -79,8 +79,8 @@ def main() -> None:
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
-  cli.note(f'Loading {config.checkpoint}')
-  policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
+  with cli.noted_if_slow(f'Loading {config.checkpoint}'):
+    policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
   size = config.image_size or policies.metadata.image_size or (256, 320)
   print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)

@@ -38,8 +38,8 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
   except ModuleNotFoundError as error:
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _require_empty(folder)
-  cli.note(f'Loading {checkpoint}')
-  policy, step = load(checkpoint, image_size)
+  with cli.noted_if_slow(f'Loading {checkpoint}'):
+    policy, step = load(checkpoint, image_size)
   if to in _TENSORFLOW_FORMATS and not step.config.tensorflow_export:
     raise ValueError(f'--to {to} cannot express a {type(policy.model).__name__}, which has no translation to '
                      'TensorFlow. Export it to stablehlo or safetensors, or serve it.')

@@ -1,10 +1,14 @@
 """Entry point shared by all commands: errors and Ctrl-C become one line."""
+import contextlib
 import importlib
 import pathlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from rtjax.runtime import interrupt, malloc
+
+_SLOW_S = 4
 
 
 class UserError(RuntimeError):
@@ -41,6 +45,18 @@ def command(script: str) -> str:
 def note(text: str) -> None:
   """Print a line on the work that starts now, to stderr."""
   print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def noted_if_slow(text: str) -> Iterator[None]:
+  """Print a line on work that takes longer than some seconds."""
+  timer = threading.Timer(_SLOW_S, note, [text])
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def require_weights(path: str) -> None:

@@ -125,7 +125,7 @@ def test_training(ready, expected, tmp_path, reach):
 @pytest.mark.slow
 @pytest.mark.parametrize(('words', 'ready', 'expected'), [
     (['-m', 'rtjax.export', 'run', '--to', 'stablehlo'], 'Compiling', 'Nothing was written; the same command'),
-    (['-m', 'rtjax.serve', 'run', '--port', '0'], 'Loading', 'The server holds nothing to keep'),
+    (['-m', 'rtjax.serve', 'run', '--port', '0'], 'Compiling', 'The server holds nothing to keep'),
     (['-m', 'rtjax.serve', 'run', '--port', '0'], 'Serving', ''),
     ([ROOT / 'eval.py', 'run', '--env', 'tabletop'], 'Compiling', 'The finished episodes are kept')])
 def test_commands_with_a_policy(words, ready, expected, tmp_path):
