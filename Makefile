@@ -1,6 +1,7 @@
 # make test   set up a virtual environment and run the tests
 # make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
-# Both need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
+# make setup  set up the virtual environment alone: activate it with . .venv/bin/activate
+# All need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,6 +23,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
 	  "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'"
 	@touch $@
+	@echo "Installed rtjax with the extra dev in $(VENV). Activate it with: . $(VENV)/bin/activate, then run: rtjax --help"
 
 # One worker per core; the tests of a file stay in one worker, where they share compiled programs.
 test: setup

@@ -1,14 +1,21 @@
 """rtjax: Robotics Transformers in JAX."""
 import importlib
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from rtjax.actions import ActionField as ActionField
-from rtjax.actions import ActionSpec as ActionSpec
+# Before JAX and TensorFlow are imported, which report on the processor and on oneDNN; both are needed to silence them.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # JAX would set 1
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+if TYPE_CHECKING:
+  from rtjax.actions import ActionField as ActionField
+  from rtjax.actions import ActionSpec as ActionSpec
 
 __version__ = '0.2.0'
 
-# Loaded at first use: `import rtjax` stays light, and nothing here pulls in TensorFlow.
-_LAZY = {'load_model': 'rtjax.pretrained', 'load_policy': 'rtjax.policies.policy'}
+# Loaded at first use: `import rtjax` imports not even JAX, and nothing here pulls in TensorFlow.
+_LAZY = {'ActionField': 'rtjax.actions', 'ActionSpec': 'rtjax.actions', 'load_model': 'rtjax.pretrained',
+         'load_policy': 'rtjax.policies.policy'}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from rtjax.runtime import cli
+from rtjax.runtime import cli, interrupt
 
 if TYPE_CHECKING:
   from rtjax.serving.server import Server
@@ -65,9 +65,12 @@ def _loopback(host: str) -> bool:
 
 
 def main() -> None:
-  config = tyro.cli(Config, prog='python -m rtjax.serve')
+  config = tyro.cli(Config, prog=cli.prog('python -m rtjax.serve'))
   api_key = os.environ.get('RTJAX_API_KEY', '')
   config.check(api_key)
+  if not config.encoder:
+    cli.require_weights(config.checkpoint)
+  interrupt.keep('The server holds nothing to keep; the same command starts it again.')
   logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
   # Imported here, because --help should not wait for JAX.
@@ -76,31 +79,39 @@ def main() -> None:
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
-  policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
+  with cli.noted_if_slow(f'Loading {config.checkpoint}'):
+    policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
   size = config.image_size or policies.metadata.image_size or (256, 320)
-  print(f'Compiling for images of {size[0]}x{size[1]} ...', flush=True)
+  print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)
-  asyncio.run(serve(server.Server(
+  number = asyncio.run(serve(server.Server(
       policies, size, api_key, pathlib.Path(config.checkpoint).name,
       allowed_hosts=(config.host, *config.allowed_hosts), idle_timeout=config.idle_timeout), config))
+  if number == signal.SIGINT:
+    raise SystemExit(interrupt.EXIT_STATUS)
 
 
-async def serve(server: 'Server', config: Config) -> None:
-  """Serve until SIGINT or SIGTERM."""
+async def serve(server: 'Server', config: Config) -> int:
+  """Serve until SIGINT or SIGTERM; return its number."""
   stop = asyncio.Event()
+  arrived = []
   loop = asyncio.get_running_loop()
 
-  def end() -> None:
+  def end(number: int) -> None:
+    arrived.append(number)
+    if number == signal.SIGINT:
+      interrupt.note()
     stop.set()
     for number in (signal.SIGINT, signal.SIGTERM):
       loop.remove_signal_handler(number)  # a second one ends the process at once
 
   for number in (signal.SIGINT, signal.SIGTERM):
     with contextlib.suppress(NotImplementedError):  # Windows
-      loop.add_signal_handler(number, end)
+      loop.add_signal_handler(number, end, number)
   await server.run(config.host, config.port, stop, lambda port: print(
       f'Serving at ws://{config.host}:{port}; status page: http://{config.host}:{port}', flush=True))
   print('Stopped.')
+  return arrived[0] if arrived else 0
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ os.environ['XLA_FLAGS'] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusi
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   compiled = tempfile.TemporaryDirectory(prefix='rtjax-compiled-')  # removed with the process that made it
   os.environ |= {'JAX_COMPILATION_CACHE_DIR': compiled.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ |= {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0'}  # before tests import TensorFlow
 
 # Shapes and types in the signatures of networks are checked here; outside tests they cost nothing.
 jaxtyping.install_import_hook('rtjax.models', 'beartype.beartype')

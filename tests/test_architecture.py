@@ -23,7 +23,8 @@ training
 configs
 policies
 evaluation | export | serving
-serve
+train | eval | serve
+__main__
 '''
 
 # The same inside rtjax/models.

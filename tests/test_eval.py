@@ -1,6 +1,5 @@
 """The command line of eval.py, from a checkpoint to a report."""
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -43,16 +42,11 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def run_eval(monkeypatch, capsys):
   """Function that runs eval.py; returns its exit code and output."""
-  spec = importlib.util.spec_from_file_location('eval_script', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  monkeypatch.setitem(sys.modules, 'eval_script', module)
-  spec.loader.exec_module(module)
-
   def call(*arguments):
     monkeypatch.setattr(sys, 'argv', ['eval.py', *map(str, arguments)])
     code = 0
     try:
-      cli.run(module.main)
+      cli.run('rtjax.eval')
     except SystemExit as stop:
       code = stop.code
     return code, capsys.readouterr()
@@ -110,8 +104,8 @@ def test_error_messages(run_eval, run_folder, dataset, tmp_path, changed, messag
 def test_actions_that_do_not_fit_the_dataset(run_eval, dataset, tmp_path, monkeypatch):
   spec = rtjax.ActionSpec((rtjax.ActionField('wheels', 2),))
   policy = replays.FakePolicy(spec, np.zeros((9, 2), np.int32))
-  monkeypatch.setattr('rtjax.policies.policy.load_policy', lambda path: policy)
-  code, printed = run_eval('some', '--dataset', dataset, '--output', tmp_path)
+  monkeypatch.setattr('rtjax.policies.policy.load_policy', lambda path, encoder: policy)
+  code, printed = run_eval(dataset, '--dataset', dataset, '--output', tmp_path)
   assert code == 2 and "gives no ['wheels'], which the ActionSpec has" in printed.err
 
 

@@ -9,8 +9,7 @@ import sys
 import pytest
 from helpers.paths import ROOT
 
-import train
-from rtjax import actions, configs
+from rtjax import actions, configs, train
 from rtjax.models import RT1Config, RT1MultiviewConfig
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.runtime import serialization
@@ -141,7 +140,7 @@ def test_errors_are_one_line(tmp_path):
   for words, expected in [
       (['rt1'], 'error: no data to train on'),
       (['rt1', '--data', tmp_path / 'nothing'], 'error: '),
-      (['rt1', '--data', 'x', '--mesh.data', '3'], 'error: mesh is (3, 1, 1)')]:
+      (['rt1', '--data', 'bridge', '--mesh.data', '3'], 'error: mesh is (3, 1, 1)')]:
     done = run(*words, '--output', tmp_path / 'run')
     assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith(expected)
@@ -149,12 +148,12 @@ def test_errors_are_one_line(tmp_path):
 
 def test_the_end_names_the_results(monkeypatch, capsys, tmp_path):
   from rtjax.training import loop
-  monkeypatch.setattr(sys, 'argv', ['train.py', 'reach', '--data', 'folder'])
+  monkeypatch.setattr(sys, 'argv', ['train.py', 'reach', '--data', 'bridge'])
   outcome = loop.Outcome(tmp_path, 300, True, 200, {})
   monkeypatch.setattr(loop, 'train', lambda config: outcome)
   train.main()
   out = capsys.readouterr().out
-  assert f'python eval.py {tmp_path} --dataset folder' in out and f'{tmp_path}/checkpoints/200' in out
+  assert f'python eval.py {tmp_path} --dataset bridge' in out and f'{tmp_path}/checkpoints/200' in out
   outcome = dataclasses.replace(outcome, finished=False, step=7)
   with pytest.raises(SystemExit) as ended:
     train.main()

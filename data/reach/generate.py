@@ -3,17 +3,17 @@
     python data/reach/generate.py --out data/built --episodes 200
 """
 import dataclasses
-import os
 import pathlib
 import sys
 import tempfile
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import reach_dataset_builder
 import tyro
+
+from rtjax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,4 +40,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == '__main__':
-  main(tyro.cli(Config))
+  cli.run(lambda: main(tyro.cli(Config)))

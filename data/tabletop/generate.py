@@ -13,13 +13,13 @@ import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
 import tyro
 
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
+from rtjax.runtime import cli, interrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ def main(config: Config) -> None:
     raw.create(config.recipe())
   except ValueError as error:
     raise SystemExit(str(error)) from error
+  interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
   raw.fill(functools.partial(demonstrations.record, config.recording), splits, config.workers, 'episodes')
   counts = _write(config, raw, splits)
   if 'tabletop' not in counts:
@@ -100,4 +101,4 @@ def _outcomes(raw: ItemStore, first: int, end: int) -> set[bool]:
 
 
 if __name__ == '__main__':
-  main(tyro.cli(Config))
+  cli.run(lambda: main(tyro.cli(Config)))

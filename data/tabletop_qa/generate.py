@@ -13,7 +13,6 @@ import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import examples
@@ -22,6 +21,7 @@ import tyro
 
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.evaluation.language import vqa
+from rtjax.runtime import cli, interrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ def main(config: Config) -> None:
     raw.create(config.recipe())
   except ValueError as error:
     raise SystemExit(str(error)) from error
+  interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
   raw.fill(functools.partial(examples.examples, config.generation), splits, config.workers, 'images')
   _report(raw, splits)
   import tabletop_qa_dataset_builder  # imports TensorFlow, which is slow and which the workers do not need
@@ -90,4 +91,4 @@ def _report(raw: ItemStore, splits: SplitRanges) -> None:
 
 
 if __name__ == '__main__':
-  main(tyro.cli(Config))
+  cli.run(lambda: main(tyro.cli(Config)))

@@ -25,6 +25,7 @@ from scenes import GenerationConfig
 from rtjax.envs.tabletop import language, splits, tasks
 from rtjax.language import prompts
 from rtjax.language.tokenizer import Tokenizer
+from rtjax.runtime import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _INTEGERS = [f'\u2581{i}' for i in range(256)]  # with the mark of a leading space: '1 128' is two tokens
@@ -83,4 +84,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == '__main__':
-  main(tyro.cli(Config))
+  cli.run(lambda: main(tyro.cli(Config)))

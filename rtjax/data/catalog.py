@@ -3,8 +3,8 @@ from typing import Any
 
 from etils import epath
 
+from rtjax.data import names
 from rtjax.data.tf import tfds
-from rtjax.runtime.suggest import did_you_mean
 
 _TFRECORD = tfds.core.file_adapters.FileFormat.TFRECORD
 
@@ -16,14 +16,10 @@ def open_builder(name: str) -> Any:
     FileNotFoundError, NotADirectoryError: there is no such dataset.
     ValueError: the folder holds several datasets.
   """
+  names.require(name)
   folder = epath.Path(name).expanduser()
   if '://' in name or folder.is_dir():
     return tfds.builder_from_directory(_version_folder(name, folder))
-  if folder.exists():
-    raise NotADirectoryError(f'dataset {name!r} is a file, expected the folder of a dataset, with a dataset_info.json, '
-                             'or its parent.')
-  if name.startswith(('/', '.', '~')):
-    raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
   try:
     builder = tfds.core.read_only_builder.builder_from_files(name)  # prepared on this machine: needs no network
   except ValueError:  # absent, or not a name that TFDS can parse
@@ -36,10 +32,6 @@ def open_builder(name: str) -> Any:
 
 
 def _registered_builder(name: str) -> Any:
-  known = tfds.list_builders(with_community_datasets=False)
-  if name.split('/')[0].split(':')[0] not in known:
-    raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
-                            + (did_you_mean(name, known) or ' Check the path.'))
   try:
     return tfds.builder(name)
   except Exception as error:  # Builders of robot data look into gs://gresearch when they are made.
@@ -53,8 +45,7 @@ def _version_folder(name: str, folder: Any) -> Any:
     return folder
   inside = sorted(f.parent for f in folder.glob('*/dataset_info.json')) if folder.is_dir() else []
   if not inside:
-    raise FileNotFoundError(f'dataset {name!r}: there is no dataset_info.json in {folder} or in a folder inside it. '
-                            'Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0.')
+    raise names.no_dataset_info(name, folder)
   versions = [f for f in inside if tfds.core.Version.is_valid(f.name)]
   if versions:
     return max(versions, key=lambda f: tfds.core.Version(f.name))

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from rtjax import actions
+from rtjax.data import names
 from rtjax.language.instructions import collect
 from rtjax.runtime import cli
 
@@ -23,6 +24,7 @@ def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all',
     split: episodes to read, in TFDS's split algebra.
     encoder: instruction encoder, for a dataset that stores no vectors of it.
   """
+  names.require(dataset)
   from rtjax.data.rlds.episodes import Dataset  # imported here so that --help does not wait for TensorFlow
   from rtjax.data.rlds.language import open_vectors
   opened = Dataset(dataset, split, actions.RT1, images=False, vectors=open_vectors(encoder))
@@ -43,5 +45,10 @@ def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all',
   print(f'Table: {out}')
 
 
+def main() -> None:
+  tyro.cli(write_table, prog=cli.prog('python -m rtjax.data.instruction_table'),
+           config=(tyro.conf.PositionalRequiredArgs,))
+
+
 if __name__ == '__main__':
-  cli.run(lambda: tyro.cli(write_table, config=(tyro.conf.PositionalRequiredArgs,)))
+  cli.run(main)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rtjax.data.config import available_cores
+from rtjax.runtime import interrupt
 
 SplitRanges = dict[str, tuple[int, int]]
 """{split: [first, end)}, the item numbers of each split."""
@@ -83,7 +84,8 @@ class ItemStore:
     with progress.Progress() as bars, concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn')) as pool:
       bar = bars.add_task(name, total=total, completed=total - left)
-      futures = {pool.submit(_make_file, self, make, *part): part for part in missing}
+      with interrupt.masked():
+        futures = {pool.submit(_make_file, self, make, *part): part for part in missing}
       try:
         for future in concurrent.futures.as_completed(futures):
           future.result()

@@ -7,12 +7,9 @@ No other module of rtjax.data imports them directly.
   TensorFlow 2.14. A stub with the names in that module's signatures makes the rest of rlds usable.
 """
 import importlib.util
-import os
 import sys
 import types
 from typing import Any
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before the import, which else prints the CPU's features
 
 import tensorflow as tf
 import tensorflow_datasets as tfds

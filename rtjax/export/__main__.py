@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from rtjax.runtime import cli
+from rtjax.data import names
+from rtjax.runtime import cli, interrupt
 from rtjax.runtime.suggest import did_you_mean
 
 FORMATS = ('savedmodel', 'stablehlo', 'onnx', 'safetensors')
@@ -48,8 +49,12 @@ class Config:
 
 
 def main() -> None:
-  config = tyro.cli(Config, prog='python -m rtjax.export')
+  config = tyro.cli(Config, prog=cli.prog('python -m rtjax.export'))
   config.check()
+  cli.require_weights(config.checkpoint)
+  if config.dataset:
+    names.require(config.dataset)
+  interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here, because it takes seconds that --help should not wait for.
   from rtjax.export import run
   run.export(config.checkpoint, config.to, config.folder(), int8=config.int8, image_size=config.image_size,

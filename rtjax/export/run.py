@@ -3,8 +3,9 @@ import dataclasses
 import importlib
 import json
 import pathlib
-import tempfile
 from types import ModuleType
+
+import jax
 
 import rtjax
 from rtjax import models
@@ -13,6 +14,7 @@ from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import PolicyModel, parameters
 from rtjax.policies.policy import Policy
+from rtjax.runtime import cli, compiler, interrupt
 
 # The camera of the released RT-1 policies.
 _RELEASED_CAMERA = (256, 320)
@@ -36,7 +38,8 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
   except ModuleNotFoundError as error:
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _require_empty(folder)
-  policy, step = load(checkpoint, image_size)
+  with cli.noted_if_slow(f'Loading {checkpoint}'):
+    policy, step = load(checkpoint, image_size)
   if to in _TENSORFLOW_FORMATS and not step.config.tensorflow_export:
     raise ValueError(f'--to {to} cannot express a {type(policy.model).__name__}, which has no translation to '
                      'TensorFlow. Export it to stablehlo or safetensors, or serve it.')
@@ -44,12 +47,15 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
               else check.noise_frames(step, frames))
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as scratch:
-      written = pathlib.Path(scratch) / 'export'
+    with interrupt.scratch_folder(folder.parent, f'.{folder.name}.') as scratch:
+      written = scratch / 'export'
       written.mkdir()
+      compiling = compiler.announcement('the step', jax.jit(step), step.weights, *step.shapes(1))
+      cli.note(f'{compiling}, and writing it as {to}')
       _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
           {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
+      cli.note('Comparing it with the policy')
       comparison = check.compare(check.reference(policy, episodes), format_module.load(written, step), step, episodes)
       print(_report(comparison, check.folder_size(written), dataset and f'{dataset}, split {split}'))
       if not int8 and not comparison.agrees:

@@ -1,6 +1,7 @@
 """StableHLO by jax.export: policy.stablehlo, for CPU, CUDA and TPU.
 
-    program = jax.export.deserialize(bytearray(open('policy.stablehlo', 'rb').read()))   # needs jax, not rtjax
+    from jax import export
+    program = export.deserialize(bytearray(open('policy.stablehlo', 'rb').read()))   # needs jax, not rtjax
     out = program.call(cache, images, embeddings)
 
 The program includes the weights and takes any batch size. Its arguments are those of `Step` after the weights.

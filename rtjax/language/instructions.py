@@ -291,7 +291,6 @@ def collect(embedding_id: str, pairs: Iterable[tuple[str, np.ndarray]]) -> Table
 
 
 def _load_saved_model(path: pathlib.Path) -> Any:
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   try:
     import tensorflow as tf
   except ImportError as error:

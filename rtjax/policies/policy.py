@@ -27,6 +27,7 @@ from rtjax.models import PolicyModel
 from rtjax.models.base import Cache
 from rtjax.models.layers.resize import fit_images
 from rtjax.observation import observe
+from rtjax.runtime import compiler
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -184,6 +185,17 @@ class BatchPolicy:
       raise NonFiniteOutput(outputs, rows.tolist())
     return good
 
+  def announcement(self, image_size: tuple[int, int], programs: int = 1) -> str:
+    """Return the line to print before the first step; see `compiler.announcement`."""
+    config = self.config
+    views = (config.views,) if config.views > 1 else ()
+    states = np.zeros((1, config.proprioception_size), np.float32) if config.proprioception_size else None
+    step = jax.jit(functools.partial(_step, self._graphdef, self.metadata.image_size))
+    return compiler.announcement(
+        f'the policy for images of {image_size[0]}x{image_size[1]}', step, self._variables, self._init_caches(),
+        np.zeros(1, int), np.zeros((1, *views, *image_size, 3), np.uint8), self._instructions[:1], states,
+        programs=programs)
+
   def _init_caches(self) -> Cache:
     # One slot more than robots: it pads calls for fewer robots than were compiled for.
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, self.robots + 1, 0), self._first_cache)
@@ -285,6 +297,10 @@ class Policy:
   def cache(self) -> Cache:
     """Cache of the frames so far, with a leading axis of 1."""
     return self._batch.cache(0)
+
+  def announcement(self, image_size: tuple[int, int]) -> str:
+    """Return the line to print before the first step; see `compiler.announcement`."""
+    return self._batch.announcement(image_size)
 
   def reset(self, instruction: str | None = None, *, embedding: np.ndarray | None = None) -> None:
     """Begin an episode: empty the cache and set the instruction; see `BatchPolicy.reset`."""

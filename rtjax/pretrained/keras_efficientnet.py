@@ -57,7 +57,6 @@ def _variables(weights: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _keras_model(weights: str | os.PathLike):
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import keras
   options = {'include_top': False, 'input_shape': (None, None, 3)}
   if str(weights) == 'imagenet':

@@ -110,7 +110,6 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 def _read(prefix: str) -> dict[str, np.ndarray]:
   """Return the network's variables by their names in a checkpoint."""
   # TensorFlow reads them because the released files are Snappy-compressed inside.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf
   reader = tf.train.load_checkpoint(prefix)
   keys = [key.removesuffix(_SUFFIX) for key in reader.get_variable_to_shape_map()]

@@ -1,19 +1,69 @@
-"""Entry point shared by all commands: errors become one line."""
+"""Entry point shared by all commands: errors and Ctrl-C become one line."""
+import contextlib
+import importlib
+import pathlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
-from rtjax.runtime import malloc
+from rtjax.runtime import interrupt, malloc
+
+_SLOW_S = 4
 
 
 class UserError(RuntimeError):
   """An error that the user can fix; its message says how."""
 
 
-def run(main: Callable[[], None]) -> None:
-  """Call `main`; errors that the user can fix exit with code 2."""
-  malloc.keep_freed_memory()
+def run(main: Callable[[], None] | str) -> None:
+  """Call `main`, or the function of that name in the module `main`.
+
+  Errors that the user can fix exit with code 2, Ctrl-C with 130.
+  """
+  with interrupt.watched():
+    try:
+      malloc.keep_freed_memory()
+      (importlib.import_module(main).main if isinstance(main, str) else main)()
+    except (ValueError, OSError, UserError) as error:
+      print(f'error: {error}', file=sys.stderr)
+      raise SystemExit(2) from None
+    except KeyboardInterrupt:
+      interrupt.report()
+      raise SystemExit(interrupt.EXIT_STATUS) from None
+
+
+def prog(default: str) -> str:
+  """Return the name of the running command: `rtjax NAME`, or the default."""
+  return sys.argv[0] if sys.argv[0].startswith('rtjax ') else default
+
+
+def command(script: str) -> str:
+  """Return the call of another script, in the style of this call."""
+  return f'rtjax {script}' if prog('') else f'python {script}.py'
+
+
+def note(text: str) -> None:
+  """Print a line on the work that starts now, to stderr."""
+  print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def noted_if_slow(text: str) -> Iterator[None]:
+  """Print a line on work that takes longer than some seconds."""
+  timer = threading.Timer(_SLOW_S, note, [text])
+  timer.daemon = True
+  timer.start()
   try:
-    main()
-  except (ValueError, OSError, UserError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from None
+    yield
+  finally:
+    timer.cancel()
+
+
+def require_weights(path: str) -> None:
+  """Require a file or folder at the path of weights.
+
+  A TensorFlow checkpoint is named by the prefix of its files. Raises FileNotFoundError.
+  """
+  expanded = pathlib.Path(path).expanduser()
+  if '://' not in path and not expanded.exists() and not expanded.with_name(f'{expanded.name}.index').exists():
+    raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')

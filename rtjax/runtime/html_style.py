@@ -32,6 +32,7 @@ h1, h2, h3 { line-height: 1.25; font-weight: 600; text-wrap: balance; }
 h1 { font-size: 1.9rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .8rem; padding-top: 1rem; border-top: 1px solid var(--border); }
 h3 { font-size: 1.05rem; margin: 0; }
+h1, h2, h3, .subtitle { overflow-wrap: anywhere; }
 p { max-width: 44rem; margin: .6rem 0; }
 small, .subtitle, figcaption, .method { color: var(--muted); }
 .subtitle { font-size: 1.05rem; margin: 0; }
@@ -62,7 +63,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; }
 th { font-weight: 500; color: var(--muted); vertical-align: bottom; line-height: 1.3; }
 th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--border); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child {
+  text-align: left; padding-left: 0; position: sticky; left: 0; z-index: 1; background: var(--background);
+}
 th:last-child, td:last-child { padding-right: 0; }
 td.gauge { width: 26%; min-width: 6rem; }
 .gauge div { position: relative; height: .7rem; background: var(--panel); }

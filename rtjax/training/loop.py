@@ -29,7 +29,7 @@ from rtjax import checkpoints, models
 from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
-from rtjax.runtime import compiler, serialization
+from rtjax.runtime import compiler, interrupt, serialization
 from rtjax.training import distill, initialize, lineage, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
@@ -55,6 +55,7 @@ class Outcome:
     run: folder of the run.
     step: steps taken in all.
     finished: False if a signal stopped the run; the same command then resumes.
+    signal: its number, 0 if it is unknown.
     best_step: step of the checkpoint with the least validation loss, if any was validated.
     row: last row of metrics and of validation metrics.
   """
@@ -63,6 +64,7 @@ class Outcome:
   finished: bool
   best_step: int | None
   row: Row
+  signal: int = 0
 
 
 def train(config: TrainConfig, *, data: Any = None) -> Outcome:
@@ -141,9 +143,12 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   stopped = False
   with contextlib.closing(log), progress, _Signals() as signals:
     progress.print(_greeting(config, state, mesh, run, start))
+    train_on = compiler.announced('the training step', take_step, progress.print)
+    validate_on = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
-      state, outputs = take_step(state, batches.next(), teacher)
+      state, outputs = train_on(state, batches.next(), teacher)
       step += 1
+      signals.take_interrupt()
       meter.push(step, outputs)
       progress.step(step)
       stopped = signals.arrived(step)
@@ -155,15 +160,19 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
         progress.row(step, row)
 
       validated: Row = {}
-      if config.validation.every and (step % config.validation.every == 0 or step == config.steps):
-        with meter.paused():
-          validated = batches.validate(functools.partial(evaluate, state), loss_scale)
-        progress.validation(step, validated)
-        prefixed = {f'validation/{name}': value for name, value in validated.items()}
-        log.write(step, prefixed)
-        row |= prefixed
+      if config.validation.every and not stopped and (step % config.validation.every == 0 or step == config.steps):
+        try:
+          with meter.paused():
+            validated = batches.validate(signals.checked(functools.partial(validate_on, state)), loss_scale)
+        except KeyboardInterrupt:
+          stopped = True
+        else:
+          progress.validation(step, validated)
+          prefixed = {f'validation/{name}': value for name, value in validated.items()}
+          log.write(step, prefixed)
+          row |= prefixed
 
-      if step % config.checkpoints.every == 0 or last:
+      if step % config.checkpoints.every == 0 or last or stopped:
         meter.flush()  # no checkpoint after a step that was not finite
         with meter.paused():
           saves.save(state, {
@@ -171,7 +180,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
               'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row} | language,
               validated or None)
     saves.wait()
-  return Outcome(run, step, not stopped, saves.best, row)
+  return Outcome(run, step, not stopped, saves.best, row, signals.number)
 
 
 def _run_folder(config: TrainConfig) -> pathlib.Path:
@@ -248,30 +257,47 @@ def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.P
 class _Signals:
   """Handler of SIGTERM and Ctrl-C: the loop saves and ends.
 
-  A second Ctrl-C ends at once.
+  Ctrl-C counts from the end of the first step on: before, there is nothing to save. A second one ends at once.
 
   With several processes only SIGTERM counts, and JAX stops all of them at the same step.
   """
 
   def __init__(self) -> None:
-    self._arrived = False
+    self.number = 0
     self._handlers: dict[signal.Signals, Any] = {}
 
   def __enter__(self) -> '_Signals':
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if jax.process_count() == 1 and in_main_thread:
-      self._handlers = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+    self._take(signal.SIGTERM)
     return self
 
+  def take_interrupt(self) -> None:
+    """Handle Ctrl-C from now on, once."""
+    if not self.number and signal.SIGINT not in self._handlers:
+      self._take(signal.SIGINT)
+      interrupt.defer(signal.SIGINT in self._handlers)
+
+  def _take(self, number: signal.Signals) -> None:
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+      self._handlers[number] = signal.signal(number, self._handle)
+
   def _handle(self, number: int, frame: Any) -> None:
-    self._arrived = True
+    self.number = number
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  def checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that raises KeyboardInterrupt once a signal arrived."""
+    def call(*arguments: Any) -> Any:
+      if self.number:
+        raise KeyboardInterrupt
+      return function(*arguments)
+    return call
 
   def arrived(self, step: int) -> bool:
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
-    return self._arrived
+    return self.number > 0
 
   def __exit__(self, *_: Any) -> None:
+    interrupt.defer(False)
     for number, handler in self._handlers.items():
       signal.signal(number, handler)

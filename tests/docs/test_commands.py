@@ -7,9 +7,8 @@ import pytest
 import tyro
 from helpers.paths import ROOT
 
-import eval as evaluation
-import train
-from rtjax import configs
+from rtjax import configs, train
+from rtjax import eval as evaluation
 
 PAGES = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted(ROOT.glob('docs/**/*.md')),
          *sorted(ROOT.glob('rtjax/configs/*.py'))]
@@ -17,8 +16,9 @@ PAGES = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted(ROOT.glob('docs/**
 
 def commands(script: str) -> Iterator[str]:
   """Yield the commands of the pages, without comments; '...' stands for a name."""
+  subcommand = f'rtjax {script.removesuffix(".py")} '
   for page in PAGES:
-    text = page.read_text().replace('\\\\\n', ' ').replace('\\\n', ' ')
+    text = page.read_text().replace(subcommand, f'python {script} ').replace('\\\\\n', ' ').replace('\\\n', ' ')
     spans = [' '.join(span.split()) for span in re.findall(rf'`(python {script} [^`]+)`', text)]
     lines = re.findall(rf'^\s*(python {script} .*?)(?:\s+#.*|\s{{4,}}.*)?$', text, re.MULTILINE)
     yield from (command.replace('...', 'X') for command in [*spans, *lines] if '`' not in command)

@@ -46,6 +46,9 @@ class FakePolicy:
     self.metadata, self.encoder = PolicyMetadata(embedding_id=embedding_id, views=views), None
     self._spec, self._tokens = spec, tokens
 
+  def announcement(self, image_size):
+    return f'images of {image_size}'
+
   def reset(self, *, embedding):
     self.images, self.embeddings, self.states = [], [], []
     self.set_instruction(embedding=embedding)

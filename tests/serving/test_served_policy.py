@@ -104,7 +104,7 @@ def test_command_line(model, tmp_path):
   with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                         env=os.environ | {'JAX_PLATFORMS': 'cpu', 'RTJAX_API_KEY': 'key'}) as process:
     try:
-      assert process.stdout.readline() == 'Compiling for images of 32x40 ...\n'
+      assert process.stdout.readline().startswith('Compiling the policy for images of 32x40, about ')
       address = process.stdout.readline().split()[-1]
       assert urllib.request.urlopen(f'{address}/healthz', timeout=10).read() == b'OK\n'
       with RemotePolicy(port=int(address.rsplit(':', 1)[1]), api_key='key') as policy:

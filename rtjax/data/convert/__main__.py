@@ -8,11 +8,14 @@ from rich.progress import Progress
 
 from rtjax.data.convert.options import Options
 from rtjax.language import instructions
-from rtjax.runtime import cli
+from rtjax.runtime import cli, interrupt
 
 
 def main() -> None:
-  options = tyro.cli(Options, prog='python -m rtjax.data.convert')
+  options = tyro.cli(Options, prog=cli.prog('python -m rtjax.data.convert'))
+  if not options.logs.exists():
+    raise FileNotFoundError(f'LOGS is {options.logs}: no such file or folder.')
+  interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here so that --help does not wait for TensorFlow.
   try:
     from rtjax.data.convert import logs, validate, write

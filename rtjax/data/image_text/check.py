@@ -5,11 +5,10 @@
 import collections
 
 import rich.progress
+import tyro
 
-from rtjax.data import images
-from rtjax.data.image_text.sources import open_source
-from rtjax.data.tf import tf, tfds
-from rtjax.language.tokenizer import Tokenizer
+from rtjax.data import names
+from rtjax.runtime import cli
 
 _MAX_SHOWN = 10
 
@@ -27,6 +26,12 @@ def check(source: str, split: str = 'train', vocabulary: str = '') -> None:
   Raises:
     ValueError: entries cannot be used; the message counts them and shows the first.
   """
+  names.require_image_text(source)
+  # Imported here so that --help does not wait for TensorFlow.
+  from rtjax.data import images
+  from rtjax.data.image_text.sources import open_source
+  from rtjax.data.tf import tf, tfds
+  from rtjax.language.tokenizer import Tokenizer
   opened, tokenizer = open_source(source, split), Tokenizer.load(vocabulary) if vocabulary else Tokenizer()
   decode, problems = images.decoder(tfds.features.Image(), None), []
   counts: collections.Counter[str] = collections.Counter()
@@ -52,8 +57,9 @@ def check(source: str, split: str = 'train', vocabulary: str = '') -> None:
   print(f'{opened.num_records} images of {split!r} can be used.')
 
 
-if __name__ == '__main__':
-  import tyro
+def main() -> None:
+  tyro.cli(check, prog=cli.prog('python -m rtjax.data.image_text.check'), config=(tyro.conf.PositionalRequiredArgs,))
 
-  from rtjax.runtime import cli
-  cli.run(lambda: tyro.cli(check, config=(tyro.conf.PositionalRequiredArgs,)))
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -118,6 +118,10 @@ class PolicyAgent:
   def latency(self) -> float | None:
     return self._seconds
 
+  def announcement(self, image_size: tuple[int, int]) -> str:
+    """Return the line to print before the first step; see `compiler.announcement`."""
+    return self._batch.announcement(image_size, programs=self._batch.robots.bit_length())
+
   def _outputs(self, images: np.ndarray, slots: Sequence[int], states: np.ndarray | None
                ) -> Sequence[PolicyOutput | None]:
     try:

@@ -11,6 +11,7 @@ from rtjax import envs
 from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop.error_catching import ErrorCatchingEnv
 from rtjax.evaluation.closed_loop.protocol import FIRST_SEED
+from rtjax.runtime import interrupt
 
 Splits = Mapping[str, Sequence[str]]
 """Split -> its skills; no skills where the seed alone determines the task."""
@@ -37,7 +38,8 @@ class EvalEnvironment:
   @contextlib.contextmanager
   def vector(self, count: int) -> Iterator[gymnasium.vector.AsyncVectorEnv]:
     """Open `count` error-catching environments, each in its own process."""
-    vector = envs.make_vector(functools.partial(ErrorCatchingEnv, self.make, next(iter(self.splits))), count)
+    with interrupt.masked():
+      vector = envs.make_vector(functools.partial(ErrorCatchingEnv, self.make, next(iter(self.splits))), count)
     try:
       vector.reset()  # starts no episode, but gives every environment an observation to be stacked
       yield vector

@@ -2,6 +2,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from rtjax.evaluation.closed_loop.protocol import FIRST_SEED, FORMAT, EpisodeId,
 from rtjax.evaluation.closed_loop.rollout import Runner
 from rtjax.evaluation.language import answers
 from rtjax.evaluation.provenance import provenance
+from rtjax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Evaluation:
     videos: number of episodes with a video on the page. If positive, every episode is filmed, because the choice of
       those on the page depends on their outcomes.
     image_text: image-text sources; models that generate text answer their held-out questions.
+    min_shared: fewest episodes that an earlier report must share with this evaluation.
   """
   environment: EvalEnvironment
   episodes: int
   agents: AgentSettings
   videos: int = 0
   image_text: tuple[str, ...] = ()
+  min_shared: int = summary.MIN_SHARED
 
   @property
   def episode_ids(self) -> list[EpisodeId]:
@@ -74,8 +78,8 @@ def evaluate(evaluation: Evaluation, agent: Agent, baselines: Sequence[str], com
     The content of report.json.
 
   Raises:
-    ValueError: a policy does not fit the environment, `folder` holds another evaluation, or an earlier report has
-      another protocol.
+    ValueError: a policy does not fit the environment, two are the same, `folder` holds another evaluation, or an
+      earlier report has another protocol or shares too few episodes.
   """
   earlier = [report.read_first_policy(path, evaluation.protocol()) | {'name': name}
              for name in compare if (path := report.find(name))]
@@ -83,6 +87,10 @@ def evaluate(evaluation: Evaluation, agent: Agent, baselines: Sequence[str], com
   for other in (agent, *others):
     _check(evaluation, other)
   runs = [agent, *(_baseline(evaluation, kind, agent) for kind in baselines), *others]
+  _require_different([{'name': run.name, 'identity': run.identity} for run in runs] + earlier)
+  for policy in earlier:
+    summary.require_shared(evaluation.episode_ids, map(EpisodeId.of, policy['episodes']),
+                           ('this evaluation', policy['name']), evaluation.min_shared)
   answered = _answers(evaluation, [agent, *others])
   policies = [*_run_all(evaluation, runs, folder), *earlier]
   for policy in policies:
@@ -118,6 +126,22 @@ def _check(evaluation: Evaluation, agent: Agent) -> None:
   agents.require_matching_actions(agent.action_spec, env.action_spec, env.name)
   if 'renderer' in env.settings:
     envs.warn_if_renderer_differs(agent.policy.metadata.statistics, env.settings['renderer'])
+
+
+def _require_different(policies: Sequence[dict[str, Any]]) -> None:
+  """Raise ValueError if two policies act alike or have one name."""
+  for one, other in itertools.combinations(policies, 2):
+    if one['name'] == other['name']:
+      raise ValueError(f'two of the policies are called {one["name"]!r}: leave one out, or write its path in another '
+                       f'way, such as ./{one["name"]}.')
+    alike = (one['identity'], one.get('episodes')) == (other['identity'], other.get('episodes'))
+    if alike or ('kind' in one['identity'] and one['identity'] == other['identity']):
+      raise ValueError(f'{one["name"]} and {other["name"]} are the same policy ({_identity(one)}), which is not tested '
+                       'against itself: leave one out of --compare.')
+
+
+def _identity(policy: dict[str, Any]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in policy['identity'].items() if value is not None)
 
 
 def _baseline(evaluation: Evaluation, kind: str, agent: Agent) -> PolicyAgent:
@@ -158,6 +182,9 @@ def _run_all(evaluation: Evaluation, runs: Sequence[Agent], folder: pathlib.Path
   with env.vector(evaluation.agents.num_environments) as vector:
     for path, agent, log in zip(folders, runs, logs, strict=True):
       runner = Runner(agent, vector, log, env.action_spec, env.control_hz, path / 'films', evaluation.videos > 0)
+      size = env.settings.get('image_size')
+      if isinstance(agent, PolicyAgent) and size and log.missing(episodes):
+        cli.note(f'{agent.name}: {agent.announcement((size[0], size[1]))}')
       _run(runner, log, episodes, agent.name)
       records = log.records(episodes)
       yield {'name': agent.name, 'identity': agent.identity, 'summary': summary.summarize(records),

@@ -10,11 +10,12 @@ all keys of a record of `rollout.Runner`; or `info` at the end of the episode, w
 """
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from rtjax.evaluation.closed_loop import failures, summary
-from rtjax.evaluation.closed_loop.protocol import FORMAT
+from rtjax.evaluation.closed_loop.protocol import FORMAT, EpisodeId
 from rtjax.evaluation.provenance import provenance
 
 _HEADER = {'env': str, 'policy': str, 'control_hz': (int, float), 'max_steps': int}
@@ -24,15 +25,17 @@ _DEFAULTS: dict[str, Any] = {
     'interventions': 0, 'latency_ms': (), 'filmstrip': ()}
 
 
-def build(logs: Sequence[str]) -> dict[str, Any]:
+def build(logs: Sequence[str], min_shared: int = summary.MIN_SHARED) -> dict[str, Any]:
   """Build the content of report.json.
 
   Args:
     logs: paths, one per policy; the first one is the policy that the report is about.
+    min_shared: fewest episodes that the first policy must share with each other one.
 
   Raises:
     FileNotFoundError: there is no such log.
-    ValueError: a log lacks a key, or the logs are of different environments.
+    ValueError: a log lacks a key or repeats an episode, two logs are equal, of different environments, or share too
+      few episodes.
   """
   contents = [_read(pathlib.Path(log)) for log in logs]
   header = contents[0][0]
@@ -40,7 +43,19 @@ def build(logs: Sequence[str]) -> dict[str, Any]:
     for key in ('env', 'control_hz', 'max_steps'):
       if other[key] != header[key]:
         raise ValueError(f'{log}: {key} is {other[key]!r}, in {logs[0]} it is {header[key]!r}.')
+  for index, content in enumerate(contents):
+    summary.require_single_episodes(content[1], logs[index])
+    if content in contents[:index]:
+      raise ValueError(f'{logs[index]} has the same content as {logs[contents.index(content)]}: a policy is not tested '
+                       'against itself. Give the log of another policy.')
+    if index:
+      summary.require_shared(map(EpisodeId.of, contents[0][1]), map(EpisodeId.of, content[1]),
+                             (logs[0], logs[index]), min_shared)
   policies = [_policy(*content) for content in contents]
+  names = Counter(policy['name'] for policy in policies)
+  for log, policy in zip(logs, policies, strict=True):
+    if names[policy['name']] > 1:
+      policy['name'] += f' ({log})'
   return {
       'format': FORMAT, **provenance(), 'protocol': _protocol(header, policies[0]['episodes']), 'policies': policies,
       **summary.compare(policies)}

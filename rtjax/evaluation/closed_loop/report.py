@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from rtjax.evaluation.closed_loop import summary
 from rtjax.evaluation.closed_loop.page import page
 from rtjax.evaluation.closed_loop.protocol import FORMAT
 from rtjax.evaluation.closed_loop.tables import seeds, tables
@@ -47,7 +48,7 @@ def read_first_policy(path: pathlib.Path, protocol: Mapping[str, Any]) -> dict[s
     protocol: of this evaluation.
 
   Raises:
-    ValueError: the file is no such report, or of another environment.
+    ValueError: the file is no such report, of another environment, or repeats an episode.
   """
   report = json.loads(path.read_text())
   if report.get('format') != FORMAT or 'policies' not in report:
@@ -57,4 +58,6 @@ def read_first_policy(path: pathlib.Path, protocol: Mapping[str, Any]) -> dict[s
     if report['protocol'][key] != expected[key]:
       raise ValueError(f'--compare {path} was made with another protocol: its {key} is {report["protocol"][key]}, here '
                        f'it is {expected[key]}. Evaluate both with the same settings.')
-  return report['policies'][0]
+  policy = report['policies'][0]
+  summary.require_single_episodes(policy['episodes'], f'--compare {path}')
+  return policy

@@ -1,6 +1,6 @@
 """Figures of a closed-loop report, computed from episode records."""
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from rtjax.evaluation.closed_loop.protocol import EpisodeId
 
 Record = Mapping[str, Any]
 SEEN = 'seen'
+MIN_SHARED = 10
+"""Fewest episodes that a paired test takes unless asked; below 6, its p cannot be less than 0.05."""
 
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
@@ -77,18 +79,47 @@ def generalization_gap(records: Sequence[Record], splits: Sequence[str]) -> dict
           'difference': first['rate'] - second['rate'], 'interval': interval}
 
 
+def require_single_episodes(records: Sequence[Record], source: str) -> None:
+  """Raise ValueError if an episode (split, skill and seed) occurs twice.
+
+  Args:
+    source: named in the error.
+  """
+  counts = collections.Counter(map(EpisodeId.of, records))
+  repeated = [f'{episode.name} ({count} times)' for episode, count in counts.items() if count > 1]
+  if repeated:
+    raise ValueError(f'{source}: {len(repeated)} of its {len(counts)} episodes occur more than once: '
+                     f'{", ".join(repeated[:3])}{", ..." if len(repeated) > 3 else ""}. Split, skill and seed are the '
+                     'start of an episode: repetitions are no further evidence, and would narrow the intervals. Keep '
+                     'one of each, or give every start its own seed.')
+
+
+def require_shared(first: Iterable[EpisodeId], second: Iterable[EpisodeId], names: tuple[str, str],
+                   least: int = MIN_SHARED) -> None:
+  """Raise ValueError if fewer than `least` episodes were run by both policies."""
+  first, second = set(first), set(second)
+  shared = len(first & second)
+  if shared < max(least, 1):
+    remedy = f', or accept as few with --min-shared {shared}' if shared else ''
+    raise ValueError(f'{names[0]} and {names[1]} share {shared} episodes (same split, skill and seed) of {len(first)} '
+                     f'and {len(second)}, a paired test needs at least {max(least, 1)}: evaluate both on the same '
+                     f'episodes{remedy}.')
+
+
 def paired_test(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]:
   """Compare two policies on the episodes that both ran; see `statistics.mcnemar_test`.
+
+  Returns:
+    The test, and 'first_episodes' and 'second_episodes', the number of episodes of each policy.
 
   Raises:
     ValueError: there is no such episode.
   """
-  others = {EpisodeId.of(record): record for record in second}
-  pairs = [(record, others[EpisodeId.of(record)]) for record in first if EpisodeId.of(record) in others]
-  if not pairs:
-    raise ValueError('the reports have no episode (split, skill and seed) in common. Evaluate both policies under the '
-                     'same protocol.')
-  return statistics.mcnemar_test([one['success'] for one, _ in pairs], [other['success'] for _, other in pairs])
+  one, other = ({EpisodeId.of(record): bool(record['success']) for record in records} for records in (first, second))
+  require_shared(one, other, ('the first', 'the second policy'), 1)
+  shared = [episode for episode in one if episode in other]
+  return statistics.mcnemar_test([one[episode] for episode in shared], [other[episode] for episode in shared]) | {
+      'first_episodes': len(one), 'second_episodes': len(other)}
 
 
 def compare(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -99,8 +130,11 @@ def compare(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
     'curve': see `success_curve`.
 
   Raises:
-    ValueError: two policies have no episode in common.
+    ValueError: two policies have no episode in common, or the same name.
   """
+  names = [policy['name'] for policy in policies]
+  if len(set(names)) < len(names):
+    raise ValueError(f'policies are {names}, expected different names: the tables tell them apart by name.')
   first, *others = policies
   return {'comparisons': [{'first': first['name'], 'second': other['name'],
                            **paired_test(first['episodes'], other['episodes'])} for other in others],

@@ -45,11 +45,12 @@ def _comparison(policies: Sequence[dict[str, Any]], comparisons: Sequence[dict[s
     success = policy['summary']['success']
     rows.append([policy['name'], *_rate(success), *_test(tests.get(policy['name']))])
     gauges.append((success['rate'], *success['interval']))
-  head = ('Policy', 'Success', '95 % interval', 'Episodes', 'First − this, points', 'Only first / only this', 'p')
+  head = ('Policy', 'Success', '95 % interval', 'Episodes', 'Shared episodes',
+          'First − this, points', 'Only first / only this', 'p')
   return Table('Policies', head, rows,
-               'The columns on the right compare the first policy with each other one, on the episodes that both ran '
-               '(same split, skill and seed): difference of the success rates in percentage points, episodes that only '
-               'one of the two solved, and p of McNemar’s exact test, two-sided.', gauges)
+               'The columns on the right compare the first policy with each other one, on the shared episodes, which '
+               'both ran (same split, skill and seed): difference of the success rates in percentage points, episodes '
+               'that only one of the two solved, and p of McNemar’s exact test, two-sided.', gauges)
 
 
 def _by_policy(policies: Sequence[dict[str, Any]]) -> list[Table]:
@@ -205,8 +206,8 @@ def _gap_with_interval(gap: dict[str, Any] | None) -> str:
 
 def _test(test: dict[str, Any] | None) -> list[str]:
   if test is None:
-    return [MISSING] * 3
-  return [points(test['difference']), f'{test["only_first"]} / {test["only_second"]}',
+    return [MISSING] * 4
+  return [str(test['episodes']), points(test['difference']), f'{test["only_first"]} / {test["only_second"]}',
           '< 0.0001' if test['p'] < 1e-4 else f'{test["p"]:.4f}']
 
 

@@ -32,6 +32,27 @@ def test_two_agents_and_an_earlier_report(tmp_path):
   assert (tmp_path / 'two' / 'report.md').read_text().startswith('# Closed-loop success in toy: expert')
 
 
+def test_earlier_reports_that_cannot_be_compared(tmp_path):
+  """Refused before an episode runs: few shared episodes, repeated ones, the same policy."""
+  evaluate(Evaluation(toy_env.environment(), 10, AgentSettings(2)), RandomAgent(), [], [], tmp_path / 'earlier', 0)
+  earlier = str(tmp_path / 'earlier')
+
+  def refused(match, agent, compare, **changes):
+    evaluation = Evaluation(toy_env.environment(), 3, AgentSettings(1), **changes)
+    with pytest.raises(ValueError, match=match):
+      evaluate(evaluation, agent, [], compare, tmp_path / 'new', 0)
+    assert not (tmp_path / 'new').exists()
+
+  refused('this evaluation and .*earlier share 6 episodes .* of 6 and 20, .*--min-shared 6', ExpertAgent(), [earlier])
+  refused('random and .*earlier are the same policy', RandomAgent(), [earlier], min_shared=1)
+  refused("two of the policies are called 'expert'", ExpertAgent(), ['expert'])
+  refused('are the same policy', ExpertAgent(), [earlier, f'{earlier}/report.json'], min_shared=1)
+  content = json.loads((tmp_path / 'earlier' / 'report.json').read_text())
+  content['policies'][0]['episodes'] *= 2
+  (tmp_path / 'earlier' / 'report.json').write_text(json.dumps(content))
+  refused('--compare .*report.json: 20 of its 20 episodes occur more than once', ExpertAgent(), [earlier])
+
+
 def test_fewer_episodes_than_environments(tmp_path):
   evaluation = Evaluation(toy_env.environment(('seen',)), 1, AgentSettings(3))
   result = evaluate(evaluation, ExpertAgent(), [], [], tmp_path, 0)

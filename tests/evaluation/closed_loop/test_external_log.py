@@ -21,14 +21,14 @@ def test_report(tmp_path):
   worse[1]['info'] = {
       'task': 'pick: red cube', 'moved': 1.0, 'touched': ['blue cube'], 'displaced': {'blue cube': 0.1}}
   logs = [write_log(tmp_path / 'a.jsonl'), write_log(tmp_path / 'b.jsonl', HEADER | {'policy': 'other'}, worse)]
-  result = external_log.build(logs)
+  result = external_log.build(logs, min_shared=4)
   mine, other = (policy['summary'] for policy in result['policies'])
   assert mine['success'] == {'successes': 2, 'episodes': 4, 'rate': 0.5, 'interval': statistics.wilson_interval(2, 4)}
   assert other['failures'] == {'wrong object': 1, 'dropped': 1, 'timeout': 2}
   assert (mine['jerk'], other['jerk']['p50'], mine['steps']['p50']) == (None, 2.0, 10.5)
   assert result['comparisons'] == [{
       'first': 'mine', 'second': 'other', 'episodes': 4, 'only_first': 2, 'only_second': 0, 'difference': 0.5,
-      'p': 0.5}]
+      'p': 0.5, 'first_episodes': 4, 'second_episodes': 4}]
   assert result['protocol']['splits'] == {'seen': ['pick']}
   report.write(tmp_path, result, 4)
   page = (tmp_path / 'report.html').read_text()
@@ -42,6 +42,33 @@ def test_report(tmp_path):
 def test_missing_keys_are_named(tmp_path, header, lines, match):
   with pytest.raises(ValueError, match=match):
     external_log.build([write_log(tmp_path / 'a.jsonl', header, lines)])
+
+
+def test_logs_of_few_common_episodes(tmp_path):
+  logs = [write_log(tmp_path / 'a.jsonl'), write_log(tmp_path / 'b.jsonl', lines=[LINES[3], LINES[0] | {'seed': 9}])]
+  with pytest.raises(ValueError, match=r'a.jsonl and .*b.jsonl share 1 episodes .* of 4 and 2, .* --min-shared 1'):
+    external_log.build(logs)
+  test, = external_log.build(logs, min_shared=1)['comparisons']
+  assert (test['episodes'], test['first_episodes'], test['second_episodes']) == (1, 4, 2)
+
+
+def test_one_policy_name_in_two_logs(tmp_path):
+  """Such policies are named by their logs, and a log is not compared with itself."""
+  first = write_log(tmp_path / 'a.jsonl')
+  worse = write_log(tmp_path / 'b.jsonl', lines=[line | {'success': False} for line in LINES])
+  result = external_log.build([first, worse], min_shared=1)
+  assert [policy['name'] for policy in result['policies']] == [f'mine ({first})', f'mine ({worse})']
+  assert [test['only_first'] for test in result['comparisons']] == [2]
+  copy = write_log(tmp_path / 'copy.jsonl')
+  for same in (first, copy, str(tmp_path / '.' / 'a.jsonl')):
+    with pytest.raises(ValueError, match=r'has the same content as .*a.jsonl: a policy is not tested against'):
+      external_log.build([first, worse, same], min_shared=1)
+
+
+def test_repeated_seeds(tmp_path):
+  log = write_log(tmp_path / 'a.jsonl', lines=[LINES[0]] * 50)
+  with pytest.raises(ValueError, match=r'a.jsonl: 1 of its 1 episodes occur more than once: seen-pick-0 \(50 times\)'):
+    external_log.build([log])
 
 
 def test_logs_of_different_environments(tmp_path):

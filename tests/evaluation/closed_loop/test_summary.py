@@ -2,10 +2,11 @@
 import json
 
 import pytest
-from helpers.closed_loop_reports import RECORDS, record
+from helpers.closed_loop_reports import RECORDS, policy, record
 
 from rtjax.evaluation import statistics
 from rtjax.evaluation.closed_loop import summary
+from rtjax.evaluation.closed_loop.protocol import EpisodeId
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +49,29 @@ def test_paired_test_uses_common_episodes():
   other = [r | {'success': not r['success']} for r in reversed(RECORDS[:5])]
   result = summary.paired_test(RECORDS, other)
   assert (result['episodes'], result['only_first'], result['only_second']) == (5, 3, 2)
-  with pytest.raises(ValueError, match='have no episode'):
+  assert (result['first_episodes'], result['second_episodes']) == (8, 5)
+  with pytest.raises(ValueError, match=r'share 0 episodes .* of 8 and 1, a paired test needs at least 1: evaluate'):
     summary.paired_test(RECORDS, [record(seed=77)])
+
+
+def test_few_shared_episodes_are_refused():
+  first, second = [EpisodeId('seen', 'pick', seed) for seed in range(20)], [
+      EpisodeId('seen', 'pick', seed) for seed in range(19, 60)]
+  with pytest.raises(ValueError, match=r'a and b share 1 episodes .* of 20 and 41, .* least 10: .* --min-shared 1\.'):
+    summary.require_shared(first, second, ('a', 'b'))
+  summary.require_shared(first, second, ('a', 'b'), 1)
+  summary.require_shared(first, [*first[:10], *second], ('a', 'b'))
+
+
+def test_repeated_episodes_are_refused():
+  summary.require_single_episodes([record(seed=0), record(seed=0, skill='open'), record(seed=0, split='clutter')], 'x')
+  with pytest.raises(ValueError, match=r'x: 1 of its 2 episodes occur more than once: seen-pick-0 \(50 times\)\. '):
+    summary.require_single_episodes([record(seed=0)] * 50 + [record(seed=1)], 'x')
+
+
+def test_policies_of_one_name_are_refused():
+  with pytest.raises(ValueError, match=r"policies are \['mine', 'mine'\], expected different names"):
+    summary.compare([policy(), policy()])
 
 
 def test_without_success_and_latency():

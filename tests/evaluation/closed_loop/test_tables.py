@@ -14,8 +14,8 @@ def test_comparison_of_policies():
   worse = [r | {'success': False, 'failure': 'timeout'} for r in RECORDS]
   result = report(policy(), policy('worse', worse))
   comparison, by_split, *_ = tables(result)
-  assert comparison.rows[1][0] == 'worse' and comparison.rows[1][4:] == ['+50.0', '4 / 0', '0.1250']
-  assert comparison.rows[0][4:] == ['–'] * 3
+  assert comparison.rows[1][0] == 'worse' and comparison.rows[1][4:] == ['8', '+50.0', '4 / 0', '0.1250']
+  assert comparison.rows[0][4:] == ['–'] * 4
   assert by_split.head == ('Split', 'mine', 'worse')
   assert [row[0] for row in by_split.rows] == ['seen', 'unseen_objects', 'unseen_words', 'clutter']
   assert [cell.replace('\N{NO-BREAK SPACE}', ' ') for cell in by_split.rows[0][1:]] == [

@@ -1,0 +1,54 @@
+"""Names and folders of datasets, checked without TensorFlow."""
+from etils import epath
+
+from rtjax.runtime.suggest import did_you_mean
+
+
+def require(name: str) -> None:
+  """Require a dataset's folder or a name that TFDS knows.
+
+  Folders in the cloud are not looked at.
+
+  Raises:
+    FileNotFoundError, NotADirectoryError: there is no such dataset.
+  """
+  folder = epath.Path(name).expanduser()
+  if '://' in name:
+    return
+  if folder.is_dir():
+    if not any(folder.glob('dataset_info.json')) and not any(folder.glob('*/dataset_info.json')):
+      raise no_dataset_info(name, folder)
+  elif folder.exists():
+    raise NotADirectoryError(f'dataset {name!r} is a file, expected the folder of a dataset, with a dataset_info.json, '
+                             'or its parent.')
+  elif name.startswith(('/', '.', '~')):
+    raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
+  else:
+    _require_known(name)
+
+
+def require_image_text(name: str) -> None:
+  """Require a folder of JSONL or tar shards, or a dataset.
+
+  Raises: as `require`.
+  """
+  folder = epath.Path(name).expanduser()
+  if '://' in name or not any(path for suffix in ('*.jsonl', '*.tar') for path in folder.glob(suffix)):
+    require(name)
+
+
+def no_dataset_info(name: str, folder: epath.Path) -> FileNotFoundError:
+  """Return the error of a folder that is no dataset."""
+  return FileNotFoundError(f'dataset {name!r}: there is no dataset_info.json in {folder} or in a folder inside it. '
+                           'Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0.')
+
+
+def _require_known(name: str) -> None:
+  import tensorflow_datasets as tfds  # imports TensorFlow only when it reads
+  try:
+    tfds.core.read_only_builder.builder_from_files(name)  # prepared on this machine: needs no network
+  except ValueError:  # absent, or not a name that TFDS can parse
+    known = tfds.list_builders(with_community_datasets=False)
+    if name.split('/')[0].split(':')[0] not in known:
+      raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
+                              + (did_you_mean(name, known) or ' Check the path.')) from None

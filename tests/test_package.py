@@ -1,0 +1,111 @@
+"""The package: its files, its wheel, the command `rtjax`, quiet starts and early errors."""
+import importlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import setuptools
+from helpers.paths import ROOT
+
+from rtjax import __main__ as command
+
+
+def run(*words, cwd=ROOT, **variables):
+  """Run a program with neither the tests' nor the user's settings of TensorFlow's log."""
+  env = {name: value for name, value in os.environ.items() if not name.startswith(('TF_', 'PYTHONPATH'))}
+  command_line = [sys.executable, *map(str, words)]
+  return subprocess.run(command_line, cwd=cwd, env=env | variables, capture_output=True, text=True, check=False)
+
+
+def test_every_file_is_packaged():
+  """Folders with modules are packages, and all other files match a pattern of setup.cfg."""
+  parser = importlib.import_module('configparser').ConfigParser()
+  parser.read(ROOT / 'setup.cfg')
+  patterns = {package: value.split() for package, value in parser['options.package_data'].items()}
+  packages = set(setuptools.find_packages(str(ROOT), include=['rtjax*']))
+  files = [path.relative_to(ROOT) for path in (ROOT / 'rtjax').rglob('*')
+           if path.is_file() and '__pycache__' not in path.parts]
+  assert len(files) > 150
+  assert not [file for file in files if '.'.join(file.parent.parts) not in packages]
+  assert not [file for file in files if file.suffix != '.py' and not any(
+      file.match(pattern) for pattern in patterns.get('.'.join(file.parent.parts), []))]
+
+
+def test_every_command_is_a_function_and_is_listed():
+  for name, (module, _) in command.COMMANDS.items():
+    assert callable(importlib.import_module(module).main), name
+  shown = run('-m', 'rtjax').stdout
+  assert all(f'\n  {name} ' in shown for name in command.COMMANDS)
+
+
+def test_an_unknown_command_suggests_the_nearest():
+  done = run('-m', 'rtjax', 'trian')
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.startswith("error: unknown command 'trian', expected one of train, eval") and done.stderr.endswith(
+      "Did you mean 'train'?\n")
+
+
+def test_the_command_has_the_help_of_the_module():
+  by_module, by_name = run('-m', 'rtjax.export', '--help').stdout, run('-m', 'rtjax', 'export', '--help').stdout
+  assert '--image-size' in by_name
+  assert ' '.join(by_name.split()) == ' '.join(by_module.replace('python -m rtjax.export', 'rtjax export').split())
+
+
+@pytest.mark.parametrize('words', [
+    ['train.py', 'rt1', '--data', 'data/built/no'], ['train.py', 'rt1', '--data', 'bridge', '--init.weights', 'no'],
+    ['eval.py', 'no', '--env', 'tabletop'], ['eval.py', 'docs', '--dataset', 'data/built/nothing'],
+    ['-m', 'rtjax.export', 'no', '--to', 'onnx'], ['-m', 'rtjax.serve', 'no'],
+    ['-m', 'rtjax.data.convert', 'no', '--name', 'my_robot'], ['-m', 'rtjax.data.instruction_table', 'data/built/no'],
+    ['-m', 'rtjax.data.image_text.check', '/no']], ids=' '.join)
+def test_wrong_paths_fail_before_tensorflow_is_imported(words, tmp_path):
+  """A module of this name that fails takes the place of TensorFlow."""
+  (tmp_path / 'tensorflow.py').write_text('raise SystemExit("TensorFlow was imported")')
+  done = run(*words, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+  assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+  assert 'no' in done.stderr and done.stdout == ''
+
+
+def test_tensorflow_starts_without_a_word():
+  done = run('-c', 'from rtjax.data.tf import tf; from rtjax.models import RT1; tf.io.decode_png(tf.io.encode_png('
+             'tf.zeros((2, 2, 3), tf.uint8))); import jax; jax.numpy.zeros(2)', JAX_PLATFORMS='cpu')
+  assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_of_the_checkout(tmp_path):
+  source, unpacked = tmp_path / 'source', tmp_path / 'unpacked'
+  source.mkdir()
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
+  shutil.copytree(ROOT / 'rtjax', source / 'rtjax', ignore=shutil.ignore_patterns('__pycache__'))
+  build = run('-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path, '.', cwd=source)
+  assert build.returncode == 0, build.stderr
+  wheel, = tmp_path.glob('*.whl')
+  with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(unpacked)
+    entry_points, = (name for name in archive.namelist() if name.endswith('entry_points.txt'))
+    assert 'rtjax = rtjax.__main__:main' in archive.read(entry_points).decode()
+
+  def rtjax(*words):
+    done = run('-c', 'from rtjax.__main__ import main; main()', *words, cwd=tmp_path, PYTHONPATH=str(unpacked),
+               JAX_PLATFORMS='cpu')
+    assert done.returncode == 0, done.stderr
+    return done
+  assert pathlib.Path(run('-c', 'import rtjax; print(rtjax.__file__)', cwd=tmp_path, PYTHONPATH=str(unpacked)
+                          ).stdout).is_relative_to(unpacked)
+  for name in command.COMMANDS:
+    assert f'usage: rtjax {name}' in rtjax(name, '--help').stdout or name == 'train'
+  made = run(ROOT / 'data/reach/generate.py', '--out', tmp_path, '--episodes', '3')
+  assert made.returncode == 0, made.stderr
+  assert "rtjax eval" in rtjax(
+      'train', 'reach', '--data', 'reach/1.0.0', '--steps', '2', '--batch-size', '2', '--output', 'run',
+      '--model.layers', '1', '--validation.every', '0').stdout
+  rtjax('export', 'run', '--to', 'safetensors', '--frames', '2', '--output', 'exported')
+  assert (tmp_path / 'exported' / 'policy.safetensors').exists()
+  # The vocabulary and the status page are read from the package.
+  code = 'from rtjax.language.tokenizer import Tokenizer; from rtjax.serving import page; print(Tokenizer().size)'
+  assert run('-c', code, cwd=tmp_path, PYTHONPATH=str(unpacked)).stdout == '1536\n'
