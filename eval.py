@@ -57,6 +57,8 @@ class Config:
   """--env tabletop: render the wrist camera as well, for policies that use it; doubles the time."""
   multiview: bool = False
   """--env tabletop: render all six cameras, for policies that use more than the wrist and the main one."""
+  verify: bool = True
+  """Compare the checksums of a checkpoint's files before it is read."""
   environments: int = 0
   """--env: number of parallel environments, each in its own process; 0 = one per core."""
 
@@ -107,7 +109,7 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
   settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold,
-                                  open_encoder(config.encoder) if config.encoder else None)
+                                  open_encoder(config.encoder) if config.encoder else None, config.verify)
   agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.training_image_size(agent) or (96, 96)
   options: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
@@ -145,7 +147,8 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
   from rtjax.language.instructions import open_encoder
   from rtjax.policies.recorded import open_dataset
 
-  policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
+  policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None,
+                             verify=config.verify)
   dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
   replays = list(track(replay.replay_dataset(policy, dataset, episodes), 'Replaying', episodes))
