@@ -91,7 +91,7 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [7, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
+  parts = [8, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
            language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
