@@ -2,10 +2,12 @@
 
     RUN/config.json               the run's configuration
     RUN/checkpoints/STEP/state    the TrainState (orbax)
-    RUN/checkpoints/STEP/metadata JSON: "format", "step", "config" (the model's), "train" (the run's), "statistics",
-                                  "embedding_id", "data" (position in the data, one per process), "metrics"; of
-                                  a vision-language model also "tokenizer" and "lineage" (the weights it started from)
+    RUN/checkpoints/STEP/metadata JSON: "format", "step", "checksums" (their file), "config" (the model's), "train" (the
+                                  run's), "statistics", "embedding_id", "data" (position in the data, one per
+                                  process), "metrics"; of a vision-language model also "tokenizer" and "lineage" (the
+                                  weights it started from)
     RUN/checkpoints/STEP/metrics  JSON: metrics that decide which checkpoint is best; only where the step was validated
+    RUN/checkpoints/STEP/SHA256SUMS    checksums of the files, verified before they are read
 
 rtjax.training.checkpoint writes them.
 """
@@ -14,7 +16,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-import warnings
+from collections.abc import Collection
 from typing import Any, Self
 
 import jax
@@ -24,11 +26,13 @@ from etils import epath
 
 from rtjax import models
 from rtjax.models import PolicyModel, parameters
+from rtjax.runtime import checksums
 from rtjax.runtime.cli import UserError
 
 FORMAT = 2
 Tree = Any  # nested dicts with string keys and arrays as leaves
 Json = dict[str, Any]
+_SHOWN = 3  # damaged files that a message lists
 
 UNIVERSAL_SENTENCE_ENCODER = 'universal-sentence-encoder-large/5'
 """Instruction encoder of the released policies (RT-1, section 5.1; tfhub.dev)."""
@@ -87,15 +91,12 @@ def is_checkpoint(path: epath.PathLike) -> bool:
   return bool(_candidates(path))
 
 
-def load(path: epath.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+def load(path: epath.PathLike, *, verify: bool = True) -> tuple[PolicyModel, PolicyMetadata]:
   """Return the model and the metadata of a checkpoint.
 
-  The weights are the moving average of the parameters if the run keeps one.
-
-  Raises:
-    FileNotFoundError, CheckpointError: see `load_weights`.
+  The weights are the moving average of the parameters if the run keeps one. Arguments and errors as for `load_weights`.
   """
-  data, weights = load_weights(path)
+  data, weights = load_weights(path, verify=verify)
   trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
   model = models.from_values(models.config_from_json(data['config']), {
       name: value for tree in trees for name, value in parameters.named_leaves(tree).items()})
@@ -110,11 +111,12 @@ def attach_tokenizer(model: PolicyModel, data: Json) -> None:
     model.set_tokenizer(Tokenizer.from_json(data['tokenizer']))
 
 
-def load_weights(path: epath.PathLike) -> tuple[Json, dict[str, Tree]]:
+def load_weights(path: epath.PathLike, *, verify: bool = True) -> tuple[Json, dict[str, Tree]]:
   """Read the weights of a checkpoint, written on any devices.
 
   Args:
     path: a run folder (its newest complete checkpoint is taken) or the folder of one step.
+    verify: compare the checksums of its files first.
 
   Returns:
     The JSON (see the module's docstring), and NumPy trees `params`, `batch_stats`, `constants` and, if the run keeps
@@ -122,22 +124,34 @@ def load_weights(path: epath.PathLike) -> tuple[Json, dict[str, Tree]]:
 
   Raises:
     FileNotFoundError: there is no checkpoint at `path`.
-    CheckpointError: the checkpoint is damaged, or of another format.
+    CheckpointError: the checkpoint is damaged, or of another format; names an older one that can be read.
   """
-  first_error: Exception | None = None
-  for folder in _existing(path):
-    try:
-      data = read_step_json(folder)
-      weights = _read_weights(folder / 'state')
-    except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
-      warnings.warn(f'the checkpoint {folder} is damaged: {describe(error)}.', stacklevel=2)
-      first_error = first_error or error
-      continue
-    if data.get('format') != FORMAT:
-      raise CheckpointError(f'{folder} is of format {data.get("format")}, this rtjax reads format {FORMAT}.')
-    return data, weights
-  assert first_error is not None
-  raise CheckpointError(f'the checkpoint at {path} cannot be read: {describe(first_error)}.') from first_error
+  folder = _existing(path)[0]
+  try:
+    return _read(folder, verify)
+  except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
+    raise CheckpointError(f'the checkpoint {folder} cannot be read: {describe(error)}. {_advice(folder)}') from error
+
+
+def check_files(folder: epath.Path, part: slice = slice(None)) -> None:
+  """Compare the files of one step with their checksums.
+
+  A checkpoint written before there were checksums passes.
+
+  Args:
+    part: share of the files, for several processes.
+
+  Raises:
+    CheckpointError: names the files that are missing or have other contents.
+  """
+  if not (folder / checksums.NAME).exists():
+    if read_step_json(folder).get('checksums'):
+      raise CheckpointError(f'{checksums.NAME} is missing')
+    return
+  problems = checksums.problems(folder, part)
+  if problems:
+    more = f', and {len(problems) - _SHOWN} more files' if len(problems) > _SHOWN else ''
+    raise CheckpointError(', '.join(problems[:_SHOWN]) + more)
 
 
 def read_json(path: epath.PathLike) -> Json:
@@ -163,7 +177,8 @@ def steps(folder: epath.Path) -> list[int]:
 def describe(error: BaseException) -> str:
   """Return the first words of an error; tensorstore's go on for pages."""
   text = ' '.join(str(error).split())
-  return f'{type(error).__name__}: {text[:300]}{"..." if len(text) > 300 else ""}'
+  kind = '' if isinstance(error, CheckpointError) else f'{type(error).__name__}: '
+  return f'{kind}{text[:300]}{"..." if len(text) > 300 else ""}'
 
 
 def silence_orbax() -> None:
@@ -182,18 +197,44 @@ def _existing(path: epath.PathLike) -> list[epath.Path]:
 def _candidates(path: epath.PathLike) -> list[epath.Path]:
   """Return the folders of steps at `path`, the newest first."""
   folder = epath.Path(path).expanduser().resolve()
-  if (folder / 'state').is_dir() and (folder / 'metadata').is_dir():
-    return [folder]
+  for step in (folder, folder.parent) if folder.name == 'state' else (folder,):
+    if (step / 'state').is_dir() and ((step / 'metadata').is_dir() or (step / checksums.NAME).exists()):
+      return [step]
   if (folder / 'checkpoints').is_dir():
     folder = folder / 'checkpoints'
   return [folder / str(step) for step in steps(folder)]
 
 
-def _read_weights(folder: epath.Path) -> dict[str, Tree]:
+def _read(folder: epath.Path, verify: bool) -> tuple[Json, dict[str, Tree]]:
+  if verify:
+    check_files(folder)
+  data = read_step_json(folder)
+  if data.get('format') != FORMAT:
+    raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}')
+  return data, read_arrays(folder / 'state', ('params', 'batch_stats', 'constants', 'ema'))
+
+
+def _advice(damaged: epath.Path) -> str:
+  """Name the newest checkpoint before a damaged one that can be read."""
+  older = [step for step in steps(damaged.parent) if damaged.name.isdigit() and step < int(damaged.name)]
+  for step in older:
+    with contextlib.suppress(Exception):
+      _read(damaged.parent / str(step), verify=True)
+      return f'That of step {step} is whole: give {damaged.parent / str(step)}.'
+  return 'There is no older one that can be read; copy it again.'
+
+
+def read_arrays(folder: epath.Path, names: Collection[str]) -> dict[str, Tree]:
+  """Read parts of an orbax tree as NumPy arrays.
+
+  Any devices may have written them.
+
+  Args:
+    names: keys at the top of the tree; those that it lacks are left out.
+  """
   silence_orbax()
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(folder).item_metadata.tree
-    names = ('params', 'batch_stats', 'constants', 'ema')
     wanted = {name: stored[name] for name in names if stored.get(name) is not None}
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))

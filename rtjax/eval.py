@@ -59,6 +59,8 @@ class Config:
   """--env tabletop: render the wrist camera as well, for policies that use it; doubles the time."""
   multiview: bool = False
   """--env tabletop: render all six cameras, for policies that use more than the wrist and the main one."""
+  verify: bool = True
+  """Compare the checksums of a checkpoint's files before it is read."""
   environments: int = 0
   """--env: number of parallel environments, each in its own process; 0 = one per core."""
 
@@ -125,7 +127,7 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
   settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold,
-                                  open_encoder(config.encoder) if config.encoder else None)
+                                  open_encoder(config.encoder) if config.encoder else None, config.verify)
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.training_image_size(agent) or (96, 96)
@@ -169,7 +171,8 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
   from rtjax.policies.recorded import open_dataset
 
   with cli.noted_if_slow(f'Loading {config.checkpoint} and {config.dataset}'):
-    policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None)
+    policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None,
+                               verify=config.verify)
     dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
   size = dataset.image_size

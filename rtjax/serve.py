@@ -41,6 +41,8 @@ class Config:
   allowed_hosts: tuple[str, ...] = ()
   """Names by which clients address this server, beside localhost, this machine's own name and IP addresses. Requests
   with another Host header are refused, against web pages that rebind their name to this machine."""
+  verify: bool = True
+  """Compare the checksums of the checkpoint's files before it is read."""
   encoder: str = ''
   """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with the built-in
   encoder, for models that read prompts, or for clients that send embeddings."""
@@ -80,7 +82,8 @@ def main() -> None:
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
-    policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder)
+    policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder,
+                                  verify=config.verify)
   size = config.image_size or policies.metadata.image_size or (256, 320)
   print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)

@@ -104,7 +104,7 @@ def test_error_messages(run_eval, run_folder, dataset, tmp_path, changed, messag
 def test_actions_that_do_not_fit_the_dataset(run_eval, dataset, tmp_path, monkeypatch):
   spec = rtjax.ActionSpec((rtjax.ActionField('wheels', 2),))
   policy = replays.FakePolicy(spec, np.zeros((9, 2), np.int32))
-  monkeypatch.setattr('rtjax.policies.policy.load_policy', lambda path, encoder: policy)
+  monkeypatch.setattr('rtjax.policies.policy.load_policy', lambda path, **_: policy)
   code, printed = run_eval(dataset, '--dataset', dataset, '--output', tmp_path)
   assert code == 2 and "gives no ['wheels'], which the ActionSpec has" in printed.err
 

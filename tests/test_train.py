@@ -177,5 +177,5 @@ def test_trains_resumes_and_starts_from_real_episodes(tmp_path, shared, monkeypa
                '--init.weights', tmp_path / 'first')
   assert second.returncode == 0, second.stderr
   assert 'in part: transformer/position/kernel' in second.stdout and 'left out: 0 variables' in second.stdout
-  again = run('bridge_sample', *small, '--steps', 4, '--output', tmp_path / 'first')
-  assert again.returncode == 2 and 'steps: 3 there, 4 now' in again.stderr
+  again = run('bridge_sample', *small, '--seed', 4, '--output', tmp_path / 'first')
+  assert again.returncode == 2 and 'seed: 0 there, 4 now' in again.stderr

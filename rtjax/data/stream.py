@@ -45,6 +45,7 @@ class Stream:
         ShuffledWindows(dataset, number, share, max(1, round(shuffle_records * weight)), window_config, self._readers,
                         self._closed)
         for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True))]
+    self._names = [dataset.name for dataset in datasets]
     self._share, self._weights, self._batch_size, self._draws = share, weights, batch_size, 0
     self._pending: collections.deque[tuple[PendingBatch, dict[str, Any]]] = collections.deque()
     self._settings = settings | {
@@ -88,7 +89,7 @@ class Stream:
                  if state['settings'].get(k) != v}
     if differing:
       raise ValueError('the data position was saved with other settings, which have another order: '
-                       + ', '.join(f'{k} was {was}, now {now}' for k, (was, now) in differing.items())
+                       + ', '.join(self._describe(k, was, now) for k, (was, now) in differing.items())
                        + '. Use the same settings, or start from the beginning of the data.')
     self._pending.clear()
     self._draws = state['draws']
@@ -108,6 +109,12 @@ class Stream:
 
   def __exit__(self, *_: Any) -> None:
     self.close()
+
+  def _describe(self, setting: str, was: Any, now: Any) -> str:
+    if setting != 'datasets' or len(was) != len(now):
+      return f'{setting} was {was}, now {now}'
+    names = [name for name, before, after in zip(self._names, was, now, strict=True) if before != after]
+    return f'{", ".join(names)} had another name, version, split or other files'
 
   def _start_batch(self) -> None:
     for windows in self._windows:

@@ -34,6 +34,8 @@ class Config:
   """Split of the dataset, or a part of one."""
   frames: int = 200
   """Number of frames to verify on."""
+  verify: bool = True
+  """Compare the checksums of the checkpoint's files before it is read."""
 
   def check(self) -> None:
     if self.to not in FORMATS:
@@ -58,7 +60,7 @@ def main() -> None:
   # Imported here, because it takes seconds that --help should not wait for.
   from rtjax.export import run
   run.export(config.checkpoint, config.to, config.folder(), int8=config.int8, image_size=config.image_size,
-             dataset=config.dataset, split=config.split, frames=config.frames)
+             dataset=config.dataset, split=config.split, frames=config.frames, verify=config.verify)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ _TENSORFLOW_FORMATS = ('savedmodel', 'onnx')
 
 def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False,
            image_size: tuple[int, int] | None = None, dataset: str = '', split: str = 'val',
-           frames: int = 200) -> check.Comparison:
+           frames: int = 200, verify: bool = True) -> check.Comparison:
   """Export a checkpoint; the folder appears only after the comparison.
 
   Args: as the flags in __main__.py.
@@ -39,7 +39,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
     raise ValueError(f'--to {to} needs the package {error.name}: pip install rtjax[export].') from error
   _require_empty(folder)
   with cli.noted_if_slow(f'Loading {checkpoint}'):
-    policy, step = load(checkpoint, image_size)
+    policy, step = load(checkpoint, image_size, verify)
   if to in _TENSORFLOW_FORMATS and not step.config.tensorflow_export:
     raise ValueError(f'--to {to} cannot express a {type(policy.model).__name__}, which has no translation to '
                      'TensorFlow. Export it to stablehlo or safetensors, or serve it.')
@@ -68,13 +68,14 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
   return comparison
 
 
-def load(checkpoint: str, image_size: tuple[int, int] | None = None) -> tuple[Policy, Step]:
+def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: bool = True) -> tuple[Policy, Step]:
   """Load a policy in float32, adapters merged, and its step.
 
   Args:
     image_size: of the robot's images; None: see `_camera_size`.
+    verify: compare the checksums of the checkpoint's files.
   """
-  loaded = rtjax.load_policy(checkpoint)
+  loaded = rtjax.load_policy(checkpoint, verify=verify)
   if loaded.config.views > 1:
     raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__} of {loaded.config.views} views: an exported '
                      'step takes one image. Run this model with rtjax.load_policy, or serve it.')

@@ -357,20 +357,24 @@ def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables:
 
 
 @overload
-def load_policy(path: str | os.PathLike, *, encoder: InstructionEncoder | None = None) -> Policy: ...
+def load_policy(path: str | os.PathLike, *, encoder: InstructionEncoder | None = None,
+                verify: bool = True) -> Policy: ...
 @overload
-def load_policy(path: str | os.PathLike, *, robots: int, encoder: InstructionEncoder | None = None) -> BatchPolicy: ...
+def load_policy(path: str | os.PathLike, *, robots: int, encoder: InstructionEncoder | None = None,
+                verify: bool = True) -> BatchPolicy: ...
 def load_policy(path: str | os.PathLike, *, robots: int | None = None,
-                encoder: InstructionEncoder | None = None) -> Policy | BatchPolicy:
+                encoder: InstructionEncoder | None = None, verify: bool = True) -> Policy | BatchPolicy:
   """Load a policy of one robot, or of `robots` in each call.
 
   All formats of `rtjax.load_model` are read.
 
   Args:
     encoder: from `rtjax.language.instructions.open_encoder`, for instructions given as text.
+    verify: compare the checksums of an rtjax checkpoint's files first.
 
   Raises:
+    CheckpointError: a file of the checkpoint is damaged.
     ValueError: the encoder has another id than the weights were trained with.
   """
-  model, metadata = pretrained.load(path)
+  model, metadata = pretrained.load(path, verify=verify)
   return Policy(model, metadata, encoder) if robots is None else BatchPolicy(model, robots, metadata, encoder)

@@ -11,29 +11,31 @@ from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
 
 
-def load_model(path: str | os.PathLike) -> PolicyModel:
+def load_model(path: str | os.PathLike, *, verify: bool = True) -> PolicyModel:
   """Load a model; arguments and errors as for `load`.
 
   Returns:
     The model in inference mode: `model(images, embeddings)`; its shape is in `model.config`.
   """
-  return load(path)[0]
+  return load(path, verify=verify)[0]
 
 
-def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, PolicyMetadata]:
   """Load a model and its metadata; format and architecture are detected.
 
   Args:
     path: an rtjax run folder or the folder of one step; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
       or a SavedModel folder (needs `pip install rtjax[data]`); or a released RT-1-X: its msgpack file, the folder
       around it, or an Orbax folder; or a safetensors file of `python -m rtjax.export`, or its folder.
+    verify: compare the checksums of an rtjax checkpoint's files first; other formats have none.
 
   Raises:
+    CheckpointError: an rtjax checkpoint is damaged; names the file, and an older checkpoint that can be read.
     FileNotFoundError: there is nothing at `path`, or nothing of a known format.
     ValueError: the format is known, but variables do not fit the model, or they or the statistics are not finite; the
       error names them.
   """
-  model, metadata = _read(path)
+  model, metadata = _read(path, verify)
   numbers = {name: leaf for name, leaf in parameters.named_leaves(metadata.statistics).items()
              if isinstance(leaf, float)}
   for part, values in (('', parameters.named(model)), ('statistics/', numbers)):
@@ -41,9 +43,9 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
   return model, metadata
 
 
-def _read(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+def _read(path: str | os.PathLike, verify: bool) -> tuple[PolicyModel, PolicyMetadata]:
   if checkpoints.is_checkpoint(path):
-    return checkpoints.load(path)
+    return checkpoints.load(path, verify=verify)
   if safetensors.find(path):
     return safetensors.load(path)
   if tf_rt1.find(path):

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from rtjax import actions
+from rtjax import actions, checkpoints
 from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER, PolicyMetadata
 from rtjax.models import RT1_X, PolicyModel, RT1Config
 from rtjax.models.backbones.film_efficientnet import IMAGENET_MEAN, IMAGENET_STD
@@ -137,8 +138,7 @@ def _read(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
       from flax import serialization
       tree = serialization.msgpack_restore(checkpoint.read_bytes())
     else:
-      import orbax.checkpoint as ocp
-      tree = ocp.PyTreeCheckpointer().restore(checkpoint.absolute())
+      tree = checkpoints.read_arrays(epath.Path(checkpoint.absolute()), ('params', 'batch_stats'))
   except Exception as error:
     raise ValueError(f'{checkpoint} cannot be read as a Flax checkpoint: {error}. Is it complete? Copy it again.'
                      ) from error

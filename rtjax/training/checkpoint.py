@@ -3,26 +3,33 @@
 rtjax/checkpoints.py describes the layout.
 
 orbax writes into a temporary folder and renames it when done, so that a folder named by its step is complete unless
-something damaged it later. The newest `keep` are kept, and the best one.
+something damaged it later. The checksums of its files are written before the rename, so that damage shows when it is
+read. The newest `keep` are kept, and the best one.
 """
 import contextlib
+import functools
 import json
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
+from orbax.checkpoint.path import atomicity
 
 from rtjax import checkpoints
 from rtjax.checkpoints import FORMAT, CheckpointError, Json
+from rtjax.runtime import checksums
 from rtjax.training import sharding
 from rtjax.training.state import TrainState
+
+_T = TypeVar('_T')
+
+# Times of writing, and a file that says that all is written: nothing reads them, and they follow the checksums.
+_WITHOUT_CHECKSUM = ('_CHECKPOINT_METADATA', 'commit_success.txt')
 
 
 class RunCheckpoints:
@@ -32,14 +39,15 @@ class RunCheckpoints:
     run: folder of the run; `checkpoints` in it need not exist.
     keep: number of the newest to keep, besides the best; at least 2, to have one to fall back to.
     best: metric that decides which is best, the lower the better.
+    verify: compare checksums before a checkpoint is read.
 
   Attributes:
     latest: step of the newest checkpoint known to be complete.
   """
 
-  def __init__(self, run: epath.PathLike, *, keep: int = 2, best: str = 'loss'):
+  def __init__(self, run: epath.PathLike, *, keep: int = 2, best: str = 'loss', verify: bool = True):
     self.folder = epath.Path(run).expanduser().resolve() / 'checkpoints'
-    self._keep = keep
+    self._keep, self._verify = keep, verify
     self._score = lambda metrics: -metrics[best]
     self._manager: ocp.CheckpointManager | None = None
     self.latest: int | None = None
@@ -57,19 +65,16 @@ class RunCheckpoints:
     """
     damaged: dict[int, Exception] = {}
     for step in checkpoints.steps(self.folder):
-      found, cause = None, Exception('another process could not read it')
-      try:
-        with _without_late_reports():
-          found = _read(self.folder / str(step), target)
-      except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
-        cause = error
-      if _in_all_processes(found is not None):
-        assert found is not None
+      folder = self.folder / str(step)
+      read = functools.partial(_read, folder, target)
+      found: tuple[TrainState, Json] | Exception | None = self._damage(folder) or _attempt(read)
+      if not isinstance(found, Exception):
+        damaged |= self._without_metrics(step)
         for damaged_step, why in damaged.items():
-          self._set_aside(damaged_step, why)
+          self._set_aside(damaged_step, why, step)
         self.latest = step
         return found
-      damaged[step] = cause
+      damaged[step] = found
     if damaged:
       newest = max(damaged)
       raise CheckpointError(
@@ -85,8 +90,9 @@ class RunCheckpoints:
       CheckpointError: this or the previous one could not be written, on a full disk for instance.
     """
     step = int(state.step)
+    header = {'format': FORMAT, 'step': step, 'checksums': checksums.NAME}
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state),
-                                   metadata=ocp.args.JsonSave({'format': FORMAT, 'step': step} | metadata))
+                                   metadata=ocp.args.JsonSave(header | metadata))
     self.wait()
     try:
       self._opened().save(step, args=arguments, metrics=metrics, force=True)
@@ -126,7 +132,7 @@ class RunCheckpoints:
       checkpoints.silence_orbax()
       best = policies.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False)
       self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-          best_fn=self._score, cleanup_tmp_directories=True,
+          best_fn=self._score, cleanup_tmp_directories=True, temporary_path_class=_ChecksummedPath,
           preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best])))
     return self._manager
 
@@ -135,10 +141,21 @@ class RunCheckpoints:
     return CheckpointError(f'could not write a checkpoint to {self.folder}: {checkpoints.describe(error)}. {older}. '
                            'Make room or fix the cause, then the same command resumes.')
 
-  def _set_aside(self, step: int, cause: Exception) -> None:
+  def _damage(self, folder: epath.Path) -> Exception | None:
+    """Compare checksums, each process a share; return the error."""
+    share = slice(jax.process_index(), None, jax.process_count())
+    return _attempt(functools.partial(checkpoints.check_files, folder, share)) if self._verify else None
+
+  def _without_metrics(self, newest: int) -> dict[int, Exception]:
+    """Return older steps with damaged metrics, which stop the manager."""
+    found = {step: _attempt(functools.partial(_read_metrics, self.folder / str(step)))
+             for step in checkpoints.steps(self.folder) if step < newest}
+    return {step: error for step, error in found.items() if isinstance(error, Exception)}
+
+  def _set_aside(self, step: int, cause: Exception, older: int) -> None:
     aside = self.folder / f'{step}.corrupt'
     warnings.warn(f'the checkpoint of step {step} in {self.folder} is damaged ({checkpoints.describe(cause)}); it is '
-                  f'now {aside.name}, and an older one is used.', stacklevel=3)
+                  f'now {aside.name}, and that of step {older} is used.', stacklevel=3)
     if jax.process_index() == 0:
       if aside.exists():
         aside.rmtree()
@@ -146,13 +163,39 @@ class RunCheckpoints:
     sharding.wait_for_all('damaged checkpoints are renamed')
 
 
+class _ChecksummedPath(atomicity.AtomicRenameTemporaryPath):
+  """Temporary folder of a step, whose checksums are written before the rename."""
+
+  async def finalize(self) -> None:
+    if self.get_final().name.isdigit():  # orbax makes one for each folder in it as well
+      checksums.write(self.get(), omit=_WITHOUT_CHECKSUM)
+    await super().finalize()
+
+
+def _attempt(action: Callable[[], _T]) -> _T | Exception:
+  """Return the result of an action, or its error in any process."""
+  result: _T | Exception
+  try:
+    with _without_late_reports():
+      result = action()
+  except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
+    result = error
+  if sharding.in_all_processes(not isinstance(result, Exception)):
+    return result
+  return result if isinstance(result, Exception) else CheckpointError('another process could not read it')
+
+
 def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Json]:
   metadata = checkpoints.read_step_json(folder)
-  if (folder / 'metrics').exists():
-    json.loads((folder / 'metrics' / 'metrics').read_text())  # the manager would fail on a damaged one later
+  _read_metrics(folder)
   checkpoints.silence_orbax()
   with ocp.StandardCheckpointer() as reader:
     return reader.restore(folder / 'state', target), metadata
+
+
+def _read_metrics(folder: epath.Path) -> None:
+  if (folder / 'metrics').exists():
+    json.loads((folder / 'metrics' / 'metrics').read_text())
 
 
 @contextlib.contextmanager
@@ -164,8 +207,3 @@ def _without_late_reports() -> Iterator[None]:
     yield
   finally:
     sys.unraisablehook = usual
-
-
-def _in_all_processes(condition: bool) -> bool:
-  """Return whether the condition holds in all processes."""
-  return bool(np.all(multihost_utils.process_allgather(np.array(condition))))

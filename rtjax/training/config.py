@@ -90,6 +90,8 @@ class CheckpointConfig:
   """Steps between two checkpoints."""
   keep: int = 2
   """Newest checkpoints to keep, besides the one with the best validation loss."""
+  verify: bool = True
+  """Compare checksums before a run resumes."""
 
   def __post_init__(self) -> None:
     _require({'checkpoints.every': (self.every, 1), 'checkpoints.keep': (self.keep, 2)})
@@ -206,9 +208,11 @@ class TrainConfig:
     return lambda name: bool(pattern.search(name))
 
 
-# Fields and groups that may differ when a run resumes: the parameters do not depend on them.
-FREE = ('output', 'checkpoints', 'validation', 'logging', 'mesh', 'pipeline.validation_split', 'pipeline.cache_dir',
-        'pipeline.threads', 'text.pipeline.validation_split', 'text.pipeline.threads')
+# Fields and groups that may differ when a run resumes: the parameters do not depend on them, or the loop compares them
+# with the checkpoint: datasets by content, since they may lie at other paths, and steps, which may grow.
+FREE = ('output', 'data', 'text.data', 'steps', 'checkpoints', 'validation', 'logging', 'mesh',
+        'pipeline.validation_split', 'pipeline.cache_dir', 'pipeline.threads', 'text.pipeline.validation_split',
+        'text.pipeline.threads')
 
 
 def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.Path) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
 
 
+_OTHER_DATA = ('To resume the run, give its datasets in their order. To train on others, give another --output, and '
+               'this one as --init.weights.')
+
+
 class TrainingInput:
   """Training and validation batches of this process's share of the data.
 
@@ -89,18 +93,27 @@ class TrainingInput:
     states = [stream.state() for stream in self._streams]
     return sharding.gather(states[0] if len(states) == 1 else states)
 
-  def restore(self, positions: list[Any]) -> None:
+  def restore(self, positions: list[Any], statistics: dict[str, Any]) -> None:
     """Go to a `position`.
 
+    Args:
+      statistics: of the data at that time.
+
     Raises:
-      ValueError: another number of processes wrote it; each has its own share of the data.
+      ValueError: another number of processes wrote it, each of which has its own share of the data; or the data is
+        another.
     """
     if len(positions) != jax.process_count():
       raise ValueError(f'the run was written by {len(positions)} process(es) and there are {jax.process_count()} now, '
                        'which read other shares of the data. Resume with as many, or start a new run with '
                        '--init.weights.')
     states = positions[self._process]
-    for stream, state in zip(self._streams, states if isinstance(states, list) else [states], strict=True):
+    states = states if isinstance(states, list) else [states]
+    if len(states) != len(self._streams):
+      raise ValueError(f'the run was trained on {len(states)} kind(s) of data (--data, --text.data) and there are '
+                       f'{len(self._streams)} now. Give those of the run.')
+    _check_same_data(statistics, self.statistics)
+    for stream, state in zip(self._streams, states, strict=True):
       stream.restore(state)
 
   def validate(self, evaluate: Callable[[Batch], LossTerms], loss_scale: float) -> meter.Row:
@@ -162,6 +175,28 @@ class TrainingInput:
 def _map(function: Callable[[Any], Any], batches: Any) -> Iterator[Any]:
   with contextlib.closing(batches):
     yield from map(function, batches)
+
+
+def _check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+  """Compare the datasets of a run by content; their folders may differ."""
+  if len(before) != len(now):
+    raise ValueError(f'the run was trained on the datasets {list(before)}, and {list(now)} are given. {_OTHER_DATA}')
+  for (old_name, old), (name, new) in zip(before.items(), now.items(), strict=True):
+    was, found = _content(old), _content(new)
+    differing = [f'{key}: {was.get(key)} there, {found.get(key)} now' for key in was | found
+                 if was.get(key) != found.get(key) and was]
+    if differing:
+      raise ValueError(f'--data {name} holds other data than {old_name}, which the run was trained on:\n  '
+                       + '\n  '.join(differing) + f'\n{_OTHER_DATA}')
+
+
+def _content(entry: dict[str, Any]) -> dict[str, Any]:
+  """Return the statistics that identify a dataset, wherever it lies."""
+  if 'records' not in entry:  # written before there was this hash
+    return {}
+  return ({key: entry[key] for key in ('name', 'version', 'split', 'episodes', 'steps')}
+          | {f'feature {path}': layout for path, layout in entry['features'].items()}
+          | {'hash of all records': entry['records']})
 
 
 def _common_encoder(encoders: dict[str, str]) -> str:

@@ -27,7 +27,7 @@ class MetricsLog:
   """Writer of rows of metrics.
 
   `metrics.jsonl` has a line {"step": ..., name: number, ...} for each. Only the first process writes. On resume, rows
-  of later steps, which will be repeated, are dropped.
+  of later steps, which will be repeated, are dropped, and so, with a warning, are lines that are no row.
 
   Args:
     run: folder of the run.
@@ -68,9 +68,8 @@ class MetricsLog:
 class _JsonLines:
 
   def __init__(self, path: pathlib.Path, start: int):
-    kept = [line for line in _lines(path) if json.loads(line)['step'] <= start]
     complete = path.with_suffix('.tmp')  # a kill while writing must not lose the old rows
-    complete.write_text(''.join(kept))
+    complete.write_bytes(b''.join(line for line, step in _rows(path) if step <= start))
     complete.replace(path)
     self._file = path.open('a')
 
@@ -82,9 +81,27 @@ class _JsonLines:
     self._file.close()
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-  """Return the complete lines of a JSONL file."""
-  return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')] if path.exists() else []
+def _rows(path: pathlib.Path) -> list[tuple[bytes, float]]:
+  """Return the rows of a JSONL file and their steps.
+
+  Other lines are counted in a warning.
+  """
+  lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  steps = [_step(line) for line in lines]
+  bad = [number for number, step in enumerate(steps, 1) if step is None]
+  if bad:
+    warnings.warn(f'{path}: {len(bad)} of {len(lines)} lines are damaged or incomplete and are left out, the first in '
+                  f'line {bad[0]}; the others stay.', stacklevel=4)
+  return [(line, step) for line, step in zip(lines, steps, strict=True) if step is not None]
+
+
+def _step(line: bytes) -> float | None:
+  """Return the step of a row, None for any other line."""
+  try:
+    step = json.loads(line)['step']
+  except (ValueError, KeyError, TypeError, RecursionError):  # bytes that are no text are a ValueError
+    return None
+  return step if line.endswith(b'\n') and isinstance(step, int | float) else None
 
 
 class _TensorBoard:

@@ -3,9 +3,10 @@
 The resume rule. The same command again resumes from the newest complete checkpoint of the run's folder, with the very
 next batch, and ends with the same bits as an uninterrupted run. A checkpoint is written every `checkpoints.every`
 steps, at the end, and on SIGTERM or Ctrl-C. A damaged one is skipped with a warning. Everything that the parameters
-depend on must stay the same: the configuration (config.FREE lists the exceptions) and the number of processes. A
-folder without a checkpoint starts from the beginning, from random weights or from `init.weights`, which has no part in
-a resume.
+depend on must stay the same: the configuration (config.FREE lists the exceptions), the contents of the datasets, which
+may lie elsewhere, and the number of processes. The number of steps may grow: the learning rate then goes on by the
+schedule of the longer run. A folder without a checkpoint starts from the beginning, from random weights or from
+`init.weights`, which has no part in a resume. One run at a time trains into a folder (lock.py).
 
 The loop knows the contract of a model alone (rtjax/models/base.py).
 """
@@ -30,7 +31,7 @@ from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
 from rtjax.runtime import compiler, interrupt, serialization
-from rtjax.training import distill, initialize, lineage, sharding
+from rtjax.training import distill, initialize, lineage, lock, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
 from rtjax.training.config import TrainConfig, check_same_run
@@ -78,8 +79,17 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     ValueError, FileNotFoundError: the configuration or the data cannot be trained with.
     TrainingError: a loss or gradient is not finite.
     CheckpointError: a checkpoint cannot be written, or none of those present can be read.
+    RunLockedError: another process trains into the folder.
   """
   sharding.connect_processes(config.mesh.distributed)
+  run = pathlib.Path(config.output).expanduser().resolve()
+  if run.exists() and not run.is_dir():
+    raise ValueError(f'output {run} is a file; expected a folder, or a path that does not exist yet.')
+  with lock.locked(run):
+    return _train(config, run, data or rlds_data)
+
+
+def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
   mesh = sharding.make_mesh(config.mesh.shape)
   sharding.check_batch(config.batch_size, config.grad_accum_steps, mesh)
   if config.data and config.text and config.text.data:
@@ -88,21 +98,29 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
   if config.model.reads_prompts:
     tokenizer = lineage.open_tokenizer(config)
     config = dataclasses.replace(config, model=config.model.with_tokenizer(tokenizer))
-  run = _run_folder(config)
+  _check_run_folder(config, run)
   optimizer = optimizers.build(config.optimizer, config.steps)
   model = models.abstract(config.model)
   graphdef, target = _target(config, model, optimizer, mesh)
 
-  with (TrainingInput(config, data or rlds_data, mesh, model, tokenizer) as batches,
-        RunCheckpoints(run, keep=config.checkpoints.keep) as saves):
+  with (TrainingInput(config, data, mesh, model, tokenizer) as batches,
+        RunCheckpoints(run, keep=config.checkpoints.keep, verify=config.checkpoints.verify) as saves):
+    steps_before = config.steps
     if restored := saves.restore(target):
       state, metadata = restored
-      batches.restore(metadata['data'])
+      steps_before = metadata['train']['steps']
+      if int(state.step) < config.steps < steps_before:
+        raise ValueError(f'{run} is at step {state.step} of {steps_before}, and --steps is {config.steps}: steps may '
+                         f'only grow. Set --steps {steps_before} or more.')
+      batches.restore(metadata['data'], metadata['statistics'])
+      if config.steps > steps_before and jax.process_index() == 0:
+        print(optimizers.describe_longer(config.optimizer, int(state.step), steps_before, config.steps))
       language: dict[str, Any] = {name: metadata[name] for name in ('tokenizer', 'lineage') if name in metadata}
     else:
       state = _initial_state(config, optimizer, target, mesh, batches)
       language = {'tokenizer': tokenizer.to_json(), 'lineage': lineage.describe(config)} if tokenizer else {}
-    _write_config(config, run)
+    if config.steps >= steps_before:
+      _write_config(config, run)
     try:
       return _run(config, run, mesh, batches, saves, graphdef, optimizer, state, language)
     except NonFiniteError as error:
@@ -183,17 +201,20 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   return Outcome(run, step, not stopped, saves.best, row, signals.number)
 
 
-def _run_folder(config: TrainConfig) -> pathlib.Path:
-  """Return the run's folder; checkpoints of another configuration are refused."""
-  run = pathlib.Path(config.output).expanduser().resolve()
-  if run.exists() and not run.is_dir():
-    raise ValueError(f'output {run} is a file; expected a folder, or a path that does not exist yet.')
+def _check_run_folder(config: TrainConfig, run: pathlib.Path) -> None:
+  """Refuse a folder with checkpoints of another configuration."""
   if checkpoints.is_checkpoint(run):
     if not (run / 'config.json').exists():
       raise ValueError(f'output {run} holds checkpoints and no config.json with the configuration of their run. Choose '
                        'another folder, or remove this one; to start from its weights, give it as --init.weights.')
-    check_same_run(json.loads((run / 'config.json').read_text()), config, run)
-  return run
+    check_same_run(_stored_config(run), config, run)
+
+
+def _stored_config(run: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads((run / 'config.json').read_text())
+  except ValueError:  # damaged; checkpoints hold it as well
+    return checkpoints.read_json(run)['train']
 
 
 def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
@@ -246,8 +267,8 @@ def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Ca
 def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.Path, start: int) -> str:
   axes = ', '.join(f'{size} {axis}' for axis, size in mesh.shape.items() if size > 1)
   devices = f'{jax.device_count()} {jax.devices()[0].device_kind}{f" ({axes})" if axes else ""}'
-  if start == config.steps:
-    return f'{run} has all its {start} steps already'
+  if start >= config.steps:
+    return f'{run} has all its {start} steps already' + (f', {config.steps} are asked for' * (start > config.steps))
   size = f'{parameters.count(state.params) / 1e6:.1f} M parameters'
   if config.is_trainable:
     size += f' of {(parameters.count(state.params) + parameters.count(state.constants)) / 1e6:.1f} M'

@@ -43,6 +43,13 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
       0.0 if warmup else config.learning_rate, config.learning_rate, warmup, steps, config.end_learning_rate)
 
 
+def describe_longer(config: OptimizerConfig, start: int, before: int, steps: int) -> str:
+  """Describe the effect of more steps on the learning rate."""
+  old, new = (float(schedule(config, total)(start)) for total in (before, steps))
+  return (f'steps: {before} before, {steps} now: the cosine now ends at step {steps}, and the learning rate '
+          f'at step {start} is {new:.3g}, not {old:.3g}. The result is not that of {steps} steps from the start')
+
+
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
   """Return the gradient transformation for a run of `steps` steps."""
   def kernels(params: optax.Params) -> optax.Params:

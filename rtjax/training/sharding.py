@@ -151,6 +151,11 @@ def gather(value: Any) -> list[Any]:
   return [json.loads(row[:length].tobytes()) for row, length in zip(texts, lengths, strict=True)]
 
 
+def in_all_processes(condition: bool) -> bool:
+  """Return whether the condition holds in all processes."""
+  return bool(np.all(multihost_utils.process_allgather(np.array(condition))))
+
+
 def wait_for_all(point: str) -> None:
   """Wait until every process has reached the point of this name."""
   multihost_utils.sync_global_devices(f'rtjax: {point}')

@@ -24,6 +24,7 @@ import numpy as np
 
 from helpers import tiny_training
 from rtjax import checkpoints
+from rtjax.runtime.cli import UserError
 from rtjax.training import loop
 from rtjax.training.config import TrainConfig
 
@@ -54,6 +55,6 @@ if __name__ == '__main__':
   config = changed(tiny_training.config(sys.argv[1]), json.loads(sys.argv[2]))
   try:
     outcome = loop.train(config, data=tiny_training.data(stream))
-  except (checkpoints.CheckpointError, loop.TrainingError, ValueError) as error:
+  except (UserError, loop.TrainingError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
   print('outcome', json.dumps({'step': outcome.step, 'finished': outcome.finished, 'loss': outcome.row.get('loss')}))

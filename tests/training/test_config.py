@@ -68,7 +68,8 @@ def test_another_configuration_is_refused_with_the_differing_fields():
 def test_groups_that_the_parameters_do_not_depend_on_may_change():
   config = TrainConfig(distillation=DistillationConfig())
   check_same_run(stored(config), dataclasses.replace(
-      config, output='elsewhere', logging=LoggingConfig(every=7), checkpoints=CheckpointConfig(keep=3),
+      config, output='elsewhere', data=('moved',), steps=10 ** 6, logging=LoggingConfig(every=7),
+      checkpoints=CheckpointConfig(keep=3),
       validation=ValidationConfig(every=0), mesh=MeshConfig(fsdp=2),
       pipeline=dataclasses.replace(config.pipeline, threads=3, cache_dir='cache')), RUN)
   for changes in ({'distillation': None}, {'init': InitConfig('weights')}, {'model': RT1Config(dropout=0.0)},

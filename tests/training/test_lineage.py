@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import rt2_training
+from helpers import checkpoint_files, rt2_training
 from helpers.rt2_training import COLOURS, MODEL, config
 
 import rtjax
@@ -28,8 +28,8 @@ def test_a_tokenizer_larger_than_the_network_is_refused(questions, tmp_path):
 def test_a_damaged_tokenizer_is_refused(stages, tmp_path):
   run = tmp_path / 'run'
   shutil.copytree(stages / 'one', run)
-  for file in (run / 'checkpoints').glob('*/metadata/metadata'):
-    file.write_text(re.sub(r'rtjax/[0-9a-f]{12}', 'rtjax/000000000000', file.read_text()))
+  for step in (run / 'checkpoints').iterdir():
+    checkpoint_files.change_metadata(step, lambda text: re.sub(r'rtjax/[0-9a-f]{12}', 'rtjax/000000000000', text))
   with pytest.raises(ValueError, match="expected 'rtjax/000000000000': the file was changed"):
     rtjax.load_model(run)
 

@@ -18,9 +18,20 @@ def test_rows_that_will_be_repeated_are_dropped_on_resume(tmp_path):
   write(0, [1, 2, 3])
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 4, "lo')  # killed while writing
-  write(2, [3, 4])
+  with pytest.warns(UserWarning, match='1 of 4 lines are damaged or incomplete .* the first in line 4'):
+    write(2, [3, 4])
   assert [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()] == [
       {'step': 1, 'loss': 1.0}, {'step': 2, 'loss': 2.0}, {'step': 3, 'loss': 203.0}, {'step': 4, 'loss': 204.0}]
+
+
+@pytest.mark.parametrize('line', [b'{"step": 2, "lo', b'', b'\xff\xfe', b'[2]', b'7', b'{"loss": 1.0}',
+                                  b'{"step": "2"}', b'[' * 100_000, b'\0' * 4096])
+def test_a_bad_line_does_not_block_a_resume(tmp_path, line):
+  rows = [b'{"step": 1, "loss": 1.0}\n', line + b'\n', b'{"step": 3, "loss": 3.0}\n']
+  (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
+  with pytest.warns(UserWarning, match=r'metrics\.jsonl: 1 of 3 lines .* the first in line 2; the others stay'):
+    MetricsLog(tmp_path, start=3).close()
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == rows[0] + rows[2]
 
 
 def test_tensorboard_reads_the_curves_and_discards_repeated_steps(tmp_path):

@@ -1,5 +1,6 @@
 """The training loop: resume bit for bit, signals, full disks, several processes."""
 import json
+import logging
 import os
 import pathlib
 import random
@@ -13,13 +14,16 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers import run_tiny_training, tiny_training
+from helpers import checkpoint_files, run_tiny_training, tiny_rlds, tiny_training
 
-from rtjax import checkpoints, models
+import rtjax
+from rtjax import actions, checkpoints, models
+from rtjax.data import DataConfig
 from rtjax.training import loop
 from rtjax.training.config import CheckpointConfig, LoggingConfig, MeshConfig, ValidationConfig
 from rtjax.training.optimizer import OptimizerConfig
 
+TWO_DEVICES = {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'}
 SCRIPT = pathlib.Path(run_tiny_training.__file__)
 
 
@@ -83,6 +87,60 @@ def test_a_run_resumes_with_other_logging_and_checkpoints(run):
   assert train(run, logging=LoggingConfig(every=7, tensorboard=False), checkpoints=CheckpointConfig(keep=3)).step == 4
 
 
+def test_steps_may_grow_and_the_schedule_is_explained(run, capsys):
+  assert train(run, steps=6).step == 6
+  out = capsys.readouterr().out
+  assert 'resumes at step 4 of 6' in out
+  assert 'steps: 4 before, 6 now: the cosine now ends at step 6' in out
+  assert 'the learning rate at step 4 is 0.005, not ' in out  # 0, or what float32 leaves of it
+  assert [row['step'] for row in rows(run) if 'loss' in row] == [1, 2, 3, 4, 5, 6]
+  assert json.loads((run / 'config.json').read_text())['steps'] == 6
+  assert train(run).step == 6  # the shorter command again: nothing to do
+  assert 'has all its 6 steps already, 4 are asked for' in capsys.readouterr().out
+  assert json.loads((run / 'config.json').read_text())['steps'] == 6
+
+
+def test_steps_may_not_shrink_below_what_is_left(run):
+  shutil.rmtree(run / 'checkpoints' / '4')
+  with pytest.raises(ValueError, match=r'is at step 2 of 4, and --steps is 3: steps may only grow. Set --steps 4'):
+    train(run, steps=3)
+
+
+def test_a_dataset_is_known_by_content_not_by_path(tmp_path):
+  """A moved one goes on; other numbers, other features and other datasets are refused with what differs."""
+  settings = {'steps': 2, 'batch_size': 4, 'validation': ValidationConfig(every=0),
+              'checkpoints': CheckpointConfig(every=1000),
+              'model': tiny_training.TinyConfig(action_spec=actions.ARM_7D),
+              'pipeline': DataConfig(shuffle_episodes=6, cache_dir=str(tmp_path / 'cache'))}
+
+  def train_on(data, **changes):
+    return loop.train(tiny_training.config(tmp_path / 'run', data=(str(data),), **settings | changes))
+
+  lengths = [3, 4, 3, 5]
+  first = tiny_rlds.write_lengths(tmp_path / 'built', lengths)
+  train_on(first)
+  moved = pathlib.Path(shutil.move(tmp_path / 'built', tmp_path / 'moved')) / 'bridge_dataset'
+  assert train_on(moved, steps=3).step == 3
+
+  episodes = [tiny_rlds.steps(i, length) for i, length in enumerate(lengths)]
+  episodes[1][2]['observation']['image_0'] = tiny_rlds.image(9, 9)  # the same size in bytes
+  other = tiny_rlds.write(tmp_path / 'other', episodes)
+  with pytest.raises(ValueError, match=rf'{other} holds other data than {moved}, .*:\n  hash of all records: '):
+    train_on(other, steps=3)
+  with pytest.raises(ValueError, match=r'episodes: 4 there, 5 now\n  steps: 15 there, 17 now'):
+    train_on(tiny_rlds.write_lengths(tmp_path / 'longer', [*lengths, 2]), steps=3)
+  with pytest.raises(FileNotFoundError, match='no such folder'):
+    train_on(first, steps=3)
+
+
+def test_a_damaged_configuration_is_that_of_the_checkpoint(run):
+  (run / 'config.json').write_text('{"seed": 0, "da')
+  with pytest.raises(ValueError, match='seed: 0 there, 1 now'):
+    train(run, seed=1)
+  assert train(run).step == 4
+  assert json.loads((run / 'config.json').read_text())['seed'] == 0
+
+
 def test_another_configuration_is_refused(run):
   with pytest.raises(ValueError, match='seed: 0 there, 1 now'):
     train(run, seed=1)
@@ -103,8 +161,8 @@ def test_the_tiny_model_learns(tmp_path):
 
 
 def test_another_number_of_processes_is_refused(run):
-  file = run / 'checkpoints' / '4' / 'metadata' / 'metadata'
-  file.write_text(json.dumps(json.loads(file.read_text()) | {'data': [{'next': 4}] * 2}))
+  checkpoint_files.change_metadata(run / 'checkpoints' / '4', lambda text: json.dumps(
+      json.loads(text) | {'data': [{'next': 4}] * 2}))
   with pytest.raises(ValueError, match=r'written by 2 process\(es\) and there are 1 now'):
     train(run)
 
@@ -193,7 +251,6 @@ def test_a_signal_saves_and_ends(tmp_path, number):
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
-  (run / 'config.json').write_text((run / 'config.json').read_text().replace('"steps": 4', '"steps": 8'))
   before = run_tiny_training.digest(run)
   process = start_process(run, 'full', steps=8)
   output = process.communicate()[0]
@@ -205,12 +262,25 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_checkpoints(run):
 
 def test_a_run_resumes_on_another_number_of_devices(run, four_steps):
   shutil.rmtree(run / 'checkpoints' / '4')
-  two = os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'}
+  two = os.environ | TWO_DEVICES
   command = [sys.executable, SCRIPT, str(run), '{"mesh.data": 1, "mesh.fsdp": 2}']
   done = subprocess.run(command, env=two, capture_output=True, text=True, check=False)
   assert done.returncode == 0 and 'resumes at step 2' in done.stdout, done.stderr
   for (step, loss), (other_step, other) in zip(losses(run), losses(four_steps), strict=True):
     assert step == other_step and (loss == other or loss == pytest.approx(other, rel=1e-4))
+
+
+def test_a_checkpoint_of_four_devices_is_read_quietly_on_one(tmp_path, caplog, capfd, recwarn):
+  run = tmp_path / 'run'
+  four = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+  subprocess.run([sys.executable, SCRIPT, str(run), '{"mesh.data": 2, "mesh.fsdp": 2}'], env=four, check=True)
+  capfd.readouterr()
+  step = run / 'checkpoints' / '4'
+  for path in (run, run / 'checkpoints', step, step / 'state'):
+    assert rtjax.load_policy(path).metadata.step == 4
+  assert train(run, steps=5).step == 5
+  assert capfd.readouterr().err == '' and not recwarn.list
+  assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_two_processes_train_save_and_resume(tmp_path):
@@ -224,7 +294,7 @@ def test_two_processes_train_save_and_resume(tmp_path):
             {'steps': 6, 'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.distributed': f'localhost:{port},2,{i}'} | changes),
          *extra],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'}) for i in range(2)]
+        env=os.environ | TWO_DEVICES) for i in range(2)]
 
   complete = both(tmp_path / 'complete')
   outputs = [p.communicate()[0] for p in complete]

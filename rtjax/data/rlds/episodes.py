@@ -137,6 +137,11 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     return self._embedding in self._leaves
 
   @property
+  def layout(self) -> dict[str, str]:
+    """Type and shape of each step feature."""
+    return {path: _description(feature) for path, feature in self._leaves.items()}
+
+  @property
   def image_features(self) -> list[Any]:
     """TFDS feature of each camera."""
     return [self._leaves[camera] for camera in self._cameras]

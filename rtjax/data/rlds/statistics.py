@@ -31,7 +31,8 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
 
   Returns:
     {dataset as given: entry}. An entry holds
-      'name', 'split', 'embedding_id', 'episodes', 'steps';
+      'name', 'version', 'split', 'embedding_id', 'episodes', 'steps';
+      'features', type and shape of each; 'records', a hash of all that is recorded;
       'unlabelled_episodes', 'unlabelled_steps': those without an instruction or with zero vectors, of which a warning
         reports; with `config.drop_unlabelled` the former are left out;
       'renderer': of a simulated dataset, else None;
@@ -90,7 +91,7 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [7, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
+  parts = [8, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
            language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -109,7 +110,8 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
   all_actions, vectors = np.concatenate(actions), np.concatenate(embeddings)
   clipped = spec.clipped(all_actions).mean(0).tolist()
   return {
-      'name': dataset.adapter.name, 'split': dataset.split, 'embedding_id': dataset.embedding_id,
+      'name': dataset.adapter.name, 'version': dataset.version, 'split': dataset.split, 'features': dataset.layout,
+      'records': dataset.digest(), 'embedding_id': dataset.embedding_id,
       'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(actions),
       'steps': len(all_actions),
       'unlabelled_episodes': _unlabelled(dataset, labelled),

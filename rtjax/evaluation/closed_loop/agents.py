@@ -68,10 +68,12 @@ class AgentSettings:
     num_environments: environments that run in parallel.
     threshold: mean confidence below which the robot is held for the step; 0 = never.
     encoder: instruction encoder; None = the built-in one.
+    verify: compare the checksums of checkpoints.
   """
   num_environments: int
   threshold: float = 0.0
   encoder: InstructionEncoder | None = None
+  verify: bool = True
 
 
 class PolicyAgent:
@@ -184,7 +186,7 @@ def load(name: str, settings: AgentSettings) -> Agent:
     return ExpertAgent()
   if name == 'random':
     return RandomAgent()
-  policy = rtjax.load_policy(name)
+  policy = rtjax.load_policy(name, verify=settings.verify)
   identity = {'kind': 'policy', 'weights': weights_digest(policy), 'threshold': settings.threshold,
               **training_progress(policy)}
   return PolicyAgent(name, identity, policy, settings)
