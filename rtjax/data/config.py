@@ -21,10 +21,8 @@ class DataConfig:
     split: training episodes, in TFDS's split algebra: 'train', 'train[:90%]', 'train+val'.
     validation_split: validation episodes.
     weights: share of each dataset in a mixture, one number per dataset; empty takes the weight of each adapter.
-    image_size: (height, width) to resize images to, keeping their aspect and padding with black as RT-1-X does; None
-      leaves them as stored (all datasets of a mixture must then agree).
-    stride: steps between neighbouring windows; 1 makes every step the newest of a window, the window's length uses
-      (and decodes) each frame once per epoch.
+    image_size: (height, width) to resize and pad images to, as RT-1-X does; None: as stored, equal in a mixture.
+    stride: steps between windows; the window's length decodes each frame once per epoch.
     padding_in_loss: count the zero actions of the frames padded in front of an episode.
     proprioception: add the robot state to the batches.
     waypoints: add, for each frame, the position of the gripper when its opening is next commanded to change, or else
@@ -37,8 +35,8 @@ class DataConfig:
       'none' reads none, as models that read prompts do.
     drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
     rt1_x_grippers: take the gripper signs of RT-1-X's notebook for taco_play and toto, where an open gripper is 1.
-    shuffle_episodes: episodes held in memory, still encoded, to shuffle their windows together; a mixture divides them
-      by weight. As many again are read ahead.
+    shuffle_episodes: encoded episodes in memory whose windows are shuffled; a mixture divides them. As many again are
+      read ahead.
     allow_clipping: accept datasets of which more than 1 % of an action's numbers lie beyond the ActionSpec's bounds.
     cache_dir: folder for dataset statistics; empty means `$XDG_CACHE_HOME/rtjax` or `~/.cache/rtjax`.
     threads: threads that decode images; 0 means one per available core.

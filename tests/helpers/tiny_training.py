@@ -112,7 +112,7 @@ class Stream:
     self._next += 1
     made = self._make(self._next)
     if self._broken and self._next == 4:
-      made['instruction'][0] = np.nan
+      made['instruction'][0] = np.finfo(np.float32).max  # finite; the loss is not
     return made
 
   def state(self):

@@ -136,7 +136,7 @@ class KeyStream(nnx.RngStream):
 def random_streams(key: Array) -> nnx.Rngs:
   """Return `nnx.Rngs(key)` that is quick to trace."""
   rngs = nnx.Rngs(key)
-  rngs.default = KeyStream(key, tag='default')  # flax declares no such attribute
+  rngs.default = KeyStream(key, tag='default')  # type: ignore[attr-defined]
   return rngs
 
 
