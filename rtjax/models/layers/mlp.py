@@ -17,6 +17,8 @@ Activation = Literal['gelu', 'gelu_tanh', 'silu']
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     'gelu': functools.partial(jax.nn.gelu, approximate=False), 'gelu_tanh': jax.nn.gelu, 'silu': jax.nn.silu}
 
+_FAN_IN_NORMAL = initializers.variance_scaling(1.0, 'fan_in', 'normal')
+
 
 class Mlp(nnx.Module):
   """Two linear maps with an activation between them."""
@@ -35,9 +37,9 @@ class GatedMlp(nnx.Module):
   """activation(x W1) * (x W2), through W3; no biases (Shazeer 2020)."""
 
   def __init__(self, width: int, hidden: int, activation: Activation, *, dropout: float = 0.0,
+               kernel_init: initializers.Initializer = _FAN_IN_NORMAL,
                dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-    normal = initializers.variance_scaling(1.0, 'fan_in', 'normal')
-    linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=normal, dtype=dtype, rngs=rngs)
+    linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     self.hidden, self.gate, self.out = linear(width, hidden), linear(width, hidden), linear(hidden, width)
     self.activation, self.dropout = activation, dropout
 

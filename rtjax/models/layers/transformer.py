@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 from rtjax.models.layers import attention, initializers
 from rtjax.models.layers.attention import Attention
 from rtjax.models.layers.common import dropout
+from rtjax.models.layers.mlp import GatedMlp
 
 _glorot = initializers.glorot_uniform()  # the default of Keras's layers
 
@@ -72,18 +73,6 @@ class TransformerConfig:
   shared_dropout: bool = False
 
 
-class SwiGLU(nnx.Module):
-  """swish(x W1) * (x W2), through W3; no biases (Shazeer 2020)."""
-
-  def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-    def linear(inputs: int, outputs: int) -> nnx.Linear:
-      return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=_glorot, dtype=dtype, rngs=rngs)
-    self.hidden, self.gate, self.out = linear(width, hidden), linear(width, hidden), linear(hidden, width)
-
-  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
-    return self.out(jax.nn.swish(self.hidden(x)) * self.gate(x))
-
-
 class PreNormLayer(nnx.Module):
   """x += attention(norm(x)); x += feed_forward(norm(x)).
 
@@ -96,8 +85,9 @@ class PreNormLayer(nnx.Module):
     self.attention = Attention(width, config.heads, config.head_size, dropout=config.dropout, dtype=dtype, rngs=rngs,
                                shared_dropout=config.shared_dropout, kernel_init=attention.keras_glorot)
     self.feed_forward_norm = nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.feed_forward = (SwiGLU(width, width, dtype=dtype, rngs=rngs) if config.feed_forward == 'swiglu' else
-                         nnx.Linear(width, width, kernel_init=_glorot, dtype=dtype, rngs=rngs))
+    self.feed_forward = (
+        GatedMlp(width, width, 'silu', kernel_init=_glorot, dtype=dtype, rngs=rngs)
+        if config.feed_forward == 'swiglu' else nnx.Linear(width, width, kernel_init=_glorot, dtype=dtype, rngs=rngs))
     self.dropout = config.dropout
 
   def __call__(self, x: Float[Array, 'B N D'], mask: Mask, rngs: nnx.Rngs | None = None,
