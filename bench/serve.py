@@ -25,6 +25,8 @@ sys.path[:0] = [str(ROOT / 'clients' / 'python'), str(ROOT / 'tests')]
 
 from rtjax_client import RemoteError, RemotePolicy, codec  # noqa: E402
 
+# Proxy variables of the shell must not apply to this machine's own server.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SIZE = {'tiny': (64, 80), 'rt1': (256, 320)}
 
 
@@ -91,7 +93,7 @@ def stress(port: int, size: tuple[int, int], malformed: int, dropped: int) -> di
   valid = codec.pack({'image': np.zeros((*size, 3), np.uint8), 'instruction': 'go', 'reset': True})
   counts = {'refused': 0, 'answered': 0, 'leaks': 0}
   for start in range(0, malformed, 100):
-    with connect(f'ws://127.0.0.1:{port}', compression=None) as connection:
+    with connect(f'ws://127.0.0.1:{port}', compression=None, proxy=None) as connection:
       connection.recv()
       for _ in range(min(100, malformed - start)):
         connection.send(_corrupt(valid, random))
@@ -99,7 +101,7 @@ def stress(port: int, size: tuple[int, int], malformed: int, dropped: int) -> di
         counts['refused' if isinstance(reply, str) else 'answered'] += 1
         counts['leaks'] += isinstance(reply, str) and ('Traceback' in reply or '.py' in reply)
   for number in range(dropped):
-    with connect(f'ws://127.0.0.1:{port}', compression=None) as connection:
+    with connect(f'ws://127.0.0.1:{port}', compression=None, proxy=None) as connection:
       connection.recv()
       if number % 2:
         connection.send(valid)
@@ -126,7 +128,7 @@ def _corrupt(valid: bytes, random: np.random.Generator) -> bytes | str:
 
 def gauges(port: int) -> dict[str, float]:
   """Return memory, open files and clients, from the server's metrics."""
-  with urllib.request.urlopen(f'http://127.0.0.1:{port}/metrics', timeout=30) as reply:
+  with DIRECT.open(f'http://127.0.0.1:{port}/metrics', timeout=30) as reply:
     lines = [line.rsplit(' ', 1) for line in reply.read().decode().splitlines() if not line.startswith('#')]
   values = {name: float(value) for name, value in lines}
   return {'memory_mib': round(values['process_resident_memory_bytes'] / 2 ** 20, 1),
@@ -151,7 +153,7 @@ def main(seconds: float = 300, clients: int = 8, hz: float = 5, model: str = 'ti
       memory.append(gauges(port))
     robots.join()
     other = Robots(port, 1, hz, 20)
-    with urllib.request.urlopen(f'http://127.0.0.1:{port}/state', timeout=30) as reply:
+    with DIRECT.open(f'http://127.0.0.1:{port}/state', timeout=30) as reply:
       size = tuple(json.load(reply)['metadata']['image_size'])
     counts = stress(port, size, malformed, dropped)
     other.join()

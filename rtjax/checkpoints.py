@@ -13,10 +13,9 @@ rtjax.training.checkpoint writes them.
 """
 import contextlib
 import dataclasses
-import json
 import logging
 import pathlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 import jax
@@ -26,10 +25,11 @@ from etils import epath
 
 from rtjax import models
 from rtjax.models import PolicyModel, parameters
-from rtjax.runtime import checksums
-from rtjax.runtime.cli import UserError
+from rtjax.runtime import checksums, limits, serialization
+from rtjax.runtime.cli import UserError, describe
 
 FORMAT = 2
+_TRIED = 20  # newest steps that are tried, should some be damaged; in a folder of 10^5 others none is a checkpoint
 Tree = Any  # nested dicts with string keys and arrays as leaves
 Json = dict[str, Any]
 _SHOWN = 3  # damaged files that a message lists
@@ -68,10 +68,20 @@ class PolicyMetadata:
 
   @classmethod
   def from_json(cls, path: epath.PathLike, data: Json) -> Self:
-    """Return the metadata of a checkpoint's JSON."""
-    pipeline = data['train']['pipeline']
-    return cls(str(path), data['embedding_id'], _pair(pipeline['image_size']), tuple(pipeline['views']), data['step'],
-               data['statistics'], data['train'], data.get('lineage', {}))
+    """Return the metadata of a checkpoint's JSON.
+
+    Raises:
+      CheckpointError: an entry is missing or of another type.
+    """
+    read: Callable[[Any, Any], Any] = serialization.from_json  # also of unions, which are no `type`
+    try:
+      pipeline = data['train']['pipeline']
+      return cls(str(path), read(data['embedding_id'], str), read(pipeline['image_size'], tuple[int, int] | None),
+                 read(pipeline['views'], tuple[str, ...]), read(data['step'], int | None),
+                 limits.json_object(data['statistics'], 'statistics'), limits.json_object(data['train'], 'train'),
+                 limits.json_object(data.get('lineage') or {}, 'lineage'))
+    except (KeyError, TypeError, ValueError) as error:
+      raise CheckpointError(f'the metadata of the checkpoint at {path} cannot be read: {describe(error)}.') from error
 
   def dataset_image_size(self) -> tuple[int, int] | None:
     """Return height and width of the training images; None if unknown.
@@ -106,7 +116,7 @@ def load(path: epath.PathLike, *, verify: bool = True) -> tuple[PolicyModel, Pol
 
 def attach_tokenizer(model: PolicyModel, data: Json) -> None:
   """Set the tokenizer that a checkpoint or export holds, if any."""
-  if data.get('tokenizer'):
+  if data.get('tokenizer') is not None:
     from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
     model.set_tokenizer(Tokenizer.from_json(data['tokenizer']))
 
@@ -127,6 +137,7 @@ def load_weights(path: epath.PathLike, *, verify: bool = True) -> tuple[Json, di
     CheckpointError: the checkpoint is damaged, or of another format; names an older one that can be read.
   """
   folder = _existing(path)[0]
+  limits.check_all_downloaded(folder)
   try:
     return _read(folder, verify)
   except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
@@ -164,21 +175,15 @@ def read_json(path: epath.PathLike) -> Json:
 
 def read_step_json(folder: epath.Path | pathlib.Path) -> Json:
   """Return the JSON in the folder of one step."""
-  return json.loads((folder / 'metadata' / 'metadata').read_text())
+  file = folder / 'metadata' / 'metadata'
+  return limits.json_object(limits.read_json(file), file)
 
 
 def steps(folder: epath.Path) -> list[int]:
   """Return the steps with a complete folder, the newest first."""
   if not folder.is_dir():
     return []
-  return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
-
-
-def describe(error: BaseException) -> str:
-  """Return the first words of an error; tensorstore's go on for pages."""
-  text = ' '.join(str(error).split())
-  kind = '' if isinstance(error, CheckpointError) else f'{type(error).__name__}: '
-  return f'{kind}{text[:300]}{"..." if len(text) > 300 else ""}'
+  return sorted((int(p.name) for p in folder.iterdir() if p.name.isdecimal()), reverse=True)
 
 
 def silence_orbax() -> None:
@@ -195,14 +200,14 @@ def _existing(path: epath.PathLike) -> list[epath.Path]:
 
 
 def _candidates(path: epath.PathLike) -> list[epath.Path]:
-  """Return the folders of steps at `path`, the newest first."""
+  """Return the newest _TRIED folders of steps at `path`."""
   folder = epath.Path(path).expanduser().resolve()
   for step in (folder, folder.parent) if folder.name == 'state' else (folder,):
     if (step / 'state').is_dir() and ((step / 'metadata').is_dir() or (step / checksums.NAME).exists()):
       return [step]
   if (folder / 'checkpoints').is_dir():
     folder = folder / 'checkpoints'
-  return [folder / str(step) for step in steps(folder)]
+  return [path for step in steps(folder)[:_TRIED] if (path := folder / str(step)).is_dir()]
 
 
 def _read(folder: epath.Path, verify: bool) -> tuple[Json, dict[str, Tree]]:
@@ -236,9 +241,6 @@ def read_arrays(folder: epath.Path, names: Collection[str]) -> dict[str, Tree]:
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(folder).item_metadata.tree
     wanted = {name: stored[name] for name in names if stored.get(name) is not None}
+    limits.check_inflation(sum(limits.array_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(wanted)), folder)
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))
-
-
-def _pair(size: list[int] | None) -> tuple[int, int] | None:
-  return (size[0], size[1]) if size else None

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.data.tf import tf, tfds
+from rtjax.runtime import limits
 
 Decoder = Callable[[Any], np.ndarray]
 
@@ -39,6 +40,7 @@ def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False)
 
 
 def _decode(stored: bytes) -> np.ndarray:
+  limits.check_image(stored)
   # The op behind TFDS's decode_example, without the 30 us per image that it spends around it. The bytes are put into an
   # array, since TensorFlow throws and catches an exception for plain bytes: 22 us instead of 50 beside the decoding.
   return np.asarray(tf.raw_ops.DecodeImage(contents=np.array(stored, object), channels=3))

@@ -5,9 +5,10 @@ import json
 import multiprocessing
 import os
 import pathlib
-import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from flax import serialization
 
 from rtjax.data.config import available_cores
 from rtjax.runtime import interrupt
@@ -27,6 +28,8 @@ def split_ranges(train: int) -> SplitRanges:
 @dataclasses.dataclass(frozen=True)
 class ItemStore:
   """Folder of numbered items, `size` to a file.
+
+  An item is made of dicts, lists, arrays, numbers, texts and bytes, which msgpack stores; files cannot run code.
 
   Attributes:
     folder: path of the folder, which holds nothing else.
@@ -53,18 +56,18 @@ class ItemStore:
 
   def path(self, first: int) -> pathlib.Path:
     """Path of the file with items [first, first + size)."""
-    return self.folder / f'{first:07d}.pickle'
+    return self.folder / f'{first:07d}.msgpack'
 
   def write(self, first: int, items: list[Any]) -> None:
     """Write one file; it appears only when complete."""
     partial = self.path(first).with_suffix('.partial')
-    partial.write_bytes(pickle.dumps(items))
+    partial.write_bytes(serialization.msgpack_serialize({'items': items}))
     os.replace(partial, self.path(first))
 
   def read(self, first: int, end: int) -> Iterator[Any]:
     """Yield items [first, end); `first` must start a file."""
     for start in range(first, end, self.size):
-      yield from pickle.loads(self.path(start).read_bytes())
+      yield from serialization.msgpack_restore(self.path(start).read_bytes())['items']
 
   def fill(self, make: Callable[[int, int], list[Any]], ranges: SplitRanges, workers: int, name: str) -> None:
     """Make the missing items in parallel, with a progress bar.

@@ -43,12 +43,20 @@ def no_dataset_info(name: str, folder: epath.Path) -> FileNotFoundError:
                            'Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0.')
 
 
-def _require_known(name: str) -> None:
+def prepared_folder(name: str) -> epath.Path | None:
+  """Find the folder of a dataset prepared on this machine."""
+  # `builder_from_files` finds it in the same way, but imports the classes of its features at once.
   import tensorflow_datasets as tfds  # imports TensorFlow only when it reads
-  try:
-    tfds.core.read_only_builder.builder_from_files(name)  # prepared on this machine: needs no network
-  except ValueError:  # absent, or not a name that TFDS can parse
-    known = tfds.list_builders(with_community_datasets=False)
-    if name.split('/')[0].split(':')[0] not in known:
-      raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
-                              + (did_you_mean(name, known) or ' Check the path.')) from None
+  with tfds.core.utils.error_utils.record_error_context():
+    try:
+      return tfds.core.read_only_builder._find_builder_dir(name)
+    except ValueError:  # not a name that TFDS can parse
+      return None
+
+
+def _require_known(name: str) -> None:
+  import tensorflow_datasets as tfds
+  known = tfds.list_builders(with_community_datasets=False)
+  if name.split('/')[0].split(':')[0] not in known and not prepared_folder(name):
+    raise FileNotFoundError(f'dataset {name!r}: neither a folder nor a TFDS name.'
+                            + (did_you_mean(name, known) or ' Check the path.'))

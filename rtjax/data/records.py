@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from rtjax.data import catalog
 from rtjax.data.tf import tf
+from rtjax.runtime import limits
 
 _Item = TypeVar('_Item', covariant=True)
 
@@ -135,11 +136,12 @@ class TfdsRecords:
     file, place, end = run[0].file, 0, max(numbers) + 1
     try:
       # Not a tf.data pipeline: setting one up took as long as reading 500 frames, and runs may be short.
-      for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(file), end):
+      for record in itertools.islice(_records(file), end):
         if place in numbers:
           yield numbers[place], tf.train.Example.FromString(record)
         place += 1
-    except (tf.errors.OpError, DecodeError) as error:
+    except (tf.errors.OpError, DecodeError, OSError, limits.BoundError) as error:
+      limits.check_downloaded(file)
       raise self._read_error(numbers, file, place, str(error)) from error
     if place < end:
       raise self._read_error(numbers, file, place, 'the file ends before it')
@@ -156,9 +158,33 @@ def _checksums(instruction: Any) -> bytes:
   with epath.Path(instruction.filename).open('rb') as file:
     for _ in range(instruction.skip + instruction.take):
       size = file.read(12)[:8]  # and the checksum of the size
-      file.seek(int.from_bytes(size, 'little'), os.SEEK_CUR)
+      length = int.from_bytes(size, 'little')
+      limits.check_size(length, limits.RECORD_BYTES, f'a record of {instruction.filename}')
+      file.seek(length, os.SEEK_CUR)
       found.append(size + file.read(4))
   return b''.join(found[instruction.skip:])
+
+
+def _records(file: str) -> Iterator[bytes]:
+  """Yield the records of a TFRecord file.
+
+  The length of each is checked first: for a large one TensorFlow takes the memory before it reads, and crashes.
+  """
+  records = tf.compat.v1.io.tf_record_iterator(file)
+  if '://' in file:
+    yield from records
+    return
+  with open(file, 'rb') as lengths:
+    limits.check_file(file)
+    size, place = os.fstat(lengths.fileno()).st_size, 0
+    while place < size:
+      length = int.from_bytes(os.pread(lengths.fileno(), 8, place), 'little')
+      place += length + 16  # the length and two checksums
+      limits.check_size(length, min(limits.RECORD_BYTES, max(size - place + length, 0)), 'the record')
+      record = next(records, None)
+      if record is None:
+        return
+      yield record
 
 
 def _sequential_runs(chunks: Sequence[Chunk]) -> list[list[Chunk]]:

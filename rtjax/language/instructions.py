@@ -25,7 +25,6 @@ import itertools
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +32,7 @@ import numpy as np
 
 from rtjax.language import prompts
 from rtjax.language.text import normalized, tidy
+from rtjax.runtime import limits
 from rtjax.runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -256,10 +256,14 @@ class Table:
     Raises:
       ValueError: the file is of another kind, or damaged.
     """
+    limits.check_file(path)
     try:
-      with np.load(path, allow_pickle=False) as held:
-        return cls(str(held['id']), tuple(map(str, held['texts'])), held['vectors'])
-    except (KeyError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+      with limits.open_npz(path) as held:
+        id_, texts, vectors = (limits.npz_array(held, name, path) for name in ('id', 'texts', 'vectors'))
+        return cls(str(id_), tuple(map(str, texts)), vectors)
+    except limits.BoundError:
+      raise
+    except limits.NPZ_DAMAGE as error:
       raise ValueError(f'{path} is no table of instructions: {error}. Expected an .npz that python -m '
                        'rtjax.data.instruction_table wrote.') from error
 
@@ -298,6 +302,7 @@ def _load_saved_model(path: pathlib.Path) -> Any:
                       'table elsewhere (python -m rtjax.data.instruction_table) and take that along.') from error
   with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, as its user set it up
     tf.config.set_visible_devices([], 'GPU')  # the GPU belongs to JAX
+  limits.check_all_downloaded(path)
   try:
     return tf.saved_model.load(str(path))
   except (OSError, ValueError, KeyError, tf.errors.OpError) as error:

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rtjax.runtime import limits
+
 try:
   import sentencepiece
 except ImportError as error:
@@ -71,6 +73,7 @@ class Tokenizer:
     file = file / 'spiece.model' if file.is_dir() else file
     if not file.is_file():
       raise FileNotFoundError(f'tokenizer {str(file)!r}: no such file. {_FIX}')
+    limits.check_file(file, limits.JSON_BYTES)
     return cls(file.read_bytes(), file.parent.name if file.name == 'spiece.model' else file.stem)
 
   def to_json(self) -> dict[str, str]:
@@ -84,6 +87,8 @@ class Tokenizer:
     Raises:
       ValueError: it is damaged, or not the one that its id names.
     """
+    if not isinstance(data, Mapping) or not all(isinstance(data.get(name), str) for name in ('id', 'model')):
+      raise ValueError(f'the tokenizer stored with the weights is {repr(data)[:60]}, expected its id and its model.')
     tokenizer = cls(base64.b64decode(data['model']), data['id'].rpartition('/')[0])
     if tokenizer.id != data['id']:
       raise ValueError(f'the tokenizer stored with the weights is {tokenizer.id!r}, expected {data["id"]!r}: the file '

@@ -13,7 +13,7 @@ from flax import nnx
 
 from rtjax.models import parameters
 from rtjax.models.layers.common import random_streams
-from rtjax.runtime import serialization
+from rtjax.runtime import limits, serialization
 
 _M = TypeVar('_M', bound=type[nnx.Module])
 _models: dict[str, tuple[type, type[nnx.Module]]] = {}
@@ -32,12 +32,13 @@ def config_to_json(config: Any) -> dict[str, Any]:
   return {'model': _entry_of(config)[0]} | serialization.to_json(config)
 
 
-def config_from_json(data: Mapping[str, Any]) -> Any:
+def config_from_json(data: Any) -> Any:
   """Return the configuration that `config_to_json` wrote.
 
   Raises:
     ValueError: the model is unknown, or the entries are not those of its configuration.
   """
+  data = limits.json_object(data, "a model's configuration")
   _, config_class, _ = _find(lambda name, _: name == data.get('model'),
                              f'this configuration is of the model {data.get("model")!r}')
   return serialization.from_json({k: v for k, v in data.items() if k != 'model'}, config_class)
@@ -54,15 +55,23 @@ def build(config: Any, *, seed: int) -> Any:
 
 
 def abstract(config: Any) -> Any:
-  """Return the model with shapes and types in place of values."""
-  return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=random_streams(jax.random.key(0))))
+  """Return the model with shapes and types in place of values.
+
+  Raises:
+    ValueError: the configuration is impossible, or beyond a bound.
+  """
+  limits.check_network(config)
+  try:
+    return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=random_streams(jax.random.key(0))))
+  except (ArithmeticError, TypeError, MemoryError) as error:  # the errors of JAX and NumPy about impossible sizes
+    raise ValueError(f'no network can be built from the configuration {config}: {error}') from error
 
 
 def from_values(config: Any, values: Mapping[str, Any]) -> Any:
   """Return a model with these variables; nothing is initialised.
 
   Raises:
-    ValueError: names the variables that are missing, unknown or of another shape.
+    ValueError: see `abstract`; or names the variables that are missing, unknown or of another shape.
   """
   model = abstract(config)
   parameters.assign(model, values)

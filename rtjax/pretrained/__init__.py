@@ -9,6 +9,7 @@ from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
+from rtjax.runtime import limits
 
 
 def load_model(path: str | os.PathLike, *, verify: bool = True) -> PolicyModel:
@@ -32,8 +33,8 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   Raises:
     CheckpointError: an rtjax checkpoint is damaged; names the file, and an older checkpoint that can be read.
     FileNotFoundError: there is nothing at `path`, or nothing of a known format.
-    ValueError: the format is known, but variables do not fit the model, or they or the statistics are not finite; the
-      error names them.
+    ValueError: the format is known, but the file is damaged, beyond a bound, or a pointer of Git LFS, or variables do
+      not fit the model, or they or the statistics are not finite; the error names them.
   """
   model, metadata = _read(path, verify)
   numbers = {name: leaf for name, leaf in parameters.named_leaves(metadata.statistics).items()
@@ -55,6 +56,8 @@ def _read(path: str | os.PathLike, verify: bool) -> tuple[PolicyModel, PolicyMet
   folder = pathlib.Path(path)
   if not folder.exists():
     raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
+  limits.check_downloaded(folder)
+  limits.check_all_downloaded(folder)
   content = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'it is a file'
   raise FileNotFoundError(
       f'no model at {path} ({content}): expected an rtjax run or checkpoint folder, a TensorFlow checkpoint '

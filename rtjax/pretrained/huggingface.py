@@ -6,7 +6,6 @@ Linear maps are [outputs, inputs] in the file, and in rtjax [inputs, outputs] wi
 tensors tell which optional parts exist (pooler, classifier, output head); configurations are silent, or wrong.
 """
 import difflib
-import json
 import os
 import pathlib
 import warnings
@@ -23,6 +22,7 @@ from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5 import T5, T5Config
 from rtjax.models.backbones.vit import ViT, ViTConfig
 from rtjax.pretrained import safetensors
+from rtjax.runtime import limits, serialization
 
 _SAFETENSORS, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _CONVERT = ('python -c "import glob, torch; from safetensors.torch import save_file; '
@@ -116,7 +116,12 @@ def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Pl
   Raises:
     ValueError: see `load_huggingface`.
   """
-  converted, names, unused = _family(config)(config, shapes, tied)
+  limits.check_network(config)
+  try:
+    converted, names, unused = _family(config)(config, shapes, tied)
+    serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
+  except (ArithmeticError, AttributeError, TypeError) as error:
+    raise ValueError(f'config.json of {source} has an entry of a wrong type: {error}.') from error
   ignored = {name: why for name in shapes for end, why in unused.items() if name not in names and end in f'.{name}'}
   variables = parameters.shapes(abstract(converted))
   expected = {tensor: _shape_in_file(places, variables) for tensor, places in names.items()}
@@ -305,10 +310,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     found = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'there is no such folder'
     raise FileNotFoundError(f'no config.json in {folder} ({found}): expected a folder as published on Hugging Face.')
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} is no JSON: {error}.') from None
+  return limits.json_object(limits.read_json(path), path)
 
 
 def _find_tensors(folder: pathlib.Path) -> dict[str, Any]:
@@ -317,7 +319,7 @@ def _find_tensors(folder: pathlib.Path) -> dict[str, Any]:
     file = safetensors.open_file(folder / _SAFETENSORS)
     return dict.fromkeys(file.keys(), file)
   if (folder / _INDEX).is_file():
-    names: dict[str, str] = json.loads((folder / _INDEX).read_text())['weight_map']
+    names = _read_weight_map(folder / _INDEX)
     missing = sorted({name for name in names.values() if not (folder / name).is_file()})
     if missing:
       raise FileNotFoundError(f'{folder / _INDEX} names shards that are missing: {_some(missing)}. Download them too.')
@@ -328,6 +330,13 @@ def _find_tensors(folder: pathlib.Path) -> dict[str, Any]:
                             f'where PyTorch is installed:\n  {_CONVERT}')
   raise FileNotFoundError(f'no {_SAFETENSORS} and no {_INDEX} in {folder}; it holds '
                           f'{_some(sorted(p.name for p in folder.iterdir()))}.')
+
+
+def _read_weight_map(index: pathlib.Path) -> dict[str, str]:
+  """Return the file of each tensor, which lies beside the index."""
+  names = limits.json_object(limits.json_object(limits.read_json(index), index).get('weight_map'),
+                             f"'weight_map' of {index}")
+  return {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
 
 
 def _some(names: list[str], most: int = 5) -> str:

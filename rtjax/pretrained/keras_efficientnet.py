@@ -11,6 +11,7 @@ import numpy as np
 from rtjax.models import PolicyModel, RT1Config, RT1MultiviewConfig, parameters
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained.tf_rt1 import encoder_layers
+from rtjax.runtime import limits
 
 
 def load_imagenet(model: PolicyModel, weights: str | os.PathLike = 'imagenet') -> list[str]:
@@ -67,6 +68,7 @@ def _keras_model(weights: str | os.PathLike):
                               'elsewhere and give its path.') from error
   if not pathlib.Path(weights).is_file():
     raise FileNotFoundError(f'no ImageNet weights at {weights}: expected a file such as efficientnetb3_notop.h5.')
+  limits.check_file(weights)
   model = keras.applications.EfficientNetB3(weights=None, **options)
   try:
     model.load_weights(str(weights))

@@ -19,6 +19,7 @@ from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER, PolicyMetadata
 from rtjax.models import RT1_X, PolicyModel, RT1Config
 from rtjax.models.backbones.film_efficientnet import IMAGENET_MEAN, IMAGENET_STD
 from rtjax.pretrained.matching import Names, build
+from rtjax.runtime import limits
 
 _TOKENIZER = 'image_tokenizer/'
 _ENCODER = f'{_TOKENIZER}EfficientNetWithFilm_0/'
@@ -28,17 +29,17 @@ _ORBAX = ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt')
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """Return the msgpack file or Orbax folder at `path` or in it."""
+  """Find the msgpack file or Orbax folder at or below `path`."""
   path = pathlib.Path(path)
   if path.is_file():
     return path if _is_msgpack(path) else None
-  if any((path / name).exists() for name in _ORBAX):
-    return path
-  if _is_msgpack(path / _FILE):
-    return path / _FILE
-  inside = sorted(path.iterdir()) if path.is_dir() else []
-  found = [checkpoint for checkpoint in map(find, [p for p in inside if p.is_dir()]) if checkpoint]
-  return found[-1] if found else None
+  return _in_folder(path) or next(filter(None, map(_in_folder, reversed(list(limits.folders(path))))), None)
+
+
+def _in_folder(folder: pathlib.Path) -> pathlib.Path | None:
+  if any((folder / name).exists() for name in _ORBAX):
+    return folder
+  return folder / _FILE if _is_msgpack(folder / _FILE) else None
 
 
 def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
@@ -136,17 +137,23 @@ def _read(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     if checkpoint.is_file():
       from flax import serialization
+      limits.check_file(checkpoint, limits.WEIGHTS_BYTES)
       tree = serialization.msgpack_restore(checkpoint.read_bytes())
     else:
+      limits.check_all_downloaded(checkpoint)
       tree = checkpoints.read_arrays(epath.Path(checkpoint.absolute()), ('params', 'batch_stats'))
+  except (limits.BoundError, limits.PointerError):
+    raise
   except Exception as error:
     raise ValueError(f'{checkpoint} cannot be read as a Flax checkpoint: {error}. Is it complete? Copy it again.'
                      ) from error
+  tree = limits.json_object(tree, checkpoint)
   missing = {'params', 'batch_stats'} - set(tree)
   if missing:
-    raise ValueError(f'{checkpoint} is a Flax checkpoint without {sorted(missing)}; it holds {sorted(tree)[:5]}. '
-                     'Expected the variables of RT-1-X.')
-  return {name: np.asarray(value) for part in ('params', 'batch_stats') for name, value in _flat(tree[part])}
+    raise ValueError(f'{checkpoint} is a Flax checkpoint without {sorted(missing)}; it holds '
+                     f'{sorted(map(str, tree))[:5]}. Expected the variables of RT-1-X.')
+  return {name: np.asarray(value) for part in ('params', 'batch_stats')
+          for name, value in _flat(limits.json_object(tree[part], f'{part!r} of {checkpoint}'))}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 from rtjax import checkpoints, models
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel
+from rtjax.runtime import cli, limits, serialization
 
 _KEY, _SCALE = 'rtjax', '.scale'
 
@@ -46,14 +47,26 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
       raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
                        'Hugging Face are read by rtjax.pretrained.load_huggingface.')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-  data = json.loads(stored)
-  with np.errstate(invalid='ignore'):  # the loaded values are checked
-    values = {name: value * tensors[name + _SCALE] if name + _SCALE in tensors else value
-              for name, value in tensors.items() if not name.endswith(_SCALE)}
-  model = models.from_values(models.config_from_json(data['config']), values)
+  data = limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
+  try:
+    config, embedding_id = models.config_from_json(data['config']), serialization.from_json(data['embedding_id'], str)
+    image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
+  model = models.from_values(config, {name: _scaled(name, value, tensors) for name, value in tensors.items()
+                                      if not name.endswith(_SCALE)})
   checkpoints.attach_tokenizer(model, data)
-  image_size = tuple(data['image_size']) if data['image_size'] else None
-  return model, PolicyMetadata(str(path), data['embedding_id'], image_size)
+  return model, PolicyMetadata(str(path), embedding_id, image_size)
+
+
+def _scaled(name: str, value: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+  scale = tensors.get(name + _SCALE)
+  if scale is None:
+    return value
+  if np.broadcast_shapes(scale.shape, value.shape) != value.shape:
+    raise ValueError(f'the scale of {name} has the shape {scale.shape}, which does not fit {value.shape}.')
+  with np.errstate(invalid='ignore'):  # the loaded values are checked
+    return value * scale
 
 
 def open_file(path: str | os.PathLike) -> Any:
@@ -70,6 +83,7 @@ def open_file(path: str | os.PathLike) -> Any:
   file = find(path)
   if file is None:
     raise FileNotFoundError(f'no safetensors file at {path}: expected one, or a folder that holds one.')
+  limits.check_file(file)
   try:
     return safetensors.safe_open(file, 'numpy')
   except safetensors.SafetensorError as error:

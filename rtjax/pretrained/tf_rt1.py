@@ -6,9 +6,10 @@ come from the shapes: main and simreal have 35.3 M parameters, multirobot 111 M 
 
 Source: robotics_transformer, trained_checkpoints/ and transformer_network.py.
 """
+import glob
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from rtjax.checkpoints import UNIVERSAL_SENTENCE_ENCODER, PolicyMetadata
 from rtjax.models import PolicyModel, RT1Config
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.pretrained.matching import Names, build
+from rtjax.runtime import cli, limits
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 _NETWORK = 'agent/_actor_network/'
@@ -95,7 +97,8 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
 
   Raises:
     FileNotFoundError: there is no TensorFlow checkpoint.
-    ValueError: it is not an RT-1, or variables are missing, unknown or of another shape; the error names them.
+    ValueError: it is damaged or not an RT-1, or variables are missing, unknown or of another shape; the error names
+      them.
   """
   prefix = find(path)
   if prefix is None:
@@ -111,8 +114,19 @@ def _read(prefix: str) -> dict[str, np.ndarray]:
   """Return the network's variables by their names in a checkpoint."""
   # TensorFlow reads them because the released files are Snappy-compressed inside.
   import tensorflow as tf
-  reader = tf.train.load_checkpoint(prefix)
-  keys = [key.removesuffix(_SUFFIX) for key in reader.get_variable_to_shape_map()]
+  data = sorted(pathlib.Path(prefix).parent.glob(f'{glob.escape(pathlib.Path(prefix).name)}.data-*'))
+  for file in (pathlib.Path(f'{prefix}.index'), *data):
+    limits.check_file(file)
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+  except Exception as error:  # of several kinds, not all of TensorFlow's own
+    raise _damaged(prefix, error) from error
+  stored, declared = sum(file.stat().st_size for file in data), sum(map(_num_bytes, shapes.values()))
+  if declared > stored:
+    raise limits.BoundError(f'{prefix} declares {declared:,} bytes of variables, its data files hold {stored:,}. Is '
+                            'the copy complete?')
+  keys = [key.removesuffix(_SUFFIX) for key in shapes]
   if any(key.startswith('model_variables/') for key in keys):
     numbers = {int(key.split('/')[1]) for key in keys if key.startswith('model_variables/')}
     per_layer = len(variables(1)) - len(variables(0))
@@ -125,7 +139,20 @@ def _read(prefix: str) -> dict[str, np.ndarray]:
   if not keys_of:
     raise ValueError(f'{prefix} is a TensorFlow checkpoint, but not of RT-1: nothing in it is called {_NETWORK}... or '
                      f'model_variables/N. It holds, for example, {sorted(keys)[:3]}.')
-  return {name: reader.get_tensor(key + _SUFFIX) for name, key in keys_of.items()}
+  try:
+    return {name: reader.get_tensor(key + _SUFFIX) for name, key in keys_of.items()}
+  except Exception as error:
+    raise _damaged(prefix, error) from error
+
+
+def _num_bytes(shape: Sequence[int]) -> int:
+  """Return the least bytes of a variable: one for each number."""
+  return limits.array_bytes(shape, np.int8)
+
+
+def _damaged(prefix: str, error: Exception) -> ValueError:
+  return ValueError(f'the TensorFlow checkpoint {prefix} is damaged: {cli.describe(error)}. Copy or download '
+                    'it again.')
 
 
 def _config(values: Mapping[str, np.ndarray], prefix: str) -> RT1Config:

@@ -8,6 +8,7 @@
 """
 import concurrent.futures
 import hashlib
+import os
 from collections.abc import Collection
 
 from etils import epath
@@ -49,8 +50,12 @@ def _files(folder: epath.Path, prefix: str = '') -> set[str]:
   """Return the paths of all files in a folder, in itself."""
   found: set[str] = set()
   for path in folder.iterdir():
-    found |= _files(path, f'{prefix}{path.name}/') if path.is_dir() else {prefix + path.name}
+    found |= _files(path, f'{prefix}{path.name}/') if _is_folder(path) else {prefix + path.name}
   return found
+
+
+def _is_folder(path: epath.Path) -> bool:
+  return path.is_dir() and not os.path.islink(path)  # links may lead in a cycle
 
 
 def _digests(folder: epath.Path, files: list[str]) -> list[str]:

@@ -15,6 +15,13 @@ class UserError(RuntimeError):
   """An error that the user can fix; its message says how."""
 
 
+def describe(error: BaseException) -> str:
+  """Return kind and first words of an error; some have pages."""
+  text = ' '.join(str(error).split())
+  kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+  return f'{kind}{text[:300]}{"..." if len(text) > 300 else ""}'
+
+
 def run(main: Callable[[], None] | str) -> None:
   """Call `main`, or the function of that name in the module `main`.
 

@@ -37,6 +37,9 @@ def from_json(data: Any, declared: type[_T]) -> _T:
   except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError) as error:
     found = '; '.join(cattrs.transform_error(error, format_exception=_describe))
     raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
+  except (AttributeError, TypeError) as error:  # cattrs takes objects and lists to be such
+    raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {repr(data)[:60]} has another '
+                     'type.') from error
 
 
 def register(base: type, write: Callable[[Any], Any], read: Callable[[Any], Any]) -> None:
@@ -89,3 +92,18 @@ def _unstructure_union(declared: Any) -> Callable[[Any], Any]:
 @_converter.register_structure_hook
 def _structure_numbers(data: Any, _: Any) -> float | tuple[float, ...]:
   return tuple(map(float, data)) if isinstance(data, (list, tuple)) else float(data)
+
+
+def _strictly(declared: type, *accepted: type) -> Callable[[Any, Any], Any]:
+  """Return a conversion that refuses values of another type."""
+  def structure(data: Any, _: Any) -> Any:
+    if type(data) not in accepted:
+      raise _ReadError(f'{repr(data)[:60]}, expected {declared.__name__}')
+    return declared(data)
+  return structure
+
+
+_converter.register_structure_hook(int, _strictly(int, int))
+_converter.register_structure_hook(float, _strictly(float, float, int))
+_converter.register_structure_hook(str, _strictly(str, str))
+_converter.register_structure_hook(bool, _strictly(bool, bool))

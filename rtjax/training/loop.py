@@ -30,7 +30,7 @@ from rtjax import checkpoints, models
 from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
-from rtjax.runtime import compiler, interrupt, serialization
+from rtjax.runtime import compiler, interrupt, limits, serialization
 from rtjax.training import distill, initialize, lineage, lock, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
@@ -212,7 +212,7 @@ def _check_run_folder(config: TrainConfig, run: pathlib.Path) -> None:
 
 def _stored_config(run: pathlib.Path) -> dict[str, Any]:
   try:
-    return json.loads((run / 'config.json').read_text())
+    return limits.json_object(limits.read_json(run / 'config.json'), run / 'config.json')
   except ValueError:  # damaged; checkpoints hold it as well
     return checkpoints.read_json(run)['train']
 

@@ -28,9 +28,8 @@ def test_a_dataset_is_named_by_folder_or_parent(tiny, tmp_path):
 
 def test_a_dataset_is_named_as_tfds_names_it(tiny, monkeypatch):
   folder = str(pathlib.Path(tiny).parent.parent)
-  open_builder = tfds.core.read_only_builder.builder_from_files
-  in_folder = lambda name: open_builder(name, data_dir=folder)  # noqa: E731
-  monkeypatch.setattr(tfds.core.read_only_builder, 'builder_from_files', in_folder)
+  find = tfds.core.read_only_builder._find_builder_dir
+  monkeypatch.setattr(tfds.core.read_only_builder, '_find_builder_dir', lambda name: find(name, data_dir=folder))
   assert open_tiny('bridge_dataset').num_records == open_tiny('bridge_dataset:1.0.0').num_records == len(LENGTHS)
 
 

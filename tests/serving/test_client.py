@@ -221,6 +221,20 @@ def test_a_server_that_does_not_read_cannot_hold_a_step():
     policy.close()
 
 
+@pytest.mark.parametrize(('url', 'direct'), [
+    ('ws://127.0.0.1:80', True), ('ws://localhost:80', True), ('ws://[::1]:80', True), ('ws://10.0.0.1:80', False),
+    ('wss://robots.example.org', False)])
+def test_proxies_do_not_apply_to_this_machine(url, direct):
+  assert client._without_proxy(url) == ({'proxy': None} if direct else {})
+
+
+def test_a_proxy_in_the_shell_does_not_break_a_local_connection(monkeypatch):
+  for name in ('http_proxy', 'https_proxy', 'all_proxy', 'ws_proxy'):
+    monkeypatch.setenv(name, 'http://127.0.0.1:9')  # nothing listens there
+  with scripted(metadata) as port, RemotePolicy(port=port, connect_timeout=2) as policy:
+    assert policy.metadata
+
+
 def test_no_server():
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))

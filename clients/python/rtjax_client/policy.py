@@ -1,11 +1,14 @@
 """Policy on a server, with the interface of a local one."""
 import contextlib
 import functools
+import inspect
+import ipaddress
 import os
 import socket
 import struct
 import threading
 import time
+import urllib.parse
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
@@ -173,7 +176,7 @@ class RemotePolicy:
   def _connect(self, deadline: float) -> ClientConnection:
     connection = self._open.enter_context(connect(
         self._url, compression=None, max_size=None, additional_headers=self._headers, open_timeout=_left(deadline),
-        close_timeout=0.2))
+        close_timeout=0.2, **_without_proxy(self._url)))
     if os.name == 'posix':
       # Sending to a machine that does not respond must not block a robot for longer than a step may take.
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))
@@ -199,6 +202,17 @@ class RemotePolicy:
       raise (Hold if message.startswith('hold: ') else ServerError)(message)
     self._begins = False
     return codec.unpack(message)
+
+
+def _without_proxy(url: str) -> Dict[str, Any]:
+  """Return the option that ignores proxies on the way to this machine."""
+  # websockets obeys proxy variables since 15, for loopback too.
+  host = urllib.parse.urlsplit(url).hostname or ''
+  try:
+    local = ipaddress.ip_address(host).is_loopback
+  except ValueError:  # a name
+    local = host == 'localhost' or host.endswith('.localhost')
+  return {'proxy': None} if local and 'proxy' in inspect.signature(connect).parameters else {}
 
 
 def _left(deadline: float) -> float:

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from rtjax.data.convert.logs import Entry, Problem
+from rtjax.runtime import limits
 
 Images = Sequence[bytes] | np.ndarray
 """Images of an episode: encoded, or uint8 [steps, H, W], or [steps, H, W, 1, 3 or 4 channels]."""
 
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
 _QUALITY = 95  # as TFDS stores JPEG
 _ORIENTATION = 274  # EXIF tag
 
@@ -120,15 +120,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _open(encoded: bytes) -> Image.Image:
   try:
-    image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-    image.load()
+    image = limits.open_image(encoded)
     image.getexif()  # a damaged one fails here
+  except limits.BoundError as error:
+    raise Problem('beyond a bound', str(error)) from error
   except (OSError, SyntaxError, ValueError) as error:
-    if isinstance(error, Image.UnidentifiedImageError):
-      raise Problem('unreadable', f'an image of {len(encoded)} bytes is damaged or of another format, expected '
-                    f'{", ".join(_FORMATS)}. Is it truncated? Save other formats (TIFF, GIF, HEIC) as PNG.') from error
-    raise Problem('unreadable',
-                  f'an image of {len(encoded)} bytes cannot be decoded: {error}. Is it truncated?') from error
+    raise Problem('unreadable', f'{error} Save other formats (TIFF, GIF, HEIC) as PNG.') from error
   return image
 
 

@@ -5,7 +5,8 @@
                                with @ (@task, obs/@unit), both above an episode's group by their full path (/data/@task)
     LOGS/*/steps.csv           one folder per episode: columns, folders of images, videos, and texts (instruction.txt)
 
-Reading an entry opens the file and closes it again. Nothing in a file is executed.
+Reading an entry opens the file and closes it again. Nothing in a file is executed; links out of LOGS, and sizes beyond
+the bounds of `rtjax.runtime.limits`, are refused.
 """
 import csv
 import dataclasses
@@ -13,16 +14,15 @@ import difflib
 import pathlib
 import posixpath
 import re
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
-from rtjax.data.convert import video
+from rtjax.data.convert import hdf5, video
 from rtjax.language import text
+from rtjax.runtime import limits
 
 Entry = np.ndarray | list[bytes]
 """Numbers or texts [...], or encoded images, one per step."""
@@ -32,7 +32,8 @@ _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 _VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
 _OTHER_IMAGES = ('.tif', '.tiff', '.gif', '.ppm', '.pgm', '.heic', '.jp2', '.exr', '.avif')
 _TABLE = 'steps.csv'
-_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error)
+# All but KeyError, which means that an entry is missing.
+_DAMAGE = (*(error for error in limits.NPZ_DAMAGE if error is not KeyError), csv.Error)
 
 
 class Problem(ValueError):
@@ -74,6 +75,9 @@ def find_logs(path: pathlib.Path, wanted: str) -> list[Log]:
   """
   if not path.exists():
     raise FileNotFoundError(f'LOGS is {path}: no such file or folder.')
+  if path.is_dir():
+    for inner in path.iterdir():
+      limits.inside(path, inner.name)
   inside = [path] if path.is_file() or (path / _TABLE).is_file() else sorted(path.iterdir(), key=_natural)
   npz: list[Log] = [NpzLog(p.stem, p) for p in inside if p.suffix == '.npz']
   files = [p for p in inside if p.suffix in _HDF5]
@@ -115,7 +119,7 @@ class NpzLog:
 
   def read(self, name: str) -> Entry:
     try:
-      return self._use(lambda file: file[name])
+      return self._use(lambda file: limits.npz_array(file, name, self.path))
     except Problem as problem:
       if 'allow_pickle' in str(problem):
         raise Problem('object array', f'{self.path.name}: {name!r} is an array of Python objects, which are not read '
@@ -123,11 +127,10 @@ class NpzLog:
                       'np.array(texts, dtype=str), and encoded images, a list of bytes, as np.array(list).') from None
       raise
 
-  def _use(self, wanted: Any) -> Any:
+  def _use(self, wanted: Callable[[np.lib.npyio.NpzFile], Any]) -> Any:
     try:
-      with np.load(self.path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-          raise ValueError('a single array, not an archive of arrays')
+      limits.check_file(self.path)
+      with limits.open_npz(self.path) as file:
         return wanted(file)
     except _DAMAGE as error:
       raise _unreadable(self.path, error) from error
@@ -141,30 +144,28 @@ class Hdf5Log:
   group: str = ''
 
   def names(self) -> list[str]:
-    found: list[str] = []
-    with self._open() as file:
-      group = file[self.group or '/']
-      group.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-      above = [posixpath.join(path, f'@{name}') for path in _above(group.name) for name in file[path].attrs]
-      return found + [f'@{name}' for name in group.attrs] + above
+    def use(group: h5py.Group) -> list[str]:
+      datasets = [path for path, item in hdf5.walk(group) if isinstance(item, h5py.Dataset)]
+      above = [posixpath.join(path, f'@{name}') for path in _above(group.name) for name in group.file[path].attrs]
+      return datasets + [f'@{name}' for name in group.attrs] + above
+    return self._use(use)
 
   def read(self, name: str) -> Entry:
-    with self._open() as file:
-      group = file[self.group or '/']
+    def use(group: h5py.Group) -> Entry:
       owner, at, attribute = name.rpartition('@')
       if at and (owner.endswith('/') or not owner):
-        return np.asarray((group[owner] if owner else group).attrs[attribute])
-      item = group[name]
+        return hdf5.read_attribute(hdf5.find(group, owner), attribute)
+      item = hdf5.find(group, name)
       if not isinstance(item, h5py.Dataset):
         raise KeyError(name)
-      try:
-        return _array(item)
-      except _DAMAGE as error:
-        raise _unreadable(self.path, error) from error
+      return _array(item)
+    return self._use(use)
 
-  def _open(self) -> h5py.File:
+  def _use(self, wanted: Callable[[h5py.Group], Any]) -> Any:
     try:
-      return h5py.File(self.path)
+      limits.check_file(self.path)
+      with h5py.File(self.path) as file:
+        return wanted(hdf5.find(file, self.group))
     except _DAMAGE as error:
       raise _unreadable(self.path, error) from error
 
@@ -175,12 +176,12 @@ def _above(path: str) -> list[str]:
 
 
 def _array(dataset: h5py.Dataset) -> Entry:
+  value = hdf5.read(dataset)
   if h5py.check_string_dtype(dataset.dtype):
-    value = dataset[()]
     return np.asarray([_text(v) for v in value] if dataset.shape else _text(value))
-  if h5py.check_vlen_dtype(dataset.dtype):  # encoded images of different lengths
-    return [row.tobytes() for row in dataset[()]]
-  return dataset[()]
+  if isinstance(value, list):  # encoded images of different lengths
+    return [row.tobytes() for row in value]
+  return value
 
 
 def _text(value: Any) -> str:
@@ -193,20 +194,36 @@ def _text(value: Any) -> str:
 def _hdf5_logs(path: pathlib.Path, wanted: str, prefix: str) -> list[Log]:
   """Return the file, or its sibling groups with the entry `wanted`."""
   try:
+    limits.check_file(path)
     with h5py.File(path) as file:
-      level = ['/']
-      while level:
-        parents = {group.rsplit('/', 1)[0] for group in level if wanted in file[group]}
-        if parents == {''} and level == ['/']:
-          break
-        if parents:
-          groups = sorted((g for g in level if g.rsplit('/', 1)[0] in parents), key=_natural)
-          return [Hdf5Log(prefix + group.rsplit('/', 1)[-1], path, group) for group in groups]
-        level = [f'{group.rstrip("/")}/{name}' for group in level for name, item in file[group].items()
-                 if isinstance(item, h5py.Group)]
+      groups = _siblings(file, wanted)
   except _DAMAGE:
-    pass  # `Hdf5Log` reports it when it is read.
-  return [Hdf5Log(path.stem, path)]
+    groups = []  # `Hdf5Log` reports it when it is read.
+  return [Hdf5Log(prefix + group.rsplit('/', 1)[-1], path, group) for group in groups] or [Hdf5Log(path.stem, path)]
+
+
+def _siblings(file: h5py.File, wanted: str) -> list[str]:
+  """Return the sibling groups with an entry, if any."""
+  if _has(file, wanted):
+    return []
+  groups = {path: item for path, item in hdf5.walk(file) if isinstance(item, h5py.Group)}
+  depth: int | None = None
+  parents = set()
+  for path, group in groups.items():
+    if path.count('/') == depth or (depth is None and _has(group, wanted)):
+      depth = path.count('/')
+      if _has(group, wanted):
+        parents.add(path.rpartition('/')[0])
+  return sorted((path for path in groups if path.count('/') == depth and path.rpartition('/')[0] in parents),
+                key=_natural)
+
+
+def _has(group: h5py.Group, path: str) -> bool:
+  try:
+    hdf5.find(group, path)
+  except KeyError:
+    return False
+  return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,13 +244,15 @@ class FolderLog:
     cameras = _cameras(self.path)
     try:
       if name in cameras:
-        return [p.read_bytes() for p in _image_files(cameras[name])]
+        return self._images(cameras[name])
       if (self.path / f'{name}.txt').is_file():
-        return np.asarray((self.path / f'{name}.txt').read_text('utf-8').strip())
+        file = limits.inside(self.path, f'{name}.txt')
+        limits.check_file(file, limits.SENTENCE_BYTES)
+        return np.asarray(file.read_text('utf-8').strip())
     except _DAMAGE as error:
       raise _unreadable(self.path, error) from error
     if name in (videos := _videos(self.path)):
-      return _frames(videos[name])
+      return _frames(limits.inside(self.path, videos[name].name))
     columns = self._columns()
     if name in columns:
       return np.asarray(columns[name])
@@ -246,11 +265,19 @@ class FolderLog:
       raise KeyError(name)
     return np.stack([np.asarray(part) for part in parts], -1)
 
+  def _images(self, folder: pathlib.Path) -> list[bytes]:
+    files = [limits.inside(self.path, file.relative_to(self.path)) for file in _image_files(folder)]
+    for file in files:
+      limits.check_file(file, limits.IMAGE_BYTES)
+    limits.check_size(sum(file.stat().st_size for file in files), limits.ENTRY_BYTES, folder)
+    return [file.read_bytes() for file in files]
+
   def _columns(self) -> dict[str, list[str]]:
     file = self.path / _TABLE
     if not file.is_file():
       raise Problem('missing entry', f'{self.path.name} has images, but no {_TABLE}.')
     try:
+      limits.check_file(limits.inside(self.path, _TABLE), limits.TEXT_BYTES)
       with file.open(newline='', encoding='utf-8-sig') as stream:
         header, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except _DAMAGE as error:
@@ -277,6 +304,7 @@ def _videos(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def _frames(path: pathlib.Path) -> np.ndarray:
   try:
+    limits.check_file(path)
     return video.read(path)
   except (OSError, ValueError) as error:
     raise Problem('unreadable video', f'{path.name}: {error}.') from error
@@ -302,5 +330,9 @@ def _natural(path: Any) -> list[Any]:
 def _unreadable(path: pathlib.Path, error: Exception) -> Problem:
   if isinstance(error, Problem):
     return error
+  if isinstance(error, limits.BoundError):
+    return Problem('beyond a bound', str(error))
+  if isinstance(error, limits.PointerError):
+    return Problem('not downloaded', str(error))
   return Problem('unreadable', f'{path.name} cannot be read: {error}. Is it truncated, or of another format? Copy or '
                  'record it again.')

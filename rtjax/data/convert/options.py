@@ -1,6 +1,5 @@
 """Options of the converter. Imports nothing heavy, so that --help is fast."""
 import dataclasses
-import json
 import pathlib
 import re
 from typing import Annotated, Literal
@@ -11,7 +10,7 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import adapters
 from rtjax.language import instructions
-from rtjax.runtime import serialization
+from rtjax.runtime import limits, serialization
 
 TRANSLATION_UNITS = {'m': 1.0, 'cm': 1e-2, 'mm': 1e-3}
 ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
@@ -134,7 +133,7 @@ def load_spec(name: str) -> ActionSpec:
   if not name.endswith('.json'):
     return actions.get(name)
   try:
-    return serialization.from_json(json.loads(pathlib.Path(name).read_text()), ActionSpec)
+    return serialization.from_json(limits.read_json(pathlib.Path(name)), ActionSpec)
   except (TypeError, ValueError) as error:
     raise ValueError(f'{name} is no ActionSpec: {error} Expected an object such as '
                      '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '

@@ -3,6 +3,7 @@ import pathlib
 
 import numpy as np
 
+_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi'
 _MAX_BYTES = 2 << 30  # an episode is in memory at once
 
 
@@ -20,8 +21,8 @@ def read(path: pathlib.Path) -> np.ndarray:
     raise ValueError("it is a video, and PyAV is not installed: pip install 'rtjax[video]'") from error
   frames: list[np.ndarray] = []
   try:
-    # No protocol but that of local files: a playlist could name others.
-    with av.open(str(path), options={'protocol_whitelist': 'file'}) as container:
+    # Files of these kinds alone, by their content: a playlist could name other files.
+    with av.open(str(path), options={'protocol_whitelist': 'file', 'format_whitelist': _FORMATS}) as container:
       if not container.streams.video:
         raise ValueError('it holds no video stream')
       for frame in container.decode(container.streams.video[0]):

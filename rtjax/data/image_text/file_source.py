@@ -3,6 +3,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from rtjax.data.image_text.pairs import Pair, TextImage, parse_fields
 from rtjax.data.records import Chunk, RecordSource
 from rtjax.language import prompts
+from rtjax.runtime import limits
 
 _IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'bmp')
 _MAX_SHOWN = 5  # problems that a message lists
@@ -68,30 +70,32 @@ def open_jsonl(name: str, split: str, file: pathlib.Path) -> FileSource:
   Raises:
     ValueError: lines cannot be used.
   """
-  entries, problems = [], []
-  text = file.read_text('utf-8').splitlines()
-  for number, line in enumerate(text, 1):
-    if not line.strip():
-      continue
-    try:
-      entries.append(_parse_line(file.parent, number, line))
-    except ValueError as error:  # also json's own
-      problems.append(f'line {number}: {error}')
-  _raise_problems(str(file), 'lines', problems, len(text))
+  limits.check_file(limits.inside(file.parent, file.name), limits.TEXT_BYTES)
+  entries, problems, number = [], [], 0
+  with file.open('rb') as lines:
+    for number, line in enumerate(lines, 1):
+      if not line.strip():
+        continue
+      try:
+        entries.append(_parse_line(file.parent, number, line))
+      except (ValueError, OSError) as error:
+        problems.append(f'line {number}: {error}')
+  _raise_problems(str(file), 'lines', problems, number)
   return FileSource(name, split, entries)
 
 
-def _parse_line(folder: pathlib.Path, number: int, line: str) -> Entry:
-  fields = json.loads(line)
-  if not isinstance(fields, dict):
-    raise ValueError(f'expected an object {{...}}, found {line[:40]!r}')
+def _parse_line(folder: pathlib.Path, number: int, line: bytes) -> Entry:
+  limits.check_size(len(line), limits.SENTENCE_BYTES, 'it')
+  fields = limits.json_object(limits.parse_json(line, 'the text'), 'the text')
   image = fields.pop('image', None)
   if not isinstance(image, str) or not image:
     raise ValueError(f"'image' is {image!r}, expected the path of the image")
   pair = parse_fields(fields)
-  if not (folder / image).is_file():
+  path = limits.inside(folder, image)
+  if not path.is_file():
     raise ValueError(f'there is no image {image!r} beside the file')
-  return Entry(f'line {number} ({image})', folder / image, pair)
+  limits.check_file(path, limits.IMAGE_BYTES)
+  return Entry(f'line {number} ({image})', path, pair)
 
 
 def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> FileSource:
@@ -102,6 +106,7 @@ def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> Fi
   """
   entries, problems = [], []
   for shard in shards:
+    limits.check_file(limits.inside(shard.parent, shard.name))
     try:
       with tarfile.open(shard, 'r:') as tar:  # 'r:' refuses compressed files, which allow no random access
         for key, parts in _group_samples(tar).items():
@@ -109,7 +114,9 @@ def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> Fi
             entries.append(_parse_sample(shard, tar, key, parts))
           except ValueError as error:
             problems.append(f'{shard.name}, {key}: {error}')
-    except tarfile.TarError as error:
+    except limits.BoundError:
+      raise
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
       raise ValueError(f'{shard}: cannot be read: {error}. Expected an uncompressed tar file; it may be truncated: '
                        'copy it again.') from error
   _raise_problems(name, 'samples', problems, len(entries) + len(problems))
@@ -119,7 +126,11 @@ def open_tar_shards(name: str, split: str, shards: Sequence[pathlib.Path]) -> Fi
 def _group_samples(tar: tarfile.TarFile) -> dict[str, dict[str, tarfile.TarInfo]]:
   """Return the members of each sample as {key: {suffix: member}}."""
   samples: dict[str, dict[str, tarfile.TarInfo]] = collections.defaultdict(dict)
+  end = os.path.getsize(str(tar.name))
   for member in tar:
+    if member.sparse is not None or not 0 <= member.size <= end - member.offset_data:
+      raise limits.BoundError(f'{tar.name!s}: cannot be read: {member.name!r} declares {member.size:,} bytes, which '
+                              f'the file of {end:,} does not hold. Expected whole members, none of them sparse.')
     if member.isfile():
       folder, _, base = member.name.rpartition('/')
       key, _, suffix = base.partition('.')  # as WebDataset: the key ends at the first dot
@@ -134,10 +145,10 @@ def _parse_sample(shard: pathlib.Path, tar: tarfile.TarFile, key: str, parts: di
     raise ValueError(f'it has {sorted(parts)}, expected one image ({", ".join(_IMAGE_SUFFIXES)}) and txt or json')
   # With both, as img2dataset writes them, the text is the caption and the JSON describes the download.
   member = parts.get('txt') or parts['json']
+  limits.check_size(member.size, limits.SENTENCE_BYTES, member.name)
+  limits.check_size(images[0].size, limits.IMAGE_BYTES, images[0].name)
   text = tar.extractfile(member).read().decode('utf-8')  # type: ignore[union-attr]
-  fields = {'caption': text} if 'txt' in parts else json.loads(text)
-  if not isinstance(fields, dict):
-    raise ValueError('its json is no object {...}')
+  fields = {'caption': text} if 'txt' in parts else limits.json_object(limits.parse_json(text, 'its json'), 'its json')
   return Entry(f'{shard.name} ({key})', shard, parse_fields(fields), images[0].offset_data, images[0].size)
 
 

@@ -7,6 +7,7 @@ from rtjax.data.image_text.pairs import Pair, TextImage, make_pair
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.tf import tf, tfds
 from rtjax.language import prompts, text
+from rtjax.runtime import serialization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,9 @@ class TfdsSource(TfdsRecords, RecordSource[TextImage]):
       raise ValueError(f'{name}: {self._layout.image!r} is {image}, expected a tfds.features.Image.')
     metadata = self._builder.info.metadata or {}
     fixed = self._layout.fixed_task
-    self.tasks = (fixed,) if fixed else tuple(metadata.get('kinds', ('caption', 'vqa', 'match')))
-    self._grid = int(metadata.get('grid', 0))
+    self.tasks = (fixed,) if fixed else serialization.from_json(
+        metadata.get('kinds', ['caption', 'vqa', 'match']), tuple[str, ...])
+    self._grid = serialization.from_json(metadata.get('grid', 0), int)
 
   def with_task(self, task: str) -> 'TfdsSource':
     return TfdsSource(self.name, self.split, task)

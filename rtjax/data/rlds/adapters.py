@@ -13,6 +13,7 @@ import numpy as np
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import open_x, rt1_x
 from rtjax.data.rlds.adapter import Action, Adapter, Steps, arm_action, feature, flat_arm, rt1_action
+from rtjax.runtime import serialization
 from rtjax.runtime.suggest import did_you_mean
 
 __all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'Adapter', 'Steps', 'arm_action', 'feature', 'flat_arm', 'get',
@@ -57,14 +58,15 @@ def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
 
 
 def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
-  sizes = metadata['action_fields']
+  sizes = serialization.from_json(metadata.get('action_fields'), dict[str, int])
 
   def fields(steps: Steps) -> Action:
     parts = np.split(feature(steps, 'action'), np.cumsum(list(sizes.values()))[:-1], -1)
     return dict(zip(sizes, parts, strict=True))
 
   action = flat_arm if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1} else fields
-  return Adapter(name, action, embedding_id=metadata['embedding_id'], views=metadata.get('views', {}), **_FLAT)
+  return Adapter(name, action, embedding_id=serialization.from_json(metadata.get('embedding_id'), str),
+                 views=serialization.from_json(metadata.get('views', {}), dict[str, str]), **_FLAT)
 
 
 def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[str, str] | None = None) -> Adapter:

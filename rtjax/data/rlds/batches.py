@@ -93,8 +93,8 @@ class WindowBatcher(Batcher):
   def _image(self, number: int, episode: Episode, step: int, view: int = 0) -> np.ndarray:
     try:
       image = self._decode[number][view](episode.image(step, view))
-    except tf.errors.OpError as error:
-      message = f'cannot be decoded: {error.message}'
+    except (tf.errors.OpError, ValueError) as error:
+      message = f'cannot be decoded: {getattr(error, "message", error)}'
       raise self._image_error(number, episode, step, view, message) from error
     if image.shape[:2] != self._image_size:
       raise self._image_error(number, episode, step, view, f'is {image.shape[:2]}, others are {self._image_size} '

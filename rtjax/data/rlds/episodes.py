@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from rtjax.data.rlds import adapters
 from rtjax.data.rlds.language import Vectors
 from rtjax.data.tf import rlds, tf, tfds
 from rtjax.language import text
+from rtjax.runtime import limits
 
 # Larger ones are depth images, point clouds and the like.
 _MOST_NUMBERS = 4096
@@ -178,7 +180,12 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
 
   def read(self, chunks: Sequence[Chunk]) -> Iterator[Episode]:
     for number, record in self.records(chunks):
-      episode = self._episode(number, self._parse(record), self._paraphrases(record))
+      try:
+        steps, paraphrases = self._parse(record), self._paraphrases(record)
+      except (KeyError, TypeError, zlib.error) as error:  # NumPy's and TFDS's, about other content
+        raise ValueError(f'{self.name}, episode {number} of {self.split!r} does not fit features.json: {error}. Fix or '
+                         'remove it.') from error
+      episode = self._episode(number, steps, paraphrases)
       if not self._drop_unlabelled or episode.labelled.any():
         yield episode
 
@@ -392,6 +399,9 @@ def _array(stored: Any, feature: Any) -> np.ndarray:
   if isinstance(feature, tfds.features.Image):
     return np.array(values, object)
   if kind == 'bytes_list' and _dtype_kind(feature) != 'O':  # a tensor that TFDS stored as bytes or compressed
+    if getattr(feature, '_encoding', None) == tfds.features.Encoding.ZLIB:
+      for value in values:
+        limits.check_inflated(value, limits.array_bytes(feature.shape, feature.np_dtype))
     values = [feature.decode_example_np(value) for value in values]
   return np.array(values, feature.np_dtype).reshape(-1, *feature.shape)
 

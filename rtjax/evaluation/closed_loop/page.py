@@ -9,6 +9,7 @@ import numpy as np
 
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.evaluation.closed_loop.tables import CURVE_AXES, seeds, tables
+from rtjax.runtime import limits
 from rtjax.runtime.html import charts
 from rtjax.runtime.html.document import Tile, definition_list, document, header, image, method, tiles
 from rtjax.runtime.html.formatting import (
@@ -144,10 +145,10 @@ def _curve(curve: dict[str, Any] | None) -> str:
 
 
 def _episodes(records: Sequence[Record], films: pathlib.Path, show: int, videos: int) -> str:
-  chosen = [record for record in choose(records, show) if _film(record, films, 'jpg').exists()]
+  chosen = [record for record in choose(records, show) if _film(record, films, 'jpg').is_file()]
   if not chosen:
     return ''
-  with_video = choose([record for record in chosen if _film(record, films, 'webp').exists()], videos)
+  with_video = choose([record for record in chosen if _film(record, films, 'webp').is_file()], videos)
   return f"""
 <h2>Episodes</h2>
 <p>{count(len(chosen), 'episode')} of {len(records)}: the first successes of each skill, and the first failures of each
@@ -156,7 +157,7 @@ reason. The images are inputs of the policy, from left to right, with the number
 
 
 def _episode(record: Record, films: pathlib.Path, with_video: bool) -> str:
-  steps = ''.join(f'<span>{step}</span>' for step in record['filmstrip'])
+  steps = ''.join(f'<span>{html.escape(str(step))}</span>' for step in record['filmstrip'])
   result = 'success' if record['success'] else f'failed: {record["failure"]}, {record["outcome"]}'
   if record['failure'] == 'wrong object' and record['wrong_object']:
     result += f' ({record["wrong_object"]})'
@@ -178,7 +179,10 @@ def _video(record: Record, films: pathlib.Path) -> str:
 
 
 def _film(record: Record, films: pathlib.Path, suffix: str) -> pathlib.Path:
-  return films / f'{EpisodeId.of(record).name}.{suffix}'
+  path = limits.inside(films, f'{EpisodeId.of(record).name}.{suffix}')
+  if path.is_file():
+    limits.check_file(path, limits.IMAGE_BYTES)
+  return path
 
 
 def _method(protocol: dict[str, Any]) -> str:
@@ -191,7 +195,7 @@ they have equally many episodes. Episodes in which the simulation or the policy 
     text = f"""The episodes ran in another program, which logged the data shown here, at
 {number(protocol['control_hz'])} steps per second and with at most {protocol['max_steps']} steps."""
   if protocol['threshold']:
-    text += f""" In steps with a mean token probability below {protocol['threshold']} the robot was held."""
+    text += f""" In steps with a mean token probability below {number(protocol['threshold'])} the robot was held."""
   return text
 
 

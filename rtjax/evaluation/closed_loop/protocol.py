@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rtjax.runtime import limits
+
 FORMAT = 2
 FIRST_SEED = 3_000_000_000
 """Recorded demonstrations have seeds below 2 ** 31, so that no start of an evaluation was trained on."""
@@ -91,8 +93,11 @@ class EpisodeLog:
     if len(complete) < len(content):
       os.truncate(self.path, len(complete))
     try:
-      return [json.loads(line) for line in complete.splitlines()]
-    except ValueError as error:
+      lines = [limits.json_object(limits.parse_json(line, 'a line'), 'a line') for line in complete.splitlines()]
+      for record in lines[1:]:
+        EpisodeId.of(record)
+      return lines
+    except (KeyError, ValueError) as error:
       raise ValueError(f'{self.path} is damaged: {error}. Remove it, or choose another folder with --output.'
                        ) from error
 

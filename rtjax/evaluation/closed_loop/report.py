@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from rtjax.evaluation.closed_loop import summary
+from rtjax.evaluation.closed_loop import external_log, summary
 from rtjax.evaluation.closed_loop.page import page
 from rtjax.evaluation.closed_loop.protocol import FORMAT
 from rtjax.evaluation.closed_loop.tables import seeds, tables
+from rtjax.runtime import limits
 from rtjax.runtime.html.formatting import count, percent
 
 
@@ -48,16 +49,29 @@ def read_first_policy(path: pathlib.Path, protocol: Mapping[str, Any]) -> dict[s
     protocol: of this evaluation.
 
   Raises:
-    ValueError: the file is no such report, of another environment, or repeats an episode.
+    ValueError: the file is no such report, has an entry of another type, is of another environment, or repeats an
+      episode.
   """
-  report = json.loads(path.read_text())
-  if report.get('format') != FORMAT or 'policies' not in report:
+  report = limits.json_object(limits.read_json(path), f'--compare {path}')
+  if report.get('format') != FORMAT or not report.get('policies'):
     raise ValueError(f'--compare {path} is no closed-loop report of this version of rtjax.')
   expected = json.loads(json.dumps(protocol))
+  stored = limits.json_object(report.get('protocol'), f'the protocol of {path}')
   for key in ('env', 'settings', 'control_hz', 'max_steps'):
-    if report['protocol'][key] != expected[key]:
-      raise ValueError(f'--compare {path} was made with another protocol: its {key} is {report["protocol"][key]}, here '
-                       f'it is {expected[key]}. Evaluate both with the same settings.')
-  policy = report['policies'][0]
-  summary.require_single_episodes(policy['episodes'], f'--compare {path}')
-  return policy
+    if stored.get(key) != expected[key]:
+      raise ValueError(f'--compare {path} was made with another protocol: its {key} is {stored.get(key)}, here it is '
+                       f'{expected[key]}. Evaluate both with the same settings.')
+  return _checked_policy(path, report['policies'], expected['max_steps'])
+
+
+def _checked_policy(path: pathlib.Path, policies: Any, max_steps: int) -> dict[str, Any]:
+  """Return the first policy, checked, with a summary of its episodes."""
+  policy = limits.json_object(policies[0] if isinstance(policies, list) else policies, f'the first policy of {path}')
+  episodes = policy.get('episodes')
+  if not isinstance(episodes, list) or not episodes:
+    raise ValueError(f'the first policy of {path} has no list of episodes.')
+  records = [external_log.complete(f'{path}, episode {number}', record, max_steps)
+             for number, record in enumerate(episodes)]
+  summary.require_single_episodes(records, f'--compare {path}')
+  identity = external_log.checked_identity(f'the identity in {path}', policy.get('identity', {}))
+  return policy | {'identity': identity, 'summary': summary.summarize(records), 'episodes': records}

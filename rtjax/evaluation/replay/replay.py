@@ -118,9 +118,9 @@ def _decode_all(dataset: Dataset, episode: Episode, decode: Decoder) -> list[np.
 
   try:
     return [frame(step) for step in range(len(episode))]
-  except tf.errors.OpError as error:
-    raise ValueError(f'{dataset.name}, episode {episode.number}: an image cannot be decoded: {error.message}'
-                     ) from error
+  except (tf.errors.OpError, ValueError) as error:
+    raise ValueError(f'{dataset.name}, episode {episode.number}: an image cannot be decoded: '
+                     f'{getattr(error, "message", error)}') from error
 
 
 def _state(episode: Episode, step: int) -> np.ndarray | None:

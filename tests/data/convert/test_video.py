@@ -57,3 +57,12 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
   (log,) = logs.find_logs(folder, 'action')
   with pytest.raises(logs.Problem, match=r"PyAV is not installed: pip install 'rtjax\[video\]'"):
     log.read('wrist')
+
+
+def test_a_playlist_in_place_of_a_video_reads_no_other_file(tmp_path):
+  write(tmp_path / 'secret.mkv')
+  for content in ('#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.mkv\n#EXT-X-ENDLIST\n',
+                  "ffconcat version 1.0\nfile 'secret.mkv'\n"):
+    (tmp_path / 'a.mp4').write_text(content)
+    with pytest.raises(ValueError, match='frames'):
+      video.read(tmp_path / 'a.mp4')

@@ -56,9 +56,9 @@ def test_bad_lines_are_counted_and_the_first_shown(tmp_path):
            {'caption': 'a can', 'answer': 'perhaps'}]
   with pytest.raises(ValueError, match=r'train.jsonl: 9 of 10 lines cannot be used') as error:
     open_source(fabricated.write_jsonl(tmp_path, lines), 'train')
-  for words in ('line 2: Expecting value', 'line 3: expected an object', "line 4: 'caption' is ' '",
-                "line 5: unknown field 'captoin'", "Did you mean 'caption'?", "line 6: it has ['question']",
-                'and 4 more'):
+  for words in ('line 2: the text is no JSON: Expecting value', 'line 3: the text is [1], expected',
+                "line 4: 'caption' is ' '", "line 5: unknown field 'captoin'", "Did you mean 'caption'?",
+                "line 6: it has ['question']", 'and 4 more'):
     assert words in str(error.value)
   for line, words in (
       (7, "'caption' is 3, expected a text"), (8, r"no image 'absent.jpg'"), (9, "'image' is None"),

@@ -76,5 +76,5 @@ def test_logs_of_different_environments(tmp_path):
   with pytest.raises(ValueError, match=r'b.jsonl: max_steps is 50, in .*a.jsonl it is 80'):
     external_log.build(logs)
   (tmp_path / 'c.jsonl').write_text('{"env"')
-  with pytest.raises(ValueError, match='line 1: no JSON'):
+  with pytest.raises(ValueError, match='line 1 is no JSON'):
     external_log.build([str(tmp_path / 'c.jsonl')])
