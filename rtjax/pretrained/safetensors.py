@@ -2,7 +2,7 @@
 
 Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
 comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
-'embedding_id', 'image_size', and 'tokenizer' for models with language.
+'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language.
 """
 import json
 import os
@@ -53,7 +53,8 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
   model = models.from_values(models.config_from_json(data['config']), values)
   checkpoints.attach_tokenizer(model, data)
   image_size = tuple(data['image_size']) if data['image_size'] else None
-  return model, PolicyMetadata(str(path), data['embedding_id'], image_size)
+  recorded = {str(number): {'image_size': size} for number, size in enumerate(data.get('recorded_sizes', []))}
+  return model, PolicyMetadata(str(path), data['embedding_id'], image_size, statistics=recorded)
 
 
 def open_file(path: str | os.PathLike) -> Any:
