@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 import rtjax
 from rtjax import envs
 from rtjax.envs.tabletop.env import Tabletop
+from rtjax.policies.image_size import camera_size
 from rtjax.policies.policy import Policy
 
 FIRST_SEED = 3_000_000_000
@@ -115,7 +116,7 @@ def main(checkpoint: tyro.conf.Positional[str], out: tyro.conf.Positional[pathli
     milliseconds: duration of a control step in the animation; 200 is real time.
   """
   policy = None if checkpoint == 'expert' else rtjax.load_policy(checkpoint)
-  policy_size = (policy.metadata.dataset_image_size() if policy else None) or (96, 96)
+  policy_size = camera_size(policy.config, policy.metadata) if policy else (96, 96)
   found = [run_episode(policy, FIRST_SEED + first + i, skills[i % len(skills)], split, policy_size, size)
            for i in range(episodes)]
   out.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ def run_server(model: str, clients: int, port) -> None:
   import rtjax
   from rtjax.checkpoints import PolicyMetadata
   from rtjax.models import RT1Config, build
+  from rtjax.policies.image_size import input_size
   from rtjax.policies.policy import BatchPolicy
   from rtjax.serving.server import Server, warm_up
   if model in SIZE:
@@ -45,7 +46,7 @@ def run_server(model: str, clients: int, port) -> None:
                            PolicyMetadata(embedding_id='hashed-ngrams/1'))
   else:
     policies = rtjax.load_policy(model, robots=clients)
-  size = SIZE.get(model) or policies.metadata.image_size or (256, 320)
+  size = SIZE.get(model) or input_size(policies.config, policies.metadata)
   warm_up(policies, size)
   asyncio.run(Server(policies, size, name=model).run('127.0.0.1', 0, asyncio.Event(), port.send))
 

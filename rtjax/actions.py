@@ -15,6 +15,7 @@ and numbers are compared with them: the same token with and without jit, on ever
 """
 import dataclasses
 import functools
+import pathlib
 from typing import Any, Literal
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from rtjax.runtime import limits, serialization
 from rtjax.runtime.suggest import did_you_mean
 
 Array = jax.Array | np.ndarray
@@ -143,6 +145,11 @@ class ActionSpec:
   def bounds(self) -> tuple[Float[np.ndarray, ' A'], Float[np.ndarray, ' A']]:
     """Lower and upper bound of each number of the raw action, float64."""
     return np.concatenate([f.low for f in self.fields]), np.concatenate([f.high for f in self.fields])
+
+  def describe(self) -> str:
+    """Return name, bounds and unit of each number."""
+    numbers = zip(self.dimension_names, *self.bounds, self.dimension_units, strict=True)
+    return ', '.join(f'{name} {low:.3g} to {high:.3g} {unit}'.rstrip() for name, low, high, unit in numbers)
 
   def pack(self, action: dict[str, Any]) -> np.ndarray:
     """Concatenate fields {name: [..., size]} to float32 [..., A].
@@ -375,7 +382,24 @@ SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metawo
 
 
 def get(name: str) -> ActionSpec:
-  """Return the ActionSpec called `name`, one of `SPECS`."""
+  """Return the ActionSpec of `SPECS`, or of a JSON file.
+
+  Raises:
+    ValueError: there is none of this name, or the file holds none.
+    OSError: the file cannot be read.
+  """
+  if name.endswith('.json'):
+    return _read(pathlib.Path(name))
   if name not in SPECS:
-    raise ValueError(f'unknown action spec {name!r}, expected one of {sorted(SPECS)}.{did_you_mean(name, SPECS)}')
+    raise ValueError(f'unknown action spec {name!r}, expected one of {sorted(SPECS)}, or a file that ends in .json.'
+                     f'{did_you_mean(name, SPECS)}')
   return SPECS[name]
+
+
+def _read(path: pathlib.Path) -> ActionSpec:
+  try:
+    return serialization.from_json(limits.read_json(path), ActionSpec)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{path} is no ActionSpec: {error} Expected an object such as '
+                     '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '
+                     '"vocab_size": 256}.') from error

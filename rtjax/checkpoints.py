@@ -83,17 +83,30 @@ class PolicyMetadata:
     except (KeyError, TypeError, ValueError) as error:
       raise CheckpointError(f'the metadata of the checkpoint at {path} cannot be read: {describe(error)}.') from error
 
-  def dataset_image_size(self) -> tuple[int, int] | None:
-    """Return height and width of the training images; None if unknown.
+  def recorded_sizes(self) -> list[tuple[int, int]]:
+    """Return the different sizes (height, width) of the training data's images."""
+    return sorted({tuple(entry['image_size']) for entry in self.statistics.values() if entry.get('image_size')})
+
+  def input_size(self) -> tuple[int, int] | None:
+    """Return the size of the model's training images; None if unknown."""
+    sizes = self.recorded_sizes()
+    return self.image_size or (sizes[0] if len(sizes) == 1 else None)
+
+  def camera_size(self) -> tuple[int, int] | None:
+    """Return the size of the training data's images; None if unknown.
+
+    For datasets that differ, it is the size that they were resized to.
 
     Raises:
-      ValueError: the datasets differ.
+      ValueError: the datasets differ, and nothing tells which size they were resized to.
     """
-    sizes = {tuple(found['image_size']) for found in self.statistics.values() if found.get('image_size')}
-    if len(sizes) > 1:
-      raise ValueError(f'{self.path} was trained on images of several sizes, {sorted(sizes)} (height, width): choose '
-                       'one with --image-size.')
-    return sizes.pop() if sizes else None
+    sizes = self.recorded_sizes()
+    if len(sizes) == 1:
+      return sizes[0]
+    if sizes and not self.image_size:
+      raise ValueError(f'{self.path} was trained on images of several sizes, {sizes} (height, width): choose one with '
+                       '--image-size.')
+    return self.image_size
 
 
 def is_checkpoint(path: epath.PathLike) -> bool:

@@ -54,7 +54,8 @@ class Config:
   renderer: str = ''
   """--env: renderer of the images, rays or gl; empty = rays in the tabletop, gl in Meta-World."""
   image_size: tuple[int, int] | None = None
-  """--env: height and width of the images; none = those of the policy's training data, or 96 96."""
+  """--env: height and width of the images; none = those of the policy's training data, 256 320 for
+  released weights, or 96 96 without a policy."""
   wrist: bool = False
   """--env tabletop: render the wrist camera as well, for policies that use it; doubles the time."""
   multiview: bool = False
@@ -130,7 +131,7 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
                                   open_encoder(config.encoder) if config.encoder else None, config.verify)
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     agent = agents.load(config.checkpoint, settings)
-  size = config.image_size or agents.training_image_size(agent) or (96, 96)
+  size = config.image_size or agents.camera_size(agent)
   options: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
   if config.env == 'tabletop':
     options |= {'wrist': config.wrist, 'multiview': config.multiview}

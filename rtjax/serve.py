@@ -35,7 +35,7 @@ class Config:
   max_clients: int = 8
   """Most clients at once. Memory for all of them is allocated at the start."""
   image_size: tuple[int, int] | None = None
-  """Height and width of the clients' images; not set = those of training, else 256 320."""
+  """Height and width of the clients' images; not set = those of training, or 256 320 for released weights."""
   idle_timeout: float = 300.0
   """Seconds without an answered step after which a client loses its slot, for others to take; inf = never."""
   allowed_hosts: tuple[str, ...] = ()
@@ -78,13 +78,14 @@ def main() -> None:
   # Imported here, because --help should not wait for JAX.
   import rtjax
   from rtjax.language import instructions
+  from rtjax.policies import image_size
   from rtjax.serving import server
 
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder,
                                   verify=config.verify)
-  size = config.image_size or policies.metadata.image_size or (256, 320)
+  size = config.image_size or image_size.input_size(policies.config, policies.metadata)
   print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)
   number = asyncio.run(serve(server.Server(

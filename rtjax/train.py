@@ -3,6 +3,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -52,14 +53,31 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 
 def _action_spec(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-  """Return the rule that makes an ActionSpec one flag, its name."""
+  """Return the rule that makes an ActionSpec one flag."""
   if info.type is not ActionSpec:
     return None
   name_of = {spec: name for name, spec in actions.SPECS.items()}
   return PrimitiveConstructorSpec(
-      nargs=1, metavar='{' + ','.join(actions.SPECS) + '}', instance_from_str=lambda words: actions.get(words[0]),
+      nargs=1, metavar='{' + ','.join(actions.SPECS) + ',FILE.json}',
+      instance_from_str=lambda words: actions.get(words[0]),
       is_instance=lambda value: isinstance(value, ActionSpec),
       str_from_instance=lambda spec: [name_of.get(spec, 'own')])
+
+
+def with_recorded_actions(config: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
+  """Return the configuration with its data's ActionSpec, unless a flag sets one."""
+  if any(word.replace('_', '-').split('=')[0] == '--model.action-spec' for word in arguments):
+    return config
+  from rtjax import data  # late: --help need not wait for TensorFlow
+  try:
+    spec = data.recorded_spec(config.data)
+  except OSError:  # missing data is reported by the run, after the checks of its settings
+    return config
+  if spec is None or spec == config.model.action_spec:
+    return config
+  print(f'Actions as the data describes them, --model.action-spec takes others: {spec.describe()}')
+  model: Any = config.model  # all are dataclasses
+  return dataclasses.replace(config, model=dataclasses.replace(model, action_spec=spec))
 
 
 def main() -> None:
@@ -68,6 +86,7 @@ def main() -> None:
   interrupt.keep(lambda: _kept(pathlib.Path(config.output).expanduser()))
   if sources := (*config.data, *config.text_data):
     cli.note(f'Loading {", ".join(sources)}')
+  config = with_recorded_actions(config, sys.argv[1:])
   from rtjax import checkpoints  # late: --help need not wait for it
   from rtjax.training import loop
   try:

@@ -183,8 +183,8 @@ def test_image_size_of_the_training_data(run_eval, tmp_path):
   sizes = {'one': {'renderer': None, 'image_size': [16, 24]}, 'other': {'renderer': None, 'image_size': None}}
   run = saved_run.save(tiny_model(), tmp_path / 'run', 'hashed-ngrams/1', sizes)
   settings = agents.AgentSettings(1)
-  assert agents.training_image_size(agents.load(str(run), settings)) == (16, 24)
-  assert agents.training_image_size(agents.load('expert', settings)) is None
+  assert agents.camera_size(agents.load(str(run), settings)) == (16, 24)
+  assert agents.camera_size(agents.load('expert', settings)) == (96, 96)
   code, _ = run_eval(run, '--env', 'tabletop', '--skills', 'pick', '--split', 'seen', '--episodes', 1,
                      '--environments', 1, '--output', tmp_path / 'report')
   assert code == 0
@@ -193,7 +193,7 @@ def test_image_size_of_the_training_data(run_eval, tmp_path):
   sizes['other']['image_size'] = [24, 24]
   mixed = saved_run.save(tiny_model(), tmp_path / 'mixed', 'hashed-ngrams/1', sizes)
   with pytest.raises(ValueError, match=r'images of several sizes.*--image-size'):
-    agents.training_image_size(agents.load(str(mixed), settings))
+    agents.camera_size(agents.load(str(mixed), settings))
 
 
 def test_expert_acts_as_in_one_process(run_eval, tmp_path):

@@ -80,7 +80,7 @@ def test_list_usage_and_help(capsys):
 
 def test_help_shows_the_common_settings_of_the_model(capsys):
   out = run('rt1', '--help', COLUMNS='120', PYTHONIOENCODING='utf-8').stdout
-  flags, specs = shown_flags(out), ','.join(actions.SPECS)
+  flags, specs = shown_flags(out), ','.join([*actions.SPECS, 'FILE.json'])
   assert f'--model.action-spec {{{specs}}}' in out and '--grad-accum-steps' in out
   assert 'stages' not in out and 'fields' not in out
   assert 40 < len(flags) < 60 and len(out.splitlines()) <= 120  # two screens

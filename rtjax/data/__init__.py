@@ -30,13 +30,15 @@ from rtjax.data.rlds.adapters import Adapter, register
 from rtjax.data.windows import WindowConfig, to_batch
 
 if TYPE_CHECKING:
+  from rtjax.data.rlds.recorded_spec import recorded_spec
   from rtjax.data.rlds.statistics import statistics
   from rtjax.data.rlds.stream import TrainingStream, validation_batches
 
-__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'register', 'statistics', 'to_batch',
-           'validation_batches']
+__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'recorded_spec', 'register', 'statistics',
+           'to_batch', 'validation_batches']
 
-_LAZY = {'TrainingStream': 'rlds.stream', 'validation_batches': 'rlds.stream', 'statistics': 'rlds.statistics'}
+_LAZY = {'TrainingStream': 'rlds.stream', 'validation_batches': 'rlds.stream', 'statistics': 'rlds.statistics',
+         'recorded_spec': 'rlds.recorded_spec'}
 
 
 def __getattr__(name: str) -> Any:

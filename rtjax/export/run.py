@@ -9,15 +9,13 @@ import jax
 
 import rtjax
 from rtjax import models
-from rtjax.checkpoints import PolicyMetadata
 from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import PolicyModel, parameters
+from rtjax.policies.image_size import camera_size
 from rtjax.policies.policy import Policy
 from rtjax.runtime import cli, compiler, interrupt
 
-# The camera of the released RT-1 policies.
-_RELEASED_CAMERA = (256, 320)
 _TENSORFLOW_FORMATS = ('savedmodel', 'onnx')
 
 
@@ -72,7 +70,7 @@ def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: boo
   """Load a policy in float32, adapters merged, and its step.
 
   Args:
-    image_size: of the robot's images; None: see `_camera_size`.
+    image_size: of the robot's images; None: that of the training data.
     verify: compare the checksums of the checkpoint's files.
   """
   loaded = rtjax.load_policy(checkpoint, verify=verify)
@@ -80,7 +78,7 @@ def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: boo
     raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__} of {loaded.config.views} views: an exported '
                      'step takes one image. Run this model with rtjax.load_policy, or serve it.')
   policy = Policy(_plain_float32(loaded.model), loaded.metadata)
-  return policy, Step(policy.model, image_size or _camera_size(policy.model, loaded.metadata), loaded.metadata)
+  return policy, Step(policy.model, image_size or camera_size(policy.config, loaded.metadata), loaded.metadata)
 
 
 def _plain_float32(model: PolicyModel) -> PolicyModel:
@@ -90,11 +88,6 @@ def _plain_float32(model: PolicyModel) -> PolicyModel:
   if merged.tokenizer is not None:
     plain.set_tokenizer(merged.tokenizer)
   return plain
-
-
-def _camera_size(model: PolicyModel, metadata: PolicyMetadata) -> tuple[int, int]:
-  """Return the size of the training's images, if known."""
-  return metadata.image_size or (model.config.image_size if model.config.reads_prompts else _RELEASED_CAMERA)
 
 
 def _save(format_module: ModuleType, step: Step, folder: pathlib.Path, int8: bool) -> None:

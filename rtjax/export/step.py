@@ -55,7 +55,7 @@ class Step:
                proprioception: Any = None) -> dict[str, Any]:
     before = jax.tree.unflatten(self._cache_tree, [cache[name] for name in self.cache])
     states = None if proprioception is None else proprioception[:, None]
-    observation = observe(fit_images(images, self._metadata.image_size)[:, None], instruction, states)
+    observation = observe(fit_images(images, self._metadata.input_size())[:, None], instruction, states)
     after, logits = self._model(weights).step(before, observation)
     spec = self.config.action_spec
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
@@ -68,11 +68,12 @@ class Step:
 
   @property
   def metadata(self) -> dict[str, Any]:
-    """JSON with configuration, encoder id, image sizes and tokenizer."""
+    """JSON with configuration, encoder id, image sizes, inputs and tokenizer."""
     language = {'tokenizer': self._tokenizer.to_json()} if self._tokenizer else {}
     return language | {
         'config': models.config_to_json(self.config), 'embedding_id': self._metadata.embedding_id,
-        'image_size': self._metadata.image_size, 'camera_size': self.camera_size}
+        'image_size': self._metadata.input_size(), 'recorded_sizes': self._metadata.recorded_sizes(),
+        'camera_size': self.camera_size, 'observation': self._layout()}
 
   def shapes(self, batch: Any) -> tuple[Any, ...]:
     """Return shapes and types of the cache and of each input.
@@ -85,6 +86,13 @@ class Step:
     shapes = [((*self.camera_size, 3), np.uint8), ((c.instruction_size,), c.instruction_dtype),
               ((c.proprioception_size,), np.float32)][:len(self.inputs)]
     return cache, *(jax.ShapeDtypeStruct((batch, *shape), dtype) for shape, dtype in shapes)
+
+  def _layout(self) -> dict[str, Any]:
+    """Return type, shape and meaning of each input after the cache."""
+    meanings = {'images': 'RGB, 0 to 255', 'embeddings': 'instruction, by the encoder embedding_id',
+                'prompt': 'instruction, token ids of the tokenizer', 'proprioception': 'robot state, as recorded'}
+    return {name: {'dtype': leaf.dtype.name, 'shape': ['B', *leaf.shape[1:]], 'meaning': meanings[name]}
+            for name, leaf in zip(self.inputs, self.shapes(1)[1:], strict=True)}
 
   def _model(self, weights: Weights) -> PolicyModel:
     flat = [(path, variable.replace(dequantize(weights['/'.join(map(str, path))])))

@@ -25,8 +25,8 @@ from rtjax.language import instructions
 from rtjax.language.instructions import InstructionEncoder
 from rtjax.models import PolicyModel
 from rtjax.models.base import Cache
-from rtjax.models.layers.resize import fit_images
 from rtjax.observation import observe
+from rtjax.policies import image_size
 from rtjax.runtime import compiler
 
 _P = ParamSpec('_P')
@@ -148,7 +148,8 @@ class BatchPolicy:
     """Return the next action of each robot.
 
     Args:
-      images: one frame of each slot in `slots`, all of one size; of several cameras [B, views, H, W, 3].
+      images: one frame of each slot in `slots`, all of one size (see image_size.py); of several cameras
+        [B, views, H, W, 3].
       slots: distinct slots in any order; None: all, in order.
       proprioception: the robots' states, for models that use them.
 
@@ -161,6 +162,7 @@ class BatchPolicy:
     images = np.asarray(images)
     rows = np.array([self._checked_slot(slot) for slot in (range(self.robots) if slots is None else slots)], int)
     self._check_images(images, len(rows))
+    images = image_size.fit(images, self.metadata)
     states = self._checked_states(proprioception, len(rows))
     if len(set(rows)) < len(rows):
       raise ValueError(f'slots are {rows.tolist()}, expected different ones: each robot takes one step per call.')
@@ -173,8 +175,8 @@ class BatchPolicy:
     padded = np.concatenate([rows, np.full(missing, self.robots)])
     images, states = jax.tree.map(lambda array: _pad(array, missing), (images, states))
     with self._caches_lost_on_failure():
-      self._caches, device_logits = _step(self._graphdef, self.metadata.image_size, self._variables, self._caches,
-                                          padded, images, self._instructions[padded], states)
+      self._caches, device_logits = _step(self._graphdef, self._variables, self._caches, padded, images,
+                                          self._instructions[padded], states)
       logits = np.asarray(device_logits)  # waits for the device, whose failures show only here
     return self._finite(rows, [self._output(row) for row in logits[:len(rows)]])
 
@@ -190,10 +192,11 @@ class BatchPolicy:
     config = self.config
     views = (config.views,) if config.views > 1 else ()
     states = np.zeros((1, config.proprioception_size), np.float32) if config.proprioception_size else None
-    step = jax.jit(functools.partial(_step, self._graphdef, self.metadata.image_size))
+    step = jax.jit(functools.partial(_step, self._graphdef))
     return compiler.announcement(
         f'the policy for images of {image_size[0]}x{image_size[1]}', step, self._variables, self._init_caches(),
-        np.zeros(1, int), np.zeros((1, *views, *image_size, 3), np.uint8), self._instructions[:1], states,
+        np.zeros(1, int), np.zeros((1, *views, *(self.metadata.input_size() or image_size), 3), np.uint8),
+        self._instructions[:1], states,
         programs=programs)
 
   def _init_caches(self) -> Cache:
@@ -315,7 +318,7 @@ class Policy:
     """Return the next action.
 
     Args:
-      image: the newest frame; of several cameras [views, H, W, 3].
+      image: the newest frame, of any size (see image_size.py); of several cameras [views, H, W, 3].
       proprioception: the robot's state, for models that use it.
 
     Raises:
@@ -345,12 +348,12 @@ def _write(caches: Cache, slots: Int[Array, ' B'], values: Cache) -> Cache:
   return jax.tree.map(lambda all_slots, rows: all_slots.at[slots].set(rows), caches, values)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _step(graphdef: nnx.GraphDef, image_size: tuple[int, int] | None, variables: Any, caches: Cache,
-          slots: Int[Array, ' B'], images: UInt8[Array, 'B *views H W 3'], instruction: Num[Array, 'B E'],
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _step(graphdef: nnx.GraphDef, variables: Any, caches: Cache, slots: Int[Array, ' B'],
+          images: UInt8[Array, 'B *views H W 3'], instruction: Num[Array, 'B E'],
           proprioception: Float[Array, 'B S'] | None) -> tuple[Cache, Float[Array, 'B K V']]:
   states = None if proprioception is None else proprioception[:, None]
-  observation = observe(fit_images(images, image_size)[:, None], instruction, states)
+  observation = observe(images[:, None], instruction, states)
   cache = jax.tree.map(lambda leaf: leaf[slots], caches)
   cache, logits = nnx.merge(graphdef, variables).step(cache, observation)
   return _write(caches, slots, cache), logits

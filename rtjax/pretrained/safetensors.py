@@ -2,7 +2,7 @@
 
 Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
 comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
-'embedding_id', 'image_size', and 'tokenizer' for models with language.
+'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language.
 """
 import json
 import os
@@ -51,12 +51,14 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
   try:
     config, embedding_id = models.config_from_json(data['config']), serialization.from_json(data['embedding_id'], str)
     image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
+    sizes = serialization.from_json(data.get('recorded_sizes', []), tuple[tuple[int, int], ...])
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
   model = models.from_values(config, {name: _scaled(name, value, tensors) for name, value in tensors.items()
                                       if not name.endswith(_SCALE)})
   checkpoints.attach_tokenizer(model, data)
-  return model, PolicyMetadata(str(path), embedding_id, image_size)
+  recorded = {str(number): {'image_size': size} for number, size in enumerate(sizes)}
+  return model, PolicyMetadata(str(path), embedding_id, image_size, statistics=recorded)
 
 
 def _scaled(name: str, value: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:

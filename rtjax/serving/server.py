@@ -58,7 +58,8 @@ class Server:
   def __init__(self, policies: BatchPolicy, image_size: tuple[int, int], api_key: str = '', name: str = '', *,
                allowed_hosts: Iterable[str] = (), idle_timeout: float = 300.0):
     self.metadata = {
-        'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size), 'max_clients': policies.robots,
+        'name': name, 'rtjax': rtjax.__version__, 'image_size': list(image_size),
+        'recorded_sizes': policies.metadata.recorded_sizes(), 'max_clients': policies.robots,
         'embedding_id': policies.metadata.embedding_id, 'model': models.config_to_json(policies.config),
         'numbers': _numbers(policies.config.action_spec)}
     self.image_size, self._views = image_size, policies.config.views

@@ -48,6 +48,7 @@ class TrainingInput:
       raise ValueError('no data to train on: give folders or TFDS names of RLDS datasets, --data FOLDER_OR_NAME ...'
                        f'{pairs}')
     self._config, self._data, self._mesh, self._model = config, data, mesh, model
+    self._peeked: Batch | None = None
     self._text = TextInput(config, tokenizer) if tokenizer else None
     self._spec, self._process = config.model.action_spec, jax.process_index()
     # A model that reads prompts needs no instruction vectors, so the data need not have any.
@@ -72,8 +73,16 @@ class TrainingInput:
     for stream in self._streams:
       stream.close()
 
+  def peek(self) -> Batch:
+    """Return the next training batch, and leave it for `next`."""
+    self._peeked = self.next()
+    return self._peeked
+
   def next(self) -> Batch:
     """Return the next training batch, on the devices."""
+    if self._peeked is not None:
+      batch, self._peeked = self._peeked, None
+      return batch
     batch = self._to_batch(next(self._robot_stream)) if self._robot_stream else Batch()
     if self._text and self._text.stream:
       batch = dataclasses.replace(batch, text=self._checked(self._text.next()))

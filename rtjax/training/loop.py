@@ -31,7 +31,7 @@ from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
 from rtjax.runtime import compiler, interrupt, limits, serialization
-from rtjax.training import distill, initialize, lineage, lock, sharding
+from rtjax.training import distill, initialize, lineage, lock, memory, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
 from rtjax.training.config import TrainConfig, check_same_run
@@ -105,6 +105,7 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
 
   with (TrainingInput(config, data, mesh, model, tokenizer) as batches,
         RunCheckpoints(run, keep=config.checkpoints.keep, verify=config.checkpoints.verify) as saves):
+    take_step, teacher = _training_step(config, graphdef, optimizer, target, mesh)
     steps_before = config.steps
     if restored := saves.restore(target):
       state, metadata = restored
@@ -115,14 +116,17 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
       batches.restore(metadata['data'], metadata['statistics'])
       if config.steps > steps_before and jax.process_index() == 0:
         print(optimizers.describe_longer(config.optimizer, int(state.step), steps_before, config.steps))
+      if int(state.step) < config.steps:
+        _require_memory(config, take_step, target, batches, teacher, mesh)
       language: dict[str, Any] = {name: metadata[name] for name in ('tokenizer', 'lineage') if name in metadata}
     else:
+      _require_memory(config, take_step, target, batches, teacher, mesh)
       state = _initial_state(config, optimizer, target, mesh, batches)
       language = {'tokenizer': tokenizer.to_json(), 'lineage': lineage.describe(config)} if tokenizer else {}
     if config.steps >= steps_before:
       _write_config(config, run)
     try:
-      return _run(config, run, mesh, batches, saves, graphdef, optimizer, state, language)
+      return _run(config, run, mesh, batches, saves, graphdef, take_step, teacher, state, language)
     except NonFiniteError as error:
       saves.wait()
       raise TrainingError(
@@ -131,23 +135,9 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
 
 
 def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingInput, saves: RunCheckpoints,
-         graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState,
-         language: dict[str, Any]) -> Outcome:
+         graphdef: nnx.GraphDef, take_step: Any, teacher: Tree, state: TrainState, language: dict[str, Any]) -> Outcome:
   start = step = int(state.step)
-  layout = jax.tree.map(lambda leaf: leaf.sharding, state)
   replicated = NamedSharding(mesh, PartitionSpec())
-  teacher, distillation_targets = None, None
-  if config.distillation and config.distillation.teacher:
-    definition, teacher = distill.load_teacher(config.distillation.teacher, config.model, mesh)
-    distillation_targets = functools.partial(distill.with_targets, graphdef=definition,
-                                             weight=config.distillation.weight)
-  take_step = jax.jit(functools.partial(
-      train_step, graphdef=graphdef, optimizer=optimizer, grad_accum_steps=config.grad_accum_steps,
-      ema_decay=config.optimizer.ema_decay, distillation_targets=distillation_targets,
-      text_loss_weight=config.text.loss_weight if config.text else 1.0,
-      augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
-      if config.data else None),
-      donate_argnums=0, out_shardings=(layout, replicated), compiler_options=compiler.options())
   evaluate = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
   loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
   learning_rate = optimizers.schedule(config.optimizer, config.steps)
@@ -255,6 +245,32 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
   _, *trees = split(model, config.is_trainable)
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
   return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
+
+
+def _training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,
+                   target: TrainState, mesh: Mesh) -> tuple[Any, Tree]:
+  """Return the jitted `train_step`, and the variables of the teacher, if any."""
+  teacher, distillation_targets = None, None
+  if config.distillation and config.distillation.teacher:
+    definition, teacher = distill.load_teacher(config.distillation.teacher, config.model, mesh)
+    distillation_targets = functools.partial(distill.with_targets, graphdef=definition,
+                                             weight=config.distillation.weight)
+  layout = jax.tree.map(lambda leaf: leaf.sharding, target)
+  return jax.jit(functools.partial(
+      train_step, graphdef=graphdef, optimizer=optimizer, grad_accum_steps=config.grad_accum_steps,
+      ema_decay=config.optimizer.ema_decay, distillation_targets=distillation_targets,
+      text_loss_weight=config.text.loss_weight if config.text else 1.0,
+      augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
+      if config.data else None),
+      donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
+      compiler_options=compiler.options()), teacher
+
+
+def _require_memory(config: TrainConfig, take_step: Any, target: TrainState, batches: TrainingInput, teacher: Tree,
+                    mesh: Mesh) -> None:
+  """Check the memory of a step, before minutes of initialising and compiling."""
+  traced = take_step.trace(target, batches.peek(), teacher)  # the first call finds this trace again
+  memory.require_memory(traced.jaxpr.jaxpr, target, config.batch_size, config.grad_accum_steps, mesh)
 
 
 def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Callable[..., TrainState]:

@@ -1,7 +1,30 @@
 """Resize of images, equal to that of the training pipeline."""
-from typing import Tuple
+import warnings
+from typing import Sequence, Tuple
 
 import numpy as np
+
+_SAME_ASPECT = 0.01  # rounding of a height or width to pixels
+
+
+def fit(image: np.ndarray, size: Sequence[int], recorded: Sequence[Sequence[int]] = ()) -> np.ndarray:
+  """Resize to a server's size, with a warning about another aspect.
+
+  Args:
+    image: uint8 [H, W, 3].
+    size: (height, width) that the server takes.
+    recorded: heights and widths of the training data's images; empty: `size`.
+  """
+  height, width = image.shape[:2]
+  if (height, width) == tuple(size):
+    return image
+  known = [tuple(each) for each in recorded] or [tuple(size)]
+  if not any(abs(height * w / (width * h) - 1) < _SAME_ASPECT for h, w in known):
+    trained = ', '.join('{}x{}'.format(*each) for each in known)
+    warnings.warn('images are {}x{} (height x width), of another aspect than the training data ({}): they are padded '
+                  'with black to {}x{}, which the policy was not trained on. Crop them.'.format(
+                      height, width, trained, *size), stacklevel=2)
+  return resize_with_pad(image, (size[0], size[1]))
 
 
 def resize_with_pad(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:

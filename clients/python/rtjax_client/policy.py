@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from rtjax_client import codec
-from rtjax_client.image import resize_with_pad
+from rtjax_client.image import fit
 
 # Seconds between two attempts to connect.
 _RETRY_S = 0.2
@@ -134,7 +134,8 @@ class RemotePolicy:
     """Return the next action.
 
     Args:
-      image: uint8 [H, W, 3], resized to the server's size.
+      image: uint8 [H, W, 3], resized to the server's size as in training; another aspect than that of the training
+        data is a warning.
       proprioception: the robot's state, for models that use it.
 
     Raises:
@@ -188,7 +189,7 @@ class RemotePolicy:
 
   def _exchange(self, observation: Dict[str, Any], deadline: float) -> Any:
     connection = self._connection or self._connect(deadline)
-    image = resize_with_pad(observation['image'], tuple(self.metadata['image_size']))
+    image = fit(observation['image'], self.metadata['image_size'], self.metadata.get('recorded_sizes', ()))
     # `reset` is sent until a reply was received: an observation without a reply may have been refused.
     connection.send(codec.pack(dict(observation, **self._task, image=image, reset=self._begins)))
     self._outstanding += 1

@@ -18,7 +18,7 @@ def main() -> None:
   interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here so that --help does not wait for TensorFlow.
   try:
-    from rtjax.data.convert import logs, validate, write
+    from rtjax.data.convert import bounds, logs, validate, write
     from rtjax.data.tf import tfds
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
@@ -34,6 +34,9 @@ def main() -> None:
   if report.findings:
     Console().print(report.table())
   print(f'{report.count("error")} errors, {report.count("warning")} warnings')
+  if options.bounds == 'quantiles' and any(report.lengths.values()):
+    spec = bounds.from_quantiles(spec, report.actions)
+    print(f'Bounds of these logs, check the units: {spec.describe()}')
   if report.count('error'):
     print('Nothing was written: fix the logs or the options, or move the episodes away.')
     raise SystemExit(1)

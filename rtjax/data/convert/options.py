@@ -10,7 +10,6 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import adapters
 from rtjax.language import instructions
-from rtjax.runtime import limits, serialization
 
 TRANSLATION_UNITS = {'m': 1.0, 'cm': 1e-2, 'mm': 1e-3}
 ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
@@ -74,7 +73,9 @@ class Options:
   image_format: Literal['jpeg', 'png'] = 'jpeg'
   """Format of the stored images; files of this format are copied unchanged."""
   action_spec: Annotated[str, tyro.conf.arg(metavar='SPEC')] = 'arm7d'
-  """ActionSpec: arm7d, rt1, rt1_x, or a JSON file."""
+  """ActionSpec: arm7d, rt1, rt1_x, or a JSON file. The dataset keeps it, and train.py takes it from there."""
+  bounds: Literal['spec', 'quantiles'] = 'spec'
+  """Bounds of the actions: those of the ActionSpec, or the quantiles 0.1 % and 99.9 % of these logs."""
   encoder: str = instructions.HASHED_NGRAMS
   """Instruction encoder: built in, folder of a Universal Sentence Encoder, or an .npz table of vectors."""
   val_share: float = 0.1
@@ -109,7 +110,7 @@ class Options:
 
   def spec(self) -> ActionSpec:
     """Return the ActionSpec that `action_spec` names."""
-    return load_spec(self.action_spec)
+    return actions.get(self.action_spec)
 
   def dataset_name(self) -> str:
     """Return the name of the dataset.
@@ -126,15 +127,3 @@ class Options:
       raise ValueError(f'{name!r} is the name of a known dataset with another layout. Choose another with --name, such '
                        f'as {"my_" + name!r}.')
     return name
-
-
-def load_spec(name: str) -> ActionSpec:
-  """Return the ActionSpec with a name, or of a JSON file."""
-  if not name.endswith('.json'):
-    return actions.get(name)
-  try:
-    return serialization.from_json(limits.read_json(pathlib.Path(name)), ActionSpec)
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'{name} is no ActionSpec: {error} Expected an object such as '
-                     '{"fields": [{"name": "joints", "size": 6, "low": -3.2, "high": 3.2, "unit": "rad"}, ...], '
-                     '"vocab_size": 256}.') from error

@@ -22,6 +22,7 @@ _FAR, _SHARE = 5, 0.01
 _STUCK = 4
 # A larger share of steps that do nothing teaches a policy to do nothing.
 _MANY_IDLE = 0.2
+_WIDER = ' If the robot is that fast: --bounds quantiles, or --action-spec FILE.json with wider bounds.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Report:
     still: steps without motion, of all episodes.
     idle: those of them that do nothing at all.
     image_sizes: height and width of the first image of each camera.
+    actions: of each readable episode, float32 [steps, A].
     state: size of the robot state; None if there is none.
     period: median time between two steps, in the logs' unit; None if not recorded.
   """
@@ -60,6 +62,7 @@ class Report:
   still: int = 0
   idle: int = 0
   image_sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+  actions: list[np.ndarray] = dataclasses.field(default_factory=list)
   state: int | None = None
   period: float | None = None
 
@@ -119,6 +122,7 @@ def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
         report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
         continue
       report.lengths[log.name] = len(episode)
+      report.actions.append(episode.actions)
       report.still += int(still_steps(episode.actions, spec).sum())
       report.idle += idle
       report.findings += [*_images(episode, images, report), *_state(episode, report),
@@ -195,6 +199,8 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
   if field.name == 'gripper':
     yield from _gripper(part)
     return
+  if options.bounds == 'quantiles':
+    return
   low, high = np.asarray(field.low), np.asarray(field.high)
   beyond = np.abs(part - (low + high) / 2) / ((high - low) / 2)  # 1 at the bounds
   worst = np.unravel_index(np.argmax(beyond), beyond.shape)
@@ -203,11 +209,11 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
            f'{field.unit}')
   if (beyond > _FAR).mean(0).max() > _SHARE:
     yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}' + (
-        " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '')
+        " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '') + _WIDER
   elif (beyond > 1 + 1e-6).any():
     share = (beyond[:, worst[1]] > 1 + 1e-6).mean()
     yield 'warning', f'{field.name} out of bounds', (
-        f'{found}: {share:.1%} of the steps would be clipped. Above 1 % in all, train.py refuses the dataset.')
+        f'{found}: {share:.1%} of the steps would be clipped. Above 1 % in all, train.py refuses the dataset.{_WIDER}')
 
 
 def _units(field: ActionField, beyond: np.ndarray, options: Options) -> str:

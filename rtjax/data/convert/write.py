@@ -3,6 +3,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import io
+import json
 import math
 import pathlib
 import shutil
@@ -23,6 +24,7 @@ from rtjax.data.rlds import adapters
 from rtjax.data.rlds.episodes import PARAPHRASES
 from rtjax.data.tf import tf, tfds
 from rtjax.language.instructions import InstructionEncoder
+from rtjax.runtime import serialization
 
 VERSION = '1.0.0'
 
@@ -60,6 +62,8 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
                   encoder: InstructionEncoder, done: Callable[[], object]) -> pathlib.Path:
   """Write a dataset and return its folder.
 
+  Its metadata holds the ActionSpec; action_spec.json is a copy to change and to give to other runs.
+
   TFDS writes into a folder beside it, renames that when it is complete, and removes it after an error. The folder of a
   killed process is removed now. `done` is called after each episode.
 
@@ -79,6 +83,7 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
     if isinstance(error, RuntimeError) and not isinstance(error.__cause__, tf.errors.OpError):
       raise
     raise OSError(f'{path} cannot be written: {error}. Is the disk full? Nothing was left there.') from error
+  (path / 'action_spec.json').write_text(json.dumps(serialization.to_json(spec), indent=2) + '\n')
   return path
 
 
@@ -143,7 +148,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
   def _episode(self, log: Log, pool: concurrent.futures.Executor) -> dict[str, Any]:
     episode = read_episode(log, self._options, self._spec)
     if self._options.drop_idle:
-      episode = without_idle(episode, self._spec)
+      episode = without_idle(episode, self._options.spec())  # as in the check, whatever bounds were found
     texts = list(dict.fromkeys([*episode.paraphrases, *episode.instructions]))
     vectors = dict(zip(texts, _usable(texts, self._encoder(texts), log.name), strict=True))
     metadata: dict[str, Any] = {'file_path': log.name}

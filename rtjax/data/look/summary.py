@@ -9,10 +9,10 @@ import numpy as np
 from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.data import images
-from rtjax.data.convert.options import load_spec
 from rtjax.data.numbers import idle_steps, still_steps
 from rtjax.data.rlds.episodes import Dataset, Episode
 from rtjax.data.rlds.language import NoVectors
+from rtjax.data.rlds.recorded_spec import recorded_spec
 from rtjax.data.tf import tf
 from rtjax.runtime.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
 
@@ -69,7 +69,7 @@ def summarize(name: str, split: str, action_spec: str, episodes: int, most: int)
   Raises:
     FileNotFoundError, ValueError: the dataset cannot be read.
   """
-  spec = load_spec(action_spec) if action_spec else _fitting_spec(name, split)
+  spec = actions.get(action_spec) if action_spec else recorded_spec([name]) or _fitting_spec(name, split)
   dataset = _open(name, split, spec, images=False)
   numbers = evenly_spaced(dataset.num_records, most)
   read = list(_read(dataset, numbers))

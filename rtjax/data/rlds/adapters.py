@@ -17,7 +17,7 @@ from rtjax.runtime import serialization
 from rtjax.runtime.suggest import did_you_mean
 
 __all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'Adapter', 'Steps', 'arm_action', 'feature', 'flat_arm', 'get',
-           'register', 'rt1_action', 'standard_metadata']
+           'register', 'rt1_action', 'standard_metadata', 'stored_spec']
 
 STANDARD_LAYOUT = 'rtjax/1'
 """Layout that rtjax.data.convert writes; the number rises with each incompatible change."""
@@ -54,7 +54,14 @@ def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
   Such a dataset needs no adapter. data/README.md lists the layout; `action` holds the spec's fields in order.
   """
   sizes = {f.name: f.size for f in spec.fields}
-  return {'layout': STANDARD_LAYOUT, 'action_fields': sizes, 'embedding_id': embedding_id}
+  return {'layout': STANDARD_LAYOUT, 'action_fields': sizes, 'embedding_id': embedding_id,
+          'action_spec': serialization.to_json(spec)}
+
+
+def stored_spec(metadata: Mapping[str, Any] | None) -> ActionSpec | None:
+  """Return the ActionSpec in a dataset's metadata; None if it has none."""
+  stored = (metadata or {}).get('action_spec')
+  return serialization.from_json(stored, ActionSpec) if stored else None
 
 
 def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:

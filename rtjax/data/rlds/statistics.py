@@ -152,4 +152,6 @@ def _check_clipping(name: str, entry: dict[str, Any], spec: ActionSpec) -> None:
          for i, share in enumerate(action['clipped']) if share > _MAX_CLIPPED]
   if bad:
     raise ValueError(f'{name}: the bounds of the ActionSpec clip more than 1 % of its steps: ' + '; '.join(bad)
-                     + '. Widen the bounds, check units and adapter, or set --pipeline.allow-clipping.')
+                     + '. Check units and adapter. For a faster robot take wider bounds, --model.action-spec '
+                     'FILE.json (`python -m rtjax.data.convert LOGS --bounds quantiles` finds those of your logs, and '
+                     'docs/guides/your_robot.md shows the file); or clip them, --pipeline.allow-clipping.')

@@ -15,10 +15,12 @@ from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.language.instructions import InstructionEncoder
+from rtjax.policies import image_size
 from rtjax.policies.action_filters import ConfidenceGate
 from rtjax.policies.policy import BatchPolicy, NonFiniteOutput, Policy, PolicyOutput
 
 SCRIPTED = ('expert', 'random')
+_CAMERA = (96, 96)  # of agents without a policy, small to be fast
 
 
 class Decision(NamedTuple):
@@ -252,13 +254,15 @@ def training_progress(policy: Policy) -> dict[str, Any]:
   return {'step': metadata.step, 'demonstrations': sum(counts) if known else None}
 
 
-def training_image_size(agent: Agent) -> tuple[int, int] | None:
-  """Return (height, width) of an agent's training images, None if unknown.
+def camera_size(agent: Agent) -> tuple[int, int]:
+  """Return height and width of the images to render for an agent.
 
   Raises:
-    ValueError: its datasets have different sizes.
+    ValueError: a policy's datasets have different sizes.
   """
-  return agent.policy.metadata.dataset_image_size() if isinstance(agent, PolicyAgent) else None
+  if isinstance(agent, PolicyAgent):
+    return image_size.camera_size(agent.policy.config, agent.policy.metadata)
+  return _CAMERA
 
 
 def require_matching_actions(policy: ActionSpec, env: ActionSpec, name: str) -> None:

@@ -1,7 +1,16 @@
-"""Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing); bicubic with PyTorch's."""
+"""Bilinear resize with TensorFlow's arithmetic (`tf.image.resize` without antialiasing); bicubic with PyTorch's.
+
+The bilinear functions map NumPy to NumPy and JAX to JAX.
+"""
+from types import ModuleType
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
+
+Array = Any  # jax.Array or np.ndarray, and the same is returned
 
 
 def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -18,14 +27,15 @@ def resize_bilinear(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
   """Resize to `size` (height, width); the aspect is not kept."""
   if images.shape[1:3] == size:
     return images
+  xp = _namespace(images)
   top, bottom, down = _neighbours(images.shape[1], size[0])
   left, right, across = _neighbours(images.shape[2], size[1])
   across, down = across[:, None], down[:, None, None]
 
   def row(rows):
-    lines = jnp.take(images, rows, axis=1)
-    start = jnp.take(lines, left, axis=2)
-    return start + (jnp.take(lines, right, axis=2) - start) * across
+    lines = xp.take(images, rows, axis=1)
+    start = xp.take(lines, left, axis=2)
+    return start + (xp.take(lines, right, axis=2) - start) * across
 
   upper = row(top)
   return upper + (row(bottom) - upper) * down
@@ -38,7 +48,7 @@ def resize_with_pad(images: Float[Array, 'B H W C'], size: tuple[int, int]) -> F
   height, width = (int(n) for n in fitted)
   top, left = (int(n) for n in (target - fitted) / 2)
   padding = ((0, 0), (top, size[0] - height - top), (left, size[1] - width - left), (0, 0))
-  return jnp.pad(resize_bilinear(images, (height, width)), padding)
+  return _namespace(images).pad(resize_bilinear(images, (height, width)), padding)
 
 
 def fit_images(images: UInt8[Array, '*B H W 3'], size: tuple[int, int] | None) -> UInt8[Array, '*B h w 3']:
@@ -49,8 +59,12 @@ def fit_images(images: UInt8[Array, '*B H W 3'], size: tuple[int, int] | None) -
   """
   if size is None or images.shape[-3:-1] == size:
     return images
-  fitted = resize_with_pad(images.reshape(-1, *images.shape[-3:]).astype(jnp.float32), size)
-  return fitted.astype(jnp.uint8).reshape(*images.shape[:-3], *size, 3)
+  fitted = resize_with_pad(images.reshape(-1, *images.shape[-3:]).astype(np.float32), size)
+  return fitted.astype(np.uint8).reshape(*images.shape[:-3], *size, 3)
+
+
+def _namespace(array: Array) -> ModuleType:
+  return jnp if isinstance(array, jax.Array) else np
 
 
 def cubic_weights(source: int, target: int) -> Float[np.ndarray, 'target source']:

@@ -1,5 +1,6 @@
 """Adapters against hand-computed numbers, on episodes written and read by TFDS."""
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -191,6 +192,14 @@ def test_example_of_the_docs(monkeypatch):
 def test_import_is_light():
   code = 'import sys, rtjax.data.rlds.adapters; sys.exit("tensorflow" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_metadata_keeps_the_action_spec():
+  joints = actions.ActionField('joints', 6, -3.2, (1, 2, 3, 3, 3, 3), unit='rad')
+  own = actions.ActionSpec((joints, actions.classes('grip', 2)))
+  stored = json.loads(json.dumps(adapters.standard_metadata(own, 'some/1')))
+  assert adapters.stored_spec(stored) == own
+  assert adapters.stored_spec(None) is None and adapters.stored_spec({'layout': 'rtjax/1'}) is None
 
 
 def test_a_registered_adapter_precedes_metadata(monkeypatch):
