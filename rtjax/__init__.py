@@ -11,7 +11,7 @@ if TYPE_CHECKING:
   from rtjax.actions import ActionField as ActionField
   from rtjax.actions import ActionSpec as ActionSpec
 
-__version__ = '0.2.0'
+__version__ = '0.3.0'
 
 # Loaded at first use: `import rtjax` imports not even JAX, and nothing here pulls in TensorFlow.
 _LAZY = {'ActionField': 'rtjax.actions', 'ActionSpec': 'rtjax.actions', 'load_model': 'rtjax.pretrained',
