@@ -15,22 +15,19 @@ import dataclasses
 import functools
 import json
 import pathlib
-import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rtjax import checkpoints, models
 from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
-from rtjax.runtime import compiler, interrupt, limits, serialization
+from rtjax.runtime import compiler, limits, serialization
 from rtjax.training import distill, initialize, lineage, lock, memory, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
@@ -38,6 +35,7 @@ from rtjax.training.config import TrainConfig, check_same_run
 from rtjax.training.input import TrainingInput
 from rtjax.training.log import MetricsLog, Progress
 from rtjax.training.meter import Meter, NonFiniteError, Row
+from rtjax.training.signals import Signals
 from rtjax.training.state import TrainState, Tree, create, merge, split
 from rtjax.training.step import eval_step, train_step
 
@@ -149,7 +147,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   progress = Progress(config.steps, config.batch_size, start)
   row: Row = {}
   stopped = False
-  with contextlib.closing(log), progress, _Signals() as signals:
+  with contextlib.closing(log), progress, Signals() as signals:
     progress.print(_greeting(config, state, mesh, run, start))
     train_on = compiler.announced('the training step', take_step, progress.print)
     validate_on = compiler.announced('the validation step', evaluate, progress.print)
@@ -289,52 +287,3 @@ def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.P
   if config.is_trainable:
     size += f' of {(parameters.count(state.params) + parameters.count(state.constants)) / 1e6:.1f} M'
   return f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
-
-
-class _Signals:
-  """Handler of SIGTERM and Ctrl-C: the loop saves and ends.
-
-  Ctrl-C counts from the end of the first step on: before, there is nothing to save. A second one ends at once.
-
-  With several processes only SIGTERM counts, and JAX stops all of them at the same step.
-  """
-
-  def __init__(self) -> None:
-    self.number = 0
-    self._handlers: dict[signal.Signals, Any] = {}
-
-  def __enter__(self) -> '_Signals':
-    self._take(signal.SIGTERM)
-    return self
-
-  def take_interrupt(self) -> None:
-    """Handle Ctrl-C from now on, once."""
-    if not self.number and signal.SIGINT not in self._handlers:
-      self._take(signal.SIGINT)
-      interrupt.defer(signal.SIGINT in self._handlers)
-
-  def _take(self, number: signal.Signals) -> None:
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-      self._handlers[number] = signal.signal(number, self._handle)
-
-  def _handle(self, number: int, frame: Any) -> None:
-    self.number = number
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-  def checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that raises KeyboardInterrupt once a signal arrived."""
-    def call(*arguments: Any) -> Any:
-      if self.number:
-        raise KeyboardInterrupt
-      return function(*arguments)
-    return call
-
-  def arrived(self, step: int) -> bool:
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self.number > 0
-
-  def __exit__(self, *_: Any) -> None:
-    interrupt.defer(False)
-    for number, handler in self._handlers.items():
-      signal.signal(number, handler)
