@@ -1,8 +1,8 @@
-"""Benchmark of the start of a training of the full RT-1: CPU time before the first step is compiled.
+"""Benchmark of the start of a training, before the step is compiled.
 
     python bench/start.py
 
-Prints one line of JSON with seconds of CPU time, which other work on the machine stretches less than the clock's.
+The full RT-1. Prints one line of JSON with seconds of CPU time, which other work on the machine stretches less than the clock's.
 """
 import functools
 import json

@@ -80,7 +80,7 @@ cli.run(main)''']
 def test_one_line_and_status_130(work, tmp_path):
   code, seconds, lines = interrupted(script(work), 'ready', tmp_path)
   assert (code, lines) == (130, ['Stopped. All is kept.'])
-  assert seconds < 5  # a second on a quiet machine
+  assert seconds < 30  # a second on a quiet machine; the work takes a minute
   assert not list(tmp_path.iterdir())
 
 

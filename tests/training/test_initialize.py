@@ -4,7 +4,6 @@ import types
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import tiny_training
 
 from rtjax import actions, models, pretrained
@@ -114,7 +113,7 @@ def test_the_multiview_network_starts_from_the_image_encoder_of_rt1(monkeypatch)
   rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), seed=1)
   monkeypatch.setattr(pretrained, 'load_model', lambda path: rt1)
   model = models.build(RT1MultiviewConfig(
-      views=2, image_size=(16, 16), width=32, heads=2, layers=1, hidden=64, encoder=SMALL.encoder), rngs=nnx.Rngs(0))
+      views=2, image_size=(16, 16), width=32, heads=2, layers=1, hidden=64, encoder=SMALL.encoder), seed=0)
   report = initialize.start_from(model, 'WEIGHTS')
   theirs, ours = parameters.named(rt1), parameters.named(model)
   shared = [name for name in ours if name.startswith('image_encoder/')]

@@ -136,7 +136,7 @@ def _shown(dataset: Dataset, episode: Episode, findings: list[str]) -> ShownEpis
     for step in evenly_spaced(len(episode), FILMSTRIP_FRAMES):
       try:
         frames[camera].append((step, jpeg(thumbnail(decode(episode.image(step, view))))))
-      except tf.errors.OpError as error:
+      except (ValueError, tf.errors.OpError) as error:
         findings.append(f'{dataset.name}, episode {episode.number}, step {step}: the image of {camera!r} cannot be '
-                        f'decoded: {error.message}')
+                        f'decoded: {error}')
   return ShownEpisode(episode, frames)

@@ -44,8 +44,10 @@ def test_batched_policy_acts_as_alone(vector, episodes, tmp_path, policy, monkey
 
 def test_latency_excludes_compilation(vector, episodes, tmp_path, policy):
   agent = PolicyAgent('tiny', {}, policy, AgentSettings(3))
-  first = toy_env.run(vector, tmp_path, agent, episodes[:3])
-  assert all(len(r['latency_ms']) == r['steps'] - 1 for r in first if r['steps'] == toy_env.MAX_STEPS)
+  first, again = (toy_env.run(vector, tmp_path / name, agent, episodes[:3]) for name in ('first', 'again'))
+  # All three robots are in the first step; a program for fewer may be compiled when one has finished.
+  assert all(r['steps'] - 2 <= len(r['latency_ms']) < r['steps'] for r in first)
+  assert all(len(r['latency_ms']) == r['steps'] for r in again)
 
 
 def test_low_confidence_holds_the_robot_and_is_counted(vector, episodes, tmp_path, policy):
