@@ -2,7 +2,8 @@
 
     python bench/start.py
 
-The full RT-1. Prints one line of JSON with seconds of CPU time, which other work on the machine stretches less than the clock's.
+The full RT-1. Prints one line of JSON with seconds of CPU time, which other work on the machine stretches less than the
+clock's.
 """
 import functools
 import json
