@@ -32,11 +32,14 @@ time.sleep(60)'''
 def interrupted(command, ready, folder, signals=1, **variables):
   """Send SIGINT to a process and its children after the line `ready`.
 
+  A background job of a shell, such as these tests, may ignore it; the process does not.
+
   Returns:
     Exit status, seconds, and the lines of both outputs after it.
   """
   with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                        start_new_session=True, env=os.environ | {'PYTHONPATH': str(ROOT)} | variables) as process:
+                        start_new_session=True, env=os.environ | {'PYTHONPATH': str(ROOT)} | variables,
+                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
     for line in process.stdout:
       if ready in line:
         break
@@ -45,7 +48,11 @@ def interrupted(command, ready, folder, signals=1, **variables):
     for _ in range(signals):
       os.killpg(process.pid, signal.SIGINT)
       time.sleep(0.1)
-    output = process.communicate(timeout=60)[0]
+    try:
+      output = process.communicate(timeout=60)[0]
+    except subprocess.TimeoutExpired:
+      os.killpg(process.pid, signal.SIGKILL)
+      raise
     seconds = time.monotonic() - start
     deadline = time.monotonic() + 5  # multiprocessing's own helper process sees that its pipe is closed
     while alive(process.pid) and time.monotonic() < deadline:
