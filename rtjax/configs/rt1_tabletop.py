@@ -5,7 +5,7 @@
     python eval.py checkpoints/rt1_tabletop --env tabletop --split seen --skills pick --baseline untrained blind
 
 On two CPU cores 5 minutes to record, 17 to train (about 220 frames a second), 4 to evaluate with both baselines: picks
-up 78 of 100 seen objects (69 to 85 %), blind 12, untrained 0. After 5,000 steps the loss on held-out episodes hardly
+up 77 of 100 seen objects (68 to 84 %), blind 12, untrained 0. After 5,000 steps the loss on held-out episodes hardly
 falls any more. The additions to the paper's recipe are explained in docs/guides/tabletop.md.
 """
 from rtjax import actions
