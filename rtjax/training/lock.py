@@ -94,7 +94,7 @@ def _refusal(run: pathlib.Path, file: IO[str]) -> str:
   file.seek(0)
   try:
     holder = json.load(file)
-    process = f'process {holder["pid"]} on {holder["host"]} trains into it since {holder["since"]}'
+    process = f'process {holder["pid"]} on {holder["host"]} has been training into it since {holder["since"]}'
   except (ValueError, KeyError):  # just being written
     process = 'another process trains into it'
   return (f'{run} is in use: {process}. Wait for its end, stop it (it saves and the same command resumes), or give '

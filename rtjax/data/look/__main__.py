@@ -35,7 +35,7 @@ def look(dataset: str, out: pathlib.Path = pathlib.Path('dataset.html'), split: 
 
 
 def main() -> None:
-  tyro.cli(look, prog='python -m rtjax.data.look', config=(tyro.conf.PositionalRequiredArgs,))
+  tyro.cli(look, prog=cli.prog('python -m rtjax.data.look'), config=(tyro.conf.PositionalRequiredArgs,))
 
 
 if __name__ == '__main__':

@@ -17,11 +17,10 @@ import numpy as np
 from rtjax.actions import ActionSpec
 from rtjax.data.numbers import unusable
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
-from rtjax.data.rlds import adapters
+from rtjax.data.rlds import adapters, features
 from rtjax.data.rlds.language import Vectors
 from rtjax.data.tf import rlds, tf, tfds
 from rtjax.language import text
-from rtjax.runtime import limits
 
 # Larger ones are depth images, point clouds and the like.
 _MOST_NUMBERS = 4096
@@ -103,12 +102,12 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     self.views, self._images, self._drop_unlabelled = tuple(views), images, drop_unlabelled
     self._check = check
     self._spec = action_spec
-    features = self._builder.info.features
-    if not isinstance(features, tfds.features.FeaturesDict) or rlds.STEPS not in features:
-      raise ValueError(f'{name}: not an RLDS dataset, its features have no {rlds.STEPS!r}: {features}.')
-    self._leaves = dict(_leaves(features[rlds.STEPS].feature))
+    declared = self._builder.info.features
+    if not isinstance(declared, tfds.features.FeaturesDict) or rlds.STEPS not in declared:
+      raise ValueError(f'{name}: not an RLDS dataset, its features have no {rlds.STEPS!r}: {declared}.')
+    self._leaves = dict(features.leaves(declared[rlds.STEPS].feature))
     self.adapter = adapters.get(self._builder.name, self._builder.info.metadata,
-                                {path: _description(f) for path, f in self._leaves.items()})
+                                {path: features.describe(f) for path, f in self._leaves.items()})
     self.rt1_x_grippers = rt1_x_grippers and self.adapter.rt1_x_action is not None
     self._embedding = self.adapter.embedding or ''
     is_stored = self._embedding in self._leaves and vectors is not None and vectors.id == self.adapter.embedding_id
@@ -141,7 +140,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
   @property
   def layout(self) -> dict[str, str]:
     """Type and shape of each step feature."""
-    return {path: _description(feature) for path, feature in self._leaves.items()}
+    return {path: features.describe(feature) for path, feature in self._leaves.items()}
 
   @property
   def image_features(self) -> list[Any]:
@@ -218,7 +217,8 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     """Steps of an episode: nested dicts of arrays [steps, ...]."""
     # TFDS's deserialize_example gives the same (tested) but takes three to eight times as long.
     stored = record.features.feature
-    return _nest({path: _array(stored[f'{rlds.STEPS}/{path}'], feature) for path, feature in self._used.items()})
+    return features.nest({path: features.parse(stored[f'{rlds.STEPS}/{path}'], feature)
+                          for path, feature in self._used.items()})
 
   def _paraphrases(self, record: tf.train.Example) -> tuple[np.ndarray, np.ndarray] | None:
     """Several instructions for the task, as rtjax.data.convert writes them."""
@@ -235,7 +235,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     texts = self._texts(number, steps)
     proprioception = None
     if self._proprioception is not None:
-      proprioception = np.asarray(_at(steps, self._proprioception), np.float32)
+      proprioception = np.asarray(features.at(steps, self._proprioception), np.float32)
       proprioception = proprioception.reshape(len(texts), self.proprioception_size)
     episode = Episode(
         number=number,
@@ -266,7 +266,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     Args:
       read: from bytes to text; None: its normal form.
     """
-    stored = _at(steps, self.adapter.instruction)
+    stored = features.at(steps, self.adapter.instruction)
     try:
       values = stored if stored.dtype == object else [bytes(row[row != 0].tolist()) for row in stored]
       return np.array([(read or _tidy)(value) for value in values], object)
@@ -279,10 +279,10 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
   def _embeddings(self, texts: np.ndarray, steps: dict[str, Any]) -> np.ndarray:
     if self._vectors is not None:
       return self._vectors(texts)
-    return np.asarray(_at(steps, self._embedding), np.float32)
+    return np.asarray(features.at(steps, self._embedding), np.float32)
 
   def _stored_images(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
-    stored = [_at(steps, camera) for camera in self._cameras]
+    stored = [features.at(steps, camera) for camera in self._cameras]
     for camera, images in zip(self._cameras, stored, strict=True):
       if len(images) != length:
         raise ValueError(f'{self.name}, episode {number} of {self.split!r}: {camera!r} has {len(images)} images for '
@@ -320,9 +320,10 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
   def _check_features(self) -> None:
     """Check that all features are present, with the right type."""
     if self._proprioception:
-      self._check_feature(self._proprioception, 'numbers', lambda f: _dtype_kind(f) in 'biuf' and None not in f.shape)
+      self._check_feature(self._proprioception, 'numbers', lambda f: (
+          features.dtype_kind(f) in 'biuf' and None not in f.shape))
     self._check_feature(self.adapter.instruction, 'text, or its bytes as numbers', lambda f: (
-        f.shape == () if _dtype_kind(f) == 'O' else _dtype_kind(f) in 'iu' and len(f.shape) == 1))
+        f.shape == () if features.dtype_kind(f) == 'O' else features.dtype_kind(f) in 'iu' and len(f.shape) == 1))
     if self._vectors is None:
       self._check_embedding()
     for camera in self._cameras:
@@ -338,7 +339,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       raise ValueError(f'{self.name} stores {stored}. Name the encoder that computes them while reading: '
                        '--pipeline.encoder hashed-ngrams/1 (built in), a folder of a Universal Sentence Encoder, or an '
                        '.npz table. RT-2 reads the texts and needs none.')
-    self._check_feature(path, 'a vector', lambda f: _dtype_kind(f) == 'f' and len(f.shape) == 1)
+    self._check_feature(path, 'a vector', lambda f: features.dtype_kind(f) == 'f' and len(f.shape) == 1)
 
   def _check_feature(self, path: str, expected: str, is_valid: Callable[[Any], bool]) -> None:
     if path not in self._leaves:
@@ -348,34 +349,8 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
                        + ' Adapters are described in docs/guides/your_robot.md.')
     feature = self._leaves[path]
     if not is_valid(feature):
-      raise ValueError(f'{self.name}: {path!r} is {_description(feature)}, expected {expected}. '
+      raise ValueError(f'{self.name}: {path!r} is {features.describe(feature)}, expected {expected}. '
                        f'Name another feature in the adapter {self.adapter.name!r}.')
-
-
-def _leaves(feature: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-  if isinstance(feature, tfds.features.FeaturesDict):
-    for key, value in feature.items():
-      yield from _leaves(value, (*path, key))
-  else:
-    yield '/'.join(path), feature
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-  nested: dict[str, Any] = {}
-  for path, value in flat.items():
-    *folders, leaf = path.split('/')
-    inner = nested
-    for key in folders:
-      inner = inner.setdefault(key, {})
-    inner[leaf] = value
-  return nested
-
-
-def _description(feature: Any) -> str:
-  """Type and shape of a feature, such as 'float32 [7]'."""
-  if _dtype_kind(feature) == 'O' or feature.shape is None:
-    return 'text'
-  return f'{np.dtype(feature.np_dtype).name} {[size or "any" for size in feature.shape]}'.replace("'", '')
 
 
 def _first_unusable(field: str, values: np.ndarray, names: Sequence[str]) -> Iterator[str]:
@@ -385,31 +360,6 @@ def _first_unusable(field: str, values: np.ndarray, names: Sequence[str]) -> Ite
     step, number = bad[0]
     more = f' (and {len(bad) - 1} other numbers)' if len(bad) > 1 else ''
     yield f'step {step}: {field} {names[number] if names else number} is {values[step, number]:g}{more}'
-
-
-def _dtype_kind(feature: Any) -> str:
-  """NumPy's letter for the dtype of a feature; 'O' for text."""
-  return np.dtype(feature.np_dtype).kind
-
-
-def _array(stored: Any, feature: Any) -> np.ndarray:
-  """One feature of an episode, [steps, ...]; images and texts stay bytes."""
-  kind = stored.WhichOneof('kind')
-  values = getattr(stored, kind).value if kind else []
-  if isinstance(feature, tfds.features.Image):
-    return np.array(values, object)
-  if kind == 'bytes_list' and _dtype_kind(feature) != 'O':  # a tensor that TFDS stored as bytes or compressed
-    if getattr(feature, '_encoding', None) == tfds.features.Encoding.ZLIB:
-      for value in values:
-        limits.check_inflated(value, limits.array_bytes(feature.shape, feature.np_dtype))
-    values = [feature.decode_example_np(value) for value in values]
-  return np.array(values, feature.np_dtype).reshape(-1, *feature.shape)
-
-
-def _at(steps: dict[str, Any], path: str) -> Any:
-  for key in path.split('/'):
-    steps = steps[key]
-  return steps
 
 
 def _worded(raw: bytes) -> str:
