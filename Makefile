@@ -8,7 +8,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= checkpoints/demo
 
-.PHONY: setup test test-full lint demo clean
+.PHONY: setup test test-full lint demo bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ demo: setup
 	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
 	$(RUN) train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0 --output $(DEMO)
 	$(RUN) eval.py $(DEMO) --env tabletop --split seen --skills pick --baseline untrained blind --output $(DEMO)/report
+
+# With the JAX that is installed, which must see the GPU; see the script for the packages that it needs.
+bench-gpu:
+	$(PYTHON) bench/gpu.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info
