@@ -378,7 +378,12 @@ METAWORLD = ActionSpec((
     ActionField('gripper_effort', 1, -1.0, 1.0),
 ))
 
-SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD}
+# Language-Table's two numbers: changes of the effector's target x and y, within its action space (language_table.py of
+# its source). Mirrored about the plane y = 0, on which its camera stands.
+LANGUAGE_TABLE = ActionSpec((ActionField('planar_translation', 2, -0.1, 0.1, unit='m', frame='base', mirror=(1, -1)),))
+
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD,
+         'language_table': LANGUAGE_TABLE}
 
 
 def get(name: str) -> ActionSpec:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Name: module, class, extra. Imported at first use, because a simulator is an extra.
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
-         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld')}
+         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld'),
+         'language_table': ('rtjax.envs.language_table', 'LanguageTable', 'language_table')}
 _SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
 _registered: dict[str, Any] = {}
 
