@@ -47,12 +47,15 @@ class Config:
   """--env: compare with the same network untrained, or with the policy given one instruction in all episodes."""
   threshold: float = 0.0
   """--env: hold the robot in steps with a mean confidence below this; 0 = never."""
+  path: str = ''
+  """--env language_table: folder of the clone of its public source; empty = found in PYTHONPATH."""
   encoder: str = ''
   """Instruction encoder, a folder or a table; empty = the built-in one, and with --dataset the recorded vectors."""
   image_text: tuple[str, ...] = ()
   """--env: image-text data (docs/guides/image_text.md), whose held-out questions an RT-2 answers as well."""
   renderer: str = ''
-  """--env: renderer of the images, rays or gl; empty = rays in the tabletop, gl in Meta-World."""
+  """--env: renderer of the images, rays or gl; empty = rays in the tabletop, gl in Meta-World,
+  tiny in Language-Table."""
   image_size: tuple[int, int] | None = None
   """--env: height and width of the images; none = those of the policy's training data, 256 320 for
   released weights, or 96 96 without a policy."""
@@ -78,6 +81,8 @@ class Config:
     for name in ('wrist', 'multiview'):
       if getattr(self, name) and self.env != 'tabletop':
         raise ValueError(f'--{name} is for --env tabletop: no other environment has that camera.')
+    if self.path and self.env != 'language_table':
+      raise ValueError('--path is for --env language_table: no other environment is imported from a clone.')
     if self.dataset:
       unused = [name for name in ('skills', 'compare', 'baseline', 'threshold', 'videos', 'image_text')
                 if getattr(self, name)]
@@ -133,6 +138,8 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
     agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.camera_size(agent)
   options: dict[str, Any] = {'image_size': size} | ({'renderer': config.renderer} if config.renderer else {})
+  if config.path:
+    options['path'] = config.path
   if config.env == 'tabletop':
     options |= {'wrist': config.wrist, 'multiview': config.multiview}
   env = environment.open_environment(config.env, splits, options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
          'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld'),
          'language_table': ('rtjax.envs.language_table', 'LanguageTable', 'language_table')}
-_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
+_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'pybullet', 'scipy')
 _registered: dict[str, Any] = {}
 
 

@@ -32,6 +32,8 @@ class Adapter:
     embedding_id: id of the encoder that made the embedding; stored in checkpoints.
     proprioception: robot state, if recorded.
     views: further cameras, by their names in `DataConfig.views`.
+    waypoint: float32 [2] or [3], x y (z) of each step's hindsight waypoint, for datasets that record it; others get
+      it from proprioception.
     weight: sampling weight in a mixture.
     rt1_x_action: action map of RT-1-X's notebook, where `action` corrects it; for `DataConfig.rt1_x_grippers`.
   """
@@ -43,6 +45,7 @@ class Adapter:
   embedding_id: str = 'universal-sentence-encoder-large/5'
   proprioception: str | None = None
   views: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+  waypoint: str | None = None
   weight: float = 1.0
   rt1_x_action: ActionMap | None = None
 

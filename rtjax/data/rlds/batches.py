@@ -40,9 +40,9 @@ class WindowBatcher(Batcher):
     self._proprioception, self._waypoints = config.proprioception, config.waypoints
     if config.waypoints:
       self._widths['waypoints'] = 3
-      small = [d.name for d in datasets if d.proprioception_size < 3]
+      small = [d.name for d in datasets if d.proprioception_size < 2]
       if small:
-        raise ValueError(f'waypoints are the first three numbers of proprioception, x, y and z of the gripper, and '
+        raise ValueError(f'waypoints are the first numbers of proprioception, x, y and z of the gripper, and '
                          f'{small} have fewer. Train without them: --pipeline.no-waypoints --model.waypoint-weight 0.')
     if config.proprioception:
       sizes = [d.proprioception_size for d in datasets]
@@ -77,8 +77,8 @@ class WindowBatcher(Batcher):
     if self._proprioception:
       batch['proprioception'][row, slots] = _proprioception(episode)[steps]
     if self._waypoints:
-      reached = next_changes(self._spec.gripper_commands(episode.actions))
-      batch['waypoints'][row, slots] = _proprioception(episode)[reached[steps], :3]
+      waypoints = self._waypoints_of(episode)[steps, :3]
+      batch['waypoints'][row, slots, :waypoints.shape[-1]] = waypoints  # z is zero where a robot is planar
     batch['instructions'][row] = episode.instructions[end]
     batch['episodes'][row], batch['steps'][row] = episode.number, end
     pixels = batch['images'][row]
@@ -89,6 +89,11 @@ class WindowBatcher(Batcher):
           pixels[slot, view] = self._image(number, episode, step, view)
       else:
         pixels[slot] = self._image(number, episode, step)
+
+  def _waypoints_of(self, episode: Episode) -> np.ndarray:
+    if episode.waypoints is not None:
+      return episode.waypoints
+    return _proprioception(episode)[next_changes(self._spec.gripper_commands(episode.actions))]
 
   def _image(self, number: int, episode: Episode, step: int, view: int = 0) -> np.ndarray:
     try:

@@ -41,6 +41,7 @@ class Episode:
     actions: float32 [steps, A] in the ActionSpec's units.
     instructions: str [steps] (object), in normal form; empty where there is none.
     proprioception: float32 [steps, S], or None.
+    waypoints: float32 [steps, 2 or 3] where the dataset records them, or None.
     paraphrases: texts [P] (object) and embeddings [P, E] of several instructions for the task, or None.
   """
   number: int
@@ -49,6 +50,7 @@ class Episode:
   actions: np.ndarray
   instructions: np.ndarray
   proprioception: np.ndarray | None
+  waypoints: np.ndarray | None = None
   paraphrases: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
@@ -243,7 +245,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
         embeddings=self._embeddings(texts, steps),
         actions=self._actions(number, steps, len(texts)),
         instructions=texts,
-        proprioception=proprioception, paraphrases=paraphrases)
+        proprioception=proprioception, waypoints=self._waypoints(steps), paraphrases=paraphrases)
     if self._check and (found := self.unusable_numbers(episode)):
       raise ValueError(f'{found[0]}' + (f' (and {len(found) - 1} other fields)' if found[1:] else '')
                        + '. Expected finite numbers of sensible size. Fix or remove the episode.')
@@ -280,6 +282,10 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     if self._vectors is not None:
       return self._vectors(texts)
     return np.asarray(features.at(steps, self._embedding), np.float32)
+
+  def _waypoints(self, steps: dict[str, Any]) -> np.ndarray | None:
+    path = self.adapter.waypoint
+    return np.asarray(features.at(steps, path), np.float32) if path in self._leaves else None
 
   def _stored_images(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
     stored = [features.at(steps, camera) for camera in self._cameras]

@@ -71,7 +71,8 @@ def _language_table(steps: Steps) -> Action:
   """Action map of a stick that moves in x and y."""
   planar = feature(steps, 'action')
   action = _joined(steps, np.pad(planar, ((0, 0), (0, 4))), np.ones(len(planar)))
-  return action | {'gripper_closedness_action': np.zeros((len(planar), 1), np.float32)}
+  return action | {'gripper_closedness_action': np.zeros((len(planar), 1), np.float32),
+                   'planar_translation': np.asarray(planar, np.float32)}
 
 
 def _quaternion_angles(quaternion: np.ndarray) -> np.ndarray:
@@ -139,7 +140,7 @@ ADAPTERS = (
     *map(_droid_adapter, ('droid', 'droid_100', 'droid_101', 'r2d2_faceblur')),
     _text_only('libero_*', _arm(_closes, _ROBOSUITE), views=_WRIST),  # openvla/modified_libero_rlds
     Adapter('language_table*', _language_table, image='observation/rgb', instruction='observation/instruction',
-            embedding=None, proprioception='observation/effector_translation'),
+            embedding=None, proprioception='observation/effector_translation', waypoint='waypoint'),
     # Bridge V2 in its authors' own layout, by the name that OpenVLA gives the folder.
     _flat('bridge_orig', flat_arm, image='observation/image_0',
           views={f'image_{i}': f'observation/image_{i}' for i in (1, 2, 3)}),

@@ -99,5 +99,8 @@ def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> 
       env.close()
   except (ImportError, RuntimeError) as error:
     raise ValueError(str(error)) from error
-  return EvalEnvironment(name, {**settings, 'renderer': env.renderer_name}, make, splits, env.action_spec,
+  # A path on this machine is no part of the protocol; the environment names what was found there.
+  recorded = {key: value for key, value in settings.items() if key != 'path'}
+  recorded |= {'renderer': env.renderer_name, **getattr(env, 'protocol', {})}
+  return EvalEnvironment(name, recorded, make, splits, env.action_spec,
                          env.control_hz, env.max_steps)

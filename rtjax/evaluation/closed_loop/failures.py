@@ -39,7 +39,7 @@ def reason(info: dict[str, Any], held: Set[str], closed: bool) -> str | None:
     return 'wrong object'
   if info.get('dropped'):
     return 'dropped'
-  needs_grasp = info.get('skill') not in _SKILLS_WITHOUT_GRASP
+  needs_grasp = 'grasped' in info and info.get('skill') not in _SKILLS_WITHOUT_GRASP
   if needs_grasp and not held and (closed or target[0] in info.get('touched', ())):
     return 'missed grasp'
   return 'timeout'

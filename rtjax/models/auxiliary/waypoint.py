@@ -39,12 +39,13 @@ class WaypointHead(nnx.Module):
     """Set the statistics of proprioception, which begins with x, y and z.
 
     Raises:
-      ValueError: it has fewer than three numbers.
+      ValueError: it has fewer than two numbers; with x and y alone, z is zero.
     """
-    if len(mean) < 3:
+    if len(mean) < 2:
       raise ValueError(f'a waypoint is x, y and z of the gripper, the first numbers of proprioception; the data has '
                        f'{len(mean)} of them. Train without: --model.auxiliary.waypoint-weight 0.')
-    self.normalize.set(mean[:3], std[:3])
+    missing = max(3 - len(mean), 0)
+    self.normalize.set(np.append(mean[:3], np.zeros(missing)), np.append(std[:3], np.ones(missing)))
 
 
 class GroundingResidual(nnx.Module):
