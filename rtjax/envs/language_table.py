@@ -191,13 +191,13 @@ class LanguageTable(gymnasium.Env):
   @contextlib.contextmanager
   def _global_random(self) -> Iterator[None]:
     """Give NumPy's global generator, which planner and tasks use, the state of the episode."""
-    outside = np.random.get_state()  # noqa: NPY002
-    np.random.set_state(self._random)  # noqa: NPY002
+    outside = np.random.get_state()
+    np.random.set_state(self._random)
     try:
       yield
     finally:
-      self._random = np.random.get_state()  # noqa: NPY002
-      np.random.set_state(outside)  # noqa: NPY002
+      self._random = np.random.get_state()
+      np.random.set_state(outside)
 
 
 class _OracleView:

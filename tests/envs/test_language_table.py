@@ -60,14 +60,14 @@ def test_oracle_succeeds_and_the_instruction_comes_from_its_bytes(clone):
 def test_seed_and_skill_determine_the_episode(clone):
   one, other = (envs.make(NAME, path=str(clone), image_size=(18, 32)) for _ in range(2))
   run_oracle(other, 7, 'separate', 5)
-  np.random.seed(5)  # noqa: NPY002  (the source's own generator)
-  outside = np.random.get_state()[1].copy()  # noqa: NPY002
+  np.random.seed(5)
+  outside = np.random.get_state()[1].copy()
   first, second = run_oracle(one, 9, 'blocktoblock')[0], run_oracle(other, 9, 'blocktoblock')[0]
   assert len(first) == len(second)
   for a, b in zip(first, second, strict=True):
     np.testing.assert_array_equal(a['image'], b['image'])
     np.testing.assert_array_equal(a['proprioception'], b['proprioception'])
-  np.testing.assert_array_equal(np.random.get_state()[1], outside)  # noqa: NPY002
+  np.testing.assert_array_equal(np.random.get_state()[1], outside)
 
 
 def test_starts_that_do_not_count_are_dropped_and_counted(clone):
@@ -122,7 +122,7 @@ def test_without_a_clone_the_error_says_how_to_get_one(tmp_path, forget):
 
 def test_missing_parts_and_packages_are_named(clone):
   (clone / 'language_table/environments/rewards/separate_blocks.py').unlink()
-  with pytest.raises(FileNotFoundError, match='lacks language_table/environments/rewards/separate_blocks.py'):
+  with pytest.raises(FileNotFoundError, match=r'lacks language_table/environments/rewards/separate_blocks\.py'):
     envs.make(NAME, path=str(clone))
   (clone / 'language_table/environments/rewards/block2block.py').write_text('import pybullet_of_nobody\n')
   sys.modules.pop('language_table.environments.rewards.block2block', None)
