@@ -26,8 +26,8 @@ class DataConfig:
     padding_in_loss: count the zero actions of the frames padded in front of an episode.
     proprioception: add the robot state to the batches.
     waypoints: add, for each frame, the position of the gripper when its opening is next commanded to change, or else
-      at the end of the episode, or what the dataset's adapter names; for models that learn it (`model.waypoint_weight`). x, y and z are the first three
-      numbers of proprioception.
+      at the end of the episode, or what the dataset's adapter names; for models that learn it
+      (`model.waypoint_weight`). x, y and z are the first three numbers of proprioception.
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
       [B, T, views, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
     encoder: instruction encoder that computes the vectors from the texts where a dataset stores none of it:

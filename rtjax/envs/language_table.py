@@ -1,6 +1,6 @@
 """Language-Table: eight blocks to push on a table, in five families of tasks.
 
-Lynch et al. 2022, "Interactive Language: Talking to Robots in Real Time". RT-2 reports it (Brohan et al. 2023, table 1).
+Lynch et al. 2022, "Interactive Language: Talking to Robots in Real Time"; RT-2 reports it (Brohan et al. 2023).
 
     git clone https://github.com/google-research/language-table
     python eval.py CHECKPOINT --env language_table --path language-table --episodes 250

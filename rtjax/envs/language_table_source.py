@@ -112,8 +112,8 @@ def _locations(paths: Any) -> list[pathlib.Path]:
 def _missing(error: ModuleNotFoundError, root: pathlib.Path) -> Exception:
   name = error.name or ''
   if name.startswith('language_table'):
-    return FileNotFoundError(f'the clone of Language-Table in {root} lacks {name.replace(".", "/")}.py. Restore it with '
-                             f'git checkout, or clone {REPOSITORY} again.')
+    return FileNotFoundError(f'the clone of Language-Table in {root} lacks {name.replace(".", "/")}.py. Restore '
+                             f'it with git checkout, or clone {REPOSITORY} again.')
   return ModuleNotFoundError(f"the environment 'language_table' needs {name}: pip install 'rtjax[language_table]'.",
                              name=name)
 

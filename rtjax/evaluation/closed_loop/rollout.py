@@ -134,7 +134,8 @@ class Runner:
         'steps': len(actions), 'seconds': round(time.perf_counter() - episode.start, 3),
         'jerk': jerk(actions, self._spec, self._hz), 'clipped': info.get('clipped', 0),
         'confidence': float(np.mean(episode.confidence)) if episode.confidence else None,
-        'interventions': episode.interventions, 'dropped_starts': info.get('dropped_starts', {}), 'latency_ms': episode.latency_ms}
+        'interventions': episode.interventions, 'dropped_starts': info.get('dropped_starts', {}),
+        'latency_ms': episode.latency_ms}
 
   def _episode(self, slot: int) -> _Episode:
     episode = self._running[slot]

@@ -172,6 +172,9 @@ def test_language_table(name, tmp_path):
   (arm,) = Dataset(folder, 'train', actions.ARM_7D, vectors=vectors, proprioception=True).read_all()
   np.testing.assert_array_equal(arm.actions, [[*planar, 0, 0, 0, 0, 1]] * 2)
   assert arm.instructions[0] == 'schiebe zum grünen'
+  (own,) = Dataset(folder, 'train', actions.LANGUAGE_TABLE, vectors=vectors).read_all()
+  np.testing.assert_array_equal(own.actions, [planar] * 2)
+  assert own.waypoints is None
   (rt1,) = Dataset(folder, 'train', actions.RT1, vectors=vectors).read_all()
   assert not actions.RT1.unpack(rt1.actions)['gripper_closedness_action'].any()
 
