@@ -49,8 +49,9 @@ _FILES = {
             return self.compute_state()
 
           def step(self, action):
+            touches = np.linalg.norm(self._effector - self._blocks['red_moon']) < 0.05
             self._effector = self._effector + action
-            if np.linalg.norm(self._effector - self._blocks['red_moon']) < 0.05:
+            if touches:
               self._blocks['red_moon'] = self._blocks['red_moon'] + action
             done = self.succeeded
             return self.compute_state(), 100.0 * done, done, {}
@@ -93,7 +94,7 @@ _FILES = {
           def _get_action_for_block_target(self, state):
             place, goal = (state[f'block_{name}_translation'] for name in ('red_moon', 'blue_cube'))
             move = place - state['effector_translation']
-            if np.linalg.norm(move) < 0.04 or self.phase == 'push_block':
+            if np.linalg.norm(move) < 0.05 or self.phase == 'push_block':
               self.phase, move = 'push_block', goal - place
             return move * min(1.0, self._limit / max(np.linalg.norm(move), 1e-9))
         '''}
