@@ -1,4 +1,4 @@
-"""Language-Table: eight blocks to push on a table, in five families of tasks.
+"""Language-Table: blocks to push, in five families of tasks.
 
 Lynch et al. 2022, "Interactive Language: Talking to Robots in Real Time"; RT-2 reports it (Brohan et al. 2023).
 
@@ -184,13 +184,13 @@ class LanguageTable(gymnasium.Env):
             'clipped': self._clipped, 'dropped_starts': dict(self._dropped)}
 
   def _blocks(self) -> list[str]:
-    """Names of the block to push, and of the one to push it to, if any."""
+    """Names of the block to push, and of its target block."""
     simulator = self._simulator
     return [name.replace('_', ' ') for name in (simulator._start_block, simulator._oracle_target_block) if name]
 
   @contextlib.contextmanager
   def _global_random(self) -> Iterator[None]:
-    """Give NumPy's global generator, which planner and tasks use, the state of the episode."""
+    """Give NumPy's global generator, used by the source, the episode's state."""
     outside = np.random.get_state()
     np.random.set_state(self._random)
     try:
@@ -221,7 +221,7 @@ def _no_image(image_size: tuple[int, int]) -> np.ndarray:
 
 
 def _positions(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Return the x and y of each block on the table, by its name."""
+  """Return x and y of each block on the table."""
   names = [key.removeprefix('block_').removesuffix('_mask') for key in state if key.endswith('_mask')]
   return {name.replace('_', ' '): np.array(state[f'block_{name}_translation'])
           for name in names if state[f'block_{name}_mask'][0]}
