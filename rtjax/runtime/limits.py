@@ -44,8 +44,8 @@ WEIGHTS_BYTES = 16384 * _MIB
 """A file of weights that is read into memory at once."""
 INFLATION = 100
 """Bytes of weights for each byte on disk; arrays of zeros compress well."""
-NETWORK = {'layers': 256, 'blocks': 256, 'repeats': 16, 'depth': 8, 'heads': 1024, 'views': 64, 'window': 1024,
-           'horizon': 1024}
+NETWORK = {'sliding_window': 2 ** 20, 'layers': 256, 'blocks': 256, 'repeats': 16, 'depth': 8, 'heads': 1024,
+           'views': 64, 'window': 1024, 'horizon': 1024}
 """Counts in a configuration, by the ends of their names; a network of more takes minutes to build."""
 LISTED = 10 ** 4
 """Entries of a list in a network's configuration."""
