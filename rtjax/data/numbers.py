@@ -36,7 +36,7 @@ def far_numbers(episodes: Mapping[Any, np.ndarray], names: Sequence[str],
   low, high = np.quantile(values, 0.02, 0, method='higher'), np.quantile(values, 0.98, 0, method='lower')
   most = np.maximum(_FAR * (high - low), least)
   far, found = ((values < low - most) | (values > high + most)) & ~unusable(values), []
-  for column in np.flatnonzero(far.any(0)):
+  for column in np.flatnonzero(far.any(0)).tolist():
     row, *others = np.flatnonzero(far[:, column])
     number = int(np.searchsorted(ends, row, 'right'))
     name, episode = list(episodes.items())[number]

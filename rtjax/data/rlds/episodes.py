@@ -125,6 +125,11 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     self._cameras = [self.adapter.camera(view) for view in views or ['image']]
     self._check_features()
     self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
+    needed = (self._proprioception, self.adapter.instruction, self._embedding if self._vectors is None else '')
+    for path in filter(None, needed):
+      if path not in self._used:
+        raise ValueError(f'{name}: {path!r} is {features.describe(self._leaves[path])}, expected at most '
+                         f'{_MOST_NUMBERS} numbers a step.')
 
   @property
   def cameras(self) -> list[str]:
@@ -186,7 +191,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     for number, record in self.records(chunks):
       try:
         steps, paraphrases = self._parse(record), self._paraphrases(record)
-      except (KeyError, TypeError, zlib.error) as error:  # NumPy's and TFDS's, about other content
+      except (KeyError, TypeError, ValueError, zlib.error) as error:  # NumPy's and TFDS's, about other content
         raise ValueError(f'{self.name}, episode {number} of {self.split!r} does not fit features.json: {error}. Fix or '
                          'remove it.') from error
       episode = self._episode(number, steps, paraphrases)

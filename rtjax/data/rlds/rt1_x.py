@@ -52,11 +52,11 @@ def _taco_play(sign: int) -> ActionMap:
   """
   def action(steps: Steps) -> Action:
     pose = feature(steps, 'action/actions')  # absolute: x y z, three angles, gripper (1 open)
-    ranges = {'world_vector': (pose[:, :3], (0, -0.5, 0), (0.8, 0.7, 0.6)),
-              'rotation_delta': (pose[:, 3:6], (-3.2, -0.8, -1.8), (3.2, 0.2, 2.5))}
-    mapped = rt1_action(*(rescale(*part, 1) for part in ranges.values()), sign * pose[:, 6],
+    position = pose[:, :3], (0, -0.5, 0), (0.8, 0.7, 0.6)
+    angles = pose[:, 3:6], (-3.2, -0.8, -1.8), (3.2, 0.2, 2.5)
+    mapped = rt1_action(rescale(*position, 1), rescale(*angles, 1), sign * pose[:, 6],
                         feature(steps, 'action/terminate_episode'))
-    return LimitedAction(mapped, {name: beyond(*part) for name, part in ranges.items()})
+    return LimitedAction(mapped, {'world_vector': beyond(*position), 'rotation_delta': beyond(*angles)})
   return action
 
 
