@@ -1,5 +1,6 @@
 """Configuration of a training run, in groups."""
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Callable
@@ -18,7 +19,7 @@ serialization.register(PolicyConfig, models.config_to_json, models.config_from_j
 def _require(fields: dict[str, tuple[float, float]]) -> None:
   """Raise ValueError for a field below its least value."""
   for name, (value, least) in fields.items():
-    if value < least:
+    if not least <= value < math.inf:
       raise ValueError(f'{name} is {value}, it must be at least {least}.')
 
 

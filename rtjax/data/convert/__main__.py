@@ -4,11 +4,11 @@
 """
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
 from rtjax.data.convert.options import Options
 from rtjax.language import instructions
 from rtjax.runtime import cli, interrupt
+from rtjax.runtime.progress import Progress
 
 
 def main() -> None:
@@ -23,13 +23,12 @@ def main() -> None:
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
   tfds.disable_progress_bar()  # the converter shows its own
-  console = Console(stderr=True)
   spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
   if not options.check:
     write.dataset_folder(options)  # fails before the work starts
   found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
-  with Progress(console=console, transient=True) as progress:
-    report = validate.validate(progress.track(found, description='Checking'), options, spec)
+  with Progress('Checking', len(found), 'episodes') as progress:
+    report = validate.validate(found, options, spec, progress.advance)
   print(f'{len(found)} episodes: {report.summary()}')
   if report.findings:
     Console().print(report.table())
@@ -47,9 +46,8 @@ def main() -> None:
     print('No errors: the same command without --check writes the dataset.')
     return
   parts = write.split_episodes(found, options.val_share)
-  with Progress(console=console, transient=True) as progress:
-    task = progress.add_task('Writing', total=len(found))
-    path = write.write_dataset(parts, options, spec, report, encoder, lambda: progress.advance(task))
+  with Progress('Writing', len(found), 'episodes') as progress:
+    path = write.write_dataset(parts, options, spec, report, encoder, progress.advance)
   print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
   print(f'Train on it with: --data {path}' + write.view_flags(options, report))
 

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.numbers import unusable
+from rtjax.data.numbers import far_actions, far_numbers, unusable
 from rtjax.data.records import Chunk, RecordSource, TfdsRecords
 from rtjax.data.rlds import adapters, features
+from rtjax.data.rlds.adapter import LimitedAction
 from rtjax.data.rlds.language import Vectors
 from rtjax.data.tf import rlds, tf, tfds
 from rtjax.language import text
 
 # Larger ones are depth images, point clouds and the like.
 _MOST_NUMBERS = 4096
+# Encoders give numbers of about 1.
+_FAR_VECTOR = 100.0
 
 PARAPHRASES = ('paraphrases', 'paraphrase_embeddings')
 """Names of the optional episode metadata: texts [P] and embeddings [P, E] of instructions for the same task."""
@@ -41,6 +44,7 @@ class Episode:
     actions: float32 [steps, A] in the ActionSpec's units.
     instructions: str [steps] (object), in normal form; empty where there is none.
     proprioception: float32 [steps, S], or None.
+    limited: bool [steps, A], numbers that the adapter clipped.
     paraphrases: texts [P] (object) and embeddings [P, E] of several instructions for the task, or None.
   """
   number: int
@@ -49,6 +53,7 @@ class Episode:
   actions: np.ndarray
   instructions: np.ndarray
   proprioception: np.ndarray | None
+  limited: np.ndarray
   paraphrases: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
@@ -120,6 +125,11 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     self._cameras = [self.adapter.camera(view) for view in views or ['image']]
     self._check_features()
     self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
+    needed = (self._proprioception, self.adapter.instruction, self._embedding if self._vectors is None else '')
+    for path in filter(None, needed):
+      if path not in self._used:
+        raise ValueError(f'{name}: {path!r} is {features.describe(self._leaves[path])}, expected at most '
+                         f'{_MOST_NUMBERS} numbers a step.')
 
   @property
   def cameras(self) -> list[str]:
@@ -181,7 +191,7 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     for number, record in self.records(chunks):
       try:
         steps, paraphrases = self._parse(record), self._paraphrases(record)
-      except (KeyError, TypeError, zlib.error) as error:  # NumPy's and TFDS's, about other content
+      except (KeyError, TypeError, ValueError, zlib.error) as error:  # NumPy's and TFDS's, about other content
         raise ValueError(f'{self.name}, episode {number} of {self.split!r} does not fit features.json: {error}. Fix or '
                          'remove it.') from error
       episode = self._episode(number, steps, paraphrases)
@@ -237,13 +247,14 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     if self._proprioception is not None:
       proprioception = np.asarray(features.at(steps, self._proprioception), np.float32)
       proprioception = proprioception.reshape(len(texts), self.proprioception_size)
+    actions, limited = self._actions(number, steps, len(texts))
     episode = Episode(
         number=number,
         images=self._stored_images(number, steps, len(texts)) if self._images else np.empty(0, object),
         embeddings=self._embeddings(texts, steps),
-        actions=self._actions(number, steps, len(texts)),
+        actions=actions,
         instructions=texts,
-        proprioception=proprioception, paraphrases=paraphrases)
+        proprioception=proprioception, limited=limited, paraphrases=paraphrases)
     if self._check and (found := self.unusable_numbers(episode)):
       raise ValueError(f'{found[0]}' + (f' (and {len(found) - 1} other fields)' if found[1:] else '')
                        + '. Expected finite numbers of sensible size. Fix or remove the episode.')
@@ -259,6 +270,14 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     return [f'{self.name}, episode {episode.number} of {self.split!r}, {found}'
             for field, values, names in fields if values is not None
             for found in _first_unusable(str(field), values, names)]
+
+  def far_numbers(self, episodes: Sequence[Episode]) -> list[str]:
+    """Describe numbers that are absurdly far from those of the other steps."""
+    states = {e.number: e.proprioception for e in episodes if e.proprioception is not None}
+    vectors = {e.number: np.abs(e.embeddings).max(1, keepdims=True, initial=0) for e in episodes}
+    return [*far_actions({e.number: e.actions for e in episodes}, self._spec),
+            *far_numbers(states, [f'{self._proprioception}[{i}]' for i in range(self.proprioception_size)]),
+            *far_numbers(vectors, ['the largest number of an instruction vector'], _FAR_VECTOR)]
 
   def _texts(self, number: int, steps: dict[str, Any], read: Callable[[bytes], str] | None = None) -> np.ndarray:
     """Return the instructions, str [steps], empty without a word.
@@ -291,7 +310,8 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
       return stored[0]
     return np.stack([np.fromiter(images, object, length) for images in stored], 1)
 
-  def _actions(self, number: int, steps: dict[str, Any], length: int) -> np.ndarray:
+  def _actions(self, number: int, steps: dict[str, Any], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return actions [steps, A], and which of their numbers the adapter limited."""
     where = f'{self.name}, episode {number} of {self.split!r}'
     action = self.adapter.rt1_x_action if self.rt1_x_grippers else self.adapter.action
     try:
@@ -307,7 +327,9 @@ class Dataset(TfdsRecords, RecordSource[Episode]):
     if actions.shape != (length, self._spec.size):
       raise ValueError(f'{where}: the adapter {self.adapter.name!r} gives actions of shape {actions.shape}, '
                        f'expected {(length, self._spec.size)}, one per step.')
-    return actions
+    limited = dict.fromkeys(self._spec.names, False) | (fields.limited if isinstance(fields, LimitedAction) else {})
+    parts = [np.broadcast_to(limited[f.name], (length, f.size)) for f in self._spec.fields]
+    return actions, np.concatenate(parts, 1)
 
   def _is_used(self, path: str, feature: Any) -> bool:
     """Whether to read a feature: chosen cameras and all small features."""

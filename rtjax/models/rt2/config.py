@@ -49,12 +49,12 @@ class RT2Config(PolicyConfig):
   window: int = 1
   proprioception_size: int = 0
   prompt_length: int = 64
-  answer_length: int = 64
+  answer_length: Hidden[int] = 64
   backbone: Hidden[VisionLanguageConfig] = PaLIConfig()  # noqa: RUF009 (frozen)
   action_ids: Hidden[tuple[int, ...]] = ()
   lora: LoraConfig = LoraConfig()  # noqa: RUF009 (frozen)
-  label_smoothing: float = 0.0
-  bin_smoothing: float = 0.0
+  label_smoothing: Hidden[float] = 0.0
+  bin_smoothing: Hidden[float] = 0.0
   decoding: Decoding = 'argmax'
   auxiliary: Hidden[GroundingConfig] = GroundingConfig()  # noqa: RUF009 (frozen)
   dtype: Dtype = 'float32'
