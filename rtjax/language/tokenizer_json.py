@@ -26,18 +26,14 @@ class TokenizerJson:
   """
 
   def __init__(self, content: bytes):
-    try:
-      import tokenizers
-    except ImportError as error:
-      raise ImportError("a tokenizer.json needs the package tokenizers: pip install 'rtjax[tokenizers]'. A "
-                        'SentencePiece model (tokenizer.model, spiece.model) is read without it.') from error
+    package()
     data = limits.json_object(limits.parse_json(content, 'tokenizer.json'), 'tokenizer.json')
     model = limits.json_object(data.get('model'), 'its entry "model"')
     # Old files of byte pairs do not name the type.
     kind = model.get('type') or ('BPE' if 'merges' in model else None)
     if kind not in _MODELS:
       raise ValueError(f'its model is of the type {limits.short(kind)}, expected one of {list(_MODELS)}')
-    self._tokenizer: Any = _open(tokenizers.Tokenizer, content.decode())
+    self._tokenizer = parse(content.decode())
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self._tokenizer.encode_special_tokens = True
@@ -104,7 +100,20 @@ class TokenizerJson:
     return self._ids.get('<unk>', -1)
 
 
-def _open(kind: Any, text: str) -> Any:
+def package() -> Any:
+  """Import the package `tokenizers`."""
+  try:
+    import tokenizers
+  except ImportError as error:
+    raise ImportError("a tokenizer.json, and byte pairs of actions, need the package tokenizers: pip install "
+                      "'rtjax[tokenizers]'. SentencePiece models (tokenizer.model, spiece.model) are read without it."
+                      ) from error
+  return tokenizers
+
+
+def parse(text: str) -> Any:
+  """Return the `tokenizers.Tokenizer` of a JSON text; raise ValueError if it is none."""
+  kind = package().Tokenizer
   try:
     return kind.from_str(text)
   except (KeyboardInterrupt, SystemExit):
