@@ -1,4 +1,4 @@
-"""FAST: chunks of actions as few tokens, by cosine transform and byte pairs.
+"""FAST: chunks of actions as few tokens.
 
     chunk [H, A]  ->  bounds to [-1, 1]  ->  cosine transform over time  ->  round(scale * c)  ->  byte pairs
                                              [H, A], frequency f, number a      integers          K' tokens
@@ -124,7 +124,8 @@ class FastCodec:
     Raises:
       ValueError: it is damaged.
     """
-    return serialization.from_json(dict(limits.json_object(data, 'the action codec')), cls)
+    data, read = limits.json_object(data, 'the action codec'), serialization.from_json
+    return cls(**{field.name: read(data.get(field.name), field.type) for field in dataclasses.fields(cls)})
 
   @functools.cached_property
   def _pairs(self) -> Any:

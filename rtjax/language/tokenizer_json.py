@@ -7,8 +7,9 @@ Two settings of such files are undone: truncation, since nothing is cut, and the
 model's `PromptFormat` holds them. Special tokens written out in a text stay text, as in SentencePiece: an instruction
 cannot end itself with '<eos>'.
 """
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rtjax.runtime import limits
@@ -51,7 +52,8 @@ class TokenizerJson:
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of each text, without special ones."""
-    return [found.ids for found in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    with _value_errors():
+      return [found.ids for found in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
   def decode(self, ids: Sequence[int]) -> str:
     """Return a text; unknown tokens become ' \u2047 ', control tokens nothing."""
@@ -61,7 +63,8 @@ class TokenizerJson:
         known.append([])
       elif not self.is_control(token):
         known[-1].append(token)
-    return ' \u2047 '.join(self._tokenizer.decode(part, skip_special_tokens=False) for part in known)
+    with _value_errors():
+      return ' \u2047 '.join(self._tokenizer.decode(part, skip_special_tokens=False) for part in known)
 
   def id_to_piece(self, token: int) -> str:
     return self._by_id.get(token, '')
@@ -112,11 +115,23 @@ def package() -> Any:
 
 
 def parse(text: str) -> Any:
-  """Return the `tokenizers.Tokenizer` of a JSON text; raise ValueError if it is none."""
-  kind = package().Tokenizer
+  """Return the `tokenizers.Tokenizer` of a JSON text.
+
+  Raises:
+    ValueError: it is none.
+  """
+  with _value_errors():
+    return package().Tokenizer.from_str(text)
+
+
+@contextlib.contextmanager
+def _value_errors() -> Iterator[None]:
+  """Turn failures of the library into ValueError, panics too, which are no Exception."""
   try:
-    return kind.from_str(text)
-  except (KeyboardInterrupt, SystemExit):
+    yield
+  except ImportError:
     raise
-  except BaseException as error:  # a panic of the Rust library is no Exception
-    raise ValueError(str(error)) from error
+  except BaseException as error:
+    if isinstance(error, Exception) or type(error).__name__ == 'PanicException':
+      raise ValueError(f'the tokenizer.json fails: {error}') from error
+    raise

@@ -105,7 +105,8 @@ def test_json(codec):
   stored = json.loads(json.dumps(codec.to_json()))
   back = FastCodec.from_json(stored)
   assert back == codec and back.encode(chunks(5)) == codec.encode(chunks(5))
-  for change, message in (({'model': 'x'}, 'cannot be read'), ({'horizon': 9}, 'model has other symbols'),
+  for change, message in (({'model': 'x'}, 'expected'), ({'low': None}, 'cannot be read'),
+                          ({'horizon': 9}, 'model has other symbols'),
                           ({'scale': 0.0}, r'scale is 0\.0'), ({'low': [0.5, 0, 0]}, 'low < high'),
                           ({'horizon': 10 ** 9}, 'the horizon is 1000000000')):
     with pytest.raises(ValueError, match=message):

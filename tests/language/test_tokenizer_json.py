@@ -122,6 +122,14 @@ def test_damaged_files(both, tmp_path, change, message):
     Tokenizer.load(tmp_path)
 
 
+def test_a_file_that_fails_at_a_text(both):
+  """The library panics at an expression that backtracks too much; its bound is 10 million steps."""
+  tokenizer = Tokenizer(json.dumps(json.loads(both[1].model) | {
+      'normalizer': {'type': 'Replace', 'pattern': {'Regex': '(a+)+$'}, 'content': 'x'}}).encode())
+  with pytest.raises(ValueError, match=r'tokenizer\.json fails: .*retry-limit'):
+    tokenizer.encode(['a' * 60 + 'b'], 200)
+
+
 def test_a_truncated_file(both, tmp_path):
   (tmp_path / 'tokenizer.json').write_bytes(both[1].model[:-100])
   with pytest.raises(ValueError, match=r'tokenizer\.json is no JSON'):
