@@ -15,7 +15,7 @@ section V; scale 10 and 1024 tokens are the paper's.
 """
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,8 @@ class FastCodec:
     Raises:
       ValueError: it is damaged.
     """
-    data, read = limits.json_object(data, 'the action codec'), serialization.from_json
+    data = limits.json_object(data, 'the action codec')
+    read: Callable[[Any, Any], Any] = serialization.from_json
     return cls(**{field.name: read(data.get(field.name), field.type) for field in dataclasses.fields(cls)})
 
   @functools.cached_property
