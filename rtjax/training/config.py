@@ -47,7 +47,7 @@ class VisionLanguageInit:
   text: str = ''
   """Hugging Face folder of a T5, for the text part of the backbone."""
   tokenizer: str = ''
-  """SentencePiece file, or a folder with spiece.model; empty: that of `weights`, of `text`, or the package's own."""
+  """SentencePiece file, tokenizer.json or their folder; empty: that of `weights`, of `text`, or the package's own."""
   trainable: Literal['full', 'decoder', 'lora'] = 'full'
   """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters (`model.lora`) and heads."""
 
