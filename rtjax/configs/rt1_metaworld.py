@@ -1,0 +1,21 @@
+"""A small RT-1 that learns several tasks of Meta-World.
+
+    python data/metaworld/generate.py --out data/built/mt10 --tasks mt10
+    python train.py rt1_metaworld --data data/built/mt10/metaworld/1.0.0
+    python eval.py checkpoints/rt1_metaworld --env metaworld/mt10 --baseline untrained blind
+
+The network of `rt1_tabletop` without mirrored examples: the camera does not look along the table. It acts at
+Meta-World's 80 Hz, one action at a time. Figures are in docs/results/metaworld.md.
+"""
+import dataclasses
+
+from rtjax import actions
+from rtjax.configs import rt1_tabletop
+from rtjax.data.augment import AugmentConfig
+
+_TABLETOP = rt1_tabletop.config
+
+config = dataclasses.replace(
+    _TABLETOP, steps=20_000,
+    model=dataclasses.replace(_TABLETOP.model, action_spec=actions.METAWORLD, proprioception_size=4),
+    augment=AugmentConfig(crop=False, brightness=0.1, contrast=0.1))
