@@ -1,4 +1,4 @@
-"""Meta-World on a machine with a GPU and without TensorFlow: record, train, evaluate.
+"""Meta-World on a GPU, without TensorFlow: record, train, evaluate.
 
     MUJOCO_GL=egl python bench/metaworld_gpu.py --out /tmp/mw --tasks mt10
     MUJOCO_GL=egl python bench/metaworld_gpu.py --out /tmp/mw --tasks mt50 --only record train --seconds 400
@@ -158,7 +158,10 @@ def _episode(found: Arrays) -> Arrays:
 
 
 def load(options: Options, name: str) -> Arrays:
-  """Return the steps of a split: one row each, and of the instructions one row per sentence."""
+  """Return one row per step, and one row per sentence.
+
+  'sentence' is each step's row in 'instruction', float32 [n, 512].
+  """
   tasks = dataclasses.replace(options.recording(), tasks=options.tasks).task_names
   span = options.recording().splits()[name]
   episodes = [episode for episode in options.store().read(*span) if episode['task'] in tasks]
@@ -217,7 +220,10 @@ def _batch(pool: Arrays, rows: Any) -> Batch:
 
 
 def _validate(config: TrainConfig, graphdef: Any, state: TrainState, pool: Arrays) -> meter.Row:
-  """Return metrics over held-out steps; a rest that fills no batch is left out."""
+  """Return metrics over held-out steps.
+
+  A rest that fills no batch is left out.
+  """
   evaluate = jax.jit(lambda state, rows, pool: eval_step(state, _batch(pool, rows), graphdef=graphdef).metrics)
   sums: dict[str, Any] = {}
   for rows in _rows(len(pool['actions'])):

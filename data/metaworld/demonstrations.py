@@ -66,7 +66,7 @@ class RecordingConfig:
     return {'train': (0, train), 'val': (train, train + len(self.task_names) * self.held_out)}
 
   def episode(self, number: int) -> tuple[str, int]:
-    """Return the task of an item, and the index of the episode within it."""
+    """Return an item's task, and its index within the task."""
     train = self.splits()['train'][1]
     if number < train:
       return self.task_names[number // self.episodes], number % self.episodes

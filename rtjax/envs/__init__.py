@@ -148,4 +148,4 @@ def _raised_by_opengl(error: Exception) -> bool:
   They raise errors of many classes where a library is missing or MUJOCO_GL names none.
   """
   file = traceback.extract_tb(error.__traceback__)[-1].filename
-  return bool({'OpenGL', 'egl', 'osmesa', 'gl_context.py'}.intersection(pathlib.Path(file).parts))
+  return bool({'OpenGL', 'egl', 'osmesa', 'gl_context.py'}.intersection(pathlib.Path(file).parts[-5:]))

@@ -137,10 +137,11 @@ class MetaWorld(gymnasium.Env):
       return
     if self._env is not None:
       self._env.close()
-    self.task, self._env = task, metaworld.ALL_V3_ENVIRONMENTS[task]()
+    self._env = metaworld.ALL_V3_ENVIRONMENTS[task]()
     quality = self._env.model.vis.quality
     quality.shadowsize, quality.offsamples = _SHADOW_MAP, _MULTISAMPLING
     self._renderer.start(self._env.model)
+    self.task = task
 
   def _observe(self) -> dict[str, Any]:
     return {'image': self.render(), 'proprioception': self.state[:4].astype(np.float32),
