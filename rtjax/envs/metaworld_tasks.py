@@ -1,8 +1,8 @@
 """Tasks of Meta-World, their instructions, suites and groups.
 
 Meta-World has no instructions. These are those of LeRobot's public demonstrations (huggingface.co/datasets/lerobot/
-metaworld_mt50, in lerobot's src/lerobot/envs/metaworld_config.json), and so are the groups by difficulty, which are
-Masked World Models' (Seo et al. 2022, arXiv 2206.14244). `push-v3` and `push-back-v3` share an instruction.
+metaworld_mt50, in lerobot's src/lerobot/envs/metaworld_config.json), and so are the groups by difficulty. `push-v3` and
+`push-back-v3` share an instruction.
 """
 
 INSTRUCTIONS = {
