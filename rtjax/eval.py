@@ -23,8 +23,8 @@ class Config:
   also 'expert', the scripted expert of the environment, or 'random'. Or a log (.jsonl) of episodes of another
   program."""
   env: str = ''
-  """Environment to act in: tabletop; metaworld/TASK, such as metaworld/reach-v3; or MODULE:NAME, one that a module
-  registers (docs/add_an_environment.md)."""
+  """Environment to act in: tabletop; metaworld/mt10, metaworld/mt50 or metaworld/TASK; or MODULE:NAME, one that a
+  module registers (docs/add_an_environment.md)."""
   dataset: str = ''
   """Dataset to replay: folder of an RLDS dataset, gs:// folder or TFDS name."""
   split: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 import mujoco
 import numpy as np
 
+from rtjax.envs import GL_HELP
+
 
 class GL:
   """Renderer of images of (height, width), with an OpenGL context per episode."""
@@ -15,8 +17,8 @@ class GL:
     try:
       self._renderer = mujoco.Renderer(model, *self._size)
     except Exception as error:  # the errors of MuJoCo and its GL bindings share no class
-      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). Set MUJOCO_GL to egl or osmesa and "
-                         "install its libraries. The tabletop's renderer 'rays' needs neither.") from error
+      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). {GL_HELP} The tabletop's renderer "
+                         "'rays' needs none of them.") from error
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     assert self._renderer is not None, 'start comes first'
