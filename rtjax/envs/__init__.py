@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 # Name: module, class, extra. Imported at first use, because a simulator is an extra.
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
-         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld')}
-_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
+         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld'),
+         'libero': ('rtjax.envs.libero.env', 'Libero', 'libero')}
+_FAMILIES = ('metaworld', 'libero')  # environments of several tasks or suites: NAME/TASK
+_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'libero', 'robosuite', 'bddl')
 _registered: dict[str, Any] = {}
 
 
@@ -62,7 +64,8 @@ def splits(name: str) -> dict[str, tuple[str, ...]]:
 
   A split without skills has episodes that the seed alone determines. Raises as `make`.
   """
-  return dict(_resolve(name)[0].skills)
+  environment, task = _resolve(name)
+  return dict(environment.skills_of(**task) if task else environment.skills)
 
 
 def require_known(label: str, name: str, known: Sequence[str]) -> None:
@@ -119,10 +122,10 @@ def _resolve(name: str) -> tuple[Any, dict[str, str]]:
   if name in _registered:
     return _registered[name], {}
   family, _, task = name.partition('/')
-  require_known('environment', name if task and family != 'metaworld' else family, names())
+  require_known('environment', name if task and family not in _FAMILIES else family, names())
   module, cls, extra = _ENVS[family]
   try:
-    return getattr(importlib.import_module(module), cls), {'task': task} if task else {}
+    return getattr(importlib.import_module(module), cls), {'task': task} if family in _FAMILIES else {}
   except ModuleNotFoundError as error:
     if error.name not in _SIMULATORS:
       raise
