@@ -6,6 +6,8 @@ reads.
 """
 import functools
 import importlib
+import pathlib
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,16 @@ _FAMILIES = ('metaworld', 'libero')  # environments of several tasks or suites: 
 _SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'libero', 'robosuite', 'bddl')
 _registered: dict[str, Any] = {}
 
+GL_HELP = ('Without a display set MUJOCO_GL to egl (on Debian apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or '
+           "the driver's own libraries on a GPU) or to osmesa (libosmesa6).")
+"""Hint for errors of OpenGL."""
+
 
 def names() -> list[str]:
   """Return the names of all environments.
 
-  'metaworld' has an environment per task, such as 'metaworld/reach-v3'.
+  'metaworld' has one for each task and suite, such as 'metaworld/reach-v3' and 'metaworld/mt10', 'libero'
+  one for each suite, such as 'libero/object'.
   """
   return sorted({*_ENVS, *_registered})
 
@@ -130,3 +137,17 @@ def _resolve(name: str) -> tuple[Any, dict[str, str]]:
     if error.name not in _SIMULATORS:
       raise
     raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[{extra}]'.") from error
+  except Exception as error:
+    if not _raised_by_opengl(error):
+      raise
+    raise ImportError(f'the environment {name!r} needs OpenGL, which does not load here ({error}). {GL_HELP}'
+                      ) from error
+
+
+def _raised_by_opengl(error: Exception) -> bool:
+  """Return whether the import of MuJoCo failed on its OpenGL bindings.
+
+  They raise errors of many classes where a library is missing or MUJOCO_GL names none.
+  """
+  file = traceback.extract_tb(error.__traceback__)[-1].filename
+  return bool({'OpenGL', 'egl', 'osmesa', 'gl_context.py'}.intersection(pathlib.Path(file).parts))

@@ -13,18 +13,12 @@ from rtjax import actions
 from rtjax.envs import require_known
 from rtjax.envs.libero import suites
 from rtjax.envs.libero.geometry import Shape, shapes
-from rtjax.envs.tabletop.gl import GL, PACKAGES
+from rtjax.envs.tabletop.gl import GL
 from rtjax.envs.tabletop.render import NoRenderer
 
 os.environ.setdefault('MUJOCO_GL', 'egl')  # robosuite's own choice without a value, before MuJoCo reads it
 logging.getLogger('robosuite_logs').setLevel(logging.ERROR)  # it asks for a file of private settings
-try:
-  from libero.libero.envs.env_wrapper import ControlEnv
-except ModuleNotFoundError:
-  raise
-except Exception as import_error:  # OpenGL's bindings and OpenCV raise errors of several classes
-  raise RuntimeError(f'LIBERO does not start here with MUJOCO_GL={os.environ["MUJOCO_GL"]} ({import_error}). {PACKAGES}'
-                     ) from import_error
+from libero.libero.envs.env_wrapper import ControlEnv  # noqa: E402  (reads the environment variable)
 
 Cameras = Literal['agent', 'wrist', 'both']
 IDLE_STEPS = 10
@@ -49,7 +43,7 @@ class State:
   """State of the world, for experts and analysis.
 
   Attributes:
-    position, rotation: of the gripper, its point between the fingertips; fingers point along its z axis and close along x.
+    position, rotation: of the point between the fingertips; fingers point along its z axis and close along x.
     opening: of the fingers, 1 open.
     held: the object between both fingers, or None.
     poses: of objects and fixtures, by name.
@@ -81,8 +75,8 @@ class Libero(gymnasium.Env):
   its axis-angle (rad), and the position of each finger (m); `instruction`. Images are rotated by 180 degrees, as in the
   RLDS datasets of OpenVLA and Octo: upright, with the robot's left on the image's left.
 
-  Episode: seed and skill select an official start (`suites.official_start`); ten idle steps come before it. It ends at
-  the first step in which LIBERO's goal holds, or after the suite's `max_steps`. `reset` takes options: `skill`; `start`,
+  Episode: seed and skill select an official start (`suites.official_start`); ten idle steps come first. It ends at the
+  first step in which LIBERO's goal holds, or after the suite's `max_steps`. `reset` takes options: `skill`; `start`,
   the number of an official start, or -1 for an own one, drawn by LIBERO's samplers from the seed.
 
   Info: `success`, `skill`, `task`, `instruction`, `split`, `start`, `moved` (m), `grasped` (object), `clipped`.
@@ -133,7 +127,7 @@ class Libero(gymnasium.Env):
   def render_settings(self) -> dict[str, Any]:
     """Settings that change images or episodes, for the report."""
     quality = {'gl': {'shadow_map': _SHADOW_MAP, 'samples': _SAMPLES}}.get(self.renderer_name, {})
-    return {'cameras': '+'.join(self.cameras), 'mujoco_gl': os.environ['MUJOCO_GL'], 'idle_steps': IDLE_STEPS, **quality}
+    return {'cameras': '+'.join(self.cameras), 'mujoco_gl': os.environ['MUJOCO_GL'], 'idle_steps': IDLE_STEPS} | quality
 
   def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None
             ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -157,14 +151,15 @@ class Libero(gymnasium.Env):
   def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
     action = np.asarray(action, np.float32)
     if action.shape != (7,) or not np.isfinite(action).all():
-      raise ValueError(f'action is {action}, expected 7 finite numbers: position, axis-angle and effort of the gripper.')
+      raise ValueError(f'action is {action}, expected 7 finite numbers: position, axis-angle, effort of the gripper.')
     self._clipped += bool(self.action_spec.clipped(action).any())
     self._steps += 1
     _, reward, done, _ = self._env.step(np.clip(action, -1, 1))
     position = self._gripper().position
     self._moved += float(np.linalg.norm(position - self._position))
     self._position, self._success = position, bool(done)
-    return self._observe(), float(reward), self._success, not self._success and self._steps >= self.max_steps, self._info()
+    truncated = not self._success and self._steps >= self.max_steps
+    return self._observe(), float(reward), self._success, truncated, self._info()
 
   def render(self) -> np.ndarray:
     """Render the policy's image, uint8 [H, W, 3]."""
@@ -254,7 +249,10 @@ class Libero(gymnasium.Env):
 
 
 def _axis_angle(quaternion: np.ndarray) -> np.ndarray:
-  """Return the axis times the angle of a quaternion w x y z, without a jump where the gripper points down."""
+  """Return axis times angle of a quaternion w x y z.
+
+  The angle goes beyond pi: no jump where the gripper points down.
+  """
   w = np.clip(quaternion[0], -1, 1)
   sine = np.sqrt(1 - w * w)
   return np.zeros(3) if sine < 1e-8 else quaternion[1:] / sine * 2 * np.arccos(w)

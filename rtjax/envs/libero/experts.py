@@ -21,6 +21,7 @@ _PALM = 0.035  # height of a grasp below the object's top, m: the palm stays abo
 _TIP = 0.012  # from the grasp's point down to the fingertips, m
 _HALF_HAND = 0.10  # half of the hand's width along the direction in which the fingers close, m
 _WIDEST = 0.072  # object between the fingers, m
+_DEPTHS = (0.02, 0.01)  # of a grasp below the rim of a hollow object, m
 _OVER = 0.03  # clearance of what the gripper passes over, m
 _HOME = np.array([0.0, 1.0])  # direction in which the fingers close at the start
 
@@ -41,14 +42,15 @@ def act(state: State, shapes: Shapes) -> np.ndarray:
 
 
 def _put(state: State, shapes: Shapes, name: str, goal: str) -> np.ndarray:
-  """Grasp an object and put it into or onto a container, object or region."""
+  """Grasp an object and put it into or onto the goal."""
   point, floor = _destination(state, shapes, goal)
-  low, _ = _extent(state, shapes, name)
-  away = float(np.linalg.norm(state.poses[name].position[:2] - point))
+  low, high = _extent(state, shapes, name)
+  away = float(np.linalg.norm(((low + high) / 2)[:2] - point))
+  if away < 0.025 and low[2] < floor + 0.014 and (state.opening < 0.85 or state.speeds[name] > 0.02):
+    rise = 0.03 * float(np.clip((state.opening - 0.5) / 0.4, 0, 1))
+    return _move(state, state.position + np.array([0, 0, rise]), state.rotation, _OPEN)
   if state.held == name:
     return _carry(state, shapes, name, point, floor)
-  if away < 0.04 and low[2] < floor + 0.05 and (state.opening > 0.5 and state.speeds[name] > 0.02):
-    return _move(state, state.position + [0, 0, 0.05], state.rotation, _OPEN)  # it falls into place
   return _grasp(state, shapes, name)
 
 
@@ -72,15 +74,12 @@ def grasp_pose(state: State, shapes: Shapes, name: str) -> tuple[np.ndarray, np.
 
 
 def _grasps(state: State, shapes: Shapes, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Return possible points of grasping, and the direction [2] in which the fingers close."""
+  """Return points of grasps, and directions [2] of closing."""
   pose, shape = state.poses[name], shapes[name]
   low, high = _extent(state, shapes, name)
   centre = (low + high) / 2
   if shape.is_hollow:
-    radius = min(high[0] - low[0], high[1] - low[1]) / 2 - 0.006
-    z = max(high[2] - 0.022, low[2] + _TIP)
-    axes = [np.array([math.cos(a), math.sin(a)]) for a in np.arange(12) * (math.pi / 6)]
-    return [(np.append(centre[:2] + radius * axis, z), axis) for axis in axes]
+    return [(np.maximum(point, [-np.inf, -np.inf, low[2] + _TIP]), axis) for point, axis in _rim(pose, shape)]
   z = max(centre[2], high[2] - _PALM, low[2] + _TIP)
   turn = _yaw(pose.rotation)
   axes = [np.array([math.cos(turn + a), math.sin(turn + a)]) for a in np.arange(4) * (math.pi / 4)]
@@ -90,8 +89,23 @@ def _grasps(state: State, shapes: Shapes, name: str) -> list[tuple[np.ndarray, n
           if shape.width(pose.rotation, np.append(axis, 0)) < least + 0.012]
 
 
+def _rim(pose: Pose, shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Return points on the wall of a hollow object, and directions outwards."""
+  centres = shape.boxes.mean(1)
+  middle = shape.boxes.reshape(-1, 3)[:, :2].mean(0)
+  radius = float(np.linalg.norm(centres[:, :2] - middle, axis=1).max())
+  top, found = float(shape.boxes[..., 2].max()), []
+  for depth in _DEPTHS:
+    for turn in np.arange(12) * (math.pi / 6):
+      axis = np.array([math.cos(turn), math.sin(turn), 0.0])
+      outwards = (pose.rotation @ axis)[:2]
+      point = pose.position + pose.rotation @ [*(middle + radius * axis[:2]), top - depth]
+      found.append((point, outwards / np.linalg.norm(outwards)))
+  return found
+
+
 def _cost(state: State, shapes: Shapes, name: str, point: np.ndarray, axis: np.ndarray) -> float:
-  """Compute the cost of a grasp: the turn of the hand, and what is in the way of hand and fingers."""
+  """Compute the cost of a grasp: turn of the hand, and obstacles."""
   turn = math.acos(min(1.0, abs(float(axis @ _HOME))))
   blocked = 0.0
   for other in state.poses:
@@ -107,12 +121,13 @@ def _cost(state: State, shapes: Shapes, name: str, point: np.ndarray, axis: np.n
 
 
 def _carry(state: State, shapes: Shapes, name: str, goal: np.ndarray, floor: float) -> np.ndarray:
-  """Return the action that carries the held object over `goal` [2] and puts it down at the height `floor`."""
+  """Return the action that carries the held object to `goal` [2].
+
+  `floor` is the height at which its bottom is put down, m.
+  """
   low, high = _extent(state, shapes, name)
   shift = goal - ((low + high) / 2)[:2]
   bottom = low[2]
-  if np.linalg.norm(shift) < 0.02 and bottom < floor + 0.012:
-    return _move(state, state.position, state.rotation, _OPEN)
   point = np.append(state.position[:2] + shift, state.position[2] - (bottom - floor - 0.004))
   overhang = max(float(state.position[2] - bottom), _TIP)
   height = _travel(state, shapes, point[:2], overhang)
@@ -120,7 +135,7 @@ def _carry(state: State, shapes: Shapes, name: str, goal: np.ndarray, floor: flo
 
 
 def _destination(state: State, shapes: Shapes, goal: str) -> tuple[np.ndarray, float]:
-  """Return the point [2] where an object is put down, and the height of its bottom."""
+  """Return point [2] and height of the object's bottom when put down."""
   if goal in state.poses:
     low, high = _extent(state, shapes, goal)
     return ((low + high) / 2)[:2], float(high[2] if not shapes[goal].is_hollow else low[2] + 0.01)
@@ -161,7 +176,7 @@ def _idle(state: State) -> np.ndarray:
 
 
 def _travel(state: State, shapes: Shapes, goal: np.ndarray, overhang: float) -> float:
-  """Return a height at which gripper and load pass over what is on the way."""
+  """Return a height to pass over what is on the way."""
   path = state.position[:2] + np.linspace(0, 1, 9)[:, None] * (goal - state.position[:2])
   tops = [0.0]
   for name in state.poses:
@@ -188,7 +203,7 @@ def _extent(state: State, shapes: Shapes, name: str) -> tuple[np.ndarray, np.nda
 
 
 def _down(axis: np.ndarray) -> np.ndarray:
-  """Return the rotation of a gripper that points down and closes along `axis` [2]."""
+  """Return the rotation of pointing down and closing along `axis` [2]."""
   x = np.append(axis if axis @ _HOME >= 0 else -axis, 0)
   z = np.array([0.0, 0.0, -1.0])
   return np.stack([x, np.cross(z, x), z], 1)

@@ -1,4 +1,4 @@
-"""Shapes of LIBERO's objects and fixtures, from the collision geoms of the model."""
+"""Shapes of LIBERO's objects and fixtures, from collision geoms."""
 import dataclasses
 import itertools
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Shape:
   is_hollow: bool
 
   def extent(self, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lowest and highest corner [3] along the world's axes, relative to its position."""
+    """Return lowest and highest corner [3], relative to its position."""
     points = self.boxes.reshape(-1, 3) @ rotation.T
     return points.min(0), points.max(0)
 
@@ -49,7 +49,7 @@ def _shape(model: mujoco.MjModel, data: mujoco.MjData, root: int) -> Shape:
 
 
 def _is_hollow(boxes: np.ndarray) -> bool:
-  """Return whether no box fills the middle up to half of the height."""
+  """Return whether no box fills the middle above half the height."""
   points = boxes.reshape(-1, 3)
   low, high = points.min(0), points.max(0)
   middle = (low + high) / 2

