@@ -134,9 +134,10 @@ def _resolve(name: str) -> tuple[Any, dict[str, str]]:
   try:
     return getattr(importlib.import_module(module), cls), {'task': task} if family in _FAMILIES else {}
   except ModuleNotFoundError as error:
-    if error.name not in _SIMULATORS:
+    missing = (error.name or '').partition('.')[0]
+    if missing not in _SIMULATORS:
       raise
-    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[{extra}]'.") from error
+    raise ImportError(f"the environment {name!r} needs {missing}: pip install 'rtjax[{extra}]'.") from error
   except Exception as error:
     if not _raised_by_opengl(error):
       raise

@@ -26,9 +26,9 @@ def test_turns_of_any_task_visit_all_official_starts_once(tasks):
 
 
 def test_missing_package_is_an_error_that_names_the_extra(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'libero', None)
-  for name in [name for name in sys.modules if name.startswith(('libero.', 'rtjax.envs.libero.env'))]:
+  for name in [name for name in sys.modules if name.split('.')[0] == 'libero' or name == 'rtjax.envs.libero.env']:
     monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, 'libero', None)
   with pytest.raises(ImportError, match=r"'libero/object' needs libero.*pip install 'rtjax\[libero\]'"):
     envs.make('libero/object')
 

@@ -233,8 +233,9 @@ class Libero(gymnasium.Env):
 
   def _held(self) -> str | None:
     domain = self._env.env
-    gripper = domain.robots[0].gripper
-    return next((name for name, item in domain.objects_dict.items() if domain._check_grasp(gripper, item)), None)
+    parts = domain.robots[0].gripper.important_geoms
+    fingers = [parts['left_finger'], parts['right_finger']]  # whole fingers: a thin wall may miss the pads
+    return next((name for name, item in domain.objects_dict.items() if domain._check_grasp(fingers, item)), None)
 
   def _observe(self) -> dict[str, Any]:
     position = self._gripper().position

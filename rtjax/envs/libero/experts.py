@@ -15,13 +15,14 @@ from rtjax.envs.tabletop.arm import rotation_vector
 Shapes = Mapping[str, Shape]
 
 _SHARE, _TURN_SHARE = np.float32(0.05), np.float32(0.5)  # an action of 1: m, rad
-_GAIN, _TURN_GAIN = 1.5, 0.8  # of the distance in one step
+_GAIN, _TURN_GAIN = 2.5, 0.8  # of the distance in one step; friction in the joints swallows small actions
 _CLOSE, _OPEN = 1.0, -1.0
 _PALM = 0.035  # height of a grasp below the object's top, m: the palm stays above it
 _TIP = 0.012  # from the grasp's point down to the fingertips, m
 _HALF_HAND = 0.10  # half of the hand's width along the direction in which the fingers close, m
 _WIDEST = 0.072  # object between the fingers, m
 _DEPTHS = (0.02, 0.01)  # of a grasp below the rim of a hollow object, m
+_HALF = 0.45  # opening of half-open fingers
 _OVER = 0.03  # clearance of what the gripper passes over, m
 _HOME = np.array([0.0, 1.0])  # direction in which the fingers close at the start
 
@@ -56,21 +57,26 @@ def _put(state: State, shapes: Shapes, name: str, goal: str) -> np.ndarray:
 
 def _grasp(state: State, shapes: Shapes, name: str) -> np.ndarray:
   """Return the action towards holding an object: move over it, descend, close."""
-  point, rotation = grasp_pose(state, shapes, name)
+  point, rotation, opening = grasp_pose(state, shapes, name)
   distance = float(np.linalg.norm(point[:2] - state.position[:2]))
-  slack = 1.0 if state.opening > 0.85 else 2.0  # closing fingers push a little
+  slack = 1.0 if state.opening > opening - 0.15 else 2.0  # closing fingers push a little
   if (distance < 0.012 * slack and abs(point[2] - state.position[2]) < 0.012 * slack
       and _angle(rotation, state.rotation) < 0.15 * slack):
     return _move(state, point, rotation, _CLOSE)
   height = _travel(state, shapes, point[:2], _TIP)
-  return _approach(state, point, rotation, height, _OPEN)
+  return _approach(state, point, rotation, height, _opened(state, opening))
 
 
-def grasp_pose(state: State, shapes: Shapes, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Compute the gripper's position [3] and rotation [3, 3] for grasping an object."""
-  candidates = [(*pose, rank) for rank, pose in enumerate(_grasps(state, shapes, name))]
-  point, axis, _ = min(candidates, key=lambda c: _cost(state, shapes, name, c[0], c[1]) + 1e-6 * c[2])
-  return point, _down(axis)
+def grasp_pose(state: State, shapes: Shapes, name: str) -> tuple[np.ndarray, np.ndarray, float]:
+  """Compute position [3], rotation [3, 3] and opening of the gripper for grasping an object.
+
+  Half-open fingers approach the wall of a hollow object if something is in the way, as in a drawer.
+  """
+  openings = (1.0, _HALF) if shapes[name].is_hollow else (1.0,)
+  candidates = [(*grasp, opening) for opening in openings for grasp in _grasps(state, shapes, name)]
+  costs = [_cost(state, shapes, name, *candidate) + 1e-6 * rank for rank, candidate in enumerate(candidates)]
+  point, axis, opening = candidates[int(np.argmin(costs))]
+  return point, _down(axis), opening
 
 
 def _grasps(state: State, shapes: Shapes, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -92,7 +98,8 @@ def _grasps(state: State, shapes: Shapes, name: str) -> list[tuple[np.ndarray, n
 def _rim(pose: Pose, shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
   """Return points on the wall of a hollow object, and directions outwards."""
   centres = shape.boxes.mean(1)
-  middle = shape.boxes.reshape(-1, 3)[:, :2].mean(0)
+  points = shape.boxes.reshape(-1, 3)[:, :2]
+  middle = (points.min(0) + points.max(0)) / 2
   radius = float(np.linalg.norm(centres[:, :2] - middle, axis=1).max())
   top, found = float(shape.boxes[..., 2].max()), []
   for depth in _DEPTHS:
@@ -104,7 +111,8 @@ def _rim(pose: Pose, shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
   return found
 
 
-def _cost(state: State, shapes: Shapes, name: str, point: np.ndarray, axis: np.ndarray) -> float:
+def _cost(state: State, shapes: Shapes, name: str, point: np.ndarray, axis: np.ndarray, opening: float
+          ) -> float:
   """Compute the cost of a grasp: turn of the hand, and obstacles."""
   turn = math.acos(min(1.0, abs(float(axis @ _HOME))))
   blocked = 0.0
@@ -112,12 +120,12 @@ def _cost(state: State, shapes: Shapes, name: str, point: np.ndarray, axis: np.n
     if other == name:
       continue
     low, high = _boxes(state, shapes, other)
-    for reach, height in ((0.05, -_TIP), (_HALF_HAND, 0.05)):
+    for reach, height in ((0.04 * opening + 0.01, -_TIP), (_HALF_HAND, 0.05)):
       for side in (-1, 1):
         place = point[:2] + side * reach * axis
         near = (place > low[:, :2] - 0.015).all(1) & (place < high[:, :2] + 0.015).all(1)
         blocked += float(np.clip(high[near, 2] - (point[2] + height), 0, 0.03).max(initial=0))
-  return 0.02 * turn + blocked
+  return 0.02 * turn + blocked + 0.02 * (1 - opening)
 
 
 def _carry(state: State, shapes: Shapes, name: str, goal: np.ndarray, floor: float) -> np.ndarray:
@@ -143,20 +151,20 @@ def _destination(state: State, shapes: Shapes, goal: str) -> tuple[np.ndarray, f
   if owner is None:
     return state.sites[goal].position[:2], float(state.sites[goal].position[2])
   low, high = _extent(state, shapes, owner)
-  if shapes[owner].is_hollow:  # dropped at the rim: the hand does not fit in
-    return ((low + high) / 2)[:2], float(high[2])
+  if shapes[owner].is_hollow:  # dropped from above the rim: the hand does not fit in
+    return ((low + high) / 2)[:2], float(high[2] + 0.02)
   return state.sites[goal].position[:2], float(state.sites[goal].position[2])
 
 
 def _approach(state: State, point: np.ndarray, rotation: np.ndarray, height: float, effort: float,
-              tolerance: float = 0.005) -> np.ndarray:
+              tolerance: float = 0.008) -> np.ndarray:
   """Return the action towards a pose from above.
 
   The height grows with the remaining horizontal distance and turn, from the pose's within `tolerance` (m) to `height`
   two centimetres away. Below that height the gripper rises before it moves sideways.
   """
   distance = float(np.linalg.norm(point[:2] - state.position[:2]))
-  share = np.clip(max((distance - tolerance) / 0.015, (_angle(rotation, state.rotation) - 0.1) / 0.2), 0, 1)
+  share = np.clip(max((distance - tolerance) / 0.02, (_angle(rotation, state.rotation) - 0.1) / 0.2), 0, 1)
   z = point[2] + share * max(height - point[2], 0)
   free = 1 - np.clip((z - state.position[2] - 0.015) / 0.05, 0, 1)
   goal = np.append(state.position[:2] + free * (point[:2] - state.position[:2]), z)
@@ -169,6 +177,13 @@ def _move(state: State, point: np.ndarray, rotation: np.ndarray, effort: float) 
   turn = _TURN_GAIN * rotation_vector(rotation @ state.rotation.T) / _TURN_SHARE
   shift, turn = (part / max(1.0, float(np.abs(part).max())) for part in (shift, turn))
   return np.concatenate([shift, turn, [effort]]).astype(np.float32)
+
+
+def _opened(state: State, opening: float) -> float:
+  """Return the effort that opens the fingers this far; 0 holds them."""
+  if opening == 1:
+    return _OPEN
+  return 0.0 if abs(state.opening - opening) < 0.1 else _CLOSE if state.opening > opening else _OPEN
 
 
 def _idle(state: State) -> np.ndarray:

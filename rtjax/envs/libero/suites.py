@@ -50,8 +50,8 @@ class Task:
 def tasks(suite: str, split: str = 'seen') -> dict[str, Task]:
   """Return the ten tasks of a suite by skill, in LIBERO's order.
 
-  The instruction is the task's name, as VLA papers have it. Where a split changes it, the text is that of the split's
-  own description, in lower case.
+  The instruction is the task's name, as VLA papers have it. Splits that change it have the
+  text of their own description, in lower case.
 
   Raises:
     ValueError: unknown suite or split.
