@@ -48,7 +48,7 @@ def _put(state: State, shapes: Shapes, name: str, goal: str) -> np.ndarray:
   low, high = _extent(state, shapes, name)
   away = float(np.linalg.norm(((low + high) / 2)[:2] - point))
   if away < 0.025 and low[2] < floor + 0.014 and (state.opening < 0.85 or state.speeds[name] > 0.02):
-    rise = 0.03 * float(np.clip((state.opening - 0.5) / 0.4, 0, 1))
+    rise = 0.0 if state.held == name else 0.03 * float(np.clip((state.opening - 0.5) / 0.4, 0, 1))
     return _move(state, state.position + np.array([0, 0, rise]), state.rotation, _OPEN)
   if state.held == name:
     return _carry(state, shapes, name, point, floor)
