@@ -140,6 +140,8 @@ class Libero(gymnasium.Env):
     # Fixtures are placed by the samplers even where the start is official, which sets joints only.
     with _numpy_seed(seed % 2 ** 32 if start < 0 else start):
       self._env.reset()
+    gripper = self._env.robots[0].gripper
+    gripper.current_action = np.zeros(gripper.dof)  # robosuite keeps it over a reset without a new model
     if start >= 0:
       self._env.set_init_state(self.task.start(start))
     for _ in range(IDLE_STEPS):
