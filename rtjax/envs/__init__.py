@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 # Name: module, class, extra. Imported at first use, because a simulator is an extra.
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
-         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld')}
-_FAMILIES = ('metaworld',)  # environments of several tasks or suites: NAME/TASK
-_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging')
+         'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld'),
+         'libero': ('rtjax.envs.libero.env', 'Libero', 'libero')}
+_FAMILIES = ('metaworld', 'libero')  # environments of several tasks or suites: NAME/TASK
+_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'libero', 'robosuite', 'bddl')
 _registered: dict[str, Any] = {}
 
 GL_HELP = ('Without a display set MUJOCO_GL to egl (on Debian apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or '
@@ -32,7 +33,8 @@ GL_HELP = ('Without a display set MUJOCO_GL to egl (on Debian apt-get install li
 def names() -> list[str]:
   """Return the names of all environments.
 
-  'metaworld' has one for each task and suite, such as 'metaworld/reach-v3' and 'metaworld/mt10'.
+  'metaworld' has one for each task and suite, such as 'metaworld/reach-v3' and 'metaworld/mt10', 'libero'
+  one for each suite, such as 'libero/object'.
   """
   return sorted({*_ENVS, *_registered})
 
@@ -132,9 +134,10 @@ def _resolve(name: str) -> tuple[Any, dict[str, str]]:
   try:
     return getattr(importlib.import_module(module), cls), {'task': task} if family in _FAMILIES else {}
   except ModuleNotFoundError as error:
-    if error.name not in _SIMULATORS:
+    missing = (error.name or '').partition('.')[0]
+    if missing not in _SIMULATORS:
       raise
-    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[{extra}]'.") from error
+    raise ImportError(f"the environment {name!r} needs {missing}: pip install 'rtjax[{extra}]'.") from error
   except Exception as error:
     if not _raised_by_opengl(error):
       raise

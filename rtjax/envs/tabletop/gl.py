@@ -1,4 +1,6 @@
 """OpenGL renderer of MuJoCo (MUJOCO_GL=egl or osmesa without a display)."""
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
@@ -6,10 +8,18 @@ from rtjax.envs import GL_HELP
 
 
 class GL:
-  """Renderer of images of (height, width), with an OpenGL context per episode."""
+  """Renderer of images of (height, width), with an OpenGL context per episode.
 
-  def __init__(self, image_size: tuple[int, int]):
+  Args:
+    image_size: (height, width).
+    hidden_groups: groups of geoms that images do not show.
+  """
+
+  def __init__(self, image_size: tuple[int, int], hidden_groups: Sequence[int] = ()):
     self._size = image_size
+    self._options = mujoco.MjvOption()
+    for group in hidden_groups:
+      self._options.geomgroup[group] = 0
     self._renderer: mujoco.Renderer | None = None
 
   def start(self, model: mujoco.MjModel) -> None:
@@ -22,7 +32,7 @@ class GL:
 
   def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
     assert self._renderer is not None, 'start comes first'
-    self._renderer.update_scene(data, camera)
+    self._renderer.update_scene(data, camera, self._options)
     return self._renderer.render()
 
   def close(self) -> None:
