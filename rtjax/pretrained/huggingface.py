@@ -132,11 +132,16 @@ def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float
   """
   for tensor in tensors.values():
     places = found.names.get(tensor.name, ())
-    if not any(wanted is None or place in wanted for place in places):
-      continue
-    for place, part in zip(places, np.split(tensor.read(), len(places)), strict=True):
-      if wanted is None or place in wanted:
-        yield place, huggingface_layout.read(part, tensor.name, place, found.variables[place], dtype)
+    if any(wanted is None or place in wanted for place in places):
+      yield from _variables(tensor, places, found.variables, dtype, wanted)
+
+
+def _variables(tensor: Tensor, places: tuple[str, ...], variables: Shapes, dtype: DTypeLike,
+               wanted: Container[str] | None) -> Iterator[tuple[str, np.ndarray]]:
+  """Yield the variables of a tensor, which is freed before the next is read."""
+  for place, part in zip(places, np.split(tensor.read(), len(places)), strict=True):
+    if wanted is None or place in wanted:
+      yield place, huggingface_layout.read(part, tensor.name, place, variables[place], dtype)
 
 
 def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Plan:
