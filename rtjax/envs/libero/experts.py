@@ -15,7 +15,7 @@ from rtjax.envs.tabletop.arm import rotation_vector
 Shapes = Mapping[str, Shape]
 
 _SHARE, _TURN_SHARE = np.float32(0.05), np.float32(0.5)  # an action of 1: m, rad
-_GAIN, _TURN_GAIN = 2.5, 0.8  # of the distance in one step; friction in the joints swallows small actions
+_GAIN, _TURN_GAIN = 2.5, 0.8  # of the distance in one step; the arm does not follow small actions
 _CLOSE, _OPEN = 1.0, -1.0
 _PALM = 0.035  # height of a grasp below the object's top, m: the palm stays above it
 _TIP = 0.012  # from the grasp's point down to the fingertips, m
