@@ -79,7 +79,7 @@ def _vit(config: ViTConfig) -> tuple[Json, Shapes]:
   told_by |= {f'{prefix}pooler.dense.bias': (config.width,)} if config.pooler else {}
   architecture = 'ViTForImageClassification' if config.classes else 'ViTModel'
   return {'model_type': 'vit', 'architectures': [architecture], **_vision(config), 'qkv_bias': True,
-          'pooler_act': 'tanh', 'pooler_output_size': config.width, 'encoder_stride': config.patch,
+          'pooler_act': 'tanh', 'pooler_output_size': config.width,
           'hidden_dropout_prob': config.dropout, 'attention_probs_dropout_prob': 0.0, **labels}, told_by
 
 
