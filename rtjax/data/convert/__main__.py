@@ -18,7 +18,8 @@ def main() -> None:
   interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here so that --help does not wait for TensorFlow.
   try:
-    from rtjax.data.convert import bounds, logs, validate, write
+    from rtjax.data import bounds
+    from rtjax.data.convert import logs, validate, write
     from rtjax.data.tf import tfds
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error

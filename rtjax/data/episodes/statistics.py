@@ -15,9 +15,10 @@ from etils import epath
 
 from rtjax.actions import ActionSpec
 from rtjax.data.config import DataConfig
+from rtjax.data.episode import EpisodeSource
+from rtjax.data.episodes.open import open_dataset
+from rtjax.data.language import open_vectors
 from rtjax.data.rlds import adapter as action_maps
-from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.language import open_vectors
 from rtjax.runtime import serialization
 
 # A larger share of clipped numbers in any dimension means that the bounds, or the units, are likely wrong.
@@ -48,9 +49,9 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   """
   result = {}
   for name in datasets:
-    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None,
-                      vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
-                      rt1_x_grippers=config.rt1_x_grippers)
+    dataset = open_dataset(name, config.split, action_spec, images=False, views=config.views, camera=config.camera,
+                           proprioception=None, vectors=open_vectors(config.encoder),
+                           drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)
     result[name] = _cached(dataset, config, action_spec)
     _report_unlabelled(name, result[name], config)
   if not config.allow_clipping:
@@ -59,7 +60,7 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   return result
 
 
-def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
+def _cached(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
   base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, config, spec)}.json'
   try:
@@ -77,7 +78,7 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
   return entry
 
 
-def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str:
+def _content_hash(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> str:
   """Hash of files, adapter (with its modules' code), language settings and ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
@@ -96,7 +97,7 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
+def _compute(dataset: EpisodeSource, spec: ActionSpec) -> dict[str, Any]:
   actions, states, embeddings, labelled = [], [], [], []
   for episode in dataset.read_all():
     actions.append(episode.actions)
@@ -121,7 +122,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
       'instruction': {name: _moments(vectors)[name] for name in ('mean', 'std')} if vectors.shape[1] else None}
 
 
-def _unlabelled(dataset: Dataset, labelled: list[np.ndarray]) -> int:
+def _unlabelled(dataset: EpisodeSource, labelled: list[np.ndarray]) -> int:
   """Count the episodes without an instruction, left out or not."""
   return dataset.num_records - len(labelled) + sum(len(steps) > 0 and not steps.any() for steps in labelled)
 
