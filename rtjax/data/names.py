@@ -16,8 +16,7 @@ def require(name: str) -> None:
   if '://' in name:
     return
   if folder.is_dir():
-    described = any(folder.glob('dataset_info.json')) or any(folder.glob('*/dataset_info.json'))
-    if not described and not is_lerobot(name):
+    if not is_dataset(name):
       raise no_dataset_info(name, folder)
   elif folder.exists():
     raise NotADirectoryError(f'dataset {name!r} is a file, expected the folder of a dataset, with a dataset_info.json, '
@@ -26,6 +25,12 @@ def require(name: str) -> None:
     raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
   else:
     _require_known(name)
+
+
+def is_dataset(name: str) -> bool:
+  """Return whether this is the folder of a dataset of episodes."""
+  folder = epath.Path(name).expanduser()
+  return is_lerobot(name) or any(path for level in ('', '*/') for path in folder.glob(f'{level}dataset_info.json'))
 
 
 def is_lerobot(name: str) -> bool:

@@ -92,8 +92,8 @@ def _content_hash(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) 
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [8, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
-           language, serialization.to_json(spec)]
+  parts = [9, dataset.identity, files, dataset.image_size, adapter.name, adapter.proprioception, code,
+           inspect.getsource(action_maps), language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
