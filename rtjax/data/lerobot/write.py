@@ -192,7 +192,7 @@ class _Writer:
 
   def _add_video(self, key: str, frames: Iterator[np.ndarray]) -> dict[str, Any]:
     video = self._videos.get(key)
-    if video is None or video.path.stat().st_size >= _VIDEO_MB * 2 ** 20:
+    if video is None or (video.path.exists() and video.path.stat().st_size >= _VIDEO_MB * 2 ** 20):
       if video:
         video.close()
       self._videos[key] = video = _Video(self._folder, key, video.number + 1 if video else 0, self._fps)
