@@ -70,7 +70,6 @@ class EpisodeSource(RecordSource[Episode]):
   Attributes:
     adapter: names its features.
     views: cameras that are read, by the adapter's names; empty: the main one.
-    version: of the dataset.
     rt1_x_grippers: whether the actions are those of RT-1-X's notebook.
     image_sizes: (height, width) of each camera that is read; None where it varies.
     proprioception: name of the robot state that is read; None if it is not.
@@ -82,7 +81,6 @@ class EpisodeSource(RecordSource[Episode]):
   record_name = 'episode'
   adapter: Adapter
   views: tuple[str, ...]
-  version: str
   rt1_x_grippers: bool
   image_sizes: list[tuple[int, int] | None]
   proprioception: str | None
@@ -93,6 +91,11 @@ class EpisodeSource(RecordSource[Episode]):
 
   def __init__(self, action_spec: ActionSpec, check: bool, drop_unlabelled: bool):
     self._spec, self._check, self._drop_unlabelled = action_spec, check, drop_unlabelled
+
+  @property
+  @abc.abstractmethod
+  def version(self) -> str:
+    """Version of the dataset, or of its layout."""
 
   @property
   @abc.abstractmethod

@@ -46,7 +46,7 @@ class SpanReader:
     self._local = threading.local()
 
   def count(self, path: pathlib.Path) -> int:
-    """Return the number of frames that the file's index names; 0 if it has none.
+    """Return the frames in the file's index; 0 without one.
 
     Raises:
       ValueError: PyAV is missing, or the file is damaged or no video.
@@ -85,7 +85,7 @@ class SpanReader:
 
 
 def _from(container: Any, time: float) -> Iterator[Any]:
-  """Yield frames from a keyframe on that is shown at or before a time."""
+  """Yield frames from the last keyframe before a time on."""
   stream, back = _stream(container), 0.0
   while True:
     container.seek(int(max(time - back, 0) / stream.time_base), stream=stream)

@@ -37,7 +37,7 @@ def write_logs(parts: dict[str, list[Log]], options: Options, spec: ActionSpec,
 
 
 def write_dataset(options: Options, done: Callable[[int, int], object]) -> pathlib.Path:
-  """Write a dataset of any kind and return the folder of the new one.
+  """Write a dataset of any kind; return the new folder.
 
   Args:
     done: called with the number of written episodes and that of all.

@@ -1,7 +1,8 @@
-"""Episodes of a LeRobot dataset; frames of videos are decoded when a window needs them.
+"""Episodes of a LeRobot dataset.
 
-An episode holds the places of its frames in the videos, and the encoded images of those cameras that are stored as
-images. Frame t of an episode is the one shown t / fps seconds after its start.
+Frames of videos are decoded when a window needs them. An episode holds the places of its frames in the videos, and the
+encoded images of those cameras that are stored as images. Frame t of an episode is the one shown t / fps seconds after
+its start.
 """
 import collections
 import dataclasses
@@ -36,7 +37,7 @@ _TOLERANCE = 0.4  # of the time between two frames: videos round the times of th
 
 @dataclasses.dataclass(frozen=True)
 class VideoSpan:
-  """Frames of an episode in a video, and the file of its numbers."""
+  """Frames of an episode in a video, and its table."""
   video: pathlib.Path
   start: float
   frames: int
@@ -60,7 +61,7 @@ class LeRobotDataset(EpisodeSource):
     super().__init__(action_spec, check, drop_unlabelled)
     del rt1_x_grippers  # concerns RLDS datasets alone
     self._metadata = metadata.load(name)
-    self.name, self.split, self.version, self.rt1_x_grippers = name, split, self._metadata.version, False
+    self.name, self.split, self.rt1_x_grippers = name, split, False
     self.adapter, self.views = spec.adapter(self._metadata), tuple(views)
     self.renderer = self._metadata.own.get('renderer')
     described = {name: f for name, f in self._metadata.features.items() if math.prod(f['shape']) <= _MOST_NUMBERS}
@@ -84,6 +85,10 @@ class LeRobotDataset(EpisodeSource):
       raise no_vectors_error(name, 'no instruction vectors, as LeRobot datasets do')
     self._vectors, self.embedding_id, self.embedding_size = vectors, vectors.id, vectors.size
     self._spans = SpanReader()
+
+  @property
+  def version(self) -> str:
+    return self._metadata.version
 
   @property
   def cameras(self) -> list[str]:
@@ -112,7 +117,7 @@ class LeRobotDataset(EpisodeSource):
     return hashlib.sha256(json.dumps([self.version, places]).encode()).hexdigest()[:16]
 
   def digest(self) -> str:
-    """Hash of numbers and texts, and of the sizes of images and videos."""
+    """Hash of numbers, texts, and sizes of images and videos."""
     found = hashlib.sha256(json.dumps([self.identity, sorted(self._metadata.tasks.items())]).encode())
     omit = [key for key, feature in self._metadata.features.items() if feature['dtype'] == 'image']
     for path in self._data_files():
@@ -195,7 +200,7 @@ class LeRobotDataset(EpisodeSource):
     return list(dict.fromkeys([*_ROWS, *self._number_features, *self._text_features, *images]))
 
   def _read_tables(self, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Row, Any]]:
-    """Yield place in the split, place in the dataset and table of each episode."""
+    """Yield place in the split, row and table of each episode."""
     for chunk in chunks:
       places = range(chunk.first, chunk.first + chunk.take)
       runs = [(self._rows[place].first, self._rows[place].length) for place in places]

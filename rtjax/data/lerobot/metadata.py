@@ -82,7 +82,7 @@ class Metadata:
   own: Mapping[str, Any]
 
   def path(self, name: str) -> pathlib.Path:
-    """Return the path of a file in the dataset's folder, not outside of it."""
+    """Return the path of a file inside the dataset's folder."""
     return limits.inside(self.folder, name)
 
   def is_video(self, feature: str) -> bool:
@@ -90,10 +90,11 @@ class Metadata:
 
   def image_size(self, feature: str) -> tuple[int, int] | None:
     """(height, width) of a camera; None if it is not declared."""
-    shape, names = self.shape(feature), self.features[feature].get('names') or ()
+    shape, names = list(self.shape(feature)), self.features[feature].get('names')
     if len(shape) != 3:
       return None
-    first = (names[0] in ('channel', 'channels')) if len(names) == 3 else shape[0] in (1, 3) and shape[2] not in (1, 3)
+    named = isinstance(names, list) and len(names) == 3
+    first = names[0] in ('channel', 'channels') if named else shape[0] in (1, 3) and shape[2] not in (1, 3)
     return (shape[1], shape[2]) if first else (shape[0], shape[1])
 
   def shape(self, feature: str) -> tuple[int, ...]:
@@ -235,7 +236,7 @@ def _indices(chunk: int, file: int) -> dict[str, int]:
 
 
 def _fill(info: dict[str, Any], template: str, values: Mapping[str, Any]) -> str:
-  """Fill in a template of a path; its fields are names and widths alone."""
+  """Fill in a path whose fields are names and widths alone."""
   text = info.get(template)
 
   def value(match: re.Match[str]) -> str:

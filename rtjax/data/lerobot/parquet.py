@@ -69,7 +69,7 @@ def numbers(column: pa.ChunkedArray, size: int, what: str) -> np.ndarray:
 
 
 def footprint(path: pathlib.Path, omit: Sequence[str]) -> Iterator[bytes]:
-  """Yield the stored bytes of all columns; of those in `omit` the size alone."""
+  """Yield the stored bytes of columns, of those in `omit` the size."""
   metadata = _open(path).metadata
   with path.open('rb') as file:
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):

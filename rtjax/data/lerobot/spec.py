@@ -1,4 +1,4 @@
-"""ActionSpec and adapter of a LeRobot dataset, by the names of its actions."""
+"""ActionSpec and adapter of a LeRobot dataset."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,14 +61,17 @@ def action_size(metadata: Metadata) -> int:
 
 
 def field_sizes(metadata: Metadata) -> dict[str, int]:
-  """Return the fields of an action: one for each name, or 'action' without."""
+  """Return the fields of an action and their sizes.
+
+  There is one for each name, or 'action' without usable names.
+  """
   size, names = action_size(metadata), metadata.features['action'].get('names')
   flat = _flat(names)
   return dict.fromkeys(flat, 1) if len(flat) == len(set(flat)) == size else {'action': size}
 
 
 def _flat(names: Any) -> list[str]:
-  """Return the names of numbers: a list, lists by groups, or places by name."""
+  """Return the names in a list, in groups, or by place."""
   if isinstance(names, dict):
     if all(isinstance(place, int) for place in names.values()):
       return sorted(names, key=names.__getitem__)
@@ -77,7 +80,7 @@ def _flat(names: Any) -> list[str]:
 
 
 def adapter(metadata: Metadata) -> Adapter:
-  """Return the user's adapter of a dataset's name, or one by its features."""
+  """Return the user's adapter, or one by the features."""
   found = adapters.registered(metadata.name, [*metadata.features, TASK])
   if found:
     return found

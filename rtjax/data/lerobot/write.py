@@ -172,7 +172,7 @@ class _Writer:
 
   def _checked(self, key: str, frames: Iterable[np.ndarray], length: int, sampled: list[np.ndarray]
                ) -> Iterator[np.ndarray]:
-    """Yield the frames of an episode after a check; collect some of them."""
+    """Yield frames after a check; collect some of them."""
     wanted = set(np.linspace(0, length - 1, min(length, _SAMPLED)).round().astype(int).tolist())
     count = 0
     for step, frame in enumerate(frames):
@@ -269,7 +269,7 @@ def _encoded(frame: np.ndarray, form: Frames) -> bytes:
 
 
 def _task_table(tasks: Mapping[str, int]) -> Any:
-  """Return the table of instructions, which are the index of a data frame."""
+  """Return the table of instructions, the index of a data frame."""
   index = '__index_level_0__'
   columns = [{'name': name, 'field_name': field, 'pandas_type': kind, 'numpy_type': numpy, 'metadata': None}
              for name, field, kind, numpy in (('task_index', 'task_index', 'int64', 'int64'),

@@ -100,7 +100,10 @@ def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[
 
 
 def registered(name: str, features: Collection[str]) -> Adapter | None:
-  """Return the adapter of this name, if it names these features or is the user's own."""
+  """Return the adapter of a name, if it fits.
+
+  The user's own always does; the others must name these features.
+  """
   found = ADAPTERS.get(name)
   return found if found and (_paths(found) <= set(features) or found is not _BUILT_IN.get(name)) else None
 

@@ -169,7 +169,8 @@ def test_splits_by_tfds_algebra(folders, copied):
   folder = copied('v3.0', 'image')
   tiny_lerobot.change_info(folder, splits={'train': '0:4', 'val': '4:6'})
   assert [len(e) for e in opened(folder, 'val', camera='top').read_all()] == LENGTHS[4:]
-  assert opened(folder, 'all', images=False).num_records == 6 and opened(folder, images=False).split_sizes == {'train': 4, 'val': 2}
+  whole = opened(folder, 'all', images=False)
+  assert whole.num_records == 6 and whole.split_sizes == {'train': 4, 'val': 2}
   with pytest.raises(ValueError, match=r"unknown split 'test'.*\['train', 'val'\]"):
     opened(folder, 'test')
 
