@@ -30,7 +30,7 @@ class DataConfig:
       numbers of proprioception.
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
       [B, T, views, H, W, 3] in this order. Empty takes one camera, [B, T, H, W, 3].
-    camera: the camera where there are no views; empty takes the main one, which LeRobot datasets of several lack.
+    camera: the only camera; empty takes the main one.
     encoder: instruction encoder that computes the vectors from the texts where a dataset stores none of it:
       'hashed-ngrams/1', a folder of a Universal Sentence Encoder, or an .npz table. Empty takes the stored vectors,
       'none' reads none, as models that read prompts do.
