@@ -29,6 +29,10 @@ from rtjax.runtime.suggest import did_you_mean
 Array = jax.Array | np.ndarray
 
 
+MOST_NUMBERS, MOST_BINS = 1024, 2 ** 20
+"""Bounds of an ActionSpec, which may be of a stranger's dataset."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ActionField:
   """One named part of an action.
@@ -56,8 +60,9 @@ class ActionField:
   fallback: int = 0
 
   def __post_init__(self):
-    if self.size < 1:
-      raise ValueError(f'ActionField {self.name!r}: size is {self.size}, it must be at least 1.')
+    for key, value, least, most in (('size', self.size, 1, MOST_NUMBERS), ('bins', self.bins, 2, MOST_BINS)):
+      if not least <= value <= most:
+        raise ValueError(f'ActionField {self.name!r}: {key} is {value}, expected {least} to {most}.')
     for key in ('low', 'high', 'mirror'):
       value = getattr(self, key)
       value = tuple(map(float, value)) if isinstance(value, (tuple, list)) else (float(value),) * self.size
@@ -69,12 +74,12 @@ class ActionField:
     if not np.isfinite((self.low, self.high, self.mirror)).all():
       raise ValueError(f'ActionField {self.name!r}: low {self.low}, high {self.high} and mirror {self.mirror} must be '
                        'finite numbers.')
-    if self.kind == 'continuous' and not np.all(np.less(self.low, self.high)):
-      raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}.')
+    with np.errstate(over='ignore'):
+      low, high = np.array((self.low, self.high)).astype(np.float32)
+    if self.kind == 'continuous' and not (np.all(low < high) and np.isfinite((low, high)).all()):
+      raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}, also in float32.')
     if self.kind == 'classes' and self.bins != self.size:
       raise ValueError(f'ActionField {self.name!r}: {self.bins} classes need as many numbers, size is {self.size}.')
-    if self.bins < 2:
-      raise ValueError(f'ActionField {self.name!r}: bins is {self.bins}, it must be at least 2.')
 
   @property
   def num_tokens(self) -> int:
@@ -105,6 +110,8 @@ class ActionSpec:
     names = [f.name for f in self.fields]
     if len(set(names)) != len(names):
       raise ValueError(f'ActionSpec: field names repeat: {names}.')
+    if self.vocab_size > MOST_BINS:
+      raise ValueError(f'ActionSpec: vocab_size is {self.vocab_size}, expected at most {MOST_BINS}.')
     most = max(f.bins for f in self.fields)
     if most > self.vocab_size:
       raise ValueError(f'ActionSpec: a field has {most} bins, more than vocab_size {self.vocab_size}.')

@@ -88,10 +88,10 @@ class TaskWeights:
 
   Only ratios count; 0 leaves a task out.
   """
-  caption: float = 1.0
-  vqa: float = 1.0
-  match: float = 1.0
-  point: float = 1.0
+  caption: Hidden[float] = 1.0
+  vqa: Hidden[float] = 1.0
+  match: Hidden[float] = 1.0
+  point: Hidden[float] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +107,12 @@ class ImageTextConfig:
       again are read ahead.
     threads: threads that decode images; 0 means one per available core.
   """
-  split: str = 'train'
-  validation_split: str = 'val'
+  split: Hidden[str] = 'train'
+  validation_split: Hidden[str] = 'val'
   tasks: TaskWeights = TaskWeights()
-  weights: tuple[float, ...] = ()
-  shuffle_images: int = 2048
-  threads: int = 0
+  weights: Hidden[tuple[float, ...]] = ()
+  shuffle_images: Hidden[int] = 2048
+  threads: Hidden[int] = 0
 
   def __post_init__(self) -> None:
     if self.shuffle_images < 1 or self.threads < 0:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.numbers import unusable
+from rtjax.data.numbers import far_actions, far_numbers, unusable
 from rtjax.data.records import RecordSource
-from rtjax.data.rlds.adapter import Adapter
+from rtjax.data.rlds.adapter import Adapter, LimitedAction
 
 PARAPHRASES = ('paraphrases', 'paraphrase_embeddings')
 """Names of the optional episode metadata: texts [P] and embeddings [P, E] of instructions for the same task."""
+# Encoders give numbers of about 1.
+_FAR_VECTOR = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Episode:
     actions: float32 [steps, A] in the ActionSpec's units.
     instructions: str [steps] (object), in normal form; empty where there is none.
     proprioception: float32 [steps, S], or None.
+    limited: bool [steps, A], numbers that the adapter clipped.
     paraphrases: texts [P] (object) and embeddings [P, E] of several instructions for the task, or None.
   """
   number: int
@@ -39,6 +42,7 @@ class Episode:
   actions: np.ndarray
   instructions: np.ndarray
   proprioception: np.ndarray | None
+  limited: np.ndarray
   paraphrases: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
@@ -164,6 +168,14 @@ class EpisodeSource(RecordSource[Episode]):
     return [f'{self._place(episode.number)}, {found}' for field, values, names in fields if values is not None
             for found in _first_unusable(str(field), values, names)]
 
+  def far_numbers(self, episodes: Sequence[Episode]) -> list[str]:
+    """Describe numbers that are absurdly far from those of the other steps."""
+    states = {e.number: e.proprioception for e in episodes if e.proprioception is not None}
+    vectors = {e.number: np.abs(e.embeddings).max(1, keepdims=True, initial=0) for e in episodes}
+    return [*far_actions({e.number: e.actions for e in episodes}, self._spec),
+            *far_numbers(states, [f'{self.proprioception}[{i}]' for i in range(self.proprioception_size)]),
+            *far_numbers(vectors, ['the largest number of an instruction vector'], _FAR_VECTOR)]
+
   def _kept(self, episode: Episode) -> bool:
     """Return whether an episode is read, after a check of its numbers."""
     if self._check and (found := self.unusable_numbers(episode)):
@@ -172,8 +184,8 @@ class EpisodeSource(RecordSource[Episode]):
     return not self._drop_unlabelled or bool(episode.labelled.any())
 
   def _pack(self, number: int, steps: Any, action: Callable[[Any], dict[str, np.ndarray]],
-            length: int) -> np.ndarray:
-    """Return the actions of an episode, float32 [steps, A], by an action map."""
+            length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return actions [steps, A], and which of their numbers the adapter limited."""
     place, adapter = self._place(number), f'the adapter {self.adapter.name!r}'
     try:
       fields = action(steps)
@@ -188,7 +200,9 @@ class EpisodeSource(RecordSource[Episode]):
     if actions.shape != (length, self._spec.size):
       raise ValueError(f'{place}: {adapter} gives actions of shape {actions.shape}, expected '
                        f'{(length, self._spec.size)}, one per step.')
-    return actions
+    limited = dict.fromkeys(self._spec.names, False) | (fields.limited if isinstance(fields, LimitedAction) else {})
+    parts = [np.broadcast_to(limited[f.name], (length, f.size)) for f in self._spec.fields]
+    return actions, np.concatenate(parts, 1)
 
   def _place(self, number: int) -> str:
     return f'{self.name}, episode {number} of {self.split!r}'

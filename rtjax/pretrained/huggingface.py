@@ -1,11 +1,14 @@
 """Reader of models as published on Hugging Face.
 
 A model is a folder with config.json and model.safetensors, or its shards: a ViT (also with classifier), SigLIP's vision
-tower (also in a complete SigLIP), T5 1.1, mT5 or UL2. Tables below give each tensor's name in the file and in rtjax.
+tower (also in a complete SigLIP), T5 1.1, mT5 or UL2, PaliGemma (1 and 2), or T5Gemma 2. Tables here and in
+huggingface_gemma.py give each tensor's name in the file and in rtjax.
 Linear maps are [outputs, inputs] in the file, and in rtjax [inputs, outputs] with a separate axis for heads. The
 tensors tell which optional parts exist (pooler, classifier, output head); configurations are silent, or wrong.
 """
+import dataclasses
 import difflib
+import math
 import os
 import pathlib
 import warnings
@@ -18,10 +21,12 @@ import numpy as np
 
 from rtjax.models import abstract, from_values, parameters
 from rtjax.models.backbones import t5
+from rtjax.models.backbones.paligemma import PaliGemma, PaliGemmaConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5 import T5, T5Config
+from rtjax.models.backbones.t5gemma2 import T5Gemma2, T5Gemma2Config
 from rtjax.models.backbones.vit import ViT, ViTConfig
-from rtjax.pretrained import safetensors
+from rtjax.pretrained import huggingface_gemma, safetensors
 from rtjax.runtime import limits, serialization
 
 _SAFETENSORS, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -30,7 +35,7 @@ _CONVERT = ('python -c "import glob, torch; from safetensors.torch import save_f
             'tensors = {k: v.clone() for f in files for k, v in torch.load(f, weights_only=True).items()}; '
             'save_file(tensors, \'model.safetensors\')"')
 
-Config = ViTConfig | T5Config
+Config = ViTConfig | T5Config | PaliGemmaConfig | T5Gemma2Config
 Json = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 Names = dict[str, tuple[str, ...]]
@@ -65,7 +70,7 @@ class Weights(NamedTuple):
   ignored: Ignored
 
 
-def load_huggingface(folder: str | os.PathLike) -> ViT | T5:
+def load_huggingface(folder: str | os.PathLike) -> ViT | T5 | PaliGemma | T5Gemma2:
   """Load the model in a folder as published on Hugging Face.
 
   Args:
@@ -73,7 +78,8 @@ def load_huggingface(folder: str | os.PathLike) -> ViT | T5:
       model.safetensors.index.json and its shards) in float32, bfloat16 or float16; needs `pip install safetensors`.
 
   Returns:
-    A `ViT`, `SigLIP` or `T5` that computes in float32. A warning names the tensors of the file that were ignored.
+    A `ViT`, `SigLIP`, `T5`, `PaliGemma` or `T5Gemma2` that computes in float32. A warning names the
+    tensors of the file that were ignored.
 
   Raises:
     FileNotFoundError: there is no such folder or file; for a PyTorch file alone, the error tells how to convert it.
@@ -120,14 +126,11 @@ def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Pl
   try:
     converted, names, unused = _family(config)(config, shapes, tied)
     serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
-  except (ArithmeticError, AttributeError, TypeError) as error:
-    raise ValueError(f'config.json of {source} has an entry of a wrong type: {error}.') from error
+  except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+    raise ValueError(f'config.json of {source} lacks an entry or has one of a wrong type: {error}.') from error
   ignored = {name: why for name in shapes for end, why in unused.items() if name not in names and end in f'.{name}'}
   variables = parameters.shapes(abstract(converted))
   expected = {tensor: _shape_in_file(places, variables) for tensor, places in names.items()}
-  if isinstance(converted, ViTConfig):
-    patches = next(tensor for tensor, places in names.items() if places == ('patch_embedding/kernel',))
-    expected[patches] = (converted.width, 3, converted.patch, converted.patch)
   given = {name: expected[name] if name in expected and _squeeze(shape) == _squeeze(expected[name]) else shape
            for name, shape in shapes.items() if name not in ignored}
   parameters.check(expected, given, f'the tensors of {source}')
@@ -138,8 +141,6 @@ def _family(config: Json) -> Family:
   name = config.get('model_type')
   if name in _FAMILIES:
     return _FAMILIES[name]
-  if name in ('paligemma', 't5gemma2'):
-    raise ValueError(f'model_type {name!r} is not supported by this reader, which knows {sorted(_FAMILIES)}.')
   close = difflib.get_close_matches(str(name), _FAMILIES, 1)
   hint = f' Did you mean {close[0]!r}?' if close else ''
   raise ValueError(f'config.json has model_type {name!r}, expected one of {sorted(_FAMILIES)}.{hint}')
@@ -231,8 +232,20 @@ def _t5_part(tensor: str, part: str, layer: str) -> Names:
   return names | {f'{tensor}{part}.{a}.weight': (f'{layer}{module}/{b}/kernel',) for a, b in linears.items()}
 
 
+def _paligemma(config: Json, shapes: Shapes, tied: bool) -> tuple[PaliGemmaConfig, Names, Ignored]:
+  vision, names, _ = _siglip(config, {}, tied)
+  return huggingface_gemma.paligemma(config, shapes, vision, names)
+
+
+def _t5gemma2(config: Json, shapes: Shapes, tied: bool) -> tuple[T5Gemma2Config, Names, Ignored]:
+  vision, names, _ = _siglip(config['encoder'], {}, tied)
+  vision = dataclasses.replace(vision, interpolation='linear')  # as Gemma 3's images are resized
+  return huggingface_gemma.t5gemma2(config, shapes, vision, names)
+
+
 _FAMILIES: dict[str, Family] = {
-    'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5}
+    'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5, 'paligemma': _paligemma,
+    't5gemma2': _t5gemma2}
 
 
 def _vision(config: Json, epsilon: float, activation: str) -> dict[str, Any]:
@@ -286,6 +299,9 @@ def _is_tied(config: Json, files: Mapping[str, Any]) -> bool:
 def _shape_in_file(places: tuple[str, ...], variables: Shapes) -> tuple[int, ...]:
   """Return the shape of the tensor that becomes the variables at `places`."""
   shape, size = variables[places[0]], int(np.prod(variables[places[0]]))
+  if places[0].endswith('patch_embedding/kernel'):
+    side = math.isqrt(shape[0] // 3)
+    return shape[1], 3, side, side
   if places[0].endswith('kernel'):
     inputs = int(np.prod(shape[:-1])) if places[0].endswith('out/kernel') else shape[0]
     return size // inputs * len(places), inputs
@@ -293,7 +309,7 @@ def _shape_in_file(places: tuple[str, ...], variables: Shapes) -> tuple[int, ...
 
 
 def _convert(value: np.ndarray, place: str, shape: tuple[int, ...]) -> jax.Array:
-  if place == 'patch_embedding/kernel':
+  if place.endswith('patch_embedding/kernel'):
     value = value.transpose(2, 3, 1, 0)  # [D, 3, P, P]
   elif place.endswith('kernel'):
     value = value.T

@@ -1,6 +1,5 @@
 """Tokenizer, backbone weights and lineage of a run of a vision-language model."""
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from rtjax import checkpoints
@@ -21,7 +20,7 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
     FileNotFoundError: there is none.
     ValueError: it is another than that of `init.weights`, whose embeddings would belong to other tokens.
   """
-  from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
+  from rtjax.language import tokenizer  # needs sentencepiece
   init = config.init
   if own := _stored_tokenizer(config.output):
     return own
@@ -29,10 +28,10 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   if not init.tokenizer and theirs:
     return theirs
   path = init.tokenizer or init.text
-  if init.text and not init.tokenizer and not (pathlib.Path(path).expanduser() / 'spiece.model').is_file():
-    raise FileNotFoundError(f'--init.text {path} holds no spiece.model, which its embeddings depend on. Give the file '
-                            'with --init.tokenizer.')
-  found = Tokenizer.load(path) if path else Tokenizer()
+  if init.text and not init.tokenizer and not tokenizer.find(path).is_file():
+    raise FileNotFoundError(f'--init.text {path} holds no {", ".join(tokenizer.FILES)}, which its embeddings depend '
+                            'on. Give the file with --init.tokenizer.')
+  found = tokenizer.Tokenizer.load(path) if path else tokenizer.Tokenizer()
   if theirs and theirs.id != found.id:
     raise ValueError(f'--init.weights {init.weights} was trained with the tokenizer {theirs.id!r}, --init.tokenizer is '
                      f'{found.id!r}: the same ids would mean other tokens. Leave --init.tokenizer out.')

@@ -21,11 +21,13 @@ from rtjax.pretrained import huggingface
 safetensors_numpy = pytest.importorskip('safetensors.numpy')
 
 MODEL_TYPES = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
-               'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
-MANIFESTS = ['siglip-so400m-patch14-224-vision', 't5-v1_1-large', 'vit-large-patch16-224']
+               'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5',
+               'PaliGemmaForConditionalGeneration': 'paligemma', 'T5Gemma2ForConditionalGeneration': 't5gemma2'}
+MANIFESTS = ['siglip-so400m-patch14-224-vision', 'vit-large-patch16-224']
 # The same layouts in other sizes, and their relatives.
-MANIFESTS_TOO = ['mt5-large', 'mt5-xl', 'siglip-so400m-patch14-384-vision', 't5-v1_1-xl', 't5-v1_1-xxl', 'ul2',
-                 'vit-huge-patch14-224-in21k']
+MANIFESTS_TOO = ['mt5-large', 'mt5-xl', 'paligemma-3b-pt-224', 'paligemma2-3b-pt-224',
+                 'siglip-so400m-patch14-384-vision', 't5-v1_1-large', 't5-v1_1-xl', 't5-v1_1-xxl', 't5gemma-2-1b-1b',
+                 't5gemma-2-270m-270m', 't5gemma-2-4b-4b', 'ul2', 'vit-huge-patch14-224-in21k']
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_full_size(shared, name):
   """Every tensor of a real checkpoint is a variable, and every variable a tensor."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
   shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
-  copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
+  copies = {name: shapes.get('shared.weight', (1,)) for name in manifest['tied_copies_that_may_also_be_present']}
   config = {'model_type': MODEL_TYPES[manifest['cls']], **manifest['config']}
   _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)

@@ -4,12 +4,12 @@
 """
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
 from rtjax.data import names
 from rtjax.data.convert.options import Options
 from rtjax.language import instructions
 from rtjax.runtime import cli, interrupt
+from rtjax.runtime.progress import Progress
 
 
 def main() -> None:
@@ -27,9 +27,8 @@ def main() -> None:
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
   tfds.disable_progress_bar()  # the converter shows its own
-  console = Console(stderr=True)
   if names.is_dataset(str(options.logs)):
-    _convert_dataset(options, console)
+    _convert_dataset(options)
     return
   spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
   if not options.check:  # fails before the work starts
@@ -39,8 +38,8 @@ def main() -> None:
     else:
       write.dataset_folder(options)
   found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
-  with Progress(console=console, transient=True) as progress:
-    report = validate.validate(progress.track(found, description='Checking'), options, spec)
+  with Progress('Checking', len(found), 'episodes') as progress:
+    report = validate.validate(found, options, spec, progress.advance)
   print(f'{len(found)} episodes: {report.summary()}')
   if report.findings:
     Console().print(report.table())
@@ -58,26 +57,22 @@ def main() -> None:
     print('No errors: the same command without --check writes the dataset.')
     return
   parts = write.split_episodes(found, options.val_share)
-  with Progress(console=console, transient=True) as progress:
-    task = progress.add_task('Writing', total=len(found))
+  with Progress('Writing', len(found), 'episodes') as progress:
     if options.to == 'lerobot':
-      path = lerobot.write_logs(parts, options, spec, lambda: progress.advance(task))
+      path = lerobot.write_logs(parts, options, spec, progress.advance)
     else:
-      path = write.write_dataset(parts, options, spec, report, encoder, lambda: progress.advance(task))
+      path = write.write_dataset(parts, options, spec, report, encoder, progress.advance)
   print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
   print(f'Train on it with: --data {path}' + write.view_flags(options, report))
 
 
-def _convert_dataset(options: Options, console: Console) -> None:
+def _convert_dataset(options: Options) -> None:
   """Write a dataset as a LeRobot one."""
   if options.to != 'lerobot':
     raise ValueError(f'LOGS is {options.logs}, a dataset already: train on it with --data, or convert it with '
                      '--to lerobot.')
   from rtjax.data.convert import lerobot
-  with Progress(console=console, transient=True) as progress:
-    task = progress.add_task('Writing', total=None)
-    path = lerobot.write_dataset(
-        options, lambda done, total: progress.update(task, completed=done, total=total))
+  path = lerobot.write_dataset(options)
   print(f'Train on it with: --data {path}')
 
 

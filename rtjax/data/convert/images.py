@@ -44,6 +44,8 @@ def to_images(entry: Entry) -> Images:
     return [_without_padding(row.ljust(entry.dtype.itemsize, b'\0')) for row in entry]
   if entry.dtype != np.uint8:
     raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3], 0 to 255.{_hint(entry)}')
+  if entry.ndim > 2 and not entry[:1].size and len(entry):
+    raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3] with at least one pixel.')
   if entry.ndim == 2:  # encoded images, padded with zeros to one length
     return [_without_padding(row.tobytes()) for row in entry]
   if (entry.ndim == 4 and entry.shape[3] in (1, 3, 4)) or (entry.ndim == 3 and entry.shape[2] not in (3, 4)):

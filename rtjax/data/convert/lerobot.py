@@ -12,6 +12,7 @@ from rtjax.data.episodes.open import open_dataset
 from rtjax.data.episodes.recorded_spec import recorded_spec
 from rtjax.data.language import NoVectors
 from rtjax.data.lerobot.write import Recording, write
+from rtjax.runtime.progress import Progress
 
 
 def dataset_folder(options: Options, name: str) -> pathlib.Path:
@@ -36,30 +37,25 @@ def write_logs(parts: dict[str, list[Log]], options: Options, spec: ActionSpec,
   return path
 
 
-def write_dataset(options: Options, done: Callable[[int, int], object]) -> pathlib.Path:
-  """Write a dataset of any kind; return the new folder.
-
-  Args:
-    done: called with the number of written episodes and that of all.
-  """
+def write_dataset(options: Options) -> pathlib.Path:
+  """Write a dataset of any kind; show progress; return the new folder."""
   source = str(options.logs)
   spec = recorded_spec([source]) or options.spec()
   rate, opened = options.rate(spec), _open_splits(source, spec)
-  total = sum(dataset.num_records for dataset in opened)
   name = options.name or opened[0].adapter.name
-  path, written = dataset_folder(options, name), 0
+  path = dataset_folder(options, name)
+  progress = Progress('Writing', sum(dataset.num_records for dataset in opened), 'episodes')
 
   def recordings(dataset: EpisodeSource) -> Iterator[Recording]:
-    nonlocal written
     decode = dataset.decoder(None)
     for episode in dataset.read_all():
       if len(episode):
         yield Recording(episode.actions, episode.proprioception, _texts(episode), {
             camera: decode(episode, range(len(episode)), view) for view, camera in enumerate(dataset.views)})
-      written += 1
-      done(written, total)
+      progress.advance()
 
-  write(path, name, {dataset.split: recordings(dataset) for dataset in opened}, spec, rate, options.frames)
+  with progress:
+    write(path, name, {dataset.split: recordings(dataset) for dataset in opened}, spec, rate, options.frames)
   return path
 
 

@@ -1,5 +1,6 @@
 """Options of the converter. Imports nothing heavy, so that --help is fast."""
 import dataclasses
+import math
 import pathlib
 import re
 from typing import Annotated, Literal
@@ -93,8 +94,8 @@ class Options:
                        'the gripper is among its numbers: --action motion,gripper.')
     if not 0 <= self.val_share < 1:
       raise ValueError(f'--val-share is {self.val_share}, expected at least 0 and below 1.')
-    if self.gripper_range[0] == self.gripper_range[1]:
-      raise ValueError(f'--gripper-range is {self.gripper_range}: closed and open are the same, expected two numbers.')
+    if not all(map(math.isfinite, self.gripper_range)) or self.gripper_range[0] == self.gripper_range[1]:
+      raise ValueError(f'--gripper-range is {self.gripper_range}, expected two different finite numbers.')
     names = self.spec().names
     if self.poses and self.spec() != actions.ARM_7D:
       raise ValueError(f'--poses gives the numbers of arm7d, --action-spec is {self.action_spec!r}. Give actions.')

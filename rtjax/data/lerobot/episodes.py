@@ -233,10 +233,11 @@ class LeRobotDataset(EpisodeSource):
     steps = self._steps(row, table)
     texts = self._texts(number, steps)
     state = steps[self.proprioception].reshape(row.length, -1) if self.proprioception else None
+    actions, limited = self._pack(number, steps, self.adapter.action, row.length)
     return Episode(
         number=number, images=[self._stored_images(row, table, key) for key in self._cameras if self._images],
-        embeddings=self._vectors(texts), actions=self._pack(number, steps, self.adapter.action, row.length),
-        instructions=texts, proprioception=None if state is None else state.astype(np.float32))
+        embeddings=self._vectors(texts), actions=actions, instructions=texts,
+        proprioception=None if state is None else state.astype(np.float32), limited=limited)
 
   def _texts(self, number: int, steps: dict[str, np.ndarray]) -> np.ndarray:
     """Return the instructions in normal form, str [steps], empty without a word."""

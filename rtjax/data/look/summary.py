@@ -121,6 +121,7 @@ def _findings(dataset: EpisodeSource, episodes: Sequence[Episode]) -> list[str]:
       'have a step without an instruction': [e.number for e in episodes if not all(map(str.strip, e.instructions))],
       'have a step with an embedding of zeros': [
           e.number for e in episodes if e.embeddings.size and not e.embeddings.any(-1).all()]}
+  unusable += dataset.far_numbers(episodes)
   found = unusable[:_LISTED] + [f'and {len(unusable) - _LISTED} more fields of episodes'] * (len(unusable) > _LISTED)
   return found + [f'{len(numbers)} episodes {kind}: number {", ".join(map(str, numbers[:_LISTED]))}'
                   + (', ...' if len(numbers) > _LISTED else '') for kind, numbers in kinds.items() if numbers]

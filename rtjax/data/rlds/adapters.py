@@ -61,7 +61,10 @@ def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
 def stored_spec(metadata: Mapping[str, Any] | None) -> ActionSpec | None:
   """Return the ActionSpec in a dataset's metadata; None if it has none."""
   stored = (metadata or {}).get('action_spec')
-  return serialization.from_json(stored, ActionSpec) if stored else None
+  try:
+    return serialization.from_json(stored, ActionSpec) if stored else None
+  except ValueError as error:
+    raise ValueError(f'the metadata.json of a dataset: {error}') from error
 
 
 def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
@@ -90,7 +93,10 @@ def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[
   found = ADAPTERS.get(name)
   is_standard = bool(metadata) and metadata.get('layout') == STANDARD_LAYOUT  # type: ignore[union-attr]
   if is_standard and found is _BUILT_IN.get(name):
-    return _standard(name, metadata)  # type: ignore[arg-type]
+    try:
+      return _standard(name, metadata)  # type: ignore[arg-type]
+    except ValueError as error:
+      raise ValueError(f'the metadata.json of the dataset {name!r}: {error}') from error
   found = found or _family(name)
   if found is None:
     raise ValueError(f'no adapter for the dataset {name!r}.{did_you_mean(name, ADAPTERS)}{_described(name, features)} '

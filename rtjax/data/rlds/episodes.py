@@ -74,6 +74,11 @@ class Dataset(TfdsRecords, EpisodeSource):
     self.embedding_size = (self._leaves[self._embedding].shape[-1] if self._vectors is None else self._vectors.size)
     self.renderer = (self._builder.info.metadata or {}).get('renderer')
     self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
+    needed = (self.proprioception, self.adapter.instruction, self._embedding if self._vectors is None else '')
+    for path in filter(None, needed):
+      if path not in self._used:
+        raise ValueError(f'{name}: {path!r} is {features.describe(self._leaves[path])}, expected at most '
+                         f'{_MOST_NUMBERS} numbers a step.')
 
   @property
   def cameras(self) -> list[str]:
@@ -101,7 +106,7 @@ class Dataset(TfdsRecords, EpisodeSource):
     for number, record in self.records(chunks):
       try:
         steps, paraphrases = self._parse(record), self._paraphrases(record)
-      except (KeyError, TypeError, zlib.error) as error:  # NumPy's and TFDS's, about other content
+      except (KeyError, TypeError, ValueError, zlib.error) as error:  # NumPy's and TFDS's, about other content
         raise ValueError(f'{self.name}, episode {number} of {self.split!r} does not fit features.json: {error}. Fix or '
                          'remove it.') from error
       episode = self._episode(number, steps, paraphrases)
@@ -146,13 +151,14 @@ class Dataset(TfdsRecords, EpisodeSource):
     if self.proprioception is not None:
       proprioception = np.asarray(features.at(steps, self.proprioception), np.float32)
       proprioception = proprioception.reshape(len(texts), self.proprioception_size)
+    actions, limited = self._pack(number, steps, self._action_map(), len(texts))
     return Episode(
         number=number,
         images=self._stored_images(number, steps, len(texts)) if self._images else np.empty(0, object),
         embeddings=self._embeddings(texts, steps),
-        actions=self._pack(number, steps, self._action_map(), len(texts)),
+        actions=actions,
         instructions=texts,
-        proprioception=proprioception, paraphrases=paraphrases)
+        proprioception=proprioception, limited=limited, paraphrases=paraphrases)
 
   def _action_map(self) -> adapters.ActionMap:
     return (self.rt1_x_grippers and self.adapter.rt1_x_action) or self.adapter.action
