@@ -390,7 +390,16 @@ METAWORLD = ActionSpec((
     ActionField('gripper_effort', 1, -1.0, 1.0),
 ))
 
-SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD}
+# LIBERO's seven numbers as robosuite's controller OSC_POSE takes them and the datasets record them (robosuite 1.4,
+# controllers/config/osc_pose.json): changes of the gripper's pose, 1 is 0.05 m or 0.5 rad (axis-angle), and the effort
+# of its fingers (-1 opens, 1 closes). The arm faces x.
+LIBERO = ActionSpec((
+    ActionField('osc_position', 3, -1.0, 1.0, frame='base', mirror=(1, -1, 1)),
+    ActionField('osc_rotation', 3, -1.0, 1.0, frame='base', mirror=(-1, 1, -1)),
+    ActionField('gripper_effort', 1, -1.0, 1.0),
+))
+
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD, 'libero': LIBERO}
 
 
 def get(name: str) -> ActionSpec:

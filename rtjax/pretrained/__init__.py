@@ -9,6 +9,7 @@ from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
+from rtjax.pretrained.huggingface_save import save_huggingface as save_huggingface
 from rtjax.runtime import limits
 
 

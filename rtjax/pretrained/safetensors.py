@@ -103,4 +103,18 @@ def open_file(path: str | os.PathLike) -> Any:
   try:
     return safetensors.safe_open(file, 'numpy')
   except safetensors.SafetensorError as error:
-    raise ValueError(f'{file} cannot be read: {error}. Was it copied completely?') from error
+    raise ValueError(f'{file} cannot be read: {error}.{_cut_off(file)} Was it copied completely?') from error
+
+
+def _cut_off(file: pathlib.Path) -> str:
+  """Return a sentence about the tensors beyond the end of a truncated file, if its header is whole."""
+  try:
+    with open(file, 'rb') as opened:
+      size = int.from_bytes(opened.read(8), 'little')
+      limits.check_size(size, limits.JSON_BYTES, 'the header')
+      header = limits.json_object(limits.parse_json(opened.read(size), 'the header'), 'the header')
+    data = file.stat().st_size - 8 - size
+    cut = [name for name, entry in header.items() if name != '__metadata__' and entry['data_offsets'][1] > data]
+  except (ValueError, TypeError, LookupError, AttributeError):  # the header is damaged too
+    return ''
+  return f' It ends before the end of {len(cut)} of its tensors, the first {cut[0]}.' if cut else ''

@@ -85,7 +85,8 @@ def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> 
 
   Args:
     splits: from `choose_splits`.
-    settings: of `rtjax.envs.make`, such as image_size and renderer. The report records the renderer in any case.
+    settings: of `rtjax.envs.make`, such as image_size and renderer. The report records the renderer in any case, and
+      the environment's `render_settings`, if it has any.
 
   Raises:
     ValueError: there is no such renderer, or the environment does not run on this machine.
@@ -99,5 +100,5 @@ def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> 
       env.close()
   except (ImportError, RuntimeError) as error:
     raise ValueError(str(error)) from error
-  return EvalEnvironment(name, {**settings, 'renderer': env.renderer_name}, make, splits, env.action_spec,
-                         env.control_hz, env.max_steps)
+  recorded = {**settings, 'renderer': env.renderer_name, **getattr(env, 'render_settings', {})}
+  return EvalEnvironment(name, recorded, make, splits, env.action_spec, env.control_hz, env.max_steps)

