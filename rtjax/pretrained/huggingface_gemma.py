@@ -85,7 +85,7 @@ def _stack(text: Json, layers: int, *, kv_heads: int, query_scale: int, attentio
       query_scale=float(text.get('query_pre_attn_scalar', query_scale)) if query_scale else 0.0,
       attention_cap=float(attention_cap), logit_cap=float(text.get('final_logit_softcapping', logit_cap) or 0),
       local_span=text.get('sliding_window', 4096) or 4096, epsilon=text.get('rms_norm_eps', 1e-6),
-      **{'rope_base': float((text.get('rope_parameters') or {}).get('rope_theta', text.get('rope_theta', 1e4))),
+      **{'rope_base': float((text.get('rope_parameters') or text).get('rope_theta', 1e4)),
          **options})
 
 

@@ -170,6 +170,7 @@ class PaliGemma(VisionLanguageBackbone):
     hidden, layers = self.text.decoder.step(
         self.embed_text(tokens[:, None]), (cache.first + before)[:, None],
         gemma.step_masks(self.config.text, cache, before), cache.layers, cache.mask.shape[1] + before)
+    assert cache.last is not None  # `start_cache` sets it
     output = jnp.where(cache.taken == 0, cache.last, hidden[:, 0])
     return cache._replace(layers=layers, taken=cache.taken + 1), output
 

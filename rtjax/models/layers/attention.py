@@ -1,5 +1,6 @@
 """Multi-head attention, shared by all transformers of the package."""
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class Attention(nnx.Module):
   """
 
   def __init__(self, width: int, heads: int, head_size: int, *, kv_heads: int | None = None, bias: bool = True,
-               scale: float | None = None, cap: float = 0.0, head_norm: Callable[[], nnx.Module] | None = None,
+               scale: float | None = None, cap: float = 0.0, head_norm: Callable[[], Any] | None = None,
                dropout: float = 0.0, shared_dropout: bool = False, kernel_init: KernelInit = _FAN_IN_NORMAL,
                query_init: KernelInit | None = None, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
     def project(init: KernelInit, heads: int) -> nnx.LinearGeneral:
@@ -57,7 +58,7 @@ class Attention(nnx.Module):
                                dtype=dtype, rngs=rngs)
     self.query = project(query_init or kernel_init, heads)
     self.key, self.value = (project(kernel_init, kv_heads or heads) for _ in range(2))
-    self.query_norm, self.key_norm = (head_norm(), head_norm()) if head_norm else (None, None)
+    self.query_norm, self.key_norm = (head_norm() if head_norm else None for _ in range(2))
     self.out = nnx.LinearGeneral((heads, head_size), width, axis=(-2, -1), use_bias=bias,
                                  kernel_init=kernel_init((heads, head_size, width)), dtype=dtype, rngs=rngs)
     self.scale = 1 / np.sqrt(head_size) if scale is None else scale
