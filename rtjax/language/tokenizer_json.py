@@ -126,7 +126,7 @@ def parse(text: str) -> Any:
 
 @contextlib.contextmanager
 def _value_errors() -> Iterator[None]:
-  """Turn failures of the library into ValueError, panics too, which are no Exception."""
+  """Turn failures of the library into ValueError, also its panics."""
   try:
     yield
   except ImportError:

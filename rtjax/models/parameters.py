@@ -55,7 +55,10 @@ def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | N
 
 
 def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]]) -> None:
-  """Set variables of `model` in place as they come; each old value is freed before the next comes."""
+  """Set variables of `model` in place as they come.
+
+  Each old value is freed before the next comes.
+  """
   variables = {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model) if isinstance(node, _VARIABLES)}
   for name, value in values:
     variables[name].set_value(jnp.asarray(value, variables[name].dtype))

@@ -104,7 +104,10 @@ def load_huggingface(folder: str | os.PathLike, *, dtype: DTypeLike = 'float32',
 
 
 def _put(value: np.ndarray, sharding: Sharding | None) -> jax.Array:
-  """Return the array on its devices, once it is there: pending copies would pile up on the host."""
+  """Return the array once it is on its devices.
+
+  Pending copies would pile up on the host.
+  """
   if sharding is None:
     return jnp.asarray(value).block_until_ready()
   return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index]).block_until_ready()
@@ -117,7 +120,7 @@ def read(folder: str | os.PathLike) -> Weights:
 
 
 def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
-  """Return the conversion of a folder and its tensors, of which none is read.
+  """Return the conversion of a folder, and its tensors, unread.
 
   Raises:
     FileNotFoundError, ValueError: see `load_huggingface`.
@@ -144,7 +147,7 @@ def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float
 
 def _variables(tensor: Tensor, places: tuple[str, ...], variables: Shapes, dtype: DTypeLike,
                wanted: Container[str] | None) -> Iterator[tuple[str, np.ndarray]]:
-  """Yield the variables of a tensor, which is freed before the next is read."""
+  """Yield the variables of a tensor; free it before the next."""
   for place, part in zip(places, np.split(tensor.read(), len(places)), strict=True):
     if wanted is None or place in wanted:
       yield place, huggingface_layout.read(part, tensor.name, place, variables[place], dtype)

@@ -1,4 +1,4 @@
-"""Layout of a tensor in Hugging Face's files and of the variable it becomes.
+"""Layout of tensors in Hugging Face's files, and of their variables.
 
 One table, from the names of both to a rule; reading and writing follow it.
 """

@@ -24,7 +24,9 @@ _OF_THE_RUN = ('dtype', 'remat', 'dropout', 'interpolation')
 
 
 def save_huggingface(model: ViT | SigLIP | T5, folder: str | os.PathLike, *, shard_bytes: int = 5 * 10 ** 9) -> None:
-  """Write a model as published on Hugging Face, to be opened by transformers or `load_huggingface`.
+  """Write a model as published on Hugging Face.
+
+  transformers and `load_huggingface` open it.
 
   Tensors have the type of the parameters. A ViT with a classifier is a ViTForImageClassification, an mT5 is written as
   the T5 that its network is, and copies of the embedding table are left out. Tokenizer and image processor are not part
@@ -113,7 +115,7 @@ _CONFIGS: dict[type, Callable[[Any], tuple[Json, Shapes]]] = {ViTConfig: _vit, S
 
 
 def _write_tensors(folder: pathlib.Path, names: Names, variables: Mapping[str, jax.Array], most: int) -> None:
-  """Write one file, or shards of at most `most` bytes and their index."""
+  """Write one file, or shards of at most `most` bytes and index."""
   sizes = {tensor: sum(variables[place].nbytes for place in places) for tensor, places in sorted(names.items())}
   shards = list(_shards(sizes, most))
   files = [SAFETENSORS] if len(shards) == 1 else [
@@ -126,7 +128,10 @@ def _write_tensors(folder: pathlib.Path, names: Names, variables: Mapping[str, j
 
 
 def _shards(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
-  """Yield the tensors of each file, in order; a tensor above `most` has a file of its own."""
+  """Yield the tensors of each file, in order.
+
+  A tensor above `most` has a file of its own.
+  """
   shard: list[str] = []
   for tensor, size in sizes.items():
     if shard and sum(sizes[name] for name in shard) + size > most:

@@ -107,7 +107,10 @@ def open_file(path: str | os.PathLike) -> Any:
 
 
 def _cut_off(file: pathlib.Path) -> str:
-  """Return a sentence about the tensors beyond the end of a truncated file, if its header is whole."""
+  """Return a sentence about the tensors that a truncated file lacks.
+
+  It is empty if none is known, or the header is damaged.
+  """
   try:
     with open(file, 'rb') as opened:
       size = int.from_bytes(opened.read(8), 'little')

@@ -82,7 +82,7 @@ def rule(path: str) -> PartitionSpec:
 
 
 def by_name(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
-  """Return the table as a function of name and shape, for readers of weights."""
+  """Return the table as a function of name and shape."""
   return lambda name, shape: NamedSharding(mesh, spec(name, shape, mesh))
 
 
