@@ -98,9 +98,11 @@ class ActionSpec:
   Attributes:
     fields: in the order of their numbers and tokens.
     vocab_size: V, count of tokens; at least the bins of every field.
+    rate: actions a second, where it is known.
   """
   fields: tuple[ActionField, ...]
   vocab_size: int = 256
+  rate: float | None = None
 
   def __post_init__(self):
     if not self.fields:
@@ -113,6 +115,8 @@ class ActionSpec:
     most = max(f.bins for f in self.fields)
     if most > self.vocab_size:
       raise ValueError(f'ActionSpec: a field has {most} bins, more than vocab_size {self.vocab_size}.')
+    if self.rate is not None and not (np.isfinite(self.rate) and self.rate > 0):
+      raise ValueError(f'ActionSpec: rate is {self.rate}, expected actions a second, or none.')
 
   @property
   def size(self) -> int:
@@ -154,9 +158,10 @@ class ActionSpec:
     return np.concatenate([f.low for f in self.fields]), np.concatenate([f.high for f in self.fields])
 
   def describe(self) -> str:
-    """Return name, bounds and unit of each number."""
+    """Return name, bounds and unit of each number, and the rate."""
     numbers = zip(self.dimension_names, *self.bounds, self.dimension_units, strict=True)
-    return ', '.join(f'{name} {low:.3g} to {high:.3g} {unit}'.rstrip() for name, low, high, unit in numbers)
+    described = ', '.join(f'{name} {low:.3g} to {high:.3g} {unit}'.rstrip() for name, low, high, unit in numbers)
+    return described + (f', {self.rate:g} a second' if self.rate else '')
 
   def pack(self, action: dict[str, Any]) -> np.ndarray:
     """Concatenate fields {name: [..., size]} to float32 [..., A].

@@ -25,9 +25,9 @@ from rtjax.data.convert.episode import read_episode
 from rtjax.data.convert.images import inspect
 from rtjax.data.convert.logs import Problem
 from rtjax.data.convert.options import Options
+from rtjax.data.episodes.recorded_spec import recorded_spec
 from rtjax.data.image_text.sources import open_source
 from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.recorded_spec import recorded_spec
 from rtjax.evaluation.closed_loop import external_log, report
 from rtjax.language.instructions import Table
 from rtjax.models import parameters

@@ -15,7 +15,7 @@ NO_VECTORS = 'none'
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Settings of the RLDS pipeline, except the list of datasets.
+  """Settings of the pipeline of episodes, except the list of datasets.
 
   Attributes:
     split: training episodes, in TFDS's split algebra: 'train', 'train[:90%]', 'train+val'.
@@ -29,7 +29,8 @@ class DataConfig:
       at the end of the episode; for models that learn it (`model.waypoint_weight`). x, y and z are the first three
       numbers of proprioception.
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
-      [B, T, views, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
+      [B, T, views, H, W, 3] in this order. Empty takes one camera, [B, T, H, W, 3].
+    camera: the only camera; empty takes the main one.
     encoder: instruction encoder that computes the vectors from the texts where a dataset stores none of it:
       'hashed-ngrams/1', a folder of a Universal Sentence Encoder, or an .npz table. Empty takes the stored vectors,
       'none' reads none, as models that read prompts do.
@@ -50,6 +51,7 @@ class DataConfig:
   proprioception: bool = False
   waypoints: Hidden[bool] = False
   views: tuple[str, ...] = ()
+  camera: str = ''
   encoder: str = ''
   drop_unlabelled: bool = False
   rt1_x_grippers: Hidden[bool] = False

@@ -76,12 +76,15 @@ def encode(image: bytes | np.ndarray, image_format: str, bgr: bool) -> bytes:
   decoded, conversion = _decode(image)
   if isinstance(image, bytes) and decoded.format == image_format.upper() and not conversion and not bgr:
     return image
-  decoded = _to_rgb(decoded)
-  if bgr:
-    decoded = Image.merge('RGB', decoded.split()[::-1])
+  decoded = _to_rgb(decoded, bgr)
   buffer = io.BytesIO()
   decoded.save(buffer, image_format, quality=_QUALITY)
   return buffer.getvalue()
+
+
+def pixels(image: bytes | np.ndarray, bgr: bool) -> np.ndarray:
+  """Return an image as uint8 [H, W, 3], RGB."""
+  return np.asarray(_to_rgb(_decode(image)[0], bgr))
 
 
 def _hint(images: np.ndarray) -> str:
@@ -115,9 +118,10 @@ def _decode(image: bytes | np.ndarray) -> tuple[Image.Image, str]:
   return decoded, 'palette images: their colours are stored'
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, bgr: bool) -> Image.Image:
   # A conversion of RGBA to RGB drops alpha; of a palette with transparency it warns.
-  return image.convert('RGBA').convert('RGB') if 'transparency' in image.info else image.convert('RGB')
+  rgb = image.convert('RGBA').convert('RGB') if 'transparency' in image.info else image.convert('RGB')
+  return Image.merge('RGB', rgb.split()[::-1]) if bgr else rgb
 
 
 def _open(encoded: bytes) -> Image.Image:

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from rtjax.data.convert import hdf5, video
+from rtjax.data import video
+from rtjax.data.convert import hdf5
 from rtjax.language import text
 from rtjax.runtime import limits
 

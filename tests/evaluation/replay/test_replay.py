@@ -11,7 +11,8 @@ from PIL import Image
 
 from rtjax import actions, models
 from rtjax.actions import ActionSpec
-from rtjax.data.rlds.episodes import Episode
+from rtjax.data.episode import Episode
+from rtjax.data.images import decoder as image_decoder
 from rtjax.evaluation.replay import replay
 from rtjax.policies.policy import Policy
 from rtjax.policies.recorded import open_dataset
@@ -124,6 +125,7 @@ def test_broken_image_is_named():
 
 def source(stored: list[Episode], feature=None):
   """The attributes of a Dataset that a replay reads."""
+  decode = image_decoder(feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8), None)
   return types.SimpleNamespace(
-      name='robots', views=(), image_feature=feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+      name='robots', views=(), decoder=lambda size: lambda e, steps, view: (decode(e.images[step]) for step in steps),
       num_records=len(stored), read_all=lambda: iter(stored))

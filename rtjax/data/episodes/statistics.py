@@ -15,9 +15,10 @@ from etils import epath
 
 from rtjax.actions import ActionSpec
 from rtjax.data.config import DataConfig
+from rtjax.data.episode import EpisodeSource
+from rtjax.data.episodes.open import open_dataset
+from rtjax.data.language import open_vectors
 from rtjax.data.rlds import adapter as action_maps
-from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.language import open_vectors
 from rtjax.runtime import serialization
 
 # A larger share of clipped numbers in any dimension means that the bounds, or the units, are likely wrong.
@@ -50,9 +51,9 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   """
   result = {}
   for name in datasets:
-    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None,
-                      vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
-                      rt1_x_grippers=config.rt1_x_grippers)
+    dataset = open_dataset(name, config.split, action_spec, images=False, views=config.views, camera=config.camera,
+                           proprioception=None, vectors=open_vectors(config.encoder),
+                           drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)
     result[name] = _cached(dataset, config, action_spec)
     _report_unlabelled(name, result[name], config)
     _report_far(name, result[name]['far'])
@@ -62,7 +63,7 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   return result
 
 
-def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
+def _cached(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
   base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, config, spec)}.json'
   try:
@@ -80,7 +81,7 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
   return entry
 
 
-def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str:
+def _content_hash(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> str:
   """Hash of files, adapter (with its modules' code), language settings and ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
@@ -94,12 +95,12 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [9, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
-           language, serialization.to_json(spec)]
+  parts = [10, dataset.identity, files, dataset.image_size, adapter.name, adapter.proprioception, code,
+           inspect.getsource(action_maps), language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
+def _compute(dataset: EpisodeSource, spec: ActionSpec) -> dict[str, Any]:
   episodes = list(dataset.read_all())
   if not any(map(len, episodes)):
     raise dataset.empty_error()
@@ -123,7 +124,7 @@ def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
       'instruction': {name: _moments(vectors)[name] for name in ('mean', 'std')} if vectors.shape[1] else None}
 
 
-def _unlabelled(dataset: Dataset, labelled: list[np.ndarray]) -> int:
+def _unlabelled(dataset: EpisodeSource, labelled: list[np.ndarray]) -> int:
   """Count the episodes without an instruction, left out or not."""
   return dataset.num_records - len(labelled) + sum(len(steps) > 0 and not steps.any() for steps in labelled)
 
