@@ -49,7 +49,7 @@ class VisionLanguageInit:
   tokenizer: str = ''
   """SentencePiece file, tokenizer.json or their folder; empty: that of `weights`, of `text`, or the package's own."""
   trainable: Literal['full', 'decoder', 'lora'] = 'full'
-  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters (`model.lora`) and heads."""
+  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters and heads."""
 
   prune: ClassVar[bool] = False
 

@@ -89,7 +89,7 @@ def feature(steps: Steps, path: str) -> np.ndarray:
   return np.asarray(value)
 
 
-def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
+def arm_action(motion: np.ndarray, is_last: np.ndarray) -> LimitedAction:
   """Return the action fields of arm7d and of RT-1.
 
   RT-1's fields follow RT-1-X's map of Bridge. Its gripper is open above one half: Bridge's recordings hold a few

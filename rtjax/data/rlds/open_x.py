@@ -15,6 +15,7 @@ from rtjax.data.rlds.adapter import (
     Action,
     ActionMap,
     Adapter,
+    LimitedAction,
     Steps,
     arm_action,
     feature,
@@ -60,7 +61,9 @@ def _libero(steps: Steps) -> Action:
   """Action map of LIBERO, with its controller's numbers as well."""
   numbers = np.asarray(feature(steps, 'action'), np.float32)
   own = {'osc_position': numbers[:, :3], 'osc_rotation': numbers[:, 3:6], 'gripper_effort': numbers[:, 6:]}
-  return _arm(_closes, _ROBOSUITE)(steps) | own
+  fields = _arm(_closes, _ROBOSUITE)(steps)
+  assert isinstance(fields, LimitedAction)  # as `arm_action` gives
+  return LimitedAction(fields | own, fields.limited)
 
 
 def _droid(steps: Steps) -> Action:

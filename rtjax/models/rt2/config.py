@@ -35,8 +35,8 @@ class RT2Config(PolicyConfig):
     prompt_length: L, tokens of a prompt, its end included.
     answer_length: M, most tokens of an answer, its end included.
     backbone: vision-language backbone.
-    action_vocabulary: text tokens that stand for the bins (`Tokenizer.action_ids`): 'integers', 'rarest', PaliGemma's
-      'loc', or 'auto', the integers where the vocabulary has them and otherwise the rarest.
+    action_vocabulary: text tokens of the bins: 'integers', 'rarest', PaliGemma's 'loc', or 'auto'.
+      Auto takes the integers where the vocabulary has them, and otherwise the rarest (`Tokenizer.action_ids`).
     action_ids: text token of each of the V bins; `with_tokenizer` sets them.
     lora: low-rank adapters.
     label_smoothing: probability that each target spreads over all tokens, in training.

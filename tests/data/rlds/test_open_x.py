@@ -203,3 +203,11 @@ def test_the_users_own_metadata_precedes_a_built_in_name(monkeypatch):
   mine = adapters.Adapter('droid', adapters.flat_arm)
   adapters.register(mine)
   assert adapters.get('droid', metadata) is mine
+
+
+def test_libero_counts_what_it_clips():
+  """The field of RT-1 holds at most 5 cm; the controller's own numbers reach as far as its 1, 5 cm along an axis."""
+  steps = {'action': np.array([[1.2, 0, 0, 0, 0, 0, -1]], np.float32), 'is_last': np.array([False])}
+  fields = adapters.get('libero_10_no_noops').action(steps)
+  assert fields.limited['world_vector'].tolist() == [[True, False, False]]
+  assert fields['osc_position'].tolist() == [[pytest.approx(1.2), 0, 0]]
