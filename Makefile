@@ -1,5 +1,6 @@
 # make test   set up a virtual environment and run the tests
 # make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
+# make test-benchmarks   a smoke episode of each public benchmark, in virtual environments with their extras
 # make setup  set up the virtual environment alone: activate it with . .venv/bin/activate
 # All need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
 
@@ -7,8 +8,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= checkpoints/demo
+# Extras of public benchmarks.
+BENCHMARKS ?= metaworld
 
-.PHONY: setup test test-full lint demo bench-gpu clean
+.PHONY: setup test test-full test-benchmarks lint demo bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +35,18 @@ test: setup
 test-full: setup
 	$(RUN) -m pytest -n 2 --dist loadfile
 
+# An environment per benchmark, since their simulators are of different versions.
+test-benchmarks: $(BENCHMARKS:%=test-%)
+
+$(BENCHMARKS:%=test-%): test-%: $(VENV)-%/.installed
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(VENV)-$*/bin/python -m pytest -m benchmarks $(wildcard tests/*/test_$*.py tests/*/$*)
+
+$(VENV)-%/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$*,data]' \
+	  'pytest>=8' 'pytest-timeout>=2.3' 'beartype>=0.20'
+	@touch $@
+
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -47,4 +62,4 @@ bench-gpu:
 	$(PYTHON) bench/gpu.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(BENCHMARKS:%=$(VENV)-%) build *.egg-info

@@ -1,4 +1,4 @@
-"""Benchmark of one GPU: training and policy of each network, arithmetic reached, memory, dearest operations.
+"""Benchmark of one GPU: speed and memory of training and policies.
 
   python bench/gpu.py [--out bench/gpu.jsonl] [--only rt1_train ...] [--minutes 9] [--small]
 
@@ -128,7 +128,7 @@ def model_flops(config: TrainConfig, optimizer: Any) -> float:
 
 
 def policy(config: PolicyConfig, robots: int, steps: int) -> Row:
-  """Return the latency of a policy step, image on the host to action on the host."""
+  """Return the latency of a policy step, from host to host."""
   actor = BatchPolicy(random_model(config), robots)
   batch = random_batch(config, 1).observation
   words = {'embedding': (batch.instruction if batch.prompt is None else batch.prompt)[0]}
@@ -149,7 +149,7 @@ def policy(config: PolicyConfig, robots: int, steps: int) -> Row:
 
 
 def rates(*, small: bool) -> Row:
-  """Return the rates of bfloat16 products and of copies, the best of ten."""
+  """Return the rates of bfloat16 products and of copies."""
   side, length = (256, 2 ** 20) if small else (8192, 2 ** 30)
   a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
   vector = jax.random.normal(jax.random.key(1), (length,), jnp.float32)
@@ -190,7 +190,7 @@ def peak() -> Row:
 
 
 def dearest(function: Callable[[], Any], count: int = 12) -> list[tuple[str, float, int]]:
-  """Return operation, milliseconds and number of kernels of a call, the dearest first."""
+  """Return the dearest operations, their milliseconds and kernels."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       function()
@@ -288,7 +288,7 @@ def main(out: Path = Path('bench/gpu.jsonl'), only: tuple[str, ...] = (), minute
 
 
 def _in_process(name: str, small: bool, seconds: float, out: Path) -> list[Row]:
-  """Measure a row in a process of its own, so that memory starts empty."""
+  """Measure a row in a process of its own."""
   command = [sys.executable, __file__, '--row', name, *(['--small'] if small else [])]
   environment = os.environ | {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.94', 'PYTHONPATH': os.pathsep.join(sys.path[1:])}
   lines = []

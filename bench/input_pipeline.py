@@ -54,17 +54,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
   config = data.DataConfig(split=f'{options.split}[:{episodes}]', stride=options.window, threads=options.threads,
                            shuffle_episodes=episodes // 2 + 1)  # two groups, so that reading never pauses
   stored = [image for e in itertools.islice(dataset.read(dataset.chunks(64)), 64) for image in e.images]
-  decode = images.decoder(dataset.image_feature, None)
   bare, streamed = [], []
   with data.TrainingStream([name], config, spec, window=options.window, horizon=1, batch_size=options.batch,
                            seed=0) as stream:
     for _ in range(options.repeats):
-      bare.append(decoding(decode, stored, config.num_threads(), options.seconds))
+      bare.append(decoding(images.decode_image, stored, config.num_threads(), options.seconds))
       streamed.append(streaming(stream, options.seconds))
   frames, bare_frames = median(s['frames'] for s in streamed), median(b['frames'] for b in bare)
   return {
       'benchmark': 'input_pipeline', 'dataset': options.dataset or 'generated',
-      'image': list(dataset.image_feature.shape), 'bytes_per_image': round(statistics.mean(map(len, stored))),
+      'image': [*(dataset.image_size or ()), 3], 'bytes_per_image': round(statistics.mean(map(len, stored))),
       'window': options.window, 'batch': options.batch, 'threads': config.num_threads(),
       'windows_per_second': median(s['windows'] for s in streamed), 'frames_per_second': frames,
       'bare_frames_per_second': bare_frames,

@@ -60,7 +60,8 @@ def main(checkpoint: tyro.conf.Positional[str], source: tyro.conf.Positional[str
   model = rtjax.load_model(checkpoint)
   if not isinstance(model, RT2) or model.tokenizer is None:
     raise ValueError(f'{checkpoint} is no RT-2 with a tokenizer.')
-  shapes = stream.TextShapes(model.config.image_size, model.config.prompt_length, model.config.answer_length)
+  c = model.config
+  shapes = stream.TextShapes(c.image_size, c.prompt_length, c.answer_length, c.prompt_format)
   batch = next(stream.validation_batches(
       [source], ImageTextConfig(tasks=TaskWeights(0, 0, 0, 1)), model.tokenizer, shapes, batch_size=256))
   count = int(np.sum(batch['tasks'] >= 0))

@@ -29,6 +29,10 @@ from rtjax.runtime.suggest import did_you_mean
 Array = jax.Array | np.ndarray
 
 
+MOST_NUMBERS, MOST_BINS = 1024, 2 ** 20
+"""Bounds of an ActionSpec, which may be of a stranger's dataset."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ActionField:
   """One named part of an action.
@@ -56,8 +60,9 @@ class ActionField:
   fallback: int = 0
 
   def __post_init__(self):
-    if self.size < 1:
-      raise ValueError(f'ActionField {self.name!r}: size is {self.size}, it must be at least 1.')
+    for key, value, least, most in (('size', self.size, 1, MOST_NUMBERS), ('bins', self.bins, 2, MOST_BINS)):
+      if not least <= value <= most:
+        raise ValueError(f'ActionField {self.name!r}: {key} is {value}, expected {least} to {most}.')
     for key in ('low', 'high', 'mirror'):
       value = getattr(self, key)
       value = tuple(map(float, value)) if isinstance(value, (tuple, list)) else (float(value),) * self.size
@@ -69,12 +74,12 @@ class ActionField:
     if not np.isfinite((self.low, self.high, self.mirror)).all():
       raise ValueError(f'ActionField {self.name!r}: low {self.low}, high {self.high} and mirror {self.mirror} must be '
                        'finite numbers.')
-    if self.kind == 'continuous' and not np.all(np.less(self.low, self.high)):
-      raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}.')
+    with np.errstate(over='ignore'):
+      low, high = np.array((self.low, self.high)).astype(np.float32)
+    if self.kind == 'continuous' and not (np.all(low < high) and np.isfinite((low, high)).all()):
+      raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}, also in float32.')
     if self.kind == 'classes' and self.bins != self.size:
       raise ValueError(f'ActionField {self.name!r}: {self.bins} classes need as many numbers, size is {self.size}.')
-    if self.bins < 2:
-      raise ValueError(f'ActionField {self.name!r}: bins is {self.bins}, it must be at least 2.')
 
   @property
   def num_tokens(self) -> int:
@@ -93,9 +98,11 @@ class ActionSpec:
   Attributes:
     fields: in the order of their numbers and tokens.
     vocab_size: V, count of tokens; at least the bins of every field.
+    rate: actions a second, where it is known.
   """
   fields: tuple[ActionField, ...]
   vocab_size: int = 256
+  rate: float | None = None
 
   def __post_init__(self):
     if not self.fields:
@@ -103,9 +110,13 @@ class ActionSpec:
     names = [f.name for f in self.fields]
     if len(set(names)) != len(names):
       raise ValueError(f'ActionSpec: field names repeat: {names}.')
+    if self.vocab_size > MOST_BINS:
+      raise ValueError(f'ActionSpec: vocab_size is {self.vocab_size}, expected at most {MOST_BINS}.')
     most = max(f.bins for f in self.fields)
     if most > self.vocab_size:
       raise ValueError(f'ActionSpec: a field has {most} bins, more than vocab_size {self.vocab_size}.')
+    if self.rate is not None and not (np.isfinite(self.rate) and self.rate > 0):
+      raise ValueError(f'ActionSpec: rate is {self.rate}, expected actions a second, or none.')
 
   @property
   def size(self) -> int:
@@ -147,9 +158,10 @@ class ActionSpec:
     return np.concatenate([f.low for f in self.fields]), np.concatenate([f.high for f in self.fields])
 
   def describe(self) -> str:
-    """Return name, bounds and unit of each number."""
+    """Return name, bounds and unit of each number, and the rate."""
     numbers = zip(self.dimension_names, *self.bounds, self.dimension_units, strict=True)
-    return ', '.join(f'{name} {low:.3g} to {high:.3g} {unit}'.rstrip() for name, low, high, unit in numbers)
+    described = ', '.join(f'{name} {low:.3g} to {high:.3g} {unit}'.rstrip() for name, low, high, unit in numbers)
+    return described + (f', {self.rate:g} a second' if self.rate else '')
 
   def pack(self, action: dict[str, Any]) -> np.ndarray:
     """Concatenate fields {name: [..., size]} to float32 [..., A].
@@ -378,11 +390,20 @@ METAWORLD = ActionSpec((
     ActionField('gripper_effort', 1, -1.0, 1.0),
 ))
 
+# LIBERO's seven numbers as robosuite's controller OSC_POSE takes them and the datasets record them (robosuite 1.4,
+# controllers/config/osc_pose.json): changes of the gripper's pose, 1 is 0.05 m or 0.5 rad (axis-angle), and the effort
+# of its fingers (-1 opens, 1 closes). The arm faces x.
+LIBERO = ActionSpec((
+    ActionField('osc_position', 3, -1.0, 1.0, frame='base', mirror=(1, -1, 1)),
+    ActionField('osc_rotation', 3, -1.0, 1.0, frame='base', mirror=(-1, 1, -1)),
+    ActionField('gripper_effort', 1, -1.0, 1.0),
+))
+
 # Language-Table's two numbers: changes of the effector's target x and y, within its action space (language_table.py of
 # its source). Mirrored about the plane y = 0, on which its camera stands.
 LANGUAGE_TABLE = ActionSpec((ActionField('planar_translation', 2, -0.1, 0.1, unit='m', frame='base', mirror=(1, -1)),))
 
-SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD,
+SPECS = {'rt1': RT1, 'rt1_x': RT1_X, 'arm7d': ARM_7D, 'pose7d': POSE_7D, 'metaworld': METAWORLD, 'libero': LIBERO,
          'language_table': LANGUAGE_TABLE}
 
 

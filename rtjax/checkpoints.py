@@ -52,6 +52,7 @@ class PolicyMetadata:
     image_size: height and width that the training pipeline resized images to, aspect kept and padded with black; None:
       images reach the model as they are.
     views: names of the cameras, in the order of the images.
+    camera: name of the single camera, where there are no views; empty: the main one.
     step: training step; None for weights that were not trained by rtjax.
     statistics: of each training dataset, see `rtjax.data.statistics`.
     training: the run's configuration as JSON.
@@ -65,6 +66,7 @@ class PolicyMetadata:
   statistics: Json = dataclasses.field(default_factory=dict)
   training: Json = dataclasses.field(default_factory=dict)
   lineage: Json = dataclasses.field(default_factory=dict)
+  camera: str = ''
 
   @classmethod
   def from_json(cls, path: epath.PathLike, data: Json) -> Self:
@@ -79,7 +81,7 @@ class PolicyMetadata:
       return cls(str(path), read(data['embedding_id'], str), read(pipeline['image_size'], tuple[int, int] | None),
                  read(pipeline['views'], tuple[str, ...]), read(data['step'], int | None),
                  limits.json_object(data['statistics'], 'statistics'), limits.json_object(data['train'], 'train'),
-                 limits.json_object(data.get('lineage') or {}, 'lineage'))
+                 limits.json_object(data.get('lineage') or {}, 'lineage'), read(pipeline.get('camera', ''), str))
     except (KeyError, TypeError, ValueError) as error:
       raise CheckpointError(f'the metadata of the checkpoint at {path} cannot be read: {describe(error)}.') from error
 

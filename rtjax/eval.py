@@ -23,8 +23,8 @@ class Config:
   also 'expert', the scripted expert of the environment, or 'random'. Or a log (.jsonl) of episodes of another
   program."""
   env: str = ''
-  """Environment to act in: tabletop; metaworld/TASK, such as metaworld/reach-v3; or MODULE:NAME, one that a module
-  registers (docs/add_an_environment.md)."""
+  """Environment to act in: tabletop; libero/object, spatial, goal or long; metaworld/mt10, metaworld/mt50 or
+  metaworld/TASK; or MODULE:NAME, one that a module registers (docs/add_an_environment.md)."""
   dataset: str = ''
   """Dataset to replay: folder of an RLDS dataset, gs:// folder or TFDS name."""
   split: tuple[str, ...] = ()
@@ -54,8 +54,8 @@ class Config:
   image_text: tuple[str, ...] = ()
   """--env: image-text data (docs/guides/image_text.md), whose held-out questions an RT-2 answers as well."""
   renderer: str = ''
-  """--env: renderer of the images, rays or gl; empty = rays in the tabletop, gl in Meta-World,
-  tiny in Language-Table."""
+  """--env: renderer of the images: rays or gl, in LIBERO also gl_full; empty = rays in the tabletop, tiny in
+  Language-Table, else gl."""
   image_size: tuple[int, int] | None = None
   """--env: height and width of the images; none = those of the policy's training data, 256 320 for
   released weights, or 96 96 without a policy."""
@@ -65,6 +65,10 @@ class Config:
   """--env tabletop: render all six cameras, for policies that use more than the wrist and the main one."""
   verify: bool = True
   """Compare the checksums of a checkpoint's files before it is read."""
+  cameras: Literal['agent', 'wrist', 'both'] = 'agent'
+  """--env libero: cameras of the policy's image; 'both' are side by side."""
+  execute: int = 1
+  """--env: actions of a plan to take before the policy is called again, for policies with an action horizon."""
   environments: int = 0
   """--env: number of parallel environments, each in its own process; 0 = one per core."""
 
@@ -78,6 +82,10 @@ class Config:
         raise ValueError(f'--{name.replace("_", "-")} is {getattr(self, name)}, it must be at least 0.')
     if not 0 <= self.threshold <= 1:
       raise ValueError(f'--threshold is {self.threshold}, it must be a probability, from 0 (never) to 1.')
+    if self.execute < 1:
+      raise ValueError(f'--execute is {self.execute}, it must be at least 1.')
+    if self.cameras != 'agent' and not self.env.startswith('libero/'):
+      raise ValueError(f'--cameras {self.cameras} is for --env libero/SUITE: no other environment joins its cameras.')
     for name in ('wrist', 'multiview'):
       if getattr(self, name) and self.env != 'tabletop':
         raise ValueError(f'--{name} is for --env tabletop: no other environment has that camera.')
@@ -132,8 +140,9 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.language.instructions import open_encoder
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
-  settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold,
-                                  open_encoder(config.encoder) if config.encoder else None, config.verify)
+  encoder = open_encoder(config.encoder) if config.encoder else None
+  settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold, encoder,
+                                  config.verify, config.execute)
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.camera_size(agent)
@@ -142,6 +151,8 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
     options['path'] = config.path
   if config.env == 'tabletop':
     options |= {'wrist': config.wrist, 'multiview': config.multiview}
+  elif config.env.startswith('libero/'):
+    options['cameras'] = config.cameras
   env = environment.open_environment(config.env, splits, options)
   evaluation = evaluator.Evaluation(env, config.episodes or 100, settings, config.videos, config.image_text,
                                     config.min_shared)

@@ -14,7 +14,7 @@ from rtjax.data import names
 from rtjax.runtime import cli, interrupt, short_help
 from rtjax.training.config import TrainConfig
 
-USAGE = """Train a robotics transformer on RLDS episodes.
+USAGE = """Train a robotics transformer on robot episodes, RLDS or LeRobot.
 
   python train.py --list                               list the presets
   python train.py PRESET --help                        show the settings of a preset

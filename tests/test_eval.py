@@ -213,7 +213,8 @@ def test_expert_acts_as_in_one_process(run_eval, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (('--env', 'tabeltop'), "unknown environment 'tabeltop', expected one of ['metaworld', 'tabletop']. Did you mean"),
+    (('--env', 'tabeltop'),
+     "unknown environment 'tabeltop', expected one of ['libero', 'metaworld', 'tabletop']. Did you mean"),
     (('--env', 'tabletop', '--split', 'sen'), "Did you mean 'seen'?"),
     (('--env', 'tabletop', '--skills', 'pik'), "unknown skill 'pik'"),
     (('--env', 'tabletop', '--split', 'distractors_many', '--skills', 'knock'), "have none of the skills ['knock']"),

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import image_text_folders, robot_logs, tiny_rlds
+from helpers import image_text_folders, robot_logs, tiny_rlds, tiny_tokenizers
 from helpers.tiny_rt1 import TINY
 
 hypothesis = pytest.importorskip('hypothesis', reason='hypothesis is not installed: pip install rtjax[dev]')
@@ -216,6 +216,12 @@ def test_tokenizers(tmp_path):
   except ValueError:
     (tmp_path / 'spiece.model').write_bytes(Tokenizer().model)
   fuzz(tmp_path, 'spiece.model', lambda: Tokenizer.load(tmp_path))
+
+
+def test_tokenizers_in_json(tmp_path):
+  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  (tmp_path / 'tokenizer.json').write_bytes(tiny_tokenizers.gemma_json())
+  fuzz(tmp_path, 'tokenizer.json', lambda: Tokenizer.load(tmp_path).encode(['pick up 7'], 100))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 import tarfile
+import zipfile
 
 import h5py
 import numpy as np
@@ -24,13 +25,14 @@ from rtjax.data.convert.episode import read_episode
 from rtjax.data.convert.images import inspect
 from rtjax.data.convert.logs import Problem
 from rtjax.data.convert.options import Options
+from rtjax.data.episodes.recorded_spec import recorded_spec
 from rtjax.data.image_text.sources import open_source
 from rtjax.data.rlds.episodes import Dataset
 from rtjax.evaluation.closed_loop import external_log, report
 from rtjax.language.instructions import Table
 from rtjax.models import parameters
 from rtjax.pretrained import load_huggingface, rt1_x
-from rtjax.runtime.limits import BoundError
+from rtjax.runtime.limits import BoundError, read_json
 
 
 @pytest.fixture(scope='module')
@@ -115,6 +117,40 @@ def test_damaged_descriptions(rlds, tmp_path, file, text):
   (folder / file).write_text(text)
   with pytest.raises(ValueError, match='json'):
     read_rlds(str(folder))
+
+
+@pytest.mark.parametrize(('shape', 'words'), [
+    (['6'], r"episode 0 of 'train' does not fit features.json: cannot reshape"),
+    (['100000000000'], 'expected at most')])
+def test_features_of_other_shapes(rlds, tmp_path, shape, words):
+  name = 'action' if shape == ['6'] else 'language_embedding'
+  folder = changed_rlds(rlds, tmp_path, 'features.json', lambda c: in_steps(c)[name]['tensor']['shape'].update(
+      dimensions=shape))
+  with pytest.raises(ValueError, match=words):
+    read_rlds(folder)
+
+
+def test_a_million_files(rlds, tmp_path):
+  folder = changed_rlds(rlds, tmp_path, 'dataset_info.json', lambda c: c['splits'][0].update(
+      shardLengths=['1'] * 10 ** 6))
+  with pytest.raises(BoundError, match='1,000,000 files, expected at most 10,000'):
+    read_rlds(folder)
+
+
+@pytest.mark.parametrize('change', [{'size': 10 ** 9}, {'bins': 10 ** 9}, {'low': -1e308, 'high': 1e308},
+                                    {'low': 1.0, 'high': 1.0 + 1e-9}, {'low': float('nan')}])
+def test_action_specs_of_a_dataset(rlds, tmp_path, change):
+  folder = pathlib.Path(shutil.copytree(rlds, tmp_path / 'data'))
+  field = {'name': 'a', 'size': 3, 'low': 0.0, 'high': 1.0} | change
+  (folder / 'metadata.json').write_text(json.dumps({'action_spec': {'fields': [field], 'vocab_size': 256}}))
+  with pytest.raises(ValueError, match=r"metadata\.json.*ActionField 'a': .*" + next(iter(change))):
+    recorded_spec([str(folder)])
+
+
+def test_json_that_names_an_entry_twice(tmp_path):
+  (tmp_path / 'a.json').write_text('{"a": {"success": true, "success": false}}')
+  with pytest.raises(ValueError, match=r"a\.json is no JSON: it names 'success' twice"):
+    read_json(tmp_path / 'a.json')
 
 
 def test_a_record_that_declares_terabytes(rlds, tmp_path):
@@ -283,6 +319,64 @@ def test_an_image_folder_stays_in_itself(tmp_path):
   for entry in ('action', 'instruction'):
     with pytest.raises(Problem, match='leads out of the folder'):
       log.read(entry)
+
+
+def null(name):
+  def make(file):
+    if name in file:
+      del file[name]
+    file[name] = h5py.Empty('S1' if name == 'text' else 'f4')
+  return make
+
+
+@pytest.mark.parametrize('name', ['action', 'images', 'state', 'text'])
+def test_hdf5_datasets_without_a_value(hdf5, name):
+  replace(hdf5, lambda file: file.update(action=np.zeros((6, 7))))
+  with h5py.File(hdf5, 'a') as file:
+    null(name)(file)
+    file.attrs['empty'] = h5py.Empty('S1')
+  for key in (name, '@empty'):
+    with pytest.raises(Problem, match='has no value'):
+      logs.find_logs(hdf5.parent, 'action')[0].read(key)
+
+
+def npy(description, shape, data=b''):
+  header = f"{{'descr': {description!r}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+  return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header + data
+
+
+@pytest.mark.parametrize(('members', 'words'), [
+    ({'action.npy': npy('|S0', (10 ** 10,))}, r'declares 10,000,000,000 bytes'),
+    ({'action.npy': npy('<f4', (10 ** 20, 7))}, 'expected|declares'),
+    ({'action.npy': npy('<f4', (6, 0))}, 'at least one number'),
+    ({'images.npy': npy('|u1', (6, 0, 0, 3))}, 'at least one pixel'),
+    ({'instruction.npy': npy('<U20000', (), bytes(80000).replace(b'\0\0\0\0', b'a\0\0\0'))}, '20,000 characters')])
+def test_npz_arrays_of_no_use(tmp_path, members, words):
+  stored = robot_logs.episode(0)
+  with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+    for name, array in stored.items():
+      if f'{name}.npy' not in members:
+        with archive.open(f'{name}.npy', 'w') as file:
+          np.save(file, array)
+    for name, content in members.items():
+      archive.writestr(name, content)
+  options = Options(tmp_path)
+  with pytest.raises(Problem, match=words):
+    read_episode(logs.find_logs(tmp_path, 'action')[0], options, options.spec())
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_two_arrays_or_columns_of_one_name(tmp_path):
+  robot_logs.write_npz(tmp_path / 'npz', {'a': robot_logs.episode(0)})
+  with zipfile.ZipFile(tmp_path / 'npz/a.npz', 'a') as archive:
+    archive.writestr('action.npy', npy('<f4', (6, 7), bytes(168)))
+  with pytest.raises(Problem, match='two arrays of one name'):
+    convert(tmp_path / 'npz')
+  folder = robot_logs.write_folders(tmp_path / 'folder', {'a': robot_logs.episode(0)})
+  table = folder / 'a/steps.csv'
+  table.write_text(table.read_text().replace('action_y', 'action_x'))
+  with pytest.raises(Problem, match='two columns of one name: action_x'):
+    convert(folder)
 
 
 def test_git_lfs_pointers_in_logs(tmp_path):

@@ -5,7 +5,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import zipfile
+import sysconfig
+import venv
 
 import pytest
 import setuptools
@@ -75,37 +76,48 @@ def test_tensorflow_starts_without_a_word():
   assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
-@pytest.mark.slow
-def test_a_wheel_works_outside_of_the_checkout(tmp_path):
-  source, unpacked = tmp_path / 'source', tmp_path / 'unpacked'
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+  """A fresh virtual environment with the wheel; its requirements are those of this environment."""
+  folder = tmp_path_factory.mktemp('wheel')
+  source, environment = folder / 'source', folder / 'environment'
   source.mkdir()
   for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
   shutil.copytree(ROOT / 'rtjax', source / 'rtjax', ignore=shutil.ignore_patterns('__pycache__'))
-  build = run('-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path, '.', cwd=source)
+  build = run('-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', folder, '.', cwd=source)
   assert build.returncode == 0, build.stderr
-  wheel, = tmp_path.glob('*.whl')
-  with zipfile.ZipFile(wheel) as archive:
-    archive.extractall(unpacked)
-    entry_points, = (name for name in archive.namelist() if name.endswith('entry_points.txt'))
-    assert 'rtjax = rtjax.__main__:main' in archive.read(entry_points).decode()
+  wheel, = folder.glob('*.whl')
+  venv.create(environment)
+  python = environment / 'bin/python'
+  install = run('-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel)
+  assert install.returncode == 0, install.stderr
+  # Python does not follow the .pth files in a folder that is itself named by one: this checkout stays out.
+  packages, = environment.glob('lib/python*/site-packages')
+  (packages / 'requirements.pth').write_text(sysconfig.get_path('purelib'))
+  return environment
 
-  def rtjax(*words):
-    done = run('-c', 'from rtjax.__main__ import main; main()', *words, cwd=tmp_path, PYTHONPATH=str(unpacked),
-               JAX_PLATFORMS='cpu')
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == 'win32', reason='scripts are in another folder')
+def test_a_wheel_works_in_a_fresh_environment(installed, tmp_path):
+  env = {name: value for name, value in os.environ.items() if not name.startswith(('TF_', 'PYTHONPATH'))}
+
+  def start(program, *words):
+    done = subprocess.run([installed / 'bin' / program, *words], cwd=tmp_path, env=env | {'JAX_PLATFORMS': 'cpu'},
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done
-  assert pathlib.Path(run('-c', 'import rtjax; print(rtjax.__file__)', cwd=tmp_path, PYTHONPATH=str(unpacked)
-                          ).stdout).is_relative_to(unpacked)
+    return done.stdout
+  assert pathlib.Path(start('python', '-c', 'import rtjax; print(rtjax.__file__)')).is_relative_to(installed)
   for name in command.COMMANDS:
-    assert f'usage: rtjax {name}' in rtjax(name, '--help').stdout or name == 'train'
+    assert f'usage: rtjax {name}' in start('rtjax', name, '--help') or name == 'train'
   made = run(ROOT / 'data/reach/generate.py', '--out', tmp_path, '--episodes', '3')
   assert made.returncode == 0, made.stderr
-  assert "rtjax eval" in rtjax(
-      'train', 'reach', '--data', 'reach/1.0.0', '--steps', '2', '--batch-size', '2', '--output', 'run',
-      '--model.layers', '1', '--validation.every', '0').stdout
-  rtjax('export', 'run', '--to', 'safetensors', '--frames', '2', '--output', 'exported')
+  assert 'rtjax eval' in start(
+      'rtjax', 'train', 'reach', '--data', 'reach/1.0.0', '--steps', '2', '--batch-size', '2', '--output', 'run',
+      '--model.layers', '1', '--validation.every', '0')
+  start('rtjax', 'export', 'run', '--to', 'safetensors', '--frames', '2', '--output', 'exported')
   assert (tmp_path / 'exported' / 'policy.safetensors').exists()
   # The vocabulary and the status page are read from the package.
   code = 'from rtjax.language.tokenizer import Tokenizer; from rtjax.serving import page; print(Tokenizer().size)'
-  assert run('-c', code, cwd=tmp_path, PYTHONPATH=str(unpacked)).stdout == '1536\n'
+  assert start('python', '-c', code) == '1536\n'

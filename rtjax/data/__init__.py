@@ -1,7 +1,7 @@
-"""Input pipeline: RLDS episodes and image-text pairs to shuffled batches.
+"""Input pipeline: robot episodes and image-text pairs to shuffled batches.
 
-The streams of `rlds` yield batches as dicts of NumPy arrays (B windows, T frames, F actions per frame, A numbers of an
-action, E instruction embedding, S state size):
+The streams of `episodes` yield batches as dicts of NumPy arrays (B windows, T frames, F actions per frame, A numbers
+of an action, E instruction embedding, S state size):
 
     images          uint8   [B, T, H, W, 3]  decoded; zero where padded; [B, T, views, H, W, 3] if views are configured
     frame_mask      bool    [B, T]           True for real frames, False for padding
@@ -16,9 +16,10 @@ action, E instruction embedding, S state size):
 The last three stay on the host: `to_batch` gives the typed batch without them. A batch keeps its contents while it, or
 anything made over its memory, is referenced; afterwards later batches reuse the memory.
 
-    rlds/ image_text/     two kinds of data, each with its sources and its stream
-    convert/              robot logs to RLDS
-    stream mixture batching records windows images ...     shared by both; they import neither
+    rlds/ lerobot/        readers of episodes, and the writer of the latter
+    episodes/ image_text/ two kinds of data, each with its stream
+    convert/              robot logs to RLDS or LeRobot
+    episode stream mixture batching records windows images ...     shared by them
 
 TensorFlow is imported when the first of the functions that read data is used.
 """
@@ -30,15 +31,15 @@ from rtjax.data.rlds.adapters import Adapter, register
 from rtjax.data.windows import WindowConfig, to_batch
 
 if TYPE_CHECKING:
-  from rtjax.data.rlds.recorded_spec import recorded_spec
-  from rtjax.data.rlds.statistics import statistics
-  from rtjax.data.rlds.stream import TrainingStream, validation_batches
+  from rtjax.data.episodes.recorded_spec import recorded_spec
+  from rtjax.data.episodes.statistics import statistics
+  from rtjax.data.episodes.stream import TrainingStream, validation_batches
 
 __all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'recorded_spec', 'register', 'statistics',
            'to_batch', 'validation_batches']
 
-_LAZY = {'TrainingStream': 'rlds.stream', 'validation_batches': 'rlds.stream', 'statistics': 'rlds.statistics',
-         'recorded_spec': 'rlds.recorded_spec'}
+_LAZY = {'TrainingStream': 'episodes.stream', 'validation_batches': 'episodes.stream',
+         'statistics': 'episodes.statistics', 'recorded_spec': 'episodes.recorded_spec'}
 
 
 def __getattr__(name: str) -> Any:

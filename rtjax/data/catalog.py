@@ -78,6 +78,8 @@ def _check_splits(path: epath.Path, info: dict[str, Any]) -> None:
     for key in ('name', 'filepathTemplate', 'filepath_template'):
       limits.check_name(split.get(key, ''), f'{key!r} of a split in {path}')
     counts = split.get('shardLengths', [])
+    if isinstance(counts, list) and len(counts) > limits.SHARDS:
+      raise limits.BoundError(f'a split in {path} has {len(counts):,} files, expected at most {limits.SHARDS:,}.')
     if not isinstance(counts, list) or any(str(count).startswith('-') for count in counts):
       raise ValueError(f'a split in {path} counts {limits.short(counts)} records, expected a list, no number '
                        'negative.')

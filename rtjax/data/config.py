@@ -15,7 +15,7 @@ NO_VECTORS = 'none'
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Settings of the RLDS pipeline, except the list of datasets.
+  """Settings of the pipeline of episodes, except the list of datasets.
 
   Attributes:
     split: training episodes, in TFDS's split algebra: 'train', 'train[:90%]', 'train+val'.
@@ -29,10 +29,10 @@ class DataConfig:
       at the end of the episode, or what the dataset's adapter names; for models that learn it
       (`model.waypoint_weight`). x, y and z are the first three numbers of proprioception.
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
-      [B, T, views, H, W, 3] in this order. Empty takes the main one, [B, T, H, W, 3].
-    encoder: instruction encoder that computes the vectors from the texts where a dataset stores none of it:
-      'hashed-ngrams/1', a folder of a Universal Sentence Encoder, or an .npz table. Empty takes the stored vectors,
-      'none' reads none, as models that read prompts do.
+      [B, T, views, H, W, 3] in this order. Empty takes one camera, [B, T, H, W, 3].
+    camera: the only camera; empty takes the main one.
+    encoder: instruction encoder for datasets without its vectors: 'hashed-ngrams/1', an encoder's folder, an .npz.
+      Empty takes the stored vectors, 'none' reads none, as models that read prompts do.
     drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
     rt1_x_grippers: take the gripper signs of RT-1-X's notebook for taco_play and toto, where an open gripper is 1.
     shuffle_episodes: encoded episodes in memory whose windows are shuffled; a mixture divides them. As many again are
@@ -50,6 +50,7 @@ class DataConfig:
   proprioception: bool = False
   waypoints: Hidden[bool] = False
   views: tuple[str, ...] = ()
+  camera: str = ''
   encoder: str = ''
   drop_unlabelled: bool = False
   rt1_x_grippers: Hidden[bool] = False
@@ -86,10 +87,10 @@ class TaskWeights:
 
   Only ratios count; 0 leaves a task out.
   """
-  caption: float = 1.0
-  vqa: float = 1.0
-  match: float = 1.0
-  point: float = 1.0
+  caption: Hidden[float] = 1.0
+  vqa: Hidden[float] = 1.0
+  match: Hidden[float] = 1.0
+  point: Hidden[float] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +106,12 @@ class ImageTextConfig:
       again are read ahead.
     threads: threads that decode images; 0 means one per available core.
   """
-  split: str = 'train'
-  validation_split: str = 'val'
+  split: Hidden[str] = 'train'
+  validation_split: Hidden[str] = 'val'
   tasks: TaskWeights = TaskWeights()
-  weights: tuple[float, ...] = ()
-  shuffle_images: int = 2048
-  threads: int = 0
+  weights: Hidden[tuple[float, ...]] = ()
+  shuffle_images: Hidden[int] = 2048
+  threads: Hidden[int] = 0
 
   def __post_init__(self) -> None:
     if self.shuffle_images < 1 or self.threads < 0:

@@ -22,8 +22,13 @@ def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False)
       in google-deepmind/open_x_embodiment's examples.
     antialias: average when shrinking; for photographs, which are several times as large.
   """
-  decode: Decoder = _decode if isinstance(feature, tfds.features.Image) else (lambda stored: stored)
-  if size is None or tuple(size) == feature.shape[:2]:
+  decode: Decoder = decode_image if isinstance(feature, tfds.features.Image) else (lambda stored: stored)
+  return decode if tuple(size or ()) == feature.shape[:2] else resized(decode, size, antialias)
+
+
+def resized(decode: Decoder, size: tuple[int, int] | None, antialias: bool = False) -> Decoder:
+  """Return a decoder that also resizes, see `decoder`."""
+  if size is None:
     return decode
 
   @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
@@ -39,8 +44,16 @@ def decoder(feature: Any, size: tuple[int, int] | None, antialias: bool = False)
   return decode_and_resize
 
 
-def _decode(stored: bytes) -> np.ndarray:
+def decode_image(stored: bytes) -> np.ndarray:
+  """Decode a JPEG, PNG, BMP or WebP image to uint8 [H, W, 3].
+
+  Raises:
+    ValueError: it is damaged, or beyond a bound.
+  """
   limits.check_image(stored)
   # The op behind TFDS's decode_example, without the 30 us per image that it spends around it. The bytes are put into an
   # array, since TensorFlow throws and catches an exception for plain bytes: 22 us instead of 50 beside the decoding.
-  return np.asarray(tf.raw_ops.DecodeImage(contents=np.array(stored, object), channels=3))
+  try:
+    return np.asarray(tf.raw_ops.DecodeImage(contents=np.array(stored, object), channels=3))
+  except tf.errors.OpError as error:
+    raise ValueError(error.message) from error

@@ -19,15 +19,15 @@ def write_table(dataset: str, out: str = 'instructions.npz', split: str = 'all',
   """Write the table of a dataset's instructions and their embeddings.
 
   Args:
-    dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
+    dataset: folder of an RLDS or LeRobot dataset, gs:// folder or TFDS name.
     out: file to write.
     split: episodes to read, in TFDS's split algebra.
     encoder: instruction encoder, for a dataset that stores no vectors of it.
   """
   names.require(dataset)
-  from rtjax.data.rlds.episodes import Dataset  # imported here so that --help does not wait for TensorFlow
-  from rtjax.data.rlds.language import open_vectors
-  opened = Dataset(dataset, split, actions.RT1, images=False, vectors=open_vectors(encoder))
+  from rtjax.data.episodes.open import open_dataset  # imported here so that --help does not wait for TensorFlow
+  from rtjax.data.language import open_vectors
+  opened = open_dataset(dataset, split, actions.RT1, images=False, vectors=open_vectors(encoder))
   without = 0
 
   def labelled() -> Iterator[tuple[str, np.ndarray]]:

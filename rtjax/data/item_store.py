@@ -12,6 +12,7 @@ from flax import serialization
 
 from rtjax.data.config import available_cores
 from rtjax.runtime import interrupt
+from rtjax.runtime.progress import Progress
 
 SplitRanges = dict[str, tuple[int, int]]
 """{split: [first, end)}, the item numbers of each split."""
@@ -78,22 +79,20 @@ class ItemStore:
       workers: processes; 0 means one per core.
       name: label of the progress bar.
     """
-    from rich import progress
     parts = [(first, min(first + self.size, end)) for start, end in ranges.values()
              for first in range(start, end, self.size)]
     missing = [part for part in parts if not self.path(part[0]).exists()]
     total, left = (sum(end - first for first, end in some) for some in (parts, missing))
     workers = min(workers or available_cores(), max(len(missing), 1))
-    with progress.Progress() as bars, concurrent.futures.ProcessPoolExecutor(
+    with Progress(name, total, 'items', total - left) as progress, concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn')) as pool:
-      bar = bars.add_task(name, total=total, completed=total - left)
       with interrupt.masked():
         futures = {pool.submit(_make_file, self, make, *part): part for part in missing}
       try:
         for future in concurrent.futures.as_completed(futures):
           future.result()
           first, end = futures[future]
-          bars.advance(bar, end - first)
+          progress.advance(end - first)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise

@@ -16,7 +16,7 @@ def require(name: str) -> None:
   if '://' in name:
     return
   if folder.is_dir():
-    if not any(folder.glob('dataset_info.json')) and not any(folder.glob('*/dataset_info.json')):
+    if not is_dataset(name):
       raise no_dataset_info(name, folder)
   elif folder.exists():
     raise NotADirectoryError(f'dataset {name!r} is a file, expected the folder of a dataset, with a dataset_info.json, '
@@ -25,6 +25,17 @@ def require(name: str) -> None:
     raise FileNotFoundError(f'dataset {name!r}: no such folder. Expected one with a dataset_info.json, or its parent.')
   else:
     _require_known(name)
+
+
+def is_dataset(name: str) -> bool:
+  """Return whether this is the folder of a dataset of episodes."""
+  folder = epath.Path(name).expanduser()
+  return is_lerobot(name) or any(path for level in ('', '*/') for path in folder.glob(f'{level}dataset_info.json'))
+
+
+def is_lerobot(name: str) -> bool:
+  """Return whether this is the folder of a LeRobot dataset."""
+  return '://' not in name and (epath.Path(name).expanduser() / 'meta/info.json').is_file()
 
 
 def require_image_text(name: str) -> None:
@@ -39,8 +50,9 @@ def require_image_text(name: str) -> None:
 
 def no_dataset_info(name: str, folder: epath.Path) -> FileNotFoundError:
   """Return the error of a folder that is no dataset."""
-  return FileNotFoundError(f'dataset {name!r}: there is no dataset_info.json in {folder} or in a folder inside it. '
-                           'Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0.')
+  return FileNotFoundError(f'dataset {name!r}: there is no dataset_info.json in {folder} or in a folder inside it, and '
+                           'no meta/info.json. Expected a folder that TFDS wrote, such as bridge_dataset/1.0.0, or a '
+                           'LeRobot dataset.')
 
 
 def prepared_folder(name: str) -> epath.Path | None:

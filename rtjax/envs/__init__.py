@@ -6,6 +6,8 @@ reads.
 """
 import functools
 import importlib
+import pathlib
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,15 +20,22 @@ if TYPE_CHECKING:
 # Name: module, class, extra. Imported at first use, because a simulator is an extra.
 _ENVS = {'tabletop': ('rtjax.envs.tabletop.env', 'Tabletop', 'sim'),
          'metaworld': ('rtjax.envs.metaworld', 'MetaWorld', 'metaworld'),
+         'libero': ('rtjax.envs.libero.env', 'Libero', 'libero'),
          'language_table': ('rtjax.envs.language_table', 'LanguageTable', 'language_table')}
-_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'pybullet', 'scipy')
+_FAMILIES = ('metaworld', 'libero')  # environments of several tasks or suites: NAME/TASK
+_SIMULATORS = ('mujoco', 'gymnasium', 'metaworld', 'packaging', 'libero', 'robosuite', 'bddl', 'pybullet', 'scipy')
 _registered: dict[str, Any] = {}
+
+GL_HELP = ('Without a display set MUJOCO_GL to egl (on Debian apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or '
+           "the driver's own libraries on a GPU) or to osmesa (libosmesa6).")
+"""Hint for errors of OpenGL."""
 
 
 def names() -> list[str]:
   """Return the names of all environments.
 
-  'metaworld' has an environment per task, such as 'metaworld/reach-v3'.
+  'metaworld' has one for each task and suite, such as 'metaworld/reach-v3' and 'metaworld/mt10', 'libero'
+  one for each suite, such as 'libero/object'.
   """
   return sorted({*_ENVS, *_registered})
 
@@ -63,7 +72,8 @@ def splits(name: str) -> dict[str, tuple[str, ...]]:
 
   A split without skills has episodes that the seed alone determines. Raises as `make`.
   """
-  return dict(_resolve(name)[0].skills)
+  environment, task = _resolve(name)
+  return dict(environment.skills_of(**task) if task else environment.skills)
 
 
 def require_known(label: str, name: str, known: Sequence[str]) -> None:
@@ -120,11 +130,26 @@ def _resolve(name: str) -> tuple[Any, dict[str, str]]:
   if name in _registered:
     return _registered[name], {}
   family, _, task = name.partition('/')
-  require_known('environment', name if task and family != 'metaworld' else family, names())
+  require_known('environment', name if task and family not in _FAMILIES else family, names())
   module, cls, extra = _ENVS[family]
   try:
-    return getattr(importlib.import_module(module), cls), {'task': task} if task else {}
+    return getattr(importlib.import_module(module), cls), {'task': task} if family in _FAMILIES else {}
   except ModuleNotFoundError as error:
-    if error.name not in _SIMULATORS:
+    missing = (error.name or '').partition('.')[0]
+    if missing not in _SIMULATORS:
       raise
-    raise ImportError(f"the environment {name!r} needs {error.name}: pip install 'rtjax[{extra}]'.") from error
+    raise ImportError(f"the environment {name!r} needs {missing}: pip install 'rtjax[{extra}]'.") from error
+  except Exception as error:
+    if not _raised_by_opengl(error):
+      raise
+    raise ImportError(f'the environment {name!r} needs OpenGL, which does not load here ({error}). {GL_HELP}'
+                      ) from error
+
+
+def _raised_by_opengl(error: Exception) -> bool:
+  """Return whether the import of MuJoCo failed on its OpenGL bindings.
+
+  They raise errors of many classes where a library is missing or MUJOCO_GL names none.
+  """
+  file = traceback.extract_tb(error.__traceback__)[-1].filename
+  return bool({'OpenGL', 'egl', 'osmesa', 'gl_context.py'}.intersection(pathlib.Path(file).parts[-5:]))

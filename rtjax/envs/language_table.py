@@ -106,6 +106,7 @@ class LanguageTable(gymnasium.Env):
       raise ValueError(f'action is {action}, expected 2 finite numbers: changes of x and y (m).')
     self._clipped += bool(self.action_spec.clipped(action).any())
     before = self._state['effector_translation']
+    assert isinstance(self.action_space, gymnasium.spaces.Box)
     with self._global_random():
       _, reward, _, _ = self._simulator.step(np.clip(action, self.action_space.low, self.action_space.high))
       self._state = self._simulator.compute_state()
@@ -122,7 +123,7 @@ class LanguageTable(gymnasium.Env):
 
   @property
   def phase(self) -> str:
-    """What the oracle does, such as 'push_block'."""
+    """Task of the oracle, such as 'push_block'."""
     return self._oracle.phase
 
   def expert(self) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:

@@ -124,17 +124,16 @@ def dataset_frames(policy: Policy, name: str, split: str, size: tuple[int, int],
   Raises:
     FileNotFoundError, ValueError: as `rtjax.policies.recorded.open_dataset`; or the split has no step.
   """
-  from rtjax.data.images import decoder
   from rtjax.policies import recorded
   dataset = recorded.open_dataset(policy, name, split)
-  decode = decoder(dataset.image_feature, size)
+  decode = dataset.decoder(size)
   episodes: list[Frames] = []
   for episode in dataset.read_all():
     missing = count - sum(len(e.images) for e in episodes)
     if missing <= 0:
       break
     if len(episode):
-      images = np.stack([decode(image) for image in itertools.islice(episode.images, missing)])
+      images = np.stack(list(decode(episode, range(min(len(episode), missing)), 0)))
       state = episode.proprioception
       episodes.append(Frames(images, recorded.encoded_instructions(policy, episode)[:len(images)],
                              None if state is None else state[:len(images)]))

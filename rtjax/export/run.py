@@ -6,6 +6,7 @@ import pathlib
 from types import ModuleType
 
 import jax
+from etils import epath
 
 import rtjax
 from rtjax import models
@@ -14,7 +15,7 @@ from rtjax.export.step import Step
 from rtjax.models import PolicyModel, parameters
 from rtjax.policies.image_size import camera_size
 from rtjax.policies.policy import Policy
-from rtjax.runtime import cli, compiler, interrupt
+from rtjax.runtime import checksums, cli, compiler, interrupt
 
 _TENSORFLOW_FORMATS = ('savedmodel', 'onnx')
 
@@ -53,6 +54,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
       _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
           {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
+      checksums.write(epath.Path(written))
       cli.note('Comparing it with the policy')
       comparison = check.compare(check.reference(policy, episodes), format_module.load(written, step), step, episodes)
       print(_report(comparison, check.folder_size(written), dataset and f'{dataset}, split {split}'))

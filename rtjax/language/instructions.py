@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rtjax.language import prompts
+from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.language.text import normalized, tidy
 from rtjax.runtime import limits
 from rtjax.runtime.suggest import did_you_mean
@@ -186,13 +187,15 @@ class PromptEncoder:
   Args:
     tokenizer: its id is the encoder's.
     length: most tokens of a prompt.
+    form: ids around the text, those of the model's `prompt_format`.
   """
 
-  def __init__(self, tokenizer: 'Tokenizer', length: int):
-    self.id, self.size, self._tokenizer = tokenizer.id, length, tokenizer
+  def __init__(self, tokenizer: 'Tokenizer', length: int, form: PromptFormat = TEXT):
+    self.id, self.size, self._tokenizer, self._form = tokenizer.id, length, tokenizer, form
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return self._tokenizer.encode([prompts.prompt('robot', normalized(text)) for text in _listed(texts)], self.size)
+    full = [prompts.prompt('robot', normalized(text)) for text in _listed(texts)]
+    return self._tokenizer.encode(full, self.size, self._form)
 
 
 @dataclasses.dataclass(frozen=True)

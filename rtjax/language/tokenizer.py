@@ -1,11 +1,15 @@
-"""Tokenizer: texts to token ids and back, by SentencePiece.
+"""Tokenizer: texts to token ids and back.
 
-RT-2 uses one of two vocabularies: the small one of this package (`Tokenizer()`), made of the project's own text by
-data/vocabulary/train.py, or the file `spiece.model` of T5 or mT5 (`Tokenizer.load`). In both, padding is 0 and the end
-of a text 1.
+RT-2 uses the small vocabulary of this package (`Tokenizer()`), made of the project's own text by
+data/vocabulary/train.py, or that of a published model (`Tokenizer.load`):
+
+    T5, mT5                    spiece.model, or tokenizer.json
+    PaliGemma, T5Gemma 2       tokenizer.model, or tokenizer.json
+
+In all of them padding is 0 and the end of a text 1. Ids around a prompt depend on the model (`formats.PromptFormat`).
 
     'pick up 7 cubes'     ->  _pick _up _7 _cubes </s> 0 0 0        `encode(texts, length)`
-    '1 128 91'            ->  _1 _128 _91 </s>                      each integer from 0 to 255 is one token
+    '1 128 91'            ->  _1 _128 _91 </s>                      the package's own: each of 0 to 255 is one token
 
 A checkpoint holds the vocabulary itself and its `id` (`to_json`).
 """
@@ -15,10 +19,15 @@ import hashlib
 import importlib.resources
 import os
 import pathlib
+import re
+import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from rtjax.language.formats import TEXT, ActionVocabulary, PromptFormat
+from rtjax.language.tokenizer_json import TokenizerJson
 from rtjax.runtime import limits
 
 try:
@@ -27,14 +36,18 @@ except ImportError as error:
   raise ImportError("the tokenizer needs sentencepiece: pip install 'rtjax[language]'.") from error
 
 PAD, EOS = 0, 1
-_FIX = 'Expected a SentencePiece model such as the spiece.model of T5 or mT5.'
+FILES = 'spiece.model', 'tokenizer.model', 'tokenizer.json'
+"""Names of a published model's vocabulary; of several the first is read."""
+_FIX = ('Expected a SentencePiece model such as the spiece.model of T5 or mT5 or the tokenizer.model of Gemma, or a '
+        'tokenizer.json.')
+_MEANINGFUL = re.compile(r'<(loc|seg)\d+>')
 
 
 class Tokenizer:
-  """A SentencePiece tokenizer.
+  """A tokenizer.
 
   Args:
-    model: bytes of a SentencePiece model; None: the package's own.
+    model: bytes of a SentencePiece model or of a tokenizer.json; None: the package's own.
     name: first part of the id.
 
   Attributes:
@@ -43,7 +56,8 @@ class Tokenizer:
     size: number of tokens. A model's embedding table may be larger (T5's is).
 
   Raises:
-    ValueError: the bytes are no SentencePiece model, or padding and the end of a text are not 0 and 1.
+    ValueError: the bytes are neither, or padding and the end of a text are not 0 and 1.
+    ImportError: a tokenizer.json needs the package `tokenizers`.
   """
 
   def __init__(self, model: bytes | None = None, name: str = 'rtjax'):
@@ -51,8 +65,11 @@ class Tokenizer:
     self.id = f'{name}/{hashlib.sha256(self.model).hexdigest()[:12]}'
     self._name = name
     try:
-      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.model)
+      self._pieces: Any = (TokenizerJson(self.model) if self.is_json else
+                           sentencepiece.SentencePieceProcessor(model_proto=self.model))
       self.size = len(self._pieces)
+    except ImportError:
+      raise
     except Exception as error:  # of several kinds, depending on what is wrong
       raise ValueError(f'the vocabulary {name!r} cannot be read: {error}. {_FIX}') from error
     if not self.size:
@@ -61,24 +78,31 @@ class Tokenizer:
       raise ValueError(f'the vocabulary {name!r} numbers padding {self._pieces.pad_id()} and the end of a text '
                        f'{self._pieces.eos_id()}, expected {PAD} and {EOS} as T5 does.')
 
+  @property
+  def is_json(self) -> bool:
+    """Whether the vocabulary is a tokenizer.json."""
+    return self.model.startswith(b'{')  # a SentencePiece model begins with the tag of its first piece
+
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Tokenizer':
-    """Load a SentencePiece file, or a folder with a `spiece.model`.
+    """Load one of FILES, or a folder with one.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is no SentencePiece model.
+      ValueError: the file is of another kind.
     """
-    file = pathlib.Path(path).expanduser()
-    file = file / 'spiece.model' if file.is_dir() else file
+    file = find(path)
     if not file.is_file():
       raise FileNotFoundError(f'tokenizer {str(file)!r}: no such file. {_FIX}')
     limits.check_file(file, limits.JSON_BYTES)
-    return cls(file.read_bytes(), file.parent.name if file.name == 'spiece.model' else file.stem)
+    return cls(file.read_bytes(), file.parent.name if file.name in FILES else file.stem)
 
   def to_json(self) -> dict[str, str]:
     """Return the vocabulary and its id, as checkpoints and exports hold them."""
-    return {'id': self.id, 'model': base64.b64encode(self.model).decode()}
+    if not self.is_json:
+      return {'id': self.id, 'model': base64.b64encode(self.model).decode()}
+    # Gemma's has 33 MB of JSON.
+    return {'id': self.id, 'model': base64.b64encode(zlib.compress(self.model)).decode(), 'compression': 'zlib'}
 
   @classmethod
   def from_json(cls, data: Mapping[str, str]) -> 'Tokenizer':
@@ -89,7 +113,7 @@ class Tokenizer:
     """
     if not isinstance(data, Mapping) or not all(isinstance(data.get(name), str) for name in ('id', 'model')):
       raise ValueError(f'the tokenizer stored with the weights is {repr(data)[:60]}, expected its id and its model.')
-    tokenizer = cls(base64.b64decode(data['model']), data['id'].rpartition('/')[0])
+    tokenizer = cls(_stored(data), data['id'].rpartition('/')[0])
     if tokenizer.id != data['id']:
       raise ValueError(f'the tokenizer stored with the weights is {tokenizer.id!r}, expected {data["id"]!r}: the file '
                        'was changed. Use the original checkpoint.')
@@ -98,17 +122,25 @@ class Tokenizer:
   def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes, str]]:
     return Tokenizer, (self.model, self._name)
 
-  def tokens(self, text: str) -> list[int]:
-    """Return the ids of a text, and EOS."""
-    return [*self._pieces.encode(_checked([text])[0]), EOS]
+  def tokens(self, text: str, form: PromptFormat = TEXT) -> list[int]:
+    """Return the ids of a text, by default with EOS."""
+    return form(self._pieces.encode(list(_checked([text])))[0])
 
-  def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
-    """Return int32 ids [B, length], with EOS and padding.
+  def encode(self, texts: Sequence[str], length: int, form: PromptFormat = TEXT) -> np.ndarray:
+    """Return int32 ids [B, length], in a format (by default with EOS) and padded.
 
     Raises:
-      ValueError: a text has more than `length` tokens, EOS included; nothing is truncated.
+      ValueError: a text has more than `length` tokens, those of the format included; nothing is truncated.
     """
-    return padded([[*ids, EOS] for ids in self._pieces.encode(list(_checked(texts)))], texts, length)
+    return padded([form(ids) for ids in self._pieces.encode(list(_checked(texts)))], texts, length)
+
+  def check_format(self, form: PromptFormat) -> None:
+    """Raise ValueError unless the ids of a format are what it expects."""
+    for token, piece in zip(form.begin + form.end, form.pieces, strict=False):
+      found = self._pieces.id_to_piece(token) if token < self.size else 'missing'
+      if found != piece:
+        raise ValueError(f'the tokenizer {self.id!r} has {found!r} at id {token}, prompts of this backbone need '
+                         f'{piece!r} there. Use the tokenizer that the backbone was trained with.')
 
   def decode(self, ids: np.ndarray | Sequence[Sequence[int]]) -> list[str]:
     """Return the texts of ids [B, L], each up to its EOS.
@@ -135,28 +167,56 @@ class Tokenizer:
         found[int(digits)] = token
     return found
 
-  def action_ids(self, bins: int) -> np.ndarray:
+  def action_ids(self, bins: int, vocabulary: ActionVocabulary = 'auto') -> np.ndarray:
     """Return a different token for each action bin, int32 [bins].
 
-    If each of 0 to bins - 1 is a token, these: an action then reads '1 128 91 241 5 101 127'. Otherwise the tokens that
-    the vocabulary's own text used least, which get a new meaning (RT-2, section 3.2, has both ways). Stored in the
-    checkpoint.
+    Stored in the checkpoint.
+
+    Args:
+      vocabulary: 'integers', the tokens of 0 to bins - 1: an action then reads '1 128 91 241 5 101 127' (RT-2 on
+        PaLI-X, section 3.2); 'rarest', the tokens that the vocabulary's own text used least, the rarest first, which
+        get a new meaning (RT-2 on PaLM-E; OpenVLA, the last ones of its vocabulary); 'loc', '<loc0000>' and its
+        successors, PaliGemma's tokens for coordinates; 'auto', 'integers' where all are tokens, otherwise 'rarest'.
 
     Raises:
-      ValueError: there are fewer ordinary tokens than bins.
+      ValueError: the vocabulary lacks such tokens.
     """
     if bins < 1:
       raise ValueError(f'bins is {bins}, expected at least 1.')
-    if set(range(bins)) <= set(self.integers):
-      return np.array([self.integers[i] for i in range(bins)], np.int32)
+    if vocabulary == 'rarest' or (vocabulary == 'auto' and not set(range(bins)) <= set(self.integers)):
+      return self._rarest(bins)
+    if vocabulary not in ('auto', 'integers', 'loc'):
+      raise ValueError(f"the action vocabulary is {vocabulary!r}, expected 'auto', 'integers', 'rarest' or 'loc'.")
+    tokens = self._locations if vocabulary == 'loc' else self.integers
+    missing = [i for i in range(bins) if i not in tokens]
+    if missing:
+      names = "tokens '<loc0000>' to" if vocabulary == 'loc' else 'integers 0 to'
+      raise ValueError(f'{bins} bins need the {names} {bins - 1} as tokens; the vocabulary {self.id!r} lacks '
+                       f"{len(missing)} of them, first that of {missing[0]}. Use the action vocabulary 'rarest', or "
+                       'fewer bins.')
+    return np.array([tokens[i] for i in range(bins)], np.int32)
+
+  @property
+  def _locations(self) -> dict[int, int]:
+    """Map from n to the id of PaliGemma's token <loc n>."""
+    ids = ((i, self._pieces.piece_to_id(f'<loc{i:04}>')) for i in range(1024))
+    return {i: token for i, token in ids if self._pieces.id_to_piece(token) == f'<loc{i:04}>'}
+
+  def _rarest(self, bins: int) -> np.ndarray:
     ordinary = [i for i in range(self.size) if not (
         self._pieces.is_control(i) or self._pieces.is_unknown(i) or self._pieces.is_byte(i)
-        or self._pieces.is_unused(i))]
+        or self._pieces.is_unused(i) or _MEANINGFUL.fullmatch(self._pieces.id_to_piece(i)))]
     if len(ordinary) < bins:
       raise ValueError(f'{bins} bins: the vocabulary {self.id!r} has {len(ordinary)} tokens to spare, and not all of '
                        'the integers. Use fewer bins or a larger vocabulary.')
     # Scores are logarithms of frequency, or minus the number of the merge. Of equal ones the last is the rarest.
     return np.array(sorted(ordinary, key=lambda i: (self._pieces.get_score(i), -i))[:bins], np.int32)
+
+
+def find(path: str | os.PathLike) -> pathlib.Path:
+  """Return the path, or in a folder the first of FILES."""
+  path = pathlib.Path(path).expanduser()
+  return next((path / name for name in FILES if (path / name).is_file()), path)
 
 
 def padded(rows: Sequence[Sequence[int]], texts: Sequence[str], length: int) -> np.ndarray:
@@ -174,6 +234,18 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
   if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
     raise ValueError(f'texts is {texts!r}, expected a list of strings.')
   return texts
+
+
+def _stored(data: Mapping[str, str]) -> bytes:
+  try:
+    model = base64.b64decode(data['model'])
+    if data.get('compression') == 'zlib':
+      limits.check_inflated(model, limits.JSON_BYTES)
+      model = zlib.decompress(model)
+  except zlib.error as error:
+    raise ValueError(f'the tokenizer stored with the weights is damaged: {error}. Use the original checkpoint.'
+                     ) from error
+  return model
 
 
 def _own() -> bytes:

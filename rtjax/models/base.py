@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rtjax.actions import ActionSpec
+from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.observation import Batch, Observation, TextBatch, observe
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class PolicyConfig:
     embedding_size: E, width of an instruction embedding; 0: the model reads prompts.
     prompt_length: L, tokens of a prompt; 0: the model takes instruction embeddings.
     answer_length: M, most tokens of a generated answer, its end included.
+    prompt_format: ids around a prompt.
     vocab_size: number of token ids that a prompt may hold.
     proprioception_size: S, size of the robot state; 0: the model does not use it.
     generates_text: whether `PolicyModel.generate` answers prompts.
@@ -84,6 +86,7 @@ class PolicyConfig:
   answer_length: int = 0
   vocab_size: int = 0
   proprioception_size: int = 0
+  prompt_format: ClassVar[PromptFormat] = TEXT
   generates_text: ClassVar[bool] = False
   tensorflow_export: ClassVar[bool] = True
   supports_distillation: ClassVar[bool] = False

@@ -1,11 +1,12 @@
 """Variables of a model by name: 'transformer/layers/0/attention/query/kernel' -> array."""
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import DTypeLike
 
 from rtjax.models.layers.common import Constant
 
@@ -37,17 +38,27 @@ def count(tree: Any) -> int:
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
-def assign(model: nnx.Module, values: Mapping[str, Any]) -> None:
+def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | None = None) -> None:
   """Set every variable of `model`, in place.
+
+  Args:
+    dtype: type that the variables get; None keeps theirs.
 
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
   """
   check(shapes(model), {name: tuple(np.shape(value)) for name, value in values.items()}, 'the values')
   state = nnx.state(model, _VARIABLES)
-  flat = [(path, v.replace(jnp.asarray(values['/'.join(map(str, path))], v.dtype)))
+  flat = [(path, v.replace(jnp.asarray(values['/'.join(map(str, path))], dtype or v.dtype)))
           for path, v in nnx.to_flat_state(state)]
   nnx.update(model, nnx.from_flat_state(flat))
+
+
+def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]]) -> None:
+  """Set variables of `model`, in place, as they come."""
+  variables = {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model) if isinstance(node, _VARIABLES)}
+  for name, value in values:
+    variables[name].set_value(jnp.asarray(value, variables[name].dtype))
 
 
 def check_finite(values: Mapping[str, Any], source: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 from flax import nnx
+from jaxtyping import DTypeLike
 
 from rtjax.models import parameters
 from rtjax.models.layers.common import random_streams
@@ -67,14 +68,17 @@ def abstract(config: Any) -> Any:
     raise ValueError(f'no network can be built from the configuration {config}: {error}') from error
 
 
-def from_values(config: Any, values: Mapping[str, Any]) -> Any:
+def from_values(config: Any, values: Mapping[str, Any], *, dtype: DTypeLike | None = None) -> Any:
   """Return a model with these variables; nothing is initialised.
+
+  Args:
+    dtype: type of the variables; None: that which a new model has.
 
   Raises:
     ValueError: see `abstract`; or names the variables that are missing, unknown or of another shape.
   """
   model = abstract(config)
-  parameters.assign(model, values)
+  parameters.assign(model, values, dtype=dtype)
   return model
 
 

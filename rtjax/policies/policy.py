@@ -98,7 +98,7 @@ class BatchPolicy:
                encoder: InstructionEncoder | None = None):
     self.config, self.robots, self.metadata = model.config, robots, metadata or PolicyMetadata()
     if encoder is None and model.tokenizer is not None:
-      encoder = instructions.PromptEncoder(model.tokenizer, self.config.prompt_length)
+      encoder = instructions.PromptEncoder(model.tokenizer, self.config.prompt_length, self.config.prompt_format)
     if encoder is not None:
       instructions.for_policy(self.metadata.embedding_id, encoder)  # raises if the ids differ
     if robots < 1:

@@ -1,19 +1,20 @@
 """Recorded episodes as the input of a policy."""
 import numpy as np
 
-from rtjax.data.rlds.episodes import Dataset, Episode
-from rtjax.data.rlds.language import ComputedVectors, NoVectors, Vectors
+from rtjax.data.episode import Episode, EpisodeSource
+from rtjax.data.episodes.open import open_dataset as open_episodes
+from rtjax.data.language import ComputedVectors, NoVectors, Vectors
 from rtjax.language import instructions
 from rtjax.policies.policy import Policy
 
 
-def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
+def open_dataset(policy: Policy, name: str, split: str) -> EpisodeSource:
   """Open a dataset with the cameras, state and actions of a policy.
 
   Instructions whose vectors the dataset does not store are encoded by the policy's encoder.
 
   Args:
-    name: folder of an RLDS dataset, gs:// folder or TFDS name.
+    name: folder of an RLDS or LeRobot dataset, gs:// folder or TFDS name.
     split: in TFDS's split algebra.
 
   Raises:
@@ -21,8 +22,9 @@ def open_dataset(policy: Policy, name: str, split: str) -> Dataset:
     ValueError: the split is unknown or empty, or the instructions were encoded by another encoder than the policy's,
       which is neither built in nor given.
   """
-  dataset = Dataset(name, split, policy.config.action_spec, views=policy.metadata.views,
-                    proprioception=policy.config.proprioception_size > 0, vectors=_vectors(policy))
+  dataset = open_episodes(name, split, policy.config.action_spec, views=policy.metadata.views,
+                          camera=policy.metadata.camera, proprioception=policy.config.proprioception_size > 0,
+                          vectors=_vectors(policy))
   expected, recorded = policy.metadata.embedding_id, dataset.embedding_id
   if not policy.config.reads_prompts and expected and expected != recorded:
     raise ValueError(f'the policy was trained on instruction embeddings of {expected!r}, the dataset {name} holds '

@@ -9,6 +9,7 @@ from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
+from rtjax.pretrained.huggingface_save import save_huggingface as save_huggingface
 from rtjax.runtime import limits
 
 
@@ -28,7 +29,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
     path: an rtjax run folder or the folder of one step; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
       or a SavedModel folder (needs `pip install rtjax[data]`); or a released RT-1-X: its msgpack file, the folder
       around it, or an Orbax folder; or a safetensors file of `python -m rtjax.export`, or its folder.
-    verify: compare the checksums of an rtjax checkpoint's files first; other formats have none.
+    verify: compare the checksums of the files of an rtjax checkpoint or export first; other formats have none.
 
   Raises:
     CheckpointError: an rtjax checkpoint is damaged; names the file, and an older checkpoint that can be read.
@@ -48,7 +49,7 @@ def _read(path: str | os.PathLike, verify: bool) -> tuple[PolicyModel, PolicyMet
   if checkpoints.is_checkpoint(path):
     return checkpoints.load(path, verify=verify)
   if safetensors.find(path):
-    return safetensors.load(path)
+    return safetensors.load(path, verify=verify)
   if tf_rt1.find(path):
     return tf_rt1.load(path)
   if rt1_x.find(path):

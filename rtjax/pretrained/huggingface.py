@@ -1,36 +1,39 @@
 """Reader of models as published on Hugging Face.
 
 A model is a folder with config.json and model.safetensors, or its shards: a ViT (also with classifier), SigLIP's vision
-tower (also in a complete SigLIP), T5 1.1, mT5 or UL2. Tables below give each tensor's name in the file and in rtjax.
+tower (also in a complete SigLIP), T5 1.1, mT5 or UL2, PaliGemma (1 and 2), or T5Gemma 2. Tables here and in
+huggingface_gemma.py give each tensor's name in the file and in rtjax.
 Linear maps are [outputs, inputs] in the file, and in rtjax [inputs, outputs] with a separate axis for heads. The
 tensors tell which optional parts exist (pooler, classifier, output head); configurations are silent, or wrong.
 """
+import dataclasses
 import difflib
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import DTypeLike
 
 from rtjax.models import abstract, from_values, parameters
 from rtjax.models.backbones import t5
+from rtjax.models.backbones.paligemma import PaliGemma, PaliGemmaConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5 import T5, T5Config
+from rtjax.models.backbones.t5gemma2 import T5Gemma2, T5Gemma2Config
 from rtjax.models.backbones.vit import ViT, ViTConfig
-from rtjax.pretrained import safetensors
+from rtjax.pretrained import huggingface_files, huggingface_gemma, huggingface_layout
+from rtjax.pretrained.huggingface_files import Tensor
 from rtjax.runtime import limits, serialization
 
-_SAFETENSORS, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
-_CONVERT = ('python -c "import glob, torch; from safetensors.torch import save_file; '
-            'files = glob.glob(\'pytorch_model*.bin\'); '
-            'tensors = {k: v.clone() for f in files for k, v in torch.load(f, weights_only=True).items()}; '
-            'save_file(tensors, \'model.safetensors\')"')
+_DTYPES = tuple(map(jnp.dtype, ('float32', 'bfloat16', 'float16')))
 
-Config = ViTConfig | T5Config
+Config = ViTConfig | T5Config | PaliGemmaConfig | T5Gemma2Config
 Json = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 Names = dict[str, tuple[str, ...]]
@@ -65,44 +68,86 @@ class Weights(NamedTuple):
   ignored: Ignored
 
 
-def load_huggingface(folder: str | os.PathLike) -> ViT | T5:
+def load_huggingface(folder: str | os.PathLike, *, dtype: DTypeLike = 'float32',
+                     sharding: Callable[[str, tuple[int, ...]], Sharding] | None = None
+                     ) -> ViT | T5 | PaliGemma | T5Gemma2:
   """Load the model in a folder as published on Hugging Face.
+
+  Tensors go to the devices one by one, so that the host holds one of them at a time, twice.
 
   Args:
     folder: config.json, whose `model_type` names the architecture, and model.safetensors (or
       model.safetensors.index.json and its shards) in float32, bfloat16 or float16; needs `pip install safetensors`.
+    dtype: type of the parameters: float32, bfloat16 or float16.
+    sharding: place of a variable on the devices, from its name and shape, such as
+      `rtjax.training.sharding.by_name(mesh)`; None: the default device.
 
   Returns:
-    A `ViT`, `SigLIP` or `T5` that computes in float32. A warning names the tensors of the file that were ignored.
+    A `ViT`, `SigLIP`, `T5`, `PaliGemma` or `T5Gemma2` that computes in float32. A warning names the
+    tensors of the file that were ignored.
 
   Raises:
     FileNotFoundError: there is no such folder or file; for a PyTorch file alone, the error tells how to convert it.
-    ValueError: another architecture, or tensors are missing, unknown, of another shape or not finite; the error names
-      them.
+    ValueError: another architecture or type, a damaged file, or tensors are missing, unknown, of another shape or not
+      finite; the error names them.
   """
-  config, values, ignored = read(folder)
-  if ignored:
-    reasons = [f'{reason}: {_some([name for name, why in ignored.items() if why == reason])}'
-               for reason in dict.fromkeys(ignored.values())]
-    warnings.warn(f'{folder}: {len(ignored)} tensors were ignored. ' + '; '.join(reasons), stacklevel=2)
-  return from_values(config, values)
+  if jnp.dtype(dtype) not in _DTYPES:
+    raise ValueError(f'dtype is {dtype!r}, expected one of {[str(known) for known in _DTYPES]}.')
+  found, tensors = open_folder(folder)
+  if found.ignored:
+    reasons = [f'{reason}: {huggingface_files.some([name for name, why in found.ignored.items() if why == reason])}'
+               for reason in dict.fromkeys(found.ignored.values())]
+    warnings.warn(f'{folder}: {len(found.ignored)} tensors were ignored. ' + '; '.join(reasons), stacklevel=2)
+  values = {name: _put(value, sharding and sharding(name, value.shape))
+            for name, value in stream(found, tensors, dtype)}
+  return from_values(found.config, values, dtype=dtype)
+
+
+def _put(value: np.ndarray, sharding: Sharding | None) -> jax.Array:
+  """Return the array on its devices, once it is there."""
+  if sharding is None:
+    return jnp.asarray(value).block_until_ready()
+  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index]).block_until_ready()
 
 
 def read(folder: str | os.PathLike) -> Weights:
-  """Read a folder as `load_huggingface` does, for parts of other networks."""
+  """Read a folder into memory, in float32."""
+  found, tensors = open_folder(folder)
+  return Weights(found.config, {name: jnp.asarray(value) for name, value in stream(found, tensors)}, found.ignored)
+
+
+def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
+  """Return the conversion of a folder, and its tensors, unread.
+
+  Raises:
+    FileNotFoundError, ValueError: see `load_huggingface`.
+  """
   folder = pathlib.Path(folder)
-  config = _read_config(folder)
-  files = _find_tensors(folder)
-  shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()}
-  converted, variables, names, ignored = plan(config, shapes, str(folder), tied=_is_tied(config, files))
-  values: dict[str, jax.Array] = {}
-  for tensor, places in names.items():
-    # One by one, so that no more than one tensor is in memory twice.
-    value = files[tensor].get_tensor(tensor)
-    parameters.check_finite({tensor: value}, str(folder))
-    parts = np.split(value, len(places))
-    values |= {place: _convert(part, place, variables[place]) for place, part in zip(places, parts, strict=True)}
-  return Weights(converted, values, ignored)
+  config = huggingface_files.read_config(folder)
+  tensors = huggingface_files.find_tensors(folder)
+  shapes = {name: tensor.shape for name, tensor in tensors.items()}
+  return plan(config, shapes, str(folder), tied=_is_tied(config, tensors)), tensors
+
+
+def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float32',
+           wanted: Container[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+  """Yield the variables by name, tensor by tensor and shard by shard.
+
+  Args:
+    wanted: names of the variables to yield; tensors of no such variable are not read. None yields all.
+  """
+  for tensor in tensors.values():
+    places = found.names.get(tensor.name, ())
+    if any(wanted is None or place in wanted for place in places):
+      yield from _variables(tensor, places, found.variables, dtype, wanted)
+
+
+def _variables(tensor: Tensor, places: tuple[str, ...], variables: Shapes, dtype: DTypeLike,
+               wanted: Container[str] | None) -> Iterator[tuple[str, np.ndarray]]:
+  """Yield the variables of one tensor after the other."""
+  for place, part in zip(places, np.split(tensor.read(), len(places)), strict=True):
+    if wanted is None or place in wanted:
+      yield place, huggingface_layout.read(part, tensor.name, place, variables[place], dtype)
 
 
 def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Plan:
@@ -116,30 +161,31 @@ def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Pl
   Raises:
     ValueError: see `load_huggingface`.
   """
-  limits.check_network(config)
-  try:
-    converted, names, unused = _family(config)(config, shapes, tied)
-    serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
-  except (ArithmeticError, AttributeError, TypeError) as error:
-    raise ValueError(f'config.json of {source} has an entry of a wrong type: {error}.') from error
+  converted, names, unused = understand(config, shapes, source, tied=tied)
   ignored = {name: why for name in shapes for end, why in unused.items() if name not in names and end in f'.{name}'}
   variables = parameters.shapes(abstract(converted))
-  expected = {tensor: _shape_in_file(places, variables) for tensor, places in names.items()}
-  if isinstance(converted, ViTConfig):
-    patches = next(tensor for tensor, places in names.items() if places == ('patch_embedding/kernel',))
-    expected[patches] = (converted.width, 3, converted.patch, converted.patch)
+  expected = {tensor: huggingface_layout.shape_in_file(tensor, places, variables) for tensor, places in names.items()}
   given = {name: expected[name] if name in expected and _squeeze(shape) == _squeeze(expected[name]) else shape
            for name, shape in shapes.items() if name not in ignored}
-  parameters.check(expected, given, f'the tensors of {source}')
+  parameters.check(expected, given, f'by its config.json, the tensors of {source}')
   return Plan(converted, variables, names, ignored)
+
+
+def understand(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> tuple[Config, Names, Ignored]:
+  """Return configuration, names and ignored tensors; arguments as for `plan`."""
+  limits.check_network(config)
+  try:
+    converted, names, ignored = _family(config)(config, shapes, tied)
+    serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
+  except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+    raise ValueError(f'config.json of {source} lacks an entry or has one of a wrong type: {error}.') from error
+  return converted, names, ignored
 
 
 def _family(config: Json) -> Family:
   name = config.get('model_type')
   if name in _FAMILIES:
     return _FAMILIES[name]
-  if name in ('paligemma', 't5gemma2'):
-    raise ValueError(f'model_type {name!r} is not supported by this reader, which knows {sorted(_FAMILIES)}.')
   close = difflib.get_close_matches(str(name), _FAMILIES, 1)
   hint = f' Did you mean {close[0]!r}?' if close else ''
   raise ValueError(f'config.json has model_type {name!r}, expected one of {sorted(_FAMILIES)}.{hint}')
@@ -231,8 +277,20 @@ def _t5_part(tensor: str, part: str, layer: str) -> Names:
   return names | {f'{tensor}{part}.{a}.weight': (f'{layer}{module}/{b}/kernel',) for a, b in linears.items()}
 
 
+def _paligemma(config: Json, shapes: Shapes, tied: bool) -> tuple[PaliGemmaConfig, Names, Ignored]:
+  vision, names, _ = _siglip(config, {}, tied)
+  return huggingface_gemma.paligemma(config, shapes, vision, names)
+
+
+def _t5gemma2(config: Json, shapes: Shapes, tied: bool) -> tuple[T5Gemma2Config, Names, Ignored]:
+  vision, names, _ = _siglip(config['encoder'], {}, tied)
+  vision = dataclasses.replace(vision, interpolation='linear')  # as Gemma 3's images are resized
+  return huggingface_gemma.t5gemma2(config, shapes, vision, names)
+
+
 _FAMILIES: dict[str, Family] = {
-    'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5}
+    'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5, 'paligemma': _paligemma,
+    't5gemma2': _t5gemma2}
 
 
 def _vision(config: Json, epsilon: float, activation: str) -> dict[str, Any]:
@@ -273,71 +331,16 @@ def _has_head(config: Json, shapes: Shapes) -> bool:
   return 'lm_head.weight' in shapes or config.get('tie_word_embeddings') is False
 
 
-def _is_tied(config: Json, files: Mapping[str, Any]) -> bool:
+def _is_tied(config: Json, tensors: Mapping[str, Tensor]) -> bool:
   """Return whether the output head in the file copies the embedding table.
 
   transformers 5 writes `tie_word_embeddings: true` for separate heads too, so that only the numbers tell.
   """
-  if 'lm_head.weight' not in files or 'shared.weight' not in files or config.get('tie_word_embeddings') is False:
+  if 'lm_head.weight' not in tensors or 'shared.weight' not in tensors or config.get('tie_word_embeddings') is False:
     return False
-  return np.array_equal(*(files[name].get_tensor(name) for name in ('lm_head.weight', 'shared.weight')))
-
-
-def _shape_in_file(places: tuple[str, ...], variables: Shapes) -> tuple[int, ...]:
-  """Return the shape of the tensor that becomes the variables at `places`."""
-  shape, size = variables[places[0]], int(np.prod(variables[places[0]]))
-  if places[0].endswith('kernel'):
-    inputs = int(np.prod(shape[:-1])) if places[0].endswith('out/kernel') else shape[0]
-    return size // inputs * len(places), inputs
-  return (size * len(places),) if places[0].endswith('bias') and not places[0].endswith('relative_bias') else shape
-
-
-def _convert(value: np.ndarray, place: str, shape: tuple[int, ...]) -> jax.Array:
-  if place == 'patch_embedding/kernel':
-    value = value.transpose(2, 3, 1, 0)  # [D, 3, P, P]
-  elif place.endswith('kernel'):
-    value = value.T
-  return jnp.asarray(value.reshape(shape), jnp.float32)
+  return tensors['lm_head.weight'].equals(tensors['shared.weight'])
 
 
 def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:
   """Return the shape without leading ones, which some files have."""
   return _squeeze(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
-
-
-def _read_config(folder: pathlib.Path) -> dict[str, Any]:
-  path = folder / 'config.json'
-  if not path.is_file():
-    found = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'there is no such folder'
-    raise FileNotFoundError(f'no config.json in {folder} ({found}): expected a folder as published on Hugging Face.')
-  return limits.json_object(limits.read_json(path), path)
-
-
-def _find_tensors(folder: pathlib.Path) -> dict[str, Any]:
-  """Return the open file that holds each tensor."""
-  if (folder / _SAFETENSORS).is_file():
-    file = safetensors.open_file(folder / _SAFETENSORS)
-    return dict.fromkeys(file.keys(), file)
-  if (folder / _INDEX).is_file():
-    names = _read_weight_map(folder / _INDEX)
-    missing = sorted({name for name in names.values() if not (folder / name).is_file()})
-    if missing:
-      raise FileNotFoundError(f'{folder / _INDEX} names shards that are missing: {_some(missing)}. Download them too.')
-    shards = {name: safetensors.open_file(folder / name) for name in sorted(set(names.values()))}
-    return {tensor: file for file in shards.values() for tensor in file.keys()}  # noqa: SIM118 (no mapping)
-  if sorted(folder.glob('pytorch_model*.bin')):
-    raise FileNotFoundError(f'{folder} holds pytorch_model.bin and no {_SAFETENSORS}. Convert it once, in that folder, '
-                            f'where PyTorch is installed:\n  {_CONVERT}')
-  raise FileNotFoundError(f'no {_SAFETENSORS} and no {_INDEX} in {folder}; it holds '
-                          f'{_some(sorted(p.name for p in folder.iterdir()))}.')
-
-
-def _read_weight_map(index: pathlib.Path) -> dict[str, str]:
-  """Return the file of each tensor, which lies beside the index."""
-  names = limits.json_object(limits.json_object(limits.read_json(index), index).get('weight_map'),
-                             f"'weight_map' of {index}")
-  return {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
-
-
-def _some(names: list[str], most: int = 5) -> str:
-  return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

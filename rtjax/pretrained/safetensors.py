@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from rtjax import checkpoints, models
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel
-from rtjax.runtime import cli, limits, serialization
+from rtjax.runtime import checksums, cli, limits, serialization
 
 _KEY, _SCALE = 'rtjax', '.scale'
+_SHOWN = 3  # damaged files that a message lists
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
@@ -34,13 +36,19 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
             {_KEY: json.dumps(metadata)})
 
 
-def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
+def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, PolicyMetadata]:
   """Load the model of a file or its folder, and its metadata.
+
+  Args:
+    verify: compare the checksums first that the export wrote beside the file, if they are there.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file cannot be read, is not an export of rtjax, or its variables do not fit the model.
+    ValueError: the file cannot be read, is not an export of rtjax, or its variables do not fit the model; or a file of
+      the export has other contents than were written.
   """
+  if verify and (file := find(path)):
+    _verify(epath.Path(file.parent))
   with open_file(path) as file:
     stored = (file.metadata() or {}).get(_KEY)
     if stored is None:
@@ -59,6 +67,12 @@ def load(path: str | os.PathLike) -> tuple[PolicyModel, PolicyMetadata]:
   checkpoints.attach_tokenizer(model, data)
   recorded = {str(number): {'image_size': size} for number, size in enumerate(sizes)}
   return model, PolicyMetadata(str(path), embedding_id, image_size, statistics=recorded)
+
+
+def _verify(folder: epath.Path) -> None:
+  if (folder / checksums.NAME).exists() and (problems := checksums.problems(folder)):
+    raise ValueError(f'the export {folder} is damaged or changed: {", ".join(problems[:_SHOWN])}. Copy or export it '
+                     'again; or read it as it is, verify=False (--no-verify).')
 
 
 def _scaled(name: str, value: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -89,4 +103,18 @@ def open_file(path: str | os.PathLike) -> Any:
   try:
     return safetensors.safe_open(file, 'numpy')
   except safetensors.SafetensorError as error:
-    raise ValueError(f'{file} cannot be read: {error}. Was it copied completely?') from error
+    raise ValueError(f'{file} cannot be read: {error}.{_cut_off(file)} Was it copied completely?') from error
+
+
+def _cut_off(file: pathlib.Path) -> str:
+  """Return a sentence about the tensors that a truncated file lacks."""
+  try:
+    with open(file, 'rb') as opened:
+      size = int.from_bytes(opened.read(8), 'little')
+      limits.check_size(size, limits.JSON_BYTES, 'the header')
+      header = limits.json_object(limits.parse_json(opened.read(size), 'the header'), 'the header')
+    data = file.stat().st_size - 8 - size
+    cut = [name for name, entry in header.items() if name != '__metadata__' and entry['data_offsets'][1] > data]
+  except (ValueError, TypeError, LookupError, AttributeError):  # the header is damaged too
+    return ''
+  return f' It ends before the end of {len(cut)} of its tensors, the first {cut[0]}.' if cut else ''

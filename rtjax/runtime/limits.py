@@ -36,16 +36,22 @@ IMAGE_PIXELS = 2 ** 26
 """67 million: more than any camera, 200 MB decoded."""
 ENTRY_BYTES = 4096 * _MIB
 """An entry of an episode: 4,600 frames of 640 x 480."""
+NUMBERS = 10 ** 8
+"""Numbers of an entry that holds no images: a million steps of a hundred."""
+INSTRUCTION = 10 ** 4
+"""Characters of an instruction in a log."""
 RECORD_BYTES = 2 ** 31 - 1
 """A record of a TFRecord file: protobuf's own bound."""
+SHARDS = 10 ** 4
+"""Files of a split."""
 RECORDS = 10 ** 8
 """Records of a split."""
 WEIGHTS_BYTES = 16384 * _MIB
 """A file of weights that is read into memory at once."""
 INFLATION = 100
 """Bytes of weights for each byte on disk; arrays of zeros compress well."""
-NETWORK = {'layers': 256, 'blocks': 256, 'repeats': 16, 'depth': 8, 'heads': 1024, 'views': 64, 'window': 1024,
-           'horizon': 1024}
+NETWORK = {'sliding_window': 2 ** 20, 'layers': 256, 'blocks': 256, 'repeats': 16, 'depth': 8, 'heads': 1024,
+           'views': 64, 'window': 1024, 'horizon': 1024}
 """Counts in a configuration, by the ends of their names; a network of more takes minutes to build."""
 LISTED = 10 ** 4
 """Entries of a list in a network's configuration."""
@@ -186,7 +192,7 @@ def parse_json(text: str | bytes, source: object) -> Any:
     ValueError: it is no JSON.
   """
   try:
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=_without_twins)
     deep = _is_deeper(value, JSON_DEPTH)
   except RecursionError:
     deep = True
@@ -194,6 +200,14 @@ def parse_json(text: str | bytes, source: object) -> Any:
     raise ValueError(f'{source} is no JSON: {error}.') from error
   if deep:
     raise BoundError(f'{source} is JSON of more than {JSON_DEPTH} levels, expected at most so many.')
+  return value
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Return an object whose names occur once."""
+  value = dict(pairs)
+  if len(value) < len(pairs):
+    raise ValueError(f'it names {max(value, key=[name for name, _ in pairs].count)!r} twice')
   return value
 
 
@@ -309,7 +323,11 @@ def open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
   """
   if not zipfile.is_zipfile(path):
     raise ValueError('it is not an archive of arrays')
-  return np.load(path, allow_pickle=False)
+  file = np.load(path, allow_pickle=False)
+  if len(set(file.files)) < len(file.files):
+    file.close()
+    raise ValueError('it holds two arrays of one name')
+  return file
 
 
 def npz_array(file: np.lib.npyio.NpzFile, name: str, source: object) -> np.ndarray:
@@ -343,8 +361,11 @@ NPZ_DAMAGE = (KeyError, EOFError, OSError, RuntimeError, TypeError, ValueError, 
 
 
 def array_bytes(shape: Any, dtype: Any) -> int:
-  """Return the bytes of an array without the overflow of `np.prod`."""
-  size = int(np.dtype(dtype).itemsize)
+  """Return the bytes of an array without the overflow of `np.prod`.
+
+  Items without a byte, such as empty texts, count as one.
+  """
+  size = max(int(np.dtype(dtype).itemsize), 1)
   for length in shape:
     size *= int(length)
   return size

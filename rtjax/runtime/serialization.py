@@ -63,7 +63,9 @@ class _ReadError(ValueError):
 
 
 def _describe(error: BaseException, expected: Any) -> str:
-  return str(error) if isinstance(error, _ReadError) else cattrs.v.format_exception(error, expected)
+  of_class = type(error) is ValueError  # of a dataclass that checks its fields
+  return str(error).rstrip('.') if of_class or isinstance(error, _ReadError) else cattrs.v.format_exception(
+      error, expected)
 
 
 def _dataclasses_of(declared: Any) -> dict[str, type]:

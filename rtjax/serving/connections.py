@@ -14,7 +14,10 @@ from websockets.asyncio.server import ServerConnection
 _OTHERS = 256
 # Descriptors for the rest of the process, and for connections that the system accepts at once before they are refused.
 BACKLOG = 100
-_RESERVE = BACKLOG + 28
+_REFUSALS = 32
+_RESERVE = BACKLOG + _REFUSALS + 28
+# For the request of a connection that is refused.
+_PATIENCE_S = 1.0
 
 _BUSY = b'This server has no room for another connection. Try again later.\n'
 _RESPONSE = (b'HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\nRetry-After: 10\r\n'
@@ -52,12 +55,15 @@ class Connections:
   def __init__(self, most: int, refused: Callable[[], None]):
     self._most, self._refused = most, refused
     self._open: weakref.WeakSet[_Counted] = weakref.WeakSet()
+    self._waiting: weakref.WeakSet[_Refusal] = weakref.WeakSet()
 
   def __call__(self, *arguments: Any, **options: Any) -> 'ServerConnection | _Refusal':
     if len(self._open) < self._most:
       return _Counted(self._open, *arguments, **options)
     self._refused()
-    return _Refusal()
+    refusal = _Refusal(patient=len(self._waiting) < _REFUSALS)
+    self._waiting.add(refusal)
+    return refusal
 
 
 class _Counted(ServerConnection):
@@ -74,9 +80,27 @@ class _Counted(ServerConnection):
 
 
 class _Refusal(asyncio.Protocol):
-  """Connection that is closed with an explanation."""
+  """Connection that is closed with an explanation.
+
+  Args:
+    patient: whether to wait for the request, without which some clients do not understand the answer.
+  """
+
+  def __init__(self, patient: bool):
+    self._patient = patient
 
   def connection_made(self, transport: asyncio.BaseTransport) -> None:
     assert isinstance(transport, asyncio.WriteTransport)
-    transport.write(_RESPONSE)
-    transport.close()
+    self._transport = transport
+    if self._patient:
+      asyncio.get_running_loop().call_later(_PATIENCE_S, self._answer)
+    else:
+      self._answer()
+
+  def data_received(self, data: bytes) -> None:
+    self._answer()
+
+  def _answer(self) -> None:
+    if not self._transport.is_closing():
+      self._transport.write(_RESPONSE)
+      self._transport.close()

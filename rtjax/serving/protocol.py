@@ -187,6 +187,8 @@ def _embedding(key: str, value: Any) -> np.ndarray:
   """Return a float32 embedding, or int32 token ids of a prompt."""
   if not isinstance(value, np.ndarray) or value.dtype.kind not in 'fiu' or value.ndim != 1:
     raise ProtocolError(f'{key} is {_kind(value)}, expected a float32 vector.')
+  if value.dtype.kind in 'iu' and value.size and not -2 ** 31 <= int(value.min()) <= int(value.max()) < 2 ** 31:
+    raise ProtocolError(f'{key} holds a number beyond 32 bits, expected token ids.')
   with np.errstate(over='ignore', invalid='ignore'):  # float64 beyond float32 becomes infinite
     vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
   if not np.all(np.isfinite(vector)):

@@ -36,6 +36,9 @@ log = logging.getLogger('rtjax.serve')
 # Robots do not wait longer for an action.
 _SHUTDOWN_S = 10
 
+# Time for a client to send its request. Idle connections, should they take up all there may be, delay a robot so long.
+_OPEN_S = 3
+
 # Time for a client to answer the closing handshake, during which it keeps its slot.
 _CLOSE_S = 2
 
@@ -89,7 +92,7 @@ class Server:
       # Browsers send an Origin; a web page must not reach the policy from the machine of its visitor.
       async with serve(self._handle, host, port, process_request=self._request, origins=[None], compression=None,
                        max_size=protocol.MAX_MESSAGE, max_queue=1, logger=quiet, backlog=BACKLOG,
-                       close_timeout=_CLOSE_S, create_connection=create) as server:
+                       open_timeout=_OPEN_S, close_timeout=_CLOSE_S, create_connection=create) as server:
         ready(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close(close_connections=False)

@@ -1,5 +1,6 @@
 """Configuration of a training run, in groups."""
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Callable
@@ -18,7 +19,7 @@ serialization.register(PolicyConfig, models.config_to_json, models.config_from_j
 def _require(fields: dict[str, tuple[float, float]]) -> None:
   """Raise ValueError for a field below its least value."""
   for name, (value, least) in fields.items():
-    if value < least:
+    if not least <= value < math.inf:
       raise ValueError(f'{name} is {value}, it must be at least {least}.')
 
 
@@ -46,9 +47,9 @@ class VisionLanguageInit:
   text: str = ''
   """Hugging Face folder of a T5, for the text part of the backbone."""
   tokenizer: str = ''
-  """SentencePiece file, or a folder with spiece.model; empty: that of `weights`, of `text`, or the package's own."""
+  """SentencePiece file, tokenizer.json or their folder; empty: that of `weights`, of `text`, or the package's own."""
   trainable: Literal['full', 'decoder', 'lora'] = 'full'
-  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters (`model.lora`) and heads."""
+  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters and heads."""
 
   prune: ClassVar[bool] = False
 

@@ -22,6 +22,8 @@ _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
 
 Arrays = Mapping[str, jax.Array]
+Sized = Mapping[str, Any]
+"""Arrays, or their shapes and types alone."""
 
 
 def set_normalization(model: PolicyModel, statistics: dict[str, Any]) -> None:
@@ -94,12 +96,12 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
   return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
 
 
-def matching(theirs: Arrays, ours: Arrays) -> dict[str, jax.Array]:
+def matching(theirs: Sized, ours: Sized) -> dict[str, Any]:
   """Return those of `theirs` with name and shape in `ours`."""
   return {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
 
 
-def summary(ours: Arrays, theirs: Arrays, fitting: Arrays, partly: str = '') -> str:
+def summary(ours: Sized, theirs: Sized, fitting: Sized, partly: str = '') -> str:
   """Return a report of loaded, new and ignored variables."""
   new = [name for name in ours if name not in fitting]
   left_out = [name for name in theirs if name not in fitting]
@@ -138,7 +140,7 @@ def _meanings(config: PolicyConfig, positions: int) -> list[tuple[object, ...]]:
   return [(age, *meaning) for age in reversed(range(config.window)) for meaning in frame]
 
 
-def _amount(variables: Arrays) -> str:
+def _amount(variables: Sized) -> str:
   return f'{len(variables)} variables, {sum(v.size for v in variables.values()):,} numbers'
 
 

@@ -1,7 +1,8 @@
 """Tokenizer, backbone weights and lineage of a run of a vision-language model."""
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
+
+import jax
 
 from rtjax import checkpoints
 from rtjax.models import PolicyModel, parameters
@@ -21,7 +22,7 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
     FileNotFoundError: there is none.
     ValueError: it is another than that of `init.weights`, whose embeddings would belong to other tokens.
   """
-  from rtjax.language.tokenizer import Tokenizer  # needs sentencepiece
+  from rtjax.language import tokenizer  # needs sentencepiece
   init = config.init
   if own := _stored_tokenizer(config.output):
     return own
@@ -29,10 +30,10 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   if not init.tokenizer and theirs:
     return theirs
   path = init.tokenizer or init.text
-  if init.text and not init.tokenizer and not (pathlib.Path(path).expanduser() / 'spiece.model').is_file():
-    raise FileNotFoundError(f'--init.text {path} holds no spiece.model, which its embeddings depend on. Give the file '
-                            'with --init.tokenizer.')
-  found = Tokenizer.load(path) if path else Tokenizer()
+  if init.text and not init.tokenizer and not tokenizer.find(path).is_file():
+    raise FileNotFoundError(f'--init.text {path} holds no {", ".join(tokenizer.FILES)}, which its embeddings depend '
+                            'on. Give the file with --init.tokenizer.')
+  found = tokenizer.Tokenizer.load(path) if path else tokenizer.Tokenizer()
   if theirs and theirs.id != found.id:
     raise ValueError(f'--init.weights {init.weights} was trained with the tokenizer {theirs.id!r}, --init.tokenizer is '
                      f'{found.id!r}: the same ids would mean other tokens. Leave --init.tokenizer out.')
@@ -79,17 +80,19 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
     FileNotFoundError, ValueError: as `load_huggingface`; or nothing at all fits.
   """
   from rtjax.pretrained import huggingface
-  config, values, ignored = huggingface.read(folder)
+  found, tensors = huggingface.open_folder(folder)
   prefix = f'backbone/{part}/'
-  theirs = {f'{prefix}{name}': value for name, value in values.items()}
-  ours = parameters.named(model)
+  theirs = {f'{prefix}{name}': jax.ShapeDtypeStruct(shape, 'float32') for name, shape in found.variables.items()}
+  ours = {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in parameters.shapes(model).items()}
   fitting = initialize.matching(theirs, ours)
   if not fitting:
     expected = 'a T5' if part == 'text' else 'a ViT or SigLIP'
-    raise ValueError(f'--init.{part} {folder}: it holds a {type(config).__name__.removesuffix("Config")}, expected '
-                     f'{expected}; none of its {len(theirs)} variables fits the {part} part of this network. Give '
-                     f'model.backbone.{part} the sizes of its config.json.')
-  parameters.assign(model, ours | fitting)
+    raise ValueError(f'--init.{part} {folder}: it holds a {type(found.config).__name__.removesuffix("Config")}, '
+                     f'expected {expected}; none of its {len(theirs)} variables fits the {part} part of this network. '
+                     f'Give model.backbone.{part} the sizes of its config.json.')
+  wanted = {name.removeprefix(prefix) for name in fitting}
+  parameters.assign_each(model, ((f'{prefix}{name}', value) for name, value in huggingface.stream(
+      found, tensors, wanted=wanted)))
   part_of_ours = {name: value for name, value in ours.items() if name.startswith(prefix)}
-  unused = f'\n  not used here: {", ".join(sorted(ignored))}' if ignored else ''
+  unused = f'\n  not used here: {", ".join(sorted(found.ignored))}' if found.ignored else ''
   return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting) + unused

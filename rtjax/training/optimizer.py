@@ -1,5 +1,6 @@
 """Adam, or Adafactor where memory is short, with warm-up and cosine decay."""
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -30,8 +31,8 @@ class OptimizerConfig:
 
   def __post_init__(self) -> None:
     for name in ('learning_rate', 'end_learning_rate', 'warmup_steps', 'clip_norm', 'weight_decay'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'optimizer.{name} is {getattr(self, name)}, it must not be negative.')
+      if not 0 <= getattr(self, name) < math.inf:
+        raise ValueError(f'optimizer.{name} is {getattr(self, name)}, expected a finite number, not negative.')
     if not 0 <= self.ema_decay < 1:
       raise ValueError(f'optimizer.ema_decay is {self.ema_decay}, expected 0 (none) to below 1, such as 0.999.')
 

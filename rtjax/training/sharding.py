@@ -6,6 +6,7 @@ result is that of one device: BatchNorm takes the statistics of the global batch
 """
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -78,6 +79,11 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 def rule(path: str) -> PartitionSpec:
   """Return the table's entry for a path, or an empty one."""
   return next((spec for pattern, spec in RULES if re.search(pattern, path)), PartitionSpec())
+
+
+def by_name(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+  """Return the table as a function of name and shape."""
+  return lambda name, shape: NamedSharding(mesh, spec(name, shape, mesh))
 
 
 def shardings(tree: Tree, mesh: Mesh) -> Tree:

@@ -34,14 +34,14 @@ class TextInput:
 
   def __init__(self, config: TrainConfig, tokenizer: 'Tokenizer'):
     model = config.model
-    self._config, encode = config, PromptEncoder(tokenizer, model.prompt_length)
+    self._config, encode = config, PromptEncoder(tokenizer, model.prompt_length, model.prompt_format)
     self._padding = np.zeros(model.prompt_length, np.int32)
     self._encode = functools.cache(lambda text: encode([text])[0])
     self._process = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     self.stream: Any = None
     if config.text and config.text.data:
       from rtjax.data.image_text import stream  # imports TensorFlow
-      shapes = stream.TextShapes(model.image_size, model.prompt_length, model.answer_length)
+      shapes = stream.TextShapes(model.image_size, model.prompt_length, model.answer_length, model.prompt_format)
       self._sources: Any = config.text.data, config.text.pipeline, tokenizer, shapes
       self._batch_size = (config.text.batch_size if config.data else config.batch_size) // jax.process_count()
       self.stream = stream.ImageTextStream(*self._sources, batch_size=self._batch_size, seed=config.seed,

@@ -52,6 +52,13 @@ def test_on_recorded_episodes(export, run_folder, tmp_path):
   description = json.loads((folder / 'policy.json').read_text())
   assert (description['format'], description['int8'], description['camera_size']) == ('safetensors', False, [256, 320])
   assert rtjax.load_model(folder).config == TINY
+  weights = bytearray((folder / 'policy.safetensors').read_bytes())
+  weights[-40] ^= 1
+  (folder / 'policy.safetensors').write_bytes(weights)
+  for path in (folder, folder / 'policy.safetensors'):
+    with pytest.raises(ValueError, match=r'is damaged or changed: policy\.safetensors has other contents.*no-verify'):
+      rtjax.load_model(path)
+    assert rtjax.load_model(path, verify=False).config == TINY
   assert [path.name for path in folder.parent.iterdir()] == ['out']
 
 

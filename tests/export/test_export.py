@@ -31,6 +31,7 @@ NETWORKS = {
     'rt1_x': dataclasses.replace(TINY, padding='front', feed_forward='swiglu', images_see_actions=False)}
 NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['tf2onnx', 'onnxruntime'],
          'safetensors': ['safetensors']}
+SLOW_SAVEDMODEL = pytest.param('savedmodel', marks=pytest.mark.slow)  # test_equals_the_policy covers it quickly
 
 
 @pytest.fixture(scope='module', params=NETWORKS)
@@ -62,7 +63,7 @@ def test_equals_the_policy(network, format, tmp_path):
   assert result.difference < 1e-5 and result.agrees and result.seconds > 0
 
 
-@pytest.mark.parametrize('format', ['savedmodel', 'stablehlo', 'onnx'])
+@pytest.mark.parametrize('format', [SLOW_SAVEDMODEL, 'stablehlo', 'onnx'])
 def test_any_batch_size(format, tmp_path):
   """Each robot of a batch gets the same outputs as alone."""
   step = Step(models.build(TINY, seed=0), CAMERA)
@@ -80,7 +81,7 @@ def test_any_batch_size(format, tmp_path):
       np.testing.assert_allclose(np.asarray(together[name])[row], np.asarray(alone[name]), atol=1e-5)
 
 
-@pytest.mark.parametrize('format', NEEDS)
+@pytest.mark.parametrize('format', [SLOW_SAVEDMODEL, *(format for format in NEEDS if format != 'savedmodel')])
 def test_int8_is_close_and_smaller(format, tmp_path):
   model = models.build(TINY, seed=0)
   policy, step = Policy(model), Step(model, CAMERA)

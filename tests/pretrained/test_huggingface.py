@@ -3,7 +3,9 @@
 Outputs of the loaded models are tested in tests/models/backbones.
 """
 import json
+import pickle
 import shutil
+import tracemalloc
 import warnings
 
 import jax.numpy as jnp
@@ -21,11 +23,13 @@ from rtjax.pretrained import huggingface
 safetensors_numpy = pytest.importorskip('safetensors.numpy')
 
 MODEL_TYPES = {'ViTModel': 'vit', 'ViTForImageClassification': 'vit', 'SiglipVisionModel': 'siglip_vision_model',
-               'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5'}
-MANIFESTS = ['siglip-so400m-patch14-224-vision', 't5-v1_1-large', 'vit-large-patch16-224']
+               'T5ForConditionalGeneration': 't5', 'MT5ForConditionalGeneration': 'mt5',
+               'PaliGemmaForConditionalGeneration': 'paligemma', 'T5Gemma2ForConditionalGeneration': 't5gemma2'}
+MANIFESTS = ['siglip-so400m-patch14-224-vision', 'vit-large-patch16-224']
 # The same layouts in other sizes, and their relatives.
-MANIFESTS_TOO = ['mt5-large', 'mt5-xl', 'siglip-so400m-patch14-384-vision', 't5-v1_1-xl', 't5-v1_1-xxl', 'ul2',
-                 'vit-huge-patch14-224-in21k']
+MANIFESTS_TOO = ['mt5-large', 'mt5-xl', 'paligemma-3b-pt-224', 'paligemma2-3b-pt-224',
+                 'siglip-so400m-patch14-384-vision', 't5-v1_1-large', 't5-v1_1-xl', 't5-v1_1-xxl', 't5gemma-2-1b-1b',
+                 't5gemma-2-270m-270m', 't5gemma-2-4b-4b', 'ul2', 'vit-huge-patch14-224-in21k']
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def test_full_size(shared, name):
   """Every tensor of a real checkpoint is a variable, and every variable a tensor."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
   shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
-  copies = {name: shapes['shared.weight'] for name in manifest['tied_copies_that_may_also_be_present']}
+  copies = {name: shapes.get('shared.weight', (1,)) for name in manifest['tied_copies_that_may_also_be_present']}
   config = {'model_type': MODEL_TYPES[manifest['cls']], **manifest['config']}
   _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)
@@ -104,9 +108,46 @@ def test_shards(shared, copy):
   (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
   assert_equal(rtjax.pretrained.load_huggingface(folder),
                rtjax.pretrained.load_huggingface(shared / 'parity/vlm/t5_v11'))
-  (folder / shards[1]).unlink()
+  first, second = (folder / shard for shard in shards)
+  whole = second.read_bytes()
+  second.write_bytes(whole[:-40])
+  with pytest.raises(ValueError, match=rf'{shards[1]} cannot be read.*ends before the end of 1 of its tensors, the '
+                                       r'first lm_head\.weight'):
+    rtjax.pretrained.load_huggingface(folder)
+  second.write_bytes(first.read_bytes())
+  with pytest.raises(ValueError, match=rf'names tensors that are not there: decoder\..* in {shards[1]}'):
+    rtjax.pretrained.load_huggingface(folder)
+  second.unlink()
   with pytest.raises(FileNotFoundError, match=shards[1]):
     rtjax.pretrained.load_huggingface(folder)
+
+
+def test_tensors_stream_one_by_one(shared):
+  """Memory at the peak is that of a few tensors; unwanted ones are not read."""
+  found, tensors = huggingface.open_folder(shared / 'parity/vlm/t5_v11')
+  tracemalloc.start()
+  try:
+    size = sum(value.nbytes for _, value in huggingface.stream(found, tensors))
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert size > 700_000 and peak < 6 * max(4 * np.prod(tensor.shape) for tensor in tensors.values()) < size / 2
+  one = 'encoder/norm/scale'
+  alone = {'encoder.final_layer_norm.weight': tensors['encoder.final_layer_norm.weight']}
+  (name, value), = huggingface.stream(found, alone | {
+      name: tensor._replace(file=tensor.file / 'nowhere') for name, tensor in tensors.items() if name not in alone},
+                                      wanted={one})
+  assert name == one and value.shape == (48,)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_the_type_asked_for(shared, dtype):
+  whole = values(rtjax.pretrained.load_huggingface(shared / 'parity/vlm/t5_v11'))
+  for name, value in values(rtjax.pretrained.load_huggingface(shared / 'parity/vlm/t5_v11', dtype=dtype)).items():
+    assert value.dtype == jnp.dtype(dtype)
+    np.testing.assert_array_equal(value, whole[name].astype(dtype), err_msg=name)
+  with pytest.raises(ValueError, match=r"dtype is 'int8', expected one of \['float32', 'bfloat16', 'float16'\]"):
+    rtjax.pretrained.load_huggingface(shared / 'parity/vlm/t5_v11', dtype='int8')
 
 
 @pytest.mark.parametrize('dtype', [ml_dtypes.bfloat16, np.float16])
@@ -142,8 +183,10 @@ def test_the_tensors_tell_whether_the_head_is_tied(copy, tmp_path):
      r'shape \(60, 48\), expected \(48, 60\): decoder.block.1.layer.1.EncDecAttention.o.weight'),
     ('t5_ul2', lambda t: t | {'encoder.block.2.layer.0.layer_norm.weight': np.ones(36, np.float32)},
      'unknown: encoder.block.2.layer.0.layer_norm.weight'),
+    ('vit_in21k', lambda t: t | {'pooler.dense.bias': np.ones(48, np.int64)},
+     r'pooler.dense.bias in .*model.safetensors has the type I64, expected'),
     ('vit_in21k', lambda t: t | {'pooler.dense.bias': np.full(48, np.inf, np.float32)},
-     r'NaN or infinite numbers in 1 arrays:\n  pooler.dense.bias \(48 of 48')])
+     r'model.safetensors holds NaN or infinite numbers in 1 arrays:\n  pooler.dense.bias \(48 of 48')])
 def test_tensors_that_do_not_fit(copy, case, change, message):
   with pytest.raises(ValueError, match=message):
     rtjax.pretrained.load_huggingface(copy(case, change))
@@ -152,8 +195,8 @@ def test_tensors_that_do_not_fit(copy, case, change, message):
 @pytest.mark.parametrize('case, change, message', [
     ('vit_in21k', {'model_type': 'vits'}, "model_type 'vits', expected one of .* Did you mean 'vit'"),
     ('t5_v11', {'model_type': 'umt5'}, "Did you mean 'mt5'"),
-    ('t5_v11', {'model_type': 'paligemma'}, "'paligemma' is not supported"),
-    ('t5_v11', {'model_type': 't5gemma2'}, "'t5gemma2' is not supported"),
+    ('t5_v11', {'model_type': 'paligemma'}, "lacks an entry .*'text_config'"),
+    ('t5_v11', {'model_type': 't5gemma2'}, "lacks an entry .*'encoder'"),
     ('t5_v11', {'feed_forward_proj': 'relu'}, 'T5 1.0'),
     ('t5_v11', {'layer_norm_epsilon': 1e-5}, 'layer_norm_epsilon 1e-05'),
     ('vit_in21k', {'hidden_act': 'relu'}, "hidden_act 'relu'"),
@@ -179,3 +222,27 @@ def test_folders_without_a_model(tmp_path):
   (tmp_path / 'config.json').write_text('{')
   with pytest.raises(ValueError, match='is no JSON'):
     rtjax.pretrained.load_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
+def test_pickle_is_never_executed(tmp_path, name):
+  class Attack:
+    def __reduce__(self):
+      return (tmp_path / 'executed').touch, ()
+  (tmp_path / 'config.json').write_text('{"model_type": "vit"}')
+  (tmp_path / name).write_bytes(pickle.dumps(Attack()))
+  with pytest.raises((ValueError, FileNotFoundError), match=name):
+    rtjax.pretrained.load_huggingface(tmp_path)
+  assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.parametrize('case, change, message', [
+    ('t5_v11', {'d_ff': 100}, r'by its config.json, the tensors of .* shape \(104, 48\), expected \(100, 48\): '
+                              r'encoder.block.0.layer.1.DenseReluDense.wi_0.weight'),
+    ('t5_v11', {'num_layers': 4}, r'missing: encoder.block.3.layer.0.layer_norm.weight \(48,\)'),
+    ('siglip_head', {'num_hidden_layers': 2}, r'unknown: vision_model.encoder.layers.2.layer_norm1.bias \(48,\)'),
+    ('vit_in21k', {'image_size': 48}, r'shape \(1, 26, 48\), expected \(1, 37, 48\): embeddings.position_embeddings'),
+    ('vit_in21k', {'hidden_size': '48'}, 'config.json of .* one of a wrong type')])
+def test_a_configuration_that_contradicts_the_weights(copy, case, change, message):
+  with pytest.raises(ValueError, match=f'(?s){message}'):
+    rtjax.pretrained.load_huggingface(copy(case, config=lambda c: c | change))

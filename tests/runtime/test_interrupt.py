@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from helpers import saved_run
+from helpers import robot_logs, saved_run
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
@@ -147,6 +147,20 @@ def test_commands_with_a_policy(words, ready, expected, tmp_path):
   assert code == 130 and len(stopped) == 1 and expected in stopped[0] and 'Traceback' not in '\n'.join(lines), lines
   assert seconds < 10
   assert not list((tmp_path / 'exports').glob('*')) and not list((tmp_path / 'exports').glob('.*'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ready', ['Checking', 'Writing'])
+def test_the_converter(ready, tmp_path):
+  """Its lines on the progress, too, which stand in for a bar outside of a terminal."""
+  logs = robot_logs.write_npz(tmp_path / 'logs', {'0': robot_logs.episode(0, 50)})
+  for number in range(1, 4000):
+    (logs / f'{number}.npz').hardlink_to(logs / '0.npz')
+  code, seconds, lines = interrupted([sys.executable, '-m', 'rtjax.data.convert', 'logs', '--name', 'x'],
+                                     f'{ready}: ', tmp_path)
+  stopped = [line for line in lines if line.startswith('Stopped.')]
+  assert code == 130 and stopped == ['Stopped. Nothing was written; the same command starts again.'], lines
+  assert seconds < 10 and not (tmp_path / 'data/built/x/1.0.0').exists()
 
 
 @pytest.fixture(scope='module')

@@ -235,6 +235,29 @@ def test_a_proxy_in_the_shell_does_not_break_a_local_connection(monkeypatch):
     assert policy.metadata
 
 
+@pytest.mark.parametrize('waits', [False, True])
+def test_a_server_without_room(waits, monkeypatch):
+  """Its answer may come before the request, for which websockets raises a bare AssertionError."""
+  def answer():
+    with contextlib.suppress(OSError):
+      while True:
+        connection, _ = listener.accept()
+        with connection:
+          if waits:
+            connection.recv(4096)
+          connection.sendall(b'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 14\r\n\r\nhas no room...')
+
+  def refuse(*_, **__):
+    raise AssertionError("connection isn't closed yet")
+  if not waits:
+    monkeypatch.setattr(client, 'connect', refuse)
+  with socket.create_server(('127.0.0.1', 0)) as listener:
+    threading.Thread(target=answer, daemon=True).start()
+    with pytest.raises(ConnectionLost, match='has no room'):
+      RemotePolicy(port=listener.getsockname()[1], connect_timeout=0.3)
+    listener.shutdown(socket.SHUT_RDWR)
+
+
 def test_no_server():
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))

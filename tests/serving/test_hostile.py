@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from helpers.fakes import SIZE, CountingPolicies, serving, until
 from helpers.paths import ROOT
-from rtjax_client import RemotePolicy, codec
+from rtjax_client import ConnectionLost, RemotePolicy, codec
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from rtjax.serving import connections, protocol
+from rtjax.serving import connections, protocol, server
 from rtjax.serving.troubles import Troubles
 
 IMAGE = np.zeros((*SIZE, 3), np.uint8)
@@ -183,14 +183,22 @@ def test_more_sockets_than_descriptors():
     policy.reset('go')
     idle = [stack.enter_context(socket.create_connection(('127.0.0.1', port))) for _ in range(400)]
     assert [policy.step(IMAGE).begins for _ in range(3)] == [True, False, False]
-    idle[-1].settimeout(5)
-    assert idle[-1].recv(100).startswith(b'HTTP/1.1 503 ')
+    for connection in idle:
+      connection.settimeout(5)
+    assert any(connection.recv(100).startswith(b'HTTP/1.1 503 ') for connection in reversed(idle))
     for connection in idle:
       connection.close()
     until(lambda: _answers(port))
     assert not policy.step(IMAGE).begins
     _, errors = process.communicate('')
   assert 'Traceback' not in errors and 'connections refused' in errors and errors.count('\n') < 10
+
+
+def test_a_client_without_room(monkeypatch):
+  monkeypatch.setattr(server, 'most_connections', lambda _: 1)
+  with (serving(CountingPolicies(2)) as (_, port), RemotePolicy(port=port),
+        pytest.raises(ConnectionLost, match='no room for another connection')):
+    RemotePolicy(port=port, connect_timeout=0.1)
 
 
 def _answers(port: int) -> bool:

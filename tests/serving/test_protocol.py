@@ -40,6 +40,13 @@ def test_request(keys):
   assert got.proprioception.dtype == np.float32 and got.proprioception.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize('number', [2 ** 31, -2 ** 31 - 1, 2 ** 40])
+def test_token_ids_beyond_32_bits(number):
+  message = codec.pack({'image': IMAGE, 'embedding': np.array([1, number])})
+  with pytest.raises(ProtocolError, match='beyond 32 bits'):
+    protocol.read_request(message, SIZE)
+
+
 @pytest.mark.parametrize('dtype, expected', [(np.float64, np.float32), (np.float32, np.float32), (np.int64, np.int32)])
 def test_integer_embeddings_are_token_ids(dtype, expected):
   """Token ids of a prompt stay integers."""

@@ -35,7 +35,8 @@ def test_a_warm_up_longer_than_the_run_ends_with_it():
   assert float(optimizer.schedule(optimizer.OptimizerConfig(learning_rate=1.0), 1)(0)) == 1.0
 
 
-@pytest.mark.parametrize('change', [{'learning_rate': -1.0}, {'ema_decay': 1.0}, {'clip_norm': -1.0}])
+@pytest.mark.parametrize('change', [{'learning_rate': -1.0}, {'ema_decay': 1.0}, {'clip_norm': -1.0},
+                                    {'learning_rate': float('nan')}, {'weight_decay': float('inf')}])
 def test_optimizer_settings_out_of_range_are_named(change):
   with pytest.raises(ValueError, match=next(iter(change))):
     optimizer.OptimizerConfig(**change)

@@ -175,9 +175,13 @@ class RemotePolicy:
     self._outstanding, self._begins = 0, True
 
   def _connect(self, deadline: float) -> ClientConnection:
-    connection = self._open.enter_context(connect(
-        self._url, compression=None, max_size=None, additional_headers=self._headers, open_timeout=_left(deadline),
-        close_timeout=0.2, **_without_proxy(self._url)))
+    try:
+      connection = self._open.enter_context(connect(
+          self._url, compression=None, max_size=None, additional_headers=self._headers, open_timeout=_left(deadline),
+          close_timeout=0.2, **_without_proxy(self._url)))
+    except AssertionError as error:  # of websockets, which expects to be the first to send
+      raise InvalidHandshake('the server answered before it was asked, as one does that has no room for another '
+                             'connection') from error
     if os.name == 'posix':
       # Sending to a machine that does not respond must not block a robot for longer than a step may take.
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))

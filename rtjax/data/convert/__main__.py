@@ -1,14 +1,15 @@
-"""Convert robot logs to RLDS.
+"""Convert robot logs to RLDS or LeRobot.
 
     python -m rtjax.data.convert LOGS --name my_robot
 """
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
+from rtjax.data import names
 from rtjax.data.convert.options import Options
 from rtjax.language import instructions
 from rtjax.runtime import cli, interrupt
+from rtjax.runtime.progress import Progress
 
 
 def main() -> None:
@@ -18,18 +19,27 @@ def main() -> None:
   interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here so that --help does not wait for TensorFlow.
   try:
-    from rtjax.data.convert import bounds, logs, validate, write
+    from rtjax.data import bounds
+    from rtjax.data.convert import logs, validate, write
+    if options.to == 'lerobot':
+      from rtjax.data.convert import lerobot
     from rtjax.data.tf import tfds
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: the converter needs pip install rtjax[data].') from error
   tfds.disable_progress_bar()  # the converter shows its own
-  console = Console(stderr=True)
+  if names.is_dataset(str(options.logs)):
+    _convert_dataset(options)
+    return
   spec, encoder = options.spec(), instructions.open_encoder(options.encoder)
-  if not options.check:
-    write.dataset_folder(options)  # fails before the work starts
+  if not options.check:  # fails before the work starts
+    if options.to == 'lerobot':
+      lerobot.dataset_folder(options, options.dataset_name())
+      options.rate(spec)
+    else:
+      write.dataset_folder(options)
   found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
-  with Progress(console=console, transient=True) as progress:
-    report = validate.validate(progress.track(found, description='Checking'), options, spec)
+  with Progress('Checking', len(found), 'episodes') as progress:
+    report = validate.validate(found, options, spec, progress.advance)
   print(f'{len(found)} episodes: {report.summary()}')
   if report.findings:
     Console().print(report.table())
@@ -47,11 +57,23 @@ def main() -> None:
     print('No errors: the same command without --check writes the dataset.')
     return
   parts = write.split_episodes(found, options.val_share)
-  with Progress(console=console, transient=True) as progress:
-    task = progress.add_task('Writing', total=len(found))
-    path = write.write_dataset(parts, options, spec, report, encoder, lambda: progress.advance(task))
+  with Progress('Writing', len(found), 'episodes') as progress:
+    if options.to == 'lerobot':
+      path = lerobot.write_logs(parts, options, spec, progress.advance)
+    else:
+      path = write.write_dataset(parts, options, spec, report, encoder, progress.advance)
   print(', '.join(f'{len(part)} episodes in {name}' for name, part in parts.items()))
   print(f'Train on it with: --data {path}' + write.view_flags(options, report))
+
+
+def _convert_dataset(options: Options) -> None:
+  """Write a dataset as a LeRobot one."""
+  if options.to != 'lerobot':
+    raise ValueError(f'LOGS is {options.logs}, a dataset already: train on it with --data, or convert it with '
+                     '--to lerobot.')
+  from rtjax.data.convert import lerobot
+  path = lerobot.write_dataset(options)
+  print(f'Train on it with: --data {path}')
 
 
 if __name__ == '__main__':

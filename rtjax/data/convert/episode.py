@@ -13,6 +13,7 @@ from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
 from rtjax.data.numbers import LARGEST, idle_steps, unusable
 from rtjax.language import text
+from rtjax.runtime import limits
 
 
 class EmptyEpisode(Problem):
@@ -73,6 +74,9 @@ def read_episode(log: Log, options: Options, spec: ActionSpec) -> LoggedEpisode:
     actions = from_poses(numbers['poses'], numbers['gripper'], options)
   else:
     actions = _in_units(numbers['action'], options, spec)
+  if unusable(actions).any():
+    raise Problem('absurd number', f'in its units the action of step {np.argwhere(unusable(actions))[0, 0]} is beyond '
+                  f'{LARGEST:g}. Fix or remove the episode.')
   length = len(actions)  # one less than recorded, if made from poses
   if length < 2:
     raise EmptyEpisode(f'steps with an action: {length}, expected at least 2.')
@@ -205,6 +209,9 @@ def _part(log: Log, key: str, flag: str) -> np.ndarray:
   if isinstance(entry, list) or entry.dtype.kind not in 'biufUS' or entry.ndim not in (1, 2):
     found = 'images' if isinstance(entry, list) else f'{entry.dtype} {list(entry.shape)}'
     raise Problem('wrong numbers', f'{flag} {name} is {found}, expected numbers [steps] or [steps, n].')
+  if entry.size > limits.NUMBERS or (entry.ndim == 2 and not entry.shape[1]):
+    raise Problem('wrong numbers', f'{flag} {name} is {entry.dtype} {list(entry.shape)}, expected at least one number '
+                  f'a step, and at most {limits.NUMBERS:,} in all.')
   values = _floats(entry if entry.ndim == 2 else entry[:, None], f'{flag} {name}',
                    np.inf if flag == '--time' else LARGEST)
   if part is None:
@@ -277,6 +284,9 @@ def _entry_texts(log: Log, key: str) -> Sequence[str | bytes]:
 
 
 def _tidy(value: str | bytes, what: str) -> str:
+  if len(value) > limits.INSTRUCTION:
+    raise Problem('wrong instruction', f'{what}: a text of {len(value):,} characters, expected at most '
+                  f'{limits.INSTRUCTION:,}.')
   try:
     return text.tidy(text.decode(value) if isinstance(value, bytes) else value)
   except ValueError as error:

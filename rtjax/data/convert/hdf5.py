@@ -86,7 +86,9 @@ def read(dataset: h5py.Dataset) -> np.ndarray | list[np.ndarray]:
   source = f'{dataset.file.filename}: {dataset.name}'
   if dataset.external or dataset.is_virtual:
     raise limits.BoundError(f'{source} lies in other files. Expected data of this file: copy it with h5repack or h5py.')
-  limits.check_size(limits.array_bytes(dataset.shape or (), dataset.dtype), limits.ENTRY_BYTES, source)
+  if dataset.shape is None:
+    raise ValueError(f'{dataset.name} has no value (a null dataspace)')
+  limits.check_size(limits.array_bytes(dataset.shape, dataset.dtype), limits.ENTRY_BYTES, source)
   if not _is_in_heap(dataset.dtype):
     return dataset[()]
   check_heaps(dataset.file)
@@ -111,6 +113,8 @@ def read_attribute(item: h5py.Group, name: str) -> np.ndarray:
     BoundError: it is larger than ENTRY_BYTES.
   """
   stored = item.attrs.get_id(name)
+  if stored.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+    raise ValueError(f'@{name} has no value (a null dataspace)')
   limits.check_size(limits.array_bytes(stored.shape, stored.dtype), limits.ENTRY_BYTES,
                     f'{item.file.filename}: @{name}')
   if _is_in_heap(stored.dtype):

@@ -44,6 +44,8 @@ def to_images(entry: Entry) -> Images:
     return [_without_padding(row.ljust(entry.dtype.itemsize, b'\0')) for row in entry]
   if entry.dtype != np.uint8:
     raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3], 0 to 255.{_hint(entry)}')
+  if entry.ndim > 2 and not entry[:1].size and len(entry):
+    raise Problem('wrong images', f'the images are {found}, expected uint8 [steps, H, W, 3] with at least one pixel.')
   if entry.ndim == 2:  # encoded images, padded with zeros to one length
     return [_without_padding(row.tobytes()) for row in entry]
   if (entry.ndim == 4 and entry.shape[3] in (1, 3, 4)) or (entry.ndim == 3 and entry.shape[2] not in (3, 4)):
@@ -74,12 +76,15 @@ def encode(image: bytes | np.ndarray, image_format: str, bgr: bool) -> bytes:
   decoded, conversion = _decode(image)
   if isinstance(image, bytes) and decoded.format == image_format.upper() and not conversion and not bgr:
     return image
-  decoded = _to_rgb(decoded)
-  if bgr:
-    decoded = Image.merge('RGB', decoded.split()[::-1])
+  decoded = _to_rgb(decoded, bgr)
   buffer = io.BytesIO()
   decoded.save(buffer, image_format, quality=_QUALITY)
   return buffer.getvalue()
+
+
+def pixels(image: bytes | np.ndarray, bgr: bool) -> np.ndarray:
+  """Return an image as uint8 [H, W, 3], RGB."""
+  return np.asarray(_to_rgb(_decode(image)[0], bgr))
 
 
 def _hint(images: np.ndarray) -> str:
@@ -113,9 +118,10 @@ def _decode(image: bytes | np.ndarray) -> tuple[Image.Image, str]:
   return decoded, 'palette images: their colours are stored'
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, bgr: bool) -> Image.Image:
   # A conversion of RGBA to RGB drops alpha; of a palette with transparency it warns.
-  return image.convert('RGBA').convert('RGB') if 'transparency' in image.info else image.convert('RGB')
+  rgb = image.convert('RGBA').convert('RGB') if 'transparency' in image.info else image.convert('RGB')
+  return Image.merge('RGB', rgb.split()[::-1]) if bgr else rgb
 
 
 def _open(encoded: bytes) -> Image.Image:

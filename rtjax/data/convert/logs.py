@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from rtjax.data.convert import hdf5, video
+from rtjax.data import video
+from rtjax.data.convert import hdf5
 from rtjax.language import text
 from rtjax.runtime import limits
 
@@ -284,11 +285,14 @@ class FolderLog:
       raise _unreadable(file, error) from error
     if not header:
       raise Problem('unreadable', f'{_TABLE} is empty, expected a header and a row for each step.')
+    names = [name.strip() for name in header]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+      raise Problem('unreadable', f'{_TABLE} has two columns of one name: {", ".join(twice[:5])}. Rename one.')
     for number, row in enumerate(rows, 1):
       if len(row) != len(header):
         raise Problem('unreadable', f'{_TABLE}, step {number - 1}: {len(row)} cells under a header of {len(header)}. '
                       'Is it truncated, or is there a comma inside a cell without quotes?')
-    return {name.strip(): [row[i] for row in rows] for i, name in enumerate(header)}
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
 def _cameras(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,5 +1,6 @@
 """Options of the converter. Imports nothing heavy, so that --help is fast."""
 import dataclasses
+import math
 import pathlib
 import re
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ ROTATION_UNITS = {'rad': 1.0, 'deg': 0.017453292519943295}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Convert robot logs to an RLDS dataset.
+  """Convert robot logs to an RLDS or LeRobot dataset.
 
   All episodes are checked first; the dataset is written if there are no errors.
 
@@ -33,7 +34,13 @@ class Options:
   name: str = ''
   """Name of the dataset; empty: that of LOGS."""
   out: pathlib.Path = pathlib.Path('data/built')
-  """Folder to write into; the dataset becomes OUT/NAME/1.0.0."""
+  """Folder to write into; the dataset becomes OUT/NAME/1.0.0, or OUT/NAME for LeRobot."""
+  to: Literal['rlds', 'lerobot'] = 'rlds'
+  """Kind of the dataset. For lerobot (v3.0), LOGS may also be an RLDS or LeRobot dataset."""
+  fps: float = 0.0
+  """Steps a second, which LeRobot needs; 0 takes the rate of the ActionSpec."""
+  frames: Literal['video', 'png', 'jpeg'] = 'video'
+  """For lerobot: frames as H.264 videos, or as images in the tables; png loses nothing."""
   check: tyro.conf.FlagCreatePairsOff[bool] = False
   """Check only, write nothing."""
   image: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'images'
@@ -87,8 +94,8 @@ class Options:
                        'the gripper is among its numbers: --action motion,gripper.')
     if not 0 <= self.val_share < 1:
       raise ValueError(f'--val-share is {self.val_share}, expected at least 0 and below 1.')
-    if self.gripper_range[0] == self.gripper_range[1]:
-      raise ValueError(f'--gripper-range is {self.gripper_range}: closed and open are the same, expected two numbers.')
+    if not all(map(math.isfinite, self.gripper_range)) or self.gripper_range[0] == self.gripper_range[1]:
+      raise ValueError(f'--gripper-range is {self.gripper_range}, expected two different finite numbers.')
     names = self.spec().names
     if self.poses and self.spec() != actions.ARM_7D:
       raise ValueError(f'--poses gives the numbers of arm7d, --action-spec is {self.action_spec!r}. Give actions.')
@@ -96,6 +103,18 @@ class Options:
       raise ValueError(f"--gripper-range needs a field 'gripper', the ActionSpec {self.action_spec!r} has {names}.")
 
     self.cameras()
+
+  def rate(self, spec: ActionSpec) -> float:
+    """Return the steps a second.
+
+    Raises:
+      ValueError: neither the options nor the ActionSpec have them.
+    """
+    rate = self.fps or spec.rate or 0
+    if not 0 < rate < 1e4:
+      raise ValueError(f'--fps is {self.fps:g}, and the ActionSpec names no rate: a LeRobot dataset needs the steps a '
+                       'second. Give those of the recording, such as --fps 5.')
+    return rate
 
   def cameras(self) -> dict[str, str]:
     """Return the keys of `views` by the names of the cameras."""
@@ -123,7 +142,7 @@ class Options:
       fit = re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')
       raise ValueError(f'the dataset would be called {name!r}, expected small letters, digits and _, a letter first. '
                        f'Choose with --name, such as {fit if fit[:1].isalpha() else "robot_" + fit!r}.')
-    if name in adapters.ADAPTERS:
+    if name in adapters.ADAPTERS and self.to == 'rlds':
       raise ValueError(f'{name!r} is the name of a known dataset with another layout. Choose another with --name, such '
                        f'as {"my_" + name!r}.')
     return name

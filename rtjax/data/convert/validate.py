@@ -3,7 +3,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,12 @@ from rtjax.data.convert.episode import EmptyEpisode, LoggedEpisode, read_episode
 from rtjax.data.convert.images import Inspected, inspect
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
-from rtjax.data.numbers import idle_steps, still_steps
+from rtjax.data.numbers import far_actions, far_numbers, idle_steps, still_steps
 
 # Beyond so many times the bounds the unit is probably wrong, in more than this share of the steps certainly.
 _FAR, _SHARE = 5, 0.01
+# A smaller share of steps is no matter of units, since nearly every step would be too large.
+_FEW = 0.2
 # Equal images in a row while the robot moves: more than the delay of a slow camera.
 _STUCK = 4
 # A larger share of steps that do nothing teaches a policy to do nothing.
@@ -53,6 +55,7 @@ class Report:
     idle: those of them that do nothing at all.
     image_sizes: height and width of the first image of each camera.
     actions: of each readable episode, float32 [steps, A].
+    states: of each readable episode with a robot state, by its name, float32 [steps, S].
     state: size of the robot state; None if there is none.
     period: median time between two steps, in the logs' unit; None if not recorded.
   """
@@ -63,6 +66,7 @@ class Report:
   idle: int = 0
   image_sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
   actions: list[np.ndarray] = dataclasses.field(default_factory=list)
+  states: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   state: int | None = None
   period: float | None = None
 
@@ -98,16 +102,18 @@ class Report:
     return table
 
 
-def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
+def validate(logs: Iterable[Log], options: Options, spec: ActionSpec,
+             done: Callable[[], object] = lambda: None) -> Report:
   """Read every episode, decode every image, and report all problems.
 
-  Episodes without steps are named and left out; they are no errors.
+  Episodes without steps are named and left out; they are no errors. `done` is called for each episode.
   """
   report = Report()
   low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
   periods: list[float] = []
   with concurrent.futures.ThreadPoolExecutor() as pool:
     for log in logs:
+      done()
       try:
         episode = read_episode(log, options, spec)
         images = _inspect(episode, pool)
@@ -131,7 +137,8 @@ def validate(logs: Iterable[Log], options: Options, spec: ActionSpec) -> Report:
       if episode.times is not None:
         periods.append(float(np.median(np.diff(episode.times))))
   report.period = float(np.median(periods)) if periods else None
-  report.findings += [*_idle(report, options), *_dataset_findings(low, high, spec)] if report.lengths else []
+  if report.lengths:
+    report.findings += [*_idle(report, options), *_far(report, spec), *_dataset_findings(low, high, spec)]
   return report
 
 
@@ -161,6 +168,8 @@ def _images(episode: LoggedEpisode, images: dict[str, list[Inspected]], report: 
 def _state(episode: LoggedEpisode, report: Report) -> Iterable[Finding]:
   """Compare the state with that of the first episode."""
   state = None if episode.state is None else episode.state.shape[1]
+  if episode.state is not None:
+    report.states[episode.name] = episode.state
   if len(report.lengths) == 1:
     report.state = state
   elif state != report.state:
@@ -207,9 +216,14 @@ def _bounds(field: ActionField, part: np.ndarray, options: Options) -> Iterable[
   number = field.name if field.size == 1 else f'{field.name}[{worst[1]}]'
   found = (f'{number} reaches {part[worst]:.3g}, the bounds are {low[worst[1]]:.3g} and {high[worst[1]]:.3g} '
            f'{field.unit}')
-  if (beyond > _FAR).mean(0).max() > _SHARE:
+  far = (beyond > _FAR).any(1)
+  if (beyond > _FAR).mean(0).max() > _SHARE and far.mean() > _FEW:
     yield 'error', f'{field.name} far too large', f'{found}. {_units(field, beyond, options)}' + (
         " Or a controller's -1 to 1? Multiply by its range." if np.abs(part).max() <= 1 else '') + _WIDER
+  elif (beyond > _FAR).mean(0).max() > _SHARE:
+    yield 'error', f'{field.name} has outliers', (
+        f'{found}. Steps far beyond them: {far.sum()} of {len(far)}, the first is {far.argmax()}. Fix or remove the '
+        f'episode.{_WIDER}')
   elif (beyond > 1 + 1e-6).any():
     share = (beyond[:, worst[1]] > 1 + 1e-6).mean()
     yield 'warning', f'{field.name} out of bounds', (
@@ -281,6 +295,16 @@ def _idle(report: Report, options: Options) -> Iterable[Finding]:
     yield Finding('warning', 'idle steps', '', f'{report.still} of {steps} steps ({report.still / steps:.1%}) do not '
                   f'move (each change below half a bin), and {report.idle} ({report.idle / steps:.1%}) do nothing: the '
                   f'rest, such as the gripper, is as in the step before. {advice}')
+
+
+def _far(report: Report, spec: ActionSpec) -> Iterable[Finding]:
+  """Yield the numbers that are absurdly far from all others."""
+  found = far_actions(dict(zip(report.lengths, report.actions, strict=True)), spec)
+  sizes = {state.shape[1] for state in report.states.values()}
+  if len(sizes) == 1:
+    found += far_numbers(report.states, [f'state[{i}]' for i in range(*sizes)])
+  for text in found:
+    yield Finding('warning', 'absurd number', '', f'{text}. It distorts means and ranges: fix or remove the episode.')
 
 
 def _dataset_findings(low: np.ndarray, high: np.ndarray, spec: ActionSpec) -> Iterable[Finding]:

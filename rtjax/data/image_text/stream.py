@@ -33,6 +33,7 @@ from rtjax.data.stream import Stream, ordered_batches
 from rtjax.data.tf import tf, tfds
 from rtjax.data.windows import WindowConfig
 from rtjax.language import prompts
+from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.language.tokenizer import PAD, Tokenizer
 from rtjax.observation import TextBatch
 
@@ -47,10 +48,12 @@ class TextShapes:
     image_size: (height, width).
     prompt_length: L, maximum tokens of a prompt.
     target_length: M, maximum tokens of a target.
+    prompt_format: ids around a prompt.
   """
   image_size: tuple[int, int]
   prompt_length: int
   target_length: int
+  prompt_format: PromptFormat = TEXT
 
   def __post_init__(self) -> None:
     if len(self.image_size) != 2 or min(*self.image_size, self.prompt_length, self.target_length) < 1:
@@ -162,12 +165,13 @@ class _PairBatcher(Batcher):
     return PendingBatch(batch, work)
 
   def _encode_texts(self, batch: Arrays, count: int) -> None:
-    for name in ('prompt', 'target'):
+    for name, form in (('prompt', self._shapes.prompt_format), ('target', TEXT)):
       ids, texts = batch[f'{name}s'], list(batch[f'{name}_texts'][:count])
       try:
-        ids[:count] = self._encode(texts, ids.shape[1])
+        ids[:count] = self._encode(texts, ids.shape[1], form)
       except ValueError as error:
-        row = next(row for row, text in enumerate(texts) if len(self._tokenizer.tokens(text)) > ids.shape[1])
+        row = next(row for row, text in enumerate(texts)
+                   if len(self._tokenizer.tokens(text, form)) > ids.shape[1])
         raise ValueError(f'{batch["sources"][row]}: the {name} is too long: {error}') from error
 
   def _decode_image(self, batch: Arrays, row: int, image: TextImage) -> None:

@@ -14,7 +14,7 @@ def look(dataset: str, out: pathlib.Path = pathlib.Path('dataset.html'), split: 
   """Write one self-contained HTML page that shows a dataset.
 
   Args:
-    dataset: folder of an RLDS dataset, gs:// folder or TFDS name.
+    dataset: folder of an RLDS or LeRobot dataset, gs:// folder or TFDS name.
     out: file to write.
     split: episodes to read, in TFDS's split algebra.
     action_spec: ActionSpec whose fields and bounds are shown: a name, or a JSON file. Empty: the first known one whose

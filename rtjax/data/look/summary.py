@@ -8,12 +8,11 @@ import numpy as np
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
-from rtjax.data import images
+from rtjax.data.episode import Episode, EpisodeSource
+from rtjax.data.episodes.open import open_dataset
+from rtjax.data.episodes.recorded_spec import recorded_spec
+from rtjax.data.language import NoVectors
 from rtjax.data.numbers import idle_steps, still_steps
-from rtjax.data.rlds.episodes import Dataset, Episode
-from rtjax.data.rlds.language import NoVectors
-from rtjax.data.rlds.recorded_spec import recorded_spec
-from rtjax.data.tf import tf
 from rtjax.runtime.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
 
 # Findings of one kind that are listed; the rest is counted.
@@ -49,7 +48,7 @@ class Summary:
     findings: unusable numbers, missing instructions, images that cannot be decoded.
     shown: episodes with images.
   """
-  dataset: Dataset
+  dataset: EpisodeSource
   spec: ActionSpec
   cameras: dict[str, tuple[int, int] | None]
   splits: dict[str, int]
@@ -83,18 +82,17 @@ def summarize(name: str, split: str, action_spec: str, episodes: int, most: int)
   state = None if read[0].proprioception is None else np.concatenate([e.proprioception for e in read])
   return Summary(
       dataset=dataset, spec=spec, splits=dataset.split_sizes, lengths=np.array([len(e) for e in read]),
-      cameras={camera: (f.shape[0], f.shape[1]) if f.shape[0] and f.shape[1] else None
-               for camera, f in zip(with_images.views, with_images.image_features, strict=True)},
+      cameras=dict(zip(with_images.views, with_images.image_sizes, strict=True)),
       actions=np.concatenate([e.actions for e in read]), state=state, instructions=texts,
       still=np.array([still_steps(e.actions, spec).sum() for e in read]),
       idle=np.array([idle_steps(e.actions, spec).sum() for e in read]), findings=findings, shown=shown)
 
 
-def _open(name: str, split: str, spec: ActionSpec, **options: Any) -> Dataset:
+def _open(name: str, split: str, spec: ActionSpec, **options: Any) -> EpisodeSource:
   """Open a dataset, with its instruction vectors if it stores any."""
   options |= {'proprioception': None, 'check': False}
-  dataset = Dataset(name, split, spec, vectors=NoVectors(), **options)
-  return Dataset(name, split, spec, **options) if dataset.stores_vectors else dataset
+  dataset = open_dataset(name, split, spec, vectors=NoVectors(), **options)
+  return open_dataset(name, split, spec, **options) if dataset.stores_vectors else dataset
 
 
 def _fitting_spec(name: str, split: str) -> ActionSpec:
@@ -107,7 +105,7 @@ def _fitting_spec(name: str, split: str) -> ActionSpec:
                    'was written with: --action-spec FILE.json.')
 
 
-def _read(dataset: Dataset, numbers: Sequence[int]) -> Iterator[Episode]:
+def _read(dataset: EpisodeSource, numbers: Sequence[int]) -> Iterator[Episode]:
   wanted = set(numbers)
   return dataset.read([chunk for chunk in dataset.chunks(1) if chunk.first in wanted])
 
@@ -116,27 +114,28 @@ def _instructions(episode: Episode) -> set[str]:
   return set(episode.instructions if episode.paraphrases is None else episode.paraphrases[0])
 
 
-def _findings(dataset: Dataset, episodes: Sequence[Episode]) -> list[str]:
+def _findings(dataset: EpisodeSource, episodes: Sequence[Episode]) -> list[str]:
   unusable = [found for episode in episodes for found in dataset.unusable_numbers(episode)]
   kinds = {
       'have no step': [e.number for e in episodes if not len(e)],
       'have a step without an instruction': [e.number for e in episodes if not all(map(str.strip, e.instructions))],
       'have a step with an embedding of zeros': [
           e.number for e in episodes if e.embeddings.size and not e.embeddings.any(-1).all()]}
+  unusable += dataset.far_numbers(episodes)
   found = unusable[:_LISTED] + [f'and {len(unusable) - _LISTED} more fields of episodes'] * (len(unusable) > _LISTED)
   return found + [f'{len(numbers)} episodes {kind}: number {", ".join(map(str, numbers[:_LISTED]))}'
                   + (', ...' if len(numbers) > _LISTED else '') for kind, numbers in kinds.items() if numbers]
 
 
-def _shown(dataset: Dataset, episode: Episode, findings: list[str]) -> ShownEpisode:
+def _shown(dataset: EpisodeSource, episode: Episode, findings: list[str]) -> ShownEpisode:
   frames: dict[str, list[tuple[int, bytes]]] = {}
-  for view, (camera, feature) in enumerate(zip(dataset.views, dataset.image_features, strict=True)):
-    decode = images.decoder(feature, None)
+  decode = dataset.decoder(None)
+  for view, camera in enumerate(dataset.views):
     frames[camera] = []
     for step in evenly_spaced(len(episode), FILMSTRIP_FRAMES):
       try:
-        frames[camera].append((step, jpeg(thumbnail(decode(episode.image(step, view))))))
-      except (ValueError, tf.errors.OpError) as error:
+        frames[camera].append((step, jpeg(thumbnail(next(decode(episode, [step], view))))))
+      except ValueError as error:
         findings.append(f'{dataset.name}, episode {episode.number}, step {step}: the image of {camera!r} cannot be '
                         f'decoded: {error}')
   return ShownEpisode(episode, frames)

@@ -12,6 +12,20 @@ Steps = Mapping[str, Any]
 """One episode: nested dicts of arrays [steps, ...] under their TFDS names; images may be encoded (object [steps])."""
 
 Action = dict[str, np.ndarray]
+
+
+class LimitedAction(Action):
+  """Fields of an action, some of whose numbers the map limited.
+
+  Attributes:
+    limited: {field: bool [steps, size]}.
+  """
+
+  def __init__(self, fields: Action, limited: dict[str, np.ndarray]):
+    super().__init__(fields)
+    self.limited = limited
+
+
 ActionMap = Callable[[Steps], Action]
 
 
@@ -78,7 +92,7 @@ def feature(steps: Steps, path: str) -> np.ndarray:
   return np.asarray(value)
 
 
-def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
+def arm_action(motion: np.ndarray, is_last: np.ndarray) -> LimitedAction:
   """Return the action fields of arm7d and of RT-1.
 
   RT-1's fields follow RT-1-X's map of Bridge. Its gripper is open above one half: Bridge's recordings hold a few
@@ -95,7 +109,8 @@ def arm_action(motion: np.ndarray, is_last: np.ndarray) -> Action:
   rt1 = rt1_action(
       rescale(translation, -0.05, 0.05, 1.75), rescale(rotation, -0.25, 0.25, 1.4),
       unless_unusable(gripper, np.where(gripper > 0.5, -1, 1)), is_last)
-  return {'translation': translation, 'rotation': rotation, 'gripper': gripper} | rt1
+  return LimitedAction({'translation': translation, 'rotation': rotation, 'gripper': gripper} | rt1, {
+      'world_vector': beyond(translation, -0.05, 0.05), 'rotation_delta': beyond(rotation, -0.25, 0.25)})
 
 
 def flat_arm(steps: Steps) -> Action:
@@ -132,6 +147,11 @@ def rescale(value: np.ndarray, low: Any, high: Any, limit: float) -> np.ndarray:
   low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
   scaled = (value - low) / (high - low) * (2 * limit) - limit
   return unless_unusable(value, np.clip(scaled, -limit + 0.01, limit - 0.01))
+
+
+def beyond(value: np.ndarray, low: Any, high: Any) -> np.ndarray:
+  """Return which numbers `rescale` limits."""
+  return (value < np.asarray(low, np.float32)) | (value > np.asarray(high, np.float32))
 
 
 def unless_unusable(value: np.ndarray, mapped: np.ndarray) -> np.ndarray:

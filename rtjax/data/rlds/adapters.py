@@ -5,19 +5,19 @@ open_x.py; docs/guides/datasets.md lists them with the gripper's sign, the rotat
 sources of each.
 """
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import open_x, rt1_x
-from rtjax.data.rlds.adapter import Action, Adapter, Steps, arm_action, feature, flat_arm, rt1_action
+from rtjax.data.rlds.adapter import Action, ActionMap, Adapter, Steps, arm_action, feature, flat_arm, rt1_action
 from rtjax.runtime import serialization
 from rtjax.runtime.suggest import did_you_mean
 
-__all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'Adapter', 'Steps', 'arm_action', 'feature', 'flat_arm', 'get',
-           'register', 'rt1_action', 'standard_metadata', 'stored_spec']
+__all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'ActionMap', 'Adapter', 'Steps', 'arm_action', 'feature',
+           'flat_arm', 'get', 'register', 'registered', 'rt1_action', 'standard_metadata', 'stored_spec']
 
 STANDARD_LAYOUT = 'rtjax/1'
 """Layout that rtjax.data.convert writes; the number rises with each incompatible change."""
@@ -61,7 +61,10 @@ def standard_metadata(spec: ActionSpec, embedding_id: str) -> dict[str, Any]:
 def stored_spec(metadata: Mapping[str, Any] | None) -> ActionSpec | None:
   """Return the ActionSpec in a dataset's metadata; None if it has none."""
   stored = (metadata or {}).get('action_spec')
-  return serialization.from_json(stored, ActionSpec) if stored else None
+  try:
+    return serialization.from_json(stored, ActionSpec) if stored else None
+  except ValueError as error:
+    raise ValueError(f'the metadata.json of a dataset: {error}') from error
 
 
 def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
@@ -90,13 +93,25 @@ def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[
   found = ADAPTERS.get(name)
   is_standard = bool(metadata) and metadata.get('layout') == STANDARD_LAYOUT  # type: ignore[union-attr]
   if is_standard and found is _BUILT_IN.get(name):
-    return _standard(name, metadata)  # type: ignore[arg-type]
+    try:
+      return _standard(name, metadata)  # type: ignore[arg-type]
+    except ValueError as error:
+      raise ValueError(f'the metadata.json of the dataset {name!r}: {error}') from error
   found = found or _family(name)
   if found is None:
     raise ValueError(f'no adapter for the dataset {name!r}.{did_you_mean(name, ADAPTERS)}{_described(name, features)} '
                      'Adding your own takes one small dataclass: docs/guides/your_robot.md. The existing ones are in '
                      'docs/guides/datasets.md.')
   return found
+
+
+def registered(name: str, features: Collection[str]) -> Adapter | None:
+  """Return the adapter of a name, if it fits.
+
+  The user's own always does; the others must name these features.
+  """
+  found = ADAPTERS.get(name)
+  return found if found and (_paths(found) <= set(features) or found is not _BUILT_IN.get(name)) else None
 
 
 def _family(name: str) -> Adapter | None:

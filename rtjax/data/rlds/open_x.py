@@ -15,6 +15,7 @@ from rtjax.data.rlds.adapter import (
     Action,
     ActionMap,
     Adapter,
+    LimitedAction,
     Steps,
     arm_action,
     feature,
@@ -54,6 +55,15 @@ def _arm(opening: Callable[[np.ndarray], np.ndarray], scale: Any = 1.0, first: i
 
 def _joined(steps: Steps, change: np.ndarray, opening: np.ndarray) -> Action:
   return arm_action(np.column_stack([change, opening]), feature(steps, 'is_last'))
+
+
+def _libero(steps: Steps) -> Action:
+  """Action map of LIBERO, with its controller's numbers as well."""
+  numbers = np.asarray(feature(steps, 'action'), np.float32)
+  own = {'osc_position': numbers[:, :3], 'osc_rotation': numbers[:, 3:6], 'gripper_effort': numbers[:, 6:]}
+  fields = _arm(_closes, _ROBOSUITE)(steps)
+  assert isinstance(fields, LimitedAction)  # as `arm_action` gives
+  return LimitedAction(fields | own, fields.limited)
 
 
 def _droid(steps: Steps) -> Action:
@@ -138,7 +148,7 @@ def _fmb_adapter(name: str) -> Adapter:
 ADAPTERS = (
     # The name in the files is droid_101, and r2d2_faceblur in those of droid_100.
     *map(_droid_adapter, ('droid', 'droid_100', 'droid_101', 'r2d2_faceblur')),
-    _text_only('libero_*', _arm(_closes, _ROBOSUITE), views=_WRIST),  # openvla/modified_libero_rlds
+    _text_only('libero_*', _libero, views=_WRIST),  # openvla/modified_libero_rlds
     Adapter('language_table*', _language_table, image='observation/rgb', instruction='observation/instruction',
             embedding=None, proprioception='observation/effector_translation', waypoint='waypoint'),
     # Bridge V2 in its authors' own layout, by the name that OpenVLA gives the folder.

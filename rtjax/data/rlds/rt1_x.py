@@ -18,7 +18,18 @@ kuka (20), whose features are RT-1's own, and language_table (30), both commente
 """
 import numpy as np
 
-from rtjax.data.rlds.adapter import Action, ActionMap, Adapter, Steps, arm_action, feature, rescale, rt1_action
+from rtjax.data.rlds.adapter import (
+    Action,
+    ActionMap,
+    Adapter,
+    LimitedAction,
+    Steps,
+    arm_action,
+    beyond,
+    feature,
+    rescale,
+    rt1_action,
+)
 
 
 def _rt1(steps: Steps) -> Action:
@@ -41,9 +52,11 @@ def _taco_play(sign: int) -> ActionMap:
   """
   def action(steps: Steps) -> Action:
     pose = feature(steps, 'action/actions')  # absolute: x y z, three angles, gripper (1 open)
-    return rt1_action(rescale(pose[:, :3], (0, -0.5, 0), (0.8, 0.7, 0.6), 1),
-                      rescale(pose[:, 3:6], (-3.2, -0.8, -1.8), (3.2, 0.2, 2.5), 1),
-                      sign * pose[:, 6], feature(steps, 'action/terminate_episode'))
+    position = pose[:, :3], (0, -0.5, 0), (0.8, 0.7, 0.6)
+    angles = pose[:, 3:6], (-3.2, -0.8, -1.8), (3.2, 0.2, 2.5)
+    mapped = rt1_action(rescale(*position, 1), rescale(*angles, 1), sign * pose[:, 6],
+                        feature(steps, 'action/terminate_episode'))
+    return LimitedAction(mapped, {'world_vector': beyond(*position), 'rotation_delta': beyond(*angles)})
   return action
 
 

@@ -15,6 +15,7 @@ from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.language.instructions import InstructionEncoder
+from rtjax.models import PolicyConfig
 from rtjax.policies import image_size
 from rtjax.policies.action_filters import ConfidenceGate
 from rtjax.policies.policy import BatchPolicy, NonFiniteOutput, Policy, PolicyOutput
@@ -71,11 +72,13 @@ class AgentSettings:
     threshold: mean confidence below which the robot is held for the step; 0 = never.
     encoder: instruction encoder; None = the built-in one.
     verify: compare the checksums of checkpoints.
+    execute: actions of a plan to take before the policy is called again.
   """
   num_environments: int
   threshold: float = 0.0
   encoder: InstructionEncoder | None = None
   verify: bool = True
+  execute: int = 1
 
 
 class PolicyAgent:
@@ -87,13 +90,19 @@ class PolicyAgent:
     policy: a policy of one robot, from `rtjax.load_policy`.
     settings: of the evaluation.
     instruction: replaces the instructions of all episodes, for the blind baseline.
+
+  Raises:
+    ValueError: the policy does not plan as many actions as are to be executed, or it reads several frames, which must
+      be consecutive.
   """
 
   def __init__(self, name: str, identity: dict[str, Any], policy: Policy, settings: AgentSettings, *,
                instruction: str = ''):
     self.name, self.identity, self.policy = name, identity, policy
     self.action_spec = policy.config.action_spec
-    self._instruction = instruction
+    self._instruction, self._execute = instruction, settings.execute
+    _check_plans(policy.config, settings.execute)
+    self._plans: dict[int, list[Decision]] = {}
     self._batch = BatchPolicy(policy.model, settings.num_environments, policy.metadata,
                               settings.encoder or policy.encoder)
     self._filters = [ConfidenceGate(self.action_spec, settings.threshold) for _ in range(settings.num_environments)
@@ -103,11 +112,21 @@ class PolicyAgent:
 
   def reset(self, slot: int, episode: EpisodeId, instruction: str) -> None:
     self._batch.reset(slot, self._instruction or instruction)
+    self._plans.pop(slot, None)
     if self._filters:
       self._filters[slot].reset()
 
   def act(self, slots: Sequence[int], observations: Mapping[str, Any], vector: gymnasium.vector.AsyncVectorEnv
           ) -> list[Decision]:
+    due = [row for row, slot in enumerate(slots) if not self._plans.get(slot)]
+    if due:
+      self._plan([slots[row] for row in due], {name: array[due] for name, array in observations.items()})
+    else:
+      self._seconds = None
+    return [self._plans[slot].pop(0) for slot in slots]
+
+  def _plan(self, slots: Sequence[int], observations: Mapping[str, Any]) -> None:
+    """Call the policy for these slots, and keep the actions to execute."""
     config = self._batch.config
     states = observations['proprioception'] if config.proprioception_size else None
     images = select_images(self._batch.metadata.views, config.views, observations)
@@ -117,7 +136,8 @@ class PolicyAgent:
     size = (len(slots) - 1).bit_length()  # BatchPolicy compiles once per power of two
     self._seconds = seconds if size in self._compiled else None
     self._compiled.add(size)
-    return [self._decide(slot, output) for slot, output in zip(slots, outputs, strict=True)]
+    for slot, output in zip(slots, outputs, strict=True):
+      self._plans[slot] = self._decide(slot, output)
 
   def latency(self) -> float | None:
     return self._seconds
@@ -133,14 +153,14 @@ class PolicyAgent:
     except NonFiniteOutput as error:
       return error.outputs
 
-  def _decide(self, slot: int, output: PolicyOutput | None) -> Decision:
+  def _decide(self, slot: int, output: PolicyOutput | None) -> list[Decision]:
     if output is None:  # the environment rejects the action, and the episode fails
-      return Decision(np.full(self.action_spec.size, np.nan, np.float32))
+      return [Decision(np.full(self.action_spec.size, np.nan, np.float32))]
     confidence = float(np.mean(output.confidence))
     replacement = self._filters[slot].replacement(output) if self._filters else None
     if replacement is None:
-      return Decision(output.plan[0], confidence)
-    return Decision(self.action_spec.pack(replacement).astype(np.float32), confidence, True)
+      return [Decision(action, confidence) for action in output.plan[:self._execute]]
+    return [Decision(self.action_spec.pack(replacement).astype(np.float32), confidence, True)]
 
 
 class ExpertAgent:
@@ -190,7 +210,7 @@ def load(name: str, settings: AgentSettings) -> Agent:
     return RandomAgent()
   policy = rtjax.load_policy(name, verify=settings.verify)
   identity = {'kind': 'policy', 'weights': weights_digest(policy), 'threshold': settings.threshold,
-              **training_progress(policy)}
+              **training_progress(policy), **({'execute': settings.execute} if settings.execute > 1 else {})}
   return PolicyAgent(name, identity, policy, settings)
 
 
@@ -212,6 +232,15 @@ def baseline(kind: str, policy: Policy, settings: AgentSettings, instruction: st
   fixed = instruction if kind == 'blind' else ''
   identity = {'kind': kind, 'weights': weights_digest(policy), 'instruction': fixed or None}
   return PolicyAgent(kind, identity, policy, dataclasses.replace(settings, threshold=0.0), instruction=fixed)
+
+
+def _check_plans(config: PolicyConfig, execute: int) -> None:
+  if execute > config.horizon:
+    raise ValueError(f'--execute is {execute}, the policy plans {config.horizon} actions: give at most that many, or '
+                     'train with a longer --model.horizon.')
+  if execute > 1 and config.window > 1:
+    raise ValueError(f'--execute is {execute}, and the policy reads {config.window} consecutive frames, of which it '
+                     'would miss some: give 1, or train with --model.window 1.')
 
 
 def select_images(names: Sequence[str], views: int, observations: Mapping[str, Any]) -> np.ndarray:

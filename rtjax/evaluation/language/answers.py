@@ -46,7 +46,8 @@ def accuracy(model: PolicyModel, sources: Sequence[str]) -> dict[str, dict[str, 
   if model.tokenizer is None:
     raise ValueError('the model has no tokenizer: evaluate a checkpoint that was trained with one.')
   config = ImageTextConfig(tasks=TaskWeights(caption=0.0))
-  shapes = stream.TextShapes(model.config.image_size, model.config.prompt_length, model.config.answer_length)
+  c = model.config
+  shapes = stream.TextShapes(c.image_size, c.prompt_length, c.answer_length, c.prompt_format)
   predictions, answers, tasks = [], [], []
   for batch in stream.validation_batches(sources, config, model.tokenizer, shapes, batch_size=_BATCH_SIZE):
     generated = model.tokenizer.decode(model.generate(batch['images'], batch['prompts']))

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.images import Decoder, decoder
-from rtjax.data.rlds.episodes import Dataset, Episode
-from rtjax.data.tf import tf
+from rtjax.data.episode import Episode, EpisodeDecoder, EpisodeSource
 from rtjax.policies.policy import Policy
 from rtjax.policies.recorded import encoded_instructions
 from rtjax.runtime.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
@@ -52,13 +50,13 @@ class Replay:
     return self.recorded_tokens == self.predicted_tokens
 
 
-def replay_dataset(policy: Policy, dataset: Dataset, episodes: int) -> Iterator[Replay]:
+def replay_dataset(policy: Policy, dataset: EpisodeSource, episodes: int) -> Iterator[Replay]:
   """Replay the first `episodes` of a dataset; skip empty ones.
 
   Raises:
     ValueError: an episode cannot be read or decoded, or does not fit the policy.
   """
-  decode = decoder(dataset.image_feature, None)
+  decode = dataset.decoder(None)
   compiled = set()
   for episode in itertools.islice(dataset.read_all(), episodes):
     if not len(episode):
@@ -111,16 +109,12 @@ def token_dimensions(spec: ActionSpec) -> list[int | None]:
   return indices
 
 
-def _decode_all(dataset: Dataset, episode: Episode, decode: Decoder) -> list[np.ndarray]:
-  def frame(step: int) -> np.ndarray:
-    views = [decode(episode.image(step, view)) for view in range(max(1, len(dataset.views)))]
-    return np.stack(views) if len(views) > 1 else views[0]
-
+def _decode_all(dataset: EpisodeSource, episode: Episode, decode: EpisodeDecoder) -> list[np.ndarray]:
+  cameras = [decode(episode, range(len(episode)), view) for view in range(max(1, len(dataset.views)))]
   try:
-    return [frame(step) for step in range(len(episode))]
-  except (tf.errors.OpError, ValueError) as error:
-    raise ValueError(f'{dataset.name}, episode {episode.number}: an image cannot be decoded: '
-                     f'{getattr(error, "message", error)}') from error
+    return [np.stack(views) if len(views) > 1 else views[0] for views in zip(*cameras, strict=True)]
+  except ValueError as error:
+    raise ValueError(f'{dataset.name}, episode {episode.number}: an image cannot be decoded: {error}') from error
 
 
 def _state(episode: Episode, step: int) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from rtjax.actions import ActionSpec
-from rtjax.data.rlds.episodes import Dataset
+from rtjax.data.episode import EpisodeSource
 from rtjax.evaluation.provenance import provenance
 from rtjax.evaluation.replay.accuracy import summarize
 from rtjax.evaluation.replay.page import page
@@ -18,7 +18,7 @@ from rtjax.policies.policy import Policy
 FORMAT = 2
 
 
-def build(policy: Policy, dataset: Dataset, replays: Sequence[Replay]) -> dict[str, Any]:
+def build(policy: Policy, dataset: EpisodeSource, replays: Sequence[Replay]) -> dict[str, Any]:
   """Build the content of report.json.
 
   Returns:

@@ -125,7 +125,7 @@ def _norm(config: T5Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
 
 def _attention(config: T5Config, rngs: nnx.Rngs) -> Attention:
   # Scores are not divided by sqrt(head_size), so that queries start that much smaller.
-  return Attention(config.width, config.heads, config.head_size, bias=False, scaled=False, dropout=config.dropout,
+  return Attention(config.width, config.heads, config.head_size, bias=False, scale=1.0, dropout=config.dropout,
                    query_init=fan_in_normal(1 / config.head_size), dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 

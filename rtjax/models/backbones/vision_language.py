@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.models import registry
 from rtjax.models.backbones.conv_stem import ConvStemConfig
 from rtjax.runtime import serialization
@@ -66,11 +67,13 @@ class VisionLanguageConfig(abc.ABC):
     begin_id: id in front of a decoded text. In a prefix language model, where the last token of the prefix predicts the
       first token of a text, its output is that token's.
     end_id: id that ends a text.
+    prompt_format: ids around a prompt; answers end with `end_id` alone.
     partitions: parts that may train alone, such as 'decoder': name -> pattern that the parameters' names begin with.
   """
   pad_id: ClassVar[int]
   begin_id: ClassVar[int]
   end_id: ClassVar[int]
+  prompt_format: ClassVar[PromptFormat] = TEXT
   partitions: ClassVar[Mapping[str, str]] = {}
 
   @property

@@ -1,5 +1,6 @@
 """Multi-head attention, shared by all transformers of the package."""
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from rtjax.models.layers import initializers
 from rtjax.models.layers.common import dropout
+from rtjax.models.layers.rope import Rotation, rotate
 
 Initializer = initializers.Initializer
 KernelInit = Callable[[tuple[int, int, int]], Initializer]
@@ -37,23 +39,30 @@ class Attention(nnx.Module):
   """Multi-head attention; scores and their softmax are float32, whatever the computation's type.
 
   Args:
+    kv_heads: heads of keys and values, each shared by heads / kv_heads queries; None: as many as queries.
     bias: whether the four linear maps have biases.
-    scaled: whether scores are divided by sqrt(head_size). T5's are not: its queries start that much smaller.
+    scale: factor of the scores; None: 1 / sqrt(head_size). T5's is 1: its queries start that much smaller.
+    cap: scores x become cap * tanh(x / cap); 0 = not.
+    head_norm: makes the norm of each head's queries, and that of its keys; None: they have none.
     dropout: rate on the attention probabilities.
     shared_dropout: one dropout mask for all examples and heads, as in RT-1-X.
     kernel_init: initializer of the kernels; T5 scales that of the queries (`query_init`).
   """
 
-  def __init__(self, width: int, heads: int, head_size: int, *, bias: bool = True, scaled: bool = True,
+  def __init__(self, width: int, heads: int, head_size: int, *, kv_heads: int | None = None, bias: bool = True,
+               scale: float | None = None, cap: float = 0.0, head_norm: Callable[[], Any] | None = None,
                dropout: float = 0.0, shared_dropout: bool = False, kernel_init: KernelInit = _FAN_IN_NORMAL,
                query_init: KernelInit | None = None, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-    def project(init: KernelInit) -> nnx.LinearGeneral:
+    def project(init: KernelInit, heads: int) -> nnx.LinearGeneral:
       return nnx.LinearGeneral(width, (heads, head_size), use_bias=bias, kernel_init=init((width, heads, head_size)),
                                dtype=dtype, rngs=rngs)
-    self.query, self.key, self.value = project(query_init or kernel_init), project(kernel_init), project(kernel_init)
+    self.query = project(query_init or kernel_init, heads)
+    self.key, self.value = (project(kernel_init, kv_heads or heads) for _ in range(2))
+    self.query_norm, self.key_norm = (head_norm() if head_norm else None for _ in range(2))
     self.out = nnx.LinearGeneral((heads, head_size), width, axis=(-2, -1), use_bias=bias,
                                  kernel_init=kernel_init((heads, head_size, width)), dtype=dtype, rngs=rngs)
-    self.scale = 1 / np.sqrt(head_size) if scaled else 1.0
+    self.scale = 1 / np.sqrt(head_size) if scale is None else scale
+    self.cap = cap
     self.dropout, self.shared_dropout = dropout, shared_dropout
 
   def __call__(self, x: Float[Array, 'B Q D'], memory: Float[Array, 'B N D'],
@@ -69,21 +78,56 @@ class Attention(nnx.Module):
     """
     return self.attend(x, *self.key_value(memory), position_bias, mask, rngs)
 
-  def key_value(self, memory: Float[Array, 'B N D']) -> tuple[Float[Array, 'B N h d'], Float[Array, 'B N h d']]:
-    """Return keys and values of the tokens to attend to."""
-    return self.key(memory), self.value(memory)
+  def key_value(self, memory: Float[Array, 'B N D'], rotation: Rotation | None = None
+                ) -> tuple[Float[Array, 'B N g d'], Float[Array, 'B N g d']]:
+    """Return keys and values of the tokens to attend to.
 
-  def attend(self, x: Float[Array, 'B Q D'], key: Float[Array, 'B N h d'], value: Float[Array, 'B N h d'],
+    Args:
+      rotation: of their positions; None: keys have no position.
+    """
+    return self._placed(self.key(memory), self.key_norm, rotation), self.value(memory)
+
+  def attend(self, x: Float[Array, 'B Q D'], key: Float[Array, 'B N g d'], value: Float[Array, 'B N g d'],
              position_bias: Float[Array, 'h Q N'] | None = None,
              mask: Bool[Array | np.ndarray, '... #Q N'] | None = None,
-             rngs: nnx.Rngs | None = None) -> Float[Array, 'B Q D']:
-    """As a call, given the output of `key_value`."""
-    query = self.query(x)
-    scores = jnp.einsum('bqhd,bnhd->bhqn', query, key, preferred_element_type=jnp.float32) * np.float32(self.scale)
+             rngs: nnx.Rngs | None = None, rotation: Rotation | None = None) -> Float[Array, 'B Q D']:
+    """As a call, given the output of `key_value`.
+
+    Args:
+      rotation: of the positions of `x`; None: queries have no position.
+    """
+    query = self._placed(self.query(x), self.query_norm, rotation)
+    scores = _scores(query, key) * np.float32(self.scale)
+    if self.cap:
+      scores = self.cap * jnp.tanh(scores / self.cap)
     if position_bias is not None:
       scores = scores + position_bias
     if mask is not None:
       scores = jnp.where(jnp.expand_dims(mask, -3), scores, jnp.finfo(jnp.float32).min)
     shape = (1, 1, *scores.shape[2:]) if self.shared_dropout else None
     weights = dropout(jax.nn.softmax(scores, axis=-1), self.dropout, rngs, shape).astype(value.dtype)
-    return self.out(jnp.einsum('bhqn,bnhd->bqhd', weights, value))
+    return self.out(_weighted(weights, value))
+
+  def _placed(self, x: Float[Array, 'B N h d'], norm: Callable[[Array], Array] | None, rotation: Rotation | None
+              ) -> Float[Array, 'B N h d']:
+    x = x if norm is None else norm(x)
+    return x if rotation is None else rotate(x, rotation)
+
+
+def _scores(query: Float[Array, 'B Q h d'], key: Float[Array, 'B N g d']) -> Float[Array, 'B h Q N']:
+  """Return float32 scores; heads that share keys are consecutive."""
+  if query.shape[2] == key.shape[2]:
+    return jnp.einsum('bqhd,bnhd->bhqn', query, key, preferred_element_type=jnp.float32)
+  batch, queries, heads, size = query.shape
+  grouped = query.reshape(batch, queries, key.shape[2], -1, size)
+  scores = jnp.einsum('bqgmd,bngd->bgmqn', grouped, key, preferred_element_type=jnp.float32)
+  return scores.reshape(batch, heads, queries, -1)
+
+
+def _weighted(weights: Float[Array, 'B h Q N'], value: Float[Array, 'B N g d']) -> Float[Array, 'B Q h d']:
+  """Return the weighted sums of values."""
+  if weights.shape[1] == value.shape[2]:
+    return jnp.einsum('bhqn,bnhd->bqhd', weights, value)
+  batch, heads, queries, count = weights.shape
+  grouped = weights.reshape(batch, value.shape[2], -1, queries, count)
+  return jnp.einsum('bgmqn,bngd->bqgmd', grouped, value).reshape(batch, queries, heads, -1)

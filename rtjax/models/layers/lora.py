@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rtjax.models.layers import initializers
+from rtjax.runtime.flags import Hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,8 @@ class LoraConfig:
     targets: pattern of the names of linear layers, such as 'backbone/text/encoder/layers/0/attention/query'.
   """
   rank: int = 0
-  alpha: float = 16.0
-  targets: str = r'(query|value)$'
+  alpha: Hidden[float] = 16.0
+  targets: Hidden[str] = r'(query|value)$'
 
   def __post_init__(self) -> None:
     if self.rank < 0:

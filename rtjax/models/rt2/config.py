@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
+from rtjax.language.formats import ActionVocabulary, PromptFormat
 from rtjax.models.auxiliary.config import GroundingConfig
 from rtjax.models.backbones.pali import PaLIConfig
 from rtjax.models.backbones.vision_language import VisionLanguageConfig
@@ -34,6 +35,8 @@ class RT2Config(PolicyConfig):
     prompt_length: L, tokens of a prompt, its end included.
     answer_length: M, most tokens of an answer, its end included.
     backbone: vision-language backbone.
+    action_vocabulary: text tokens of the bins: 'integers', 'rarest', PaliGemma's 'loc', or 'auto'.
+      Auto takes the integers where the vocabulary has them, and otherwise the rarest (`Tokenizer.action_ids`).
     action_ids: text token of each of the V bins; `with_tokenizer` sets them.
     lora: low-rank adapters.
     label_smoothing: probability that each target spreads over all tokens, in training.
@@ -49,12 +52,13 @@ class RT2Config(PolicyConfig):
   window: int = 1
   proprioception_size: int = 0
   prompt_length: int = 64
-  answer_length: int = 64
+  answer_length: Hidden[int] = 64
   backbone: Hidden[VisionLanguageConfig] = PaLIConfig()  # noqa: RUF009 (frozen)
+  action_vocabulary: ActionVocabulary = 'auto'
   action_ids: Hidden[tuple[int, ...]] = ()
   lora: LoraConfig = LoraConfig()  # noqa: RUF009 (frozen)
-  label_smoothing: float = 0.0
-  bin_smoothing: float = 0.0
+  label_smoothing: Hidden[float] = 0.0
+  bin_smoothing: Hidden[float] = 0.0
   decoding: Decoding = 'argmax'
   auxiliary: Hidden[GroundingConfig] = GroundingConfig()  # noqa: RUF009 (frozen)
   dtype: Dtype = 'float32'
@@ -97,6 +101,10 @@ class RT2Config(PolicyConfig):
     return self.backbone.image_size
 
   @property
+  def prompt_format(self) -> PromptFormat:  # type: ignore[override]
+    return self.backbone.prompt_format
+
+  @property
   def vocab_size(self) -> int:  # type: ignore[override]
     return self.backbone.vocab_size
 
@@ -109,13 +117,15 @@ class RT2Config(PolicyConfig):
     """Return the configuration with the ids of the action tokens.
 
     Raises:
-      ValueError: the tokenizer has more ids than the backbone, or other action tokens than the weights were trained on.
+      ValueError: the tokenizer has more ids than the backbone, other tokens around a prompt, no such action tokens, or
+        others than the weights were trained on.
     """
     if tokenizer.size > self.vocab_size:
       raise ValueError(f'the tokenizer {tokenizer.id!r} has {tokenizer.size} tokens, the backbone has embeddings for '
                        f'{self.vocab_size}. Use the tokenizer that it was trained with, or for a new backbone set its '
                        f'vocab_size (--model.backbone.text.vocab-size {tokenizer.size}).')
-    ids = tuple(map(int, tokenizer.action_ids(self.action_spec.vocab_size)))
+    tokenizer.check_format(self.prompt_format)
+    ids = tuple(map(int, tokenizer.action_ids(self.action_spec.vocab_size, self.action_vocabulary)))
     if self.action_ids and self.action_ids != ids:
       raise ValueError(f'the tokenizer {tokenizer.id!r} has other action tokens than the weights were trained on. Use '
                        'the tokenizer of their checkpoint.')

@@ -302,7 +302,7 @@ class RT2(PolicyModel):
       raise ValueError('this model has no tokenizer to read texts with: load it from its checkpoint with '
                        'rtjax.load_model, or give token ids.')
     full = [prompts.prompt(task, text) for text in texts] if task else list(texts)
-    return self.tokenizer.encode(full, self.config.prompt_length)
+    return self.tokenizer.encode(full, self.config.prompt_length, self.config.prompt_format)
 
   def generate_ids(self, images: Num[Array, 'B H W 3'], prompt: Int[Array, 'B L'], key: Array, *,
                    length: int | None = None, temperature: float = 0.0, top_k: int = 0) -> Int[Array, 'B M']:

@@ -20,7 +20,8 @@ def test_dataset_names(tmp_path):
     ({'poses': 'pose'}, 'give both or neither'), ({'val_share': 1.0}, 'val-share is 1.0'),
     ({'views': ('wrist',)}, "'wrist': expected NAME=KEY"), ({'views': ('image=a',)}, 'the main camera'),
     ({'views': ('a=b', 'a=c')}, 'each name once'),
-    ({'gripper_range': (1, 1)}, 'are the same'), ({'action_spec': 'arm7'}, "Did you mean 'arm7d'"),
+    ({'gripper_range': (1, 1)}, 'two different finite'), ({'gripper_range': (0, float('nan'))}, 'finite'),
+    ({'action_spec': 'arm7'}, "Did you mean 'arm7d'"),
     ({'poses': 'p', 'gripper': 'g', 'action_spec': 'rt1'}, 'numbers of arm7d'),
     ({'action_spec': 'rt1', 'gripper_range': (1, 0)}, "needs a field 'gripper'")])
 def test_wrong_options(tmp_path, changed, words):

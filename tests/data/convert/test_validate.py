@@ -113,6 +113,24 @@ def test_findings_of_all_episodes(tmp_path):
   assert texts[0][2].startswith('rotation[0] never changes') and '--gripper-range 0 0.08' in texts[1][2]
 
 
+def test_outliers_are_no_matter_of_units(tmp_path):
+  action = robot_logs.episode(1, 20)['action']
+  action[3, 0] = 4.0
+  (found,) = check(tmp_path, robot_logs.episode(1, 20) | {'action': action})
+  assert found[:2] == ('error', 'translation has outliers') and 'millimetres' not in found[2]
+  assert 'translation[0] reaches 4,' in found[2] and '1 of 20, the first is 3. Fix or remove the episode.' in found[2]
+
+
+def test_absurd_numbers_are_named(tmp_path):
+  """Numbers far beyond all others, yet below the bound of 1e10."""
+  logged = {name: robot_logs.episode(i, 60) for i, name in enumerate('ab')}
+  logged['b']['action'][7, 4], logged['b']['state'][9, 2] = 3e7, -2e8
+  robot_logs.write_npz(tmp_path, logged)
+  texts = [f.text for f in findings(tmp_path) if f.kind == 'absurd number']
+  assert len(texts) == 2 and texts[0].startswith('action rotation[1] is 3e+07 in episode b, step 7, and ')
+  assert texts[1].startswith('state[2] is -2e+08 in episode b, step 9, and ')
+
+
 def test_idle_steps_are_counted(tmp_path):
   """Still, with the gripper as before; a drift below half a bin is idle too."""
   action = ACTION.copy()

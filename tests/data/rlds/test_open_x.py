@@ -4,9 +4,9 @@ import pytest
 from helpers import rlds_layouts
 
 from rtjax import actions
+from rtjax.data.language import ComputedVectors
 from rtjax.data.rlds import adapters, open_x
 from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.language import ComputedVectors
 from rtjax.language.instructions import HashedNgrams, hashed_ngrams
 
 TEXT = 'put the cup down'
@@ -142,7 +142,7 @@ def test_an_episode_of_each_layout(name, tmp_path):
   assert dataset.embedding_id == (encoder or 'hashed-ngrams/1')
   np.testing.assert_array_equal(episode.embeddings, np.ones((3, 512)) if encoder else [hashed_ngrams(TEXT)] * 3)
   for view in range(len(LAYOUTS[name][1])):
-    image = np.asarray(dataset.image_features[view].decode_example_np(episode.image(1, view)))
+    image = next(dataset.decoder(None)(episode, [1], view))
     assert abs(image.mean() - (20 * view + 1)) < 2  # JPEG
   assert episode.proprioception is not None and dataset.adapter.name == name
   assert 'observation/depth' not in dataset._used
@@ -206,3 +206,11 @@ def test_the_users_own_metadata_precedes_a_built_in_name(monkeypatch):
   mine = adapters.Adapter('droid', adapters.flat_arm)
   adapters.register(mine)
   assert adapters.get('droid', metadata) is mine
+
+
+def test_libero_counts_what_it_clips():
+  """The field of RT-1 holds at most 5 cm; the controller's own numbers reach as far as its 1, 5 cm along an axis."""
+  steps = {'action': np.array([[1.2, 0, 0, 0, 0, 0, -1]], np.float32), 'is_last': np.array([False])}
+  fields = adapters.get('libero_10_no_noops').action(steps)
+  assert fields.limited['world_vector'].tolist() == [[True, False, False]]
+  assert fields['osc_position'].tolist() == [[pytest.approx(1.2), 0, 0]]

@@ -1,4 +1,6 @@
 """Agents in the toy environment."""
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,30 @@ def test_cameras():
 def test_training_progress(policy, statistics, demonstrations):
   trained = Policy(policy.model, PolicyMetadata(embedding_id=HASHED_NGRAMS, step=5, statistics=statistics))
   assert agents.training_progress(trained) == {'step': 5, 'demonstrations': demonstrations}
+
+
+def test_plan_is_executed_before_the_policy_is_called_again(vector, episodes, tmp_path, monkeypatch):
+  config = dataclasses.replace(replays.tiny_config(actions.ARM_7D), window=1, horizon=3)
+  policy = Policy(models.build(config, seed=0), PolicyMetadata(embedding_id=HASHED_NGRAMS))
+  calls = []
+  step = BatchPolicy.step
+
+  def record(self, images, slots=None, proprioception=None):
+    outputs = step(self, images, slots, proprioception)
+    calls.extend(outputs)
+    return outputs
+
+  monkeypatch.setattr(BatchPolicy, 'step', record)
+  actions_taken = []
+  agent = PolicyAgent('tiny', {}, policy, AgentSettings(3, execute=3))
+  act = agent.act
+  monkeypatch.setattr(agent, 'act', lambda *args: actions_taken.extend(d := act(*args)) or d)
+  record, = toy_env.run(vector, tmp_path, agent, episodes[:1])
+  assert len(calls) == -(-record['steps'] // 3)
+  expected = np.concatenate([output.plan for output in calls])[:record['steps']]
+  np.testing.assert_array_equal([decision.action for decision in actions_taken], expected)
+
+
+def test_plans_shorter_than_what_is_executed_are_an_error(policy):
+  with pytest.raises(ValueError, match=r'--execute is 2, the policy plans 1 actions'):
+    PolicyAgent('tiny', {}, policy, AgentSettings(3, execute=2))

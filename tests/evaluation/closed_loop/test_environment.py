@@ -18,6 +18,15 @@ def test_environment_that_does_not_run_is_reported_early(monkeypatch):
     environment.open_environment('tabletop', splits, {})
 
 
+def test_settings_of_the_images_are_recorded(monkeypatch):
+  class Lit(toy_env.ToyEnv):
+    renderer_name, render_settings = 'gl', {'shadow_map': 0}
+
+  monkeypatch.setattr('rtjax.envs.make', lambda name, split, **_: Lit(split))
+  opened = environment.open_environment('lit', {'seen': ()}, {'image_size': (8, 12)})
+  assert opened.settings == {'image_size': (8, 12), 'renderer': 'gl', 'shadow_map': 0}
+
+
 def test_chosen_splits_have_the_chosen_skills():
   chosen = environment.choose_splits('tabletop', ('distractors_many', 'seen'), ('knock', 'pick'))
   assert dict(chosen) == {'distractors_many': ('pick',), 'seen': ('pick', 'knock')}

@@ -48,6 +48,14 @@ def test_skills_by_split():
       '50.0 %', f'{100 * low:.0f} to {100 * high:.0f} %']
 
 
+def test_many_skills_are_rows():
+  records = [RECORDS[0] | {'skill': f'skill {i}', 'seed': i} for i in range(10)]
+  by_skill = table(report(policy('mine', records)), 'Success by skill')
+  assert by_skill.head == ('Skill', 'seen', 'all', '95 % interval')
+  assert [row[:2] for row in by_skill.rows] == [[f'skill {i}', '1/1'] for i in range(10)]
+  assert [len(shades) for shades in by_skill.shades] == [3] * 10 and by_skill.shades[0] == (1.0, 1.0, None)
+
+
 def test_outcomes_and_failures():
   result = report(policy())
   assert table(result, 'Failure reasons').head == ('Policy', 'wrong object', 'dropped', 'timeout')

@@ -7,12 +7,14 @@ from helpers import image_text_folders
 
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.evaluation.language import answers
+from rtjax.language.formats import TEXT
 from rtjax.language.tokenizer import Tokenizer
 
 
 class ConstantModel:
   """Model that gives one answer to every question."""
-  config = types.SimpleNamespace(image_size=image_text_folders.SIZE, prompt_length=24, answer_length=8)
+  config = types.SimpleNamespace(
+      image_size=image_text_folders.SIZE, prompt_length=24, answer_length=8, prompt_format=TEXT)
 
   def __init__(self, answer: str):
     self.tokenizer, self._answer = Tokenizer(), answer

@@ -11,7 +11,8 @@ from PIL import Image
 
 from rtjax import actions, models
 from rtjax.actions import ActionSpec
-from rtjax.data.rlds.episodes import Episode
+from rtjax.data.episode import Episode
+from rtjax.data.images import decoder as image_decoder
 from rtjax.evaluation.replay import replay
 from rtjax.policies.policy import Policy
 from rtjax.policies.recorded import open_dataset
@@ -25,7 +26,8 @@ def episode(spec: ActionSpec, length: int, size: tuple[int, int]) -> tuple[Episo
   return Episode(
       number=7, images=None, embeddings=draw.normal(size=(length, 512)).astype(np.float32),
       actions=draw.uniform(low, high, (length, spec.size)).astype(np.float32),
-      instructions=np.array(['open the drawer'] * length, object), proprioception=None), images
+      instructions=np.array(['open the drawer'] * length, object), proprioception=None,
+      limited=np.zeros((length, spec.size), bool)), images
 
 
 def test_equals_the_model_on_complete_windows():
@@ -106,7 +108,8 @@ def test_empty_episode_is_skipped():
   policy = replays.FakePolicy(replays.SPEC, np.zeros((3, 3), np.int32))
   recorded, images = episode(replays.SPEC, 3, (8, 8))
   stored = [Episode(number, np.stack(images)[:steps], recorded.embeddings[:steps], recorded.actions[:steps],
-                    recorded.instructions[:steps], None) for number, steps in enumerate((0, 3))]
+                    recorded.instructions[:steps], None, recorded.limited[:steps])
+            for number, steps in enumerate((0, 3))]
   result = list(replay.replay_dataset(policy, source(stored), 2))
   assert [(r.number, len(r)) for r in result] == [(1, 3)]
 
@@ -114,7 +117,7 @@ def test_empty_episode_is_skipped():
 def test_broken_image_is_named():
   recorded, _ = episode(replays.SPEC, 3, (8, 8))
   broken = Episode(4, np.array([b'no image'] * 3, object), *(
-      getattr(recorded, name) for name in ('embeddings', 'actions', 'instructions')), None)
+      getattr(recorded, name) for name in ('embeddings', 'actions', 'instructions', 'proprioception', 'limited')))
   policy = replays.FakePolicy(replays.SPEC, np.zeros((3, 3), np.int32))
   with pytest.raises(ValueError, match='robots, episode 4: an image cannot be decoded'):
     list(replay.replay_dataset(policy, source([broken], tfds.features.Image(shape=(8, 8, 3))), 1))
@@ -122,6 +125,7 @@ def test_broken_image_is_named():
 
 def source(stored: list[Episode], feature=None):
   """The attributes of a Dataset that a replay reads."""
+  decode = image_decoder(feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8), None)
   return types.SimpleNamespace(
-      name='robots', views=(), image_feature=feature or tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+      name='robots', views=(), decoder=lambda size: lambda e, steps, view: (decode(e.images[step]) for step in steps),
       num_records=len(stored), read_all=lambda: iter(stored))

@@ -3,9 +3,10 @@ import dataclasses
 import re
 
 import pytest
-from helpers import tiny_rt2
+from helpers import tiny_rt2, tiny_tokenizers
 
 from rtjax import actions, models
+from rtjax.language import formats
 from rtjax.language.tokenizer import Tokenizer
 from rtjax.models import RT2Config
 from rtjax.models.auxiliary.config import GroundingConfig
@@ -96,3 +97,30 @@ def test_action_ids_are_those_of_the_tokenizer():
   model = models.build(other, seed=0)
   with pytest.raises(ValueError, match='has other action tokens'):
     model.set_tokenizer(tokenizer)
+
+
+def test_action_vocabulary_chooses_the_tokens():
+  tokenizer = Tokenizer(tiny_tokenizers.gemma_model(8), 'gemma')
+  wide = dataclasses.replace(tiny_rt2.TINY.backbone, text=dataclasses.replace(
+      tiny_rt2.TINY.backbone.text, vocab_size=tokenizer.size))
+  config = dataclasses.replace(tiny_rt2.TINY, backbone=wide, action_ids=())
+  last = tuple(range(tokenizer.size - 1, tokenizer.size - 9, -1))
+  for vocabulary, ids in (('loc', tuple(range(109, 117))), ('rarest', last), ('auto', last)):
+    fitted = dataclasses.replace(config, action_vocabulary=vocabulary).with_tokenizer(tokenizer)
+    assert fitted.action_ids == ids
+    assert models.config_from_json(models.config_to_json(fitted)) == fitted
+  with pytest.raises(ValueError, match=r'8 bins need the integers 0 to 7 as tokens'):
+    dataclasses.replace(config, action_vocabulary='integers').with_tokenizer(tokenizer)
+  old = models.config_to_json(config)
+  del old['action_vocabulary']  # of a checkpoint from before there was a choice
+  assert models.config_from_json(old) == config
+
+
+def test_the_tokenizer_must_have_the_tokens_of_the_prompt_format(monkeypatch):
+  monkeypatch.setattr(PaLIConfig, 'prompt_format', formats.GEMMA)
+  wide = dataclasses.replace(tiny_rt2.TINY.backbone, text=dataclasses.replace(
+      tiny_rt2.TINY.backbone.text, vocab_size=2000))
+  config = dataclasses.replace(tiny_rt2.TINY, backbone=wide, action_ids=())
+  assert config.with_tokenizer(Tokenizer(tiny_tokenizers.gemma_model(), 'gemma')).action_ids
+  with pytest.raises(ValueError, match=r"prompts of this backbone need '<bos>'"):
+    config.with_tokenizer(Tokenizer())

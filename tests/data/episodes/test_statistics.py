@@ -1,4 +1,5 @@
 """Statistics against NumPy, and their cache."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -108,6 +109,39 @@ def test_clipping_is_refused_unless_allowed(tmp_path, config):
   np.testing.assert_allclose(allowed[folder]['action']['clipped'], [0, 0, 0, 0, 0.02, 0, 0])
   half = tiny_rlds.write(tmp_path / 'half', [steps, tiny_rlds.steps(1, 50)])
   np.testing.assert_allclose(statistics([half], config, SPEC)[half]['action']['clipped'][4], 0.01)  # not above 1 %
+
+
+def test_the_clipping_of_an_adapter_counts(tmp_path, config):
+  """RT-1's fields of an arm end at 5 cm, within the bounds of RT-1-X."""
+  steps = tiny_rlds.steps(0, 50)
+  steps[7]['action'][0], steps[9]['action'][5] = 0.08, -0.4
+  folder = tiny_rlds.write(tmp_path, [steps])
+  with pytest.raises(ValueError, match=(
+      r'world_vector\[0\] 2\.0% .*2\.0% beyond what the adapter maps to it.*rotation_delta\[2\] 2\.0%')):
+    statistics([folder], config, actions.RT1_X)
+  allowed = dataclasses.replace(config, allow_clipping=True)
+  found = statistics([folder], allowed, actions.RT1_X)[folder]['action']
+  shares = dict(zip(found['names'], found['clipped_by_adapter'], strict=True))
+  assert {name: share for name, share in shares.items() if share} == {'world_vector[0]': 0.02,
+                                                                      'rotation_delta[2]': 0.02}
+  assert not any(statistics([folder], allowed, SPEC)[folder]['action']['clipped_by_adapter'])
+
+
+def test_numbers_far_from_all_others_are_named(tmp_path, config):
+  """Below 1e10, where nothing is an error."""
+  steps = tiny_rlds.steps(1, 60)
+  steps[7]['action'][2], steps[9]['observation']['state'] = 4e6, [1, 3e8]
+  steps[5]['language_embedding'] = np.full(512, 5000, np.float32)
+  folder = tiny_rlds.write(tmp_path, [tiny_rlds.steps(0, 60), steps])
+  allowed = dataclasses.replace(config, allow_clipping=True)
+  for _ in range(2):  # from the cache, too
+    with pytest.warns(UserWarning, match='Absurd numbers') as warned:
+      statistics([folder], allowed, SPEC)
+    text = next(str(w.message) for w in warned if 'Absurd' in str(w.message))
+    for words in ('action translation[2] is 4e+06 in episode 1, step 7, and',
+                  'observation/state[1] is 3e+08 in episode 1, step 9',
+                  'instruction vector is 5000 in episode 1, step 5'):
+      assert words in text
 
 
 @pytest.mark.parametrize('value', [np.nan, -np.inf, 1e30])

@@ -81,13 +81,21 @@ def test_without_an_encoder_the_flag_is_named(tmp_path):
 
 def test_unlabelled_episodes_are_counted_and_reported(mixed, config):
   stored = dataclasses.replace(config, encoder='')
-  with pytest.warns(UserWarning, match=r'3 of 4 episodes and 6 of 8 steps have no instruction.*drop-unlabelled'):
+  with pytest.warns(UserWarning, match=r'zeros: 6 of 8, among them all of 3 of 4 episodes\..*drop-unlabelled'):
     found = statistics([mixed], stored, SPEC)[mixed]
   assert (found['episodes'], found['unlabelled_episodes'], found['unlabelled_steps']) == (4, 3, 6)
   with pytest.warns(UserWarning, match='3 of 4 episodes'):  # from the cache, too
     statistics([mixed], stored, SPEC)
   with pytest.warns(UserWarning, match='2 of 4 episodes'):  # the last one has a text, whose vector is computed
     assert statistics([mixed], config, SPEC)[mixed]['unlabelled_episodes'] == 2
+
+
+def test_unlabelled_steps_of_other_episodes_are_reported(tmp_path, config):
+  steps = tiny_rlds.steps(1, 3)
+  steps[1]['language_instruction'] = ''
+  folder = tiny_rlds.write(tmp_path, [steps, tiny_rlds.steps(2, 4)])
+  with pytest.warns(UserWarning, match=r'of zeros: 1 of 7\. .*; convert the dataset again'):
+    statistics([folder], dataclasses.replace(config, encoder=''), SPEC)
 
 
 def test_unlabelled_episodes_can_be_left_out(mixed, config):

@@ -1,13 +1,14 @@
-"""Streams of batches of RLDS episodes, for training and validation."""
+"""Streams of batches of episodes, for training and validation."""
 from collections.abc import Iterator, Sequence
 
 from rtjax.actions import ActionSpec
 from rtjax.data.batching import Arrays
 from rtjax.data.config import DataConfig
+from rtjax.data.episode import EpisodeSource
+from rtjax.data.episodes.batches import WindowBatcher
+from rtjax.data.episodes.open import open_dataset
+from rtjax.data.language import open_vectors
 from rtjax.data.mixture import ProcessShare
-from rtjax.data.rlds.batches import WindowBatcher
-from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.language import open_vectors
 from rtjax.data.stream import Stream, ordered_batches
 from rtjax.data.windows import Padding, WindowConfig
 
@@ -61,10 +62,11 @@ def validation_batches(datasets: Sequence[str], config: DataConfig, action_spec:
   return ordered_batches(opened, batcher, window_config, batch_size, share)
 
 
-def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: ActionSpec) -> list[Dataset]:
+def _open(datasets: Sequence[str], config: DataConfig, split: str, action_spec: ActionSpec) -> list[EpisodeSource]:
   if isinstance(datasets, str) or not datasets:
     raise ValueError(f'datasets is {datasets!r}, expected a list of folders or TFDS names.')
   proprioception = config.proprioception or config.waypoints
-  return [Dataset(name, split, action_spec, views=config.views, proprioception=proprioception,
-                  vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
-                  rt1_x_grippers=config.rt1_x_grippers) for name in datasets]
+  return [open_dataset(name, split, action_spec, views=config.views, camera=config.camera,
+                       proprioception=proprioception, vectors=open_vectors(config.encoder),
+                       drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)
+          for name in datasets]

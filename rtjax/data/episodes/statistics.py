@@ -15,13 +15,15 @@ from etils import epath
 
 from rtjax.actions import ActionSpec
 from rtjax.data.config import DataConfig
+from rtjax.data.episode import EpisodeSource
+from rtjax.data.episodes.open import open_dataset
+from rtjax.data.language import open_vectors
 from rtjax.data.rlds import adapter as action_maps
-from rtjax.data.rlds.episodes import Dataset
-from rtjax.data.rlds.language import open_vectors
 from rtjax.runtime import serialization
 
 # A larger share of clipped numbers in any dimension means that the bounds, or the units, are likely wrong.
 _MAX_CLIPPED = 0.01
+_SHOWN = 3
 
 
 def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec) -> dict[str, Any]:
@@ -35,10 +37,11 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
       'features', type and shape of each; 'records', a hash of all that is recorded;
       'unlabelled_episodes', 'unlabelled_steps': those without an instruction or with zero vectors, of which a warning
         reports; with `config.drop_unlabelled` the former are left out;
+      'far': descriptions of numbers absurdly far from the others, of which a warning reports;
       'renderer': of a simulated dataset, else None;
       'image_size': [height, width], None where it varies;
       'action': 'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and
-        'clipped', the share of the steps beyond the bounds;
+        'clipped', the share of the steps beyond the bounds or clipped by the adapter, and 'clipped_by_adapter';
       'proprioception': the same without names and clipped, or None;
       'instruction': 'mean' and 'std' of the instruction embeddings; None if not read.
 
@@ -48,18 +51,19 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   """
   result = {}
   for name in datasets:
-    dataset = Dataset(name, config.split, action_spec, images=False, proprioception=None,
-                      vectors=open_vectors(config.encoder), drop_unlabelled=config.drop_unlabelled,
-                      rt1_x_grippers=config.rt1_x_grippers)
+    dataset = open_dataset(name, config.split, action_spec, images=False, views=config.views, camera=config.camera,
+                           proprioception=None, vectors=open_vectors(config.encoder),
+                           drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)
     result[name] = _cached(dataset, config, action_spec)
     _report_unlabelled(name, result[name], config)
+    _report_far(name, result[name]['far'])
   if not config.allow_clipping:
     for name, entry in result.items():
       _check_clipping(name, entry, action_spec)
   return result
 
 
-def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
+def _cached(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
   base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, config, spec)}.json'
   try:
@@ -77,7 +81,7 @@ def _cached(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> dict[str,
   return entry
 
 
-def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str:
+def _content_hash(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> str:
   """Hash of files, adapter (with its modules' code), language settings and ActionSpec."""
   def stamp(file: str) -> tuple[str, int, float]:
     stat = epath.Path(file).stat()
@@ -91,37 +95,36 @@ def _content_hash(dataset: Dataset, config: DataConfig, spec: ActionSpec) -> str
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [8, dataset.identity, files, adapter.name, adapter.proprioception, code, inspect.getsource(action_maps),
-           language, serialization.to_json(spec)]
+  parts = [10, dataset.identity, files, dataset.image_size, adapter.name, adapter.proprioception, code,
+           inspect.getsource(action_maps), language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _compute(dataset: Dataset, spec: ActionSpec) -> dict[str, Any]:
-  actions, states, embeddings, labelled = [], [], [], []
-  for episode in dataset.read_all():
-    actions.append(episode.actions)
-    embeddings.append(episode.embeddings if episode.paraphrases is None
-                      else np.resize(episode.paraphrases[1], episode.embeddings.shape))  # each equally often
-    labelled.append(episode.labelled)
-    if episode.proprioception is not None:
-      states.append(episode.proprioception)
-  if not any(map(len, actions)):
+def _compute(dataset: EpisodeSource, spec: ActionSpec) -> dict[str, Any]:
+  episodes = list(dataset.read_all())
+  if not any(map(len, episodes)):
     raise dataset.empty_error()
-  all_actions, vectors = np.concatenate(actions), np.concatenate(embeddings)
-  clipped = spec.clipped(all_actions).mean(0).tolist()
+  actions, limited = (np.concatenate([getattr(e, name) for e in episodes]) for name in ('actions', 'limited'))
+  states = [e.proprioception for e in episodes if e.proprioception is not None]
+  vectors = np.concatenate([
+      e.embeddings if e.paraphrases is None else np.resize(e.paraphrases[1], e.embeddings.shape)  # each equally often
+      for e in episodes])
   return {
       'name': dataset.adapter.name, 'version': dataset.version, 'split': dataset.split, 'features': dataset.layout,
       'records': dataset.digest(), 'embedding_id': dataset.embedding_id,
-      'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(actions),
-      'steps': len(all_actions),
-      'unlabelled_episodes': _unlabelled(dataset, labelled),
-      'unlabelled_steps': sum(int((~steps).sum()) for steps in labelled),
-      'action': {'names': list(spec.dimension_names), **_moments(all_actions), 'clipped': clipped},
+      'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(episodes),
+      'steps': len(actions),
+      'unlabelled_episodes': _unlabelled(dataset, [e.labelled for e in episodes]),
+      'unlabelled_steps': sum(int((~e.labelled).sum()) for e in episodes),
+      'far': dataset.far_numbers(episodes),
+      'action': {'names': list(spec.dimension_names), **_moments(actions),
+                 'clipped': (spec.clipped(actions) | limited).mean(0).tolist(),
+                 'clipped_by_adapter': limited.mean(0).tolist()},
       'proprioception': _moments(np.concatenate(states)) if states else None,
       'instruction': {name: _moments(vectors)[name] for name in ('mean', 'std')} if vectors.shape[1] else None}
 
 
-def _unlabelled(dataset: Dataset, labelled: list[np.ndarray]) -> int:
+def _unlabelled(dataset: EpisodeSource, labelled: list[np.ndarray]) -> int:
   """Count the episodes without an instruction, left out or not."""
   return dataset.num_records - len(labelled) + sum(len(steps) > 0 and not steps.any() for steps in labelled)
 
@@ -130,10 +133,19 @@ def _report_unlabelled(name: str, entry: dict[str, Any], config: DataConfig) -> 
   episodes, steps = entry['unlabelled_episodes'], entry['unlabelled_steps']
   if episodes and config.drop_unlabelled:
     warnings.warn(f'{name}: {episodes} episodes have no instruction, and are left out.', stacklevel=3)
-  elif episodes or steps:
-    warnings.warn(f'{name}: {episodes} of {entry["episodes"]} episodes and {steps} of {entry["steps"]} steps have no '
-                  'instruction, or a vector of zeros; a policy learns them as what to do without one. Leave such '
-                  'episodes out: --pipeline.drop-unlabelled.', stacklevel=3)
+  elif steps:
+    whole = f', among them all of {episodes} of {entry["episodes"]} episodes' if episodes else ''
+    advice = ('leave such episodes out: --pipeline.drop-unlabelled' if episodes else
+              'convert the dataset again with an instruction for each step')
+    warnings.warn(f'{name}: steps without an instruction, or with a vector of zeros: {steps} of {entry["steps"]}'
+                  f'{whole}. A policy learns them as what to do without one; {advice}.', stacklevel=3)
+
+
+def _report_far(name: str, far: list[str]) -> None:
+  if far:
+    more = f', and {len(far) - _SHOWN} other numbers' if len(far) > _SHOWN else ''
+    warnings.warn(f'{name}: {"; ".join(far[:_SHOWN])}{more}. Absurd numbers distort means and ranges: fix or remove '
+                  'their episodes.', stacklevel=3)
 
 
 def _moments(values: np.ndarray) -> dict[str, list[float]]:
@@ -149,7 +161,9 @@ def _check_clipping(name: str, entry: dict[str, Any], spec: ActionSpec) -> None:
   action = entry['action']
   bad = [f'{action["names"][i]} {share:.1%} outside [{low[i]:g}, {high[i]:g}] '
          f'(quantiles {action["q01"][i]:g} and {action["q99"][i]:g})'
-         for i, share in enumerate(action['clipped']) if share > _MAX_CLIPPED]
+         + (f', {limited:.1%} beyond what the adapter maps to it' if limited else '')
+         for i, (share, limited) in enumerate(zip(action['clipped'], action['clipped_by_adapter'], strict=True))
+         if share > _MAX_CLIPPED]
   if bad:
     raise ValueError(f'{name}: the bounds of the ActionSpec clip more than 1 % of its steps: ' + '; '.join(bad)
                      + '. Check units and adapter. For a faster robot take wider bounds, --model.action-spec '

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from helpers import robot_logs
 
-from rtjax.data.convert import logs, video
+from rtjax.data import video
+from rtjax.data.convert import logs
 
 FRAMES = robot_logs.episode(0)['images']
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from rtjax import actions
-from rtjax.data.convert.bounds import from_quantiles
+from rtjax.data.bounds import from_quantiles
 
 DRAW = np.random.default_rng(0)
 

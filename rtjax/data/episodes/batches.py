@@ -1,14 +1,13 @@
 """Batches of windows of episodes, decoded by threads."""
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data import images
 from rtjax.data.batching import Arrays, Batcher, PendingBatch
 from rtjax.data.config import DataConfig
-from rtjax.data.rlds.episodes import Dataset, Episode
-from rtjax.data.tf import tf
+from rtjax.data.episode import Episode, EpisodeDecoder, EpisodeSource
 from rtjax.data.windows import WindowConfig, next_changes, take_steps, window_slots, window_targets
 
 
@@ -26,11 +25,11 @@ class WindowBatcher(Batcher):
     ValueError: the datasets differ in the size of images, embeddings or proprioception.
   """
 
-  def __init__(self, datasets: list[Dataset], config: DataConfig, window_config: WindowConfig, action_spec: ActionSpec,
-               batch_size: int):
+  def __init__(self, datasets: list[EpisodeSource], config: DataConfig, window_config: WindowConfig,
+               action_spec: ActionSpec, batch_size: int):
     self._datasets, self._window_config, self._spec = datasets, window_config, action_spec
     self._views = config.views
-    self._decode = [[images.decoder(f, config.image_size) for f in d.image_features] for d in datasets]
+    self._decode = [dataset.decoder(config.image_size) for dataset in datasets]
     self._image_size = tuple(config.image_size) if config.image_size else self._stored_size()
     views = [len(config.views)] if config.views else []
     super().__init__(batch_size, (window_config.length, *views, *self._image_size, 3), config.num_threads())
@@ -83,28 +82,27 @@ class WindowBatcher(Batcher):
     batch['episodes'][row], batch['steps'][row] = episode.number, end
     pixels = batch['images'][row]
     pixels[:slots.start] = pixels[slots.stop:] = 0
-    for slot, step in enumerate(range(steps.start, steps.stop), slots.start):
-      if self._views:
-        for view in range(len(self._views)):
-          pixels[slot, view] = self._image(number, episode, step, view)
-      else:
-        pixels[slot] = self._image(number, episode, step)
+    for view in range(len(self._views) or 1):
+      frames = self._frames(number, episode, range(steps.start, steps.stop), view)
+      for slot, frame in enumerate(frames, slots.start):
+        pixels[(slot, view) if self._views else slot] = frame
 
   def _waypoints_of(self, episode: Episode) -> np.ndarray:
     if episode.waypoints is not None:
       return episode.waypoints
     return _proprioception(episode)[next_changes(self._spec.gripper_commands(episode.actions))]
 
-  def _image(self, number: int, episode: Episode, step: int, view: int = 0) -> np.ndarray:
-    try:
-      image = self._decode[number][view](episode.image(step, view))
-    except (tf.errors.OpError, ValueError) as error:
-      message = f'cannot be decoded: {getattr(error, "message", error)}'
-      raise self._image_error(number, episode, step, view, message) from error
-    if image.shape[:2] != self._image_size:
-      raise self._image_error(number, episode, step, view, f'is {image.shape[:2]}, others are {self._image_size} '
-                              '(height, width). Set image_size to resize all to one size.')
-    return image
+  def _frames(self, number: int, episode: Episode, steps: range, view: int) -> Iterator[np.ndarray]:
+    frames = self._decode[number](episode, steps, view)
+    for step in steps:
+      try:
+        image = next(frames)
+      except ValueError as error:
+        raise self._image_error(number, episode, step, view, f'cannot be decoded: {error}') from error
+      if image.shape[:2] != self._image_size:
+        raise self._image_error(number, episode, step, view, f'is {image.shape[:2]}, others are {self._image_size} '
+                                '(height, width). Set image_size to resize all to one size.')
+      yield image
 
   def _image_error(self, number: int, episode: Episode, step: int, view: int, message: str) -> ValueError:
     camera = f' of view {self._views[view]!r}' if self._views else ''
@@ -114,9 +112,9 @@ class WindowBatcher(Batcher):
   def _stored_size(self) -> tuple[int, int]:
     """(height, width) of all images."""
     names, sizes = [], []
-    for dataset, decoders in zip(self._datasets, self._decode, strict=True):
+    for dataset, decode in zip(self._datasets, self._decode, strict=True):
       names += [f'{dataset.name} {view}' for view in self._views] or [dataset.name]
-      sizes += [_stored_size(dataset, view, decode) for view, decode in enumerate(decoders)]
+      sizes += [size or _first_size(dataset, view, decode) for view, size in enumerate(dataset.image_sizes)]
     return _common('image sizes', names, sizes, 'Set image_size to resize all to one size.')
 
 
@@ -125,14 +123,12 @@ def _proprioception(episode: Episode) -> np.ndarray:
   return episode.proprioception
 
 
-def _stored_size(dataset: Dataset, view: int, decode: images.Decoder) -> tuple[int, int]:
-  """(height, width) of a camera's images, by its feature or first image."""
-  height, width, _ = dataset.image_features[view].shape
-  if height is None or width is None:
-    first = next((e for e in dataset.read(dataset.chunks(1)) if len(e)), None)
-    if first is None:
-      raise dataset.empty_error()
-    height, width, _ = decode(first.image(0, view)).shape
+def _first_size(dataset: EpisodeSource, view: int, decode: EpisodeDecoder) -> tuple[int, int]:
+  """(height, width) of a camera's first image."""
+  first = next((e for e in dataset.read(dataset.chunks(1)) if len(e)), None)
+  if first is None:
+    raise dataset.empty_error()
+  height, width, _ = next(decode(first, range(1), view)).shape
   return height, width
 
 

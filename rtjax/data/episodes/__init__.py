@@ -1,0 +1,1 @@
+"""Datasets of episodes of any kind: opened by name, statistics, streams."""

@@ -1,0 +1,26 @@
+"""Datasets of episodes by their names, of whichever kind."""
+from typing import Any
+
+from rtjax.actions import ActionSpec
+from rtjax.data import names
+from rtjax.data.episode import EpisodeSource
+from rtjax.data.rlds.episodes import Dataset
+
+
+def open_dataset(name: str, split: str, action_spec: ActionSpec, **options: Any) -> EpisodeSource:
+  """Open one split of a dataset.
+
+  Args:
+    name: folder of a LeRobot dataset, or a name that `rlds.episodes.Dataset` takes.
+    split: in TFDS's split algebra.
+    action_spec: the action fields to read, in its order.
+    options: see `rlds.episodes.Dataset`.
+
+  Raises:
+    FileNotFoundError, ValueError: the dataset cannot be read with these settings.
+  """
+  names.require(name)
+  if not names.is_lerobot(name):
+    return Dataset(name, split, action_spec, **options)
+  from rtjax.data.lerobot.episodes import LeRobotDataset  # imports pyarrow
+  return LeRobotDataset(name, split, action_spec, **options)

@@ -1,0 +1,1 @@
+"""LeRobot datasets: their description, episodes, and a writer."""
