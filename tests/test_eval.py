@@ -214,7 +214,7 @@ def test_expert_acts_as_in_one_process(run_eval, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (('--env', 'tabeltop'),
-     "unknown environment 'tabeltop', expected one of ['libero', 'metaworld', 'tabletop']. Did you mean"),
+     "unknown environment 'tabeltop', expected one of ['language_table', 'libero', 'metaworld', 'tabletop']. Did"),
     (('--env', 'tabletop', '--split', 'sen'), "Did you mean 'seen'?"),
     (('--env', 'tabletop', '--skills', 'pik'), "unknown skill 'pik'"),
     (('--env', 'tabletop', '--split', 'distractors_many', '--skills', 'knock'), "have none of the skills ['knock']"),

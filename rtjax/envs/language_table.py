@@ -182,7 +182,7 @@ class LanguageTable(gymnasium.Env):
     return {'success': self._success, 'skill': self._skill, 'task': f'{self._skill}: {", ".join(self._blocks())}',
             'instruction': self._instruction(), 'moved': self._moved, 'displaced': displaced,
             'touched': sorted(name for name, distance in displaced.items() if distance > _TOUCHED),
-            'clipped': self._clipped, 'dropped_starts': dict(self._dropped)}
+            'clipped': self._clipped, 'grasps': False, 'dropped_starts': dict(self._dropped)}
 
   def _blocks(self) -> list[str]:
     """Names of the block to push, and of its target block."""

@@ -39,7 +39,8 @@ class WindowBatcher(Batcher):
     self._proprioception, self._waypoints = config.proprioception, config.waypoints
     if config.waypoints:
       self._widths['waypoints'] = 3
-      small = [d.name for d in datasets if d.proprioception_size < 2]
+      # Two numbers are a position where the adapter knows a planar robot, which has a waypoint of its own.
+      small = [d.name for d in datasets if d.proprioception_size < (3 if d.adapter.waypoint is None else 2)]
       if small:
         raise ValueError(f'waypoints are the first numbers of proprioception, x, y and z of the gripper, and '
                          f'{small} have fewer. Train without them: --pipeline.no-waypoints --model.waypoint-weight 0.')

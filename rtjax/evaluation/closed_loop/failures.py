@@ -22,7 +22,7 @@ def reason(info: dict[str, Any], held: Set[str], closed: bool) -> str | None:
   """Return why an episode failed, one of REASONS, or None after success.
 
   Args:
-    info: the last info of the episode.
+    info: the last info of the episode; its `grasps` is False where nothing can be grasped.
     held: all objects that were between the fingers during the episode.
     closed: whether the gripper was ever commanded to close.
   """
@@ -39,7 +39,7 @@ def reason(info: dict[str, Any], held: Set[str], closed: bool) -> str | None:
     return 'wrong object'
   if info.get('dropped'):
     return 'dropped'
-  needs_grasp = 'grasped' in info and info.get('skill') not in _SKILLS_WITHOUT_GRASP
+  needs_grasp = info.get('grasps', True) and info.get('skill') not in _SKILLS_WITHOUT_GRASP
   if needs_grasp and not held and (closed or target[0] in info.get('touched', ())):
     return 'missed grasp'
   return 'timeout'
