@@ -5,7 +5,7 @@
     MUJOCO_GL=egl python eval.py checkpoints/rt1_libero --env libero/object --split seen --cameras both --execute 4
 
 The cameras over the table and at the wrist lie side by side in one image of 96x192. It predicts eight actions, 0.4 s,
-of which four are executed. Two CPU cores are enough; neither times nor success rates have been measured yet.
+of which four are executed. Neither times nor success rates have been measured yet.
 """
 from rtjax import actions
 from rtjax.configs.rt1_tabletop import ENCODER

@@ -10,8 +10,8 @@ tokenizer, whose symbols are those of its training data, it encodes any chunk.
 
 `Tokenizer.action_ids(codec.size, 'rarest')` gives the text tokens for its ids.
 
-Source: Pertsch et al. 2025, FAST: Efficient Action Tokenization for Vision-Language-Action Models (arXiv 2501.09747),
-section V; scale 10 and 1024 tokens are the paper's.
+Source: Pertsch et al. 2025, FAST: Efficient Action Tokenization for Vision-Language-Action Models (arXiv 2501.09747);
+scale 10 and 1024 tokens are the defaults of the published processor.
 """
 import dataclasses
 import functools

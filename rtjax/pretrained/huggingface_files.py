@@ -1,6 +1,7 @@
 """Files of a folder as published on Hugging Face.
 
-They are config.json, and tensors in one safetensors file or in shards."""
+They are config.json, and tensors in one safetensors file or in shards.
+"""
 import itertools
 import os
 import pathlib
