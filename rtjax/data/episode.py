@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.numbers import far_actions, far_numbers, unusable
+from rtjax.data.numbers import far_actions, far_numbers
 from rtjax.data.records import RecordSource
 from rtjax.data.rlds.adapter import Adapter, LimitedAction
+from rtjax.runtime.numbers import unusable
 
 PARAPHRASES = ('paraphrases', 'paraphrase_embeddings')
 """Names of the optional episode metadata: texts [P] and embeddings [P, E] of instructions for the same task."""

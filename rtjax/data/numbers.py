@@ -5,17 +5,11 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
+from rtjax.runtime.numbers import unusable
 
-LARGEST = 1e10
-"""No unit makes an action, state or embedding larger; Unix seconds and encoder counts are smaller."""
 LEAST_FAR = 1e4
 """Numbers that rarely change, and whose unit is unknown, may leap so far."""
 _FAR = 1000
-
-
-def unusable(values: np.ndarray, largest: float = LARGEST) -> np.ndarray:
-  """Return which numbers are NaN, infinite, or larger than `largest`."""
-  return ~(np.isfinite(values) & (np.abs(values) <= largest))
 
 
 def far_numbers(episodes: Mapping[Any, np.ndarray], names: Sequence[str],

@@ -28,6 +28,7 @@ from rtjax.models.base import Cache
 from rtjax.observation import observe
 from rtjax.policies import image_size
 from rtjax.runtime import compiler
+from rtjax.runtime.numbers import LARGEST, unusable
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -51,7 +52,7 @@ class PolicyOutput(NamedTuple):
 
 
 class NonFiniteInput(ValueError):
-  """An embedding or a robot's state holds NaN or infinite numbers."""
+  """NaN, infinite or absurdly large numbers in an embedding or state."""
 
 
 class NonFiniteOutput(ValueError):
@@ -231,8 +232,8 @@ class BatchPolicy:
     if states.shape != (count, size):
       expected = f"float32 [{count}, {size}], the robot's state for each slot" if size else 'none for this model'
       raise ValueError(f'proprioception has shape {states.shape}, expected {expected}.')
-    if not np.all(np.isfinite(states)):
-      raise NonFiniteInput('proprioception holds NaN or infinite numbers.')
+    if unusable(states).any():
+      raise NonFiniteInput(f'proprioception holds NaN, infinite numbers or numbers beyond {LARGEST:g}.')
     return states
 
   def _set_instruction(self, slot: int, instruction: str | None, embedding: np.ndarray | None) -> None:
@@ -250,8 +251,8 @@ class BatchPolicy:
     if not c.reads_prompts:
       with np.errstate(over='ignore'):  # float64 beyond float32 becomes infinite
         embedding = embedding.astype(c.instruction_dtype)
-    if not np.all(np.isfinite(embedding)):
-      raise NonFiniteInput('embedding holds NaN or infinite numbers.')
+    if unusable(embedding).any():
+      raise NonFiniteInput(f'embedding holds NaN, infinite numbers or numbers beyond {LARGEST:g}.')
     if c.reads_prompts and not (np.issubdtype(embedding.dtype, np.integer) and embedding.min() >= 0
                                 and embedding.max() < c.vocab_size):
       raise ValueError(f'embedding is {embedding.dtype} from {embedding.min()} to {embedding.max()}; this model reads '

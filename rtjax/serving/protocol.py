@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 
 from rtjax.policies.policy import PolicyOutput
+from rtjax.runtime.numbers import LARGEST, unusable
 from rtjax.runtime.suggest import did_you_mean
 
 MAX_MESSAGE = 16 * 2 ** 20
@@ -191,8 +192,8 @@ def _embedding(key: str, value: Any) -> np.ndarray:
     raise ProtocolError(f'{key} holds a number beyond 32 bits, expected token ids.')
   with np.errstate(over='ignore', invalid='ignore'):  # float64 beyond float32 becomes infinite
     vector = value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
-  if not np.all(np.isfinite(vector)):
-    raise Hold(f'{key} holds NaN or infinite numbers.')
+  if vector.dtype.kind == 'f' and unusable(vector).any():
+    raise Hold(f'{key} holds NaN, infinite numbers or numbers beyond {LARGEST:g}.')
   return vector
 
 

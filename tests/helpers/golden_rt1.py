@@ -1,8 +1,10 @@
 """Reference weights of the TensorFlow RT-1, written as a genuine checkpoint once per test run."""
+import atexit
 import functools
 import importlib.util
 import json
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -18,6 +20,7 @@ PREFIX = 'agent/_actor_network/'
 def checkpoint(shared: pathlib.Path) -> str:
   """Return the prefix of a checkpoint with the released names and shapes."""
   folder = pathlib.Path(tempfile.mkdtemp(prefix='rt1_golden_'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
   return load_script(shared / 'parity/rt1_tf/make_checkpoint.py').write(folder, 'public')
 
 

@@ -1,6 +1,8 @@
 """Reference weights of RT-1-X, written as a checkpoint once per test run."""
+import atexit
 import functools
 import pathlib
+import shutil
 import tempfile
 
 from helpers.golden_rt1 import load_script
@@ -22,7 +24,9 @@ def variables(shared: pathlib.Path, manifest: str = 'rt1_x') -> dict:
 
 @functools.cache
 def checkpoint(shared: pathlib.Path) -> pathlib.Path:
-  folder = pathlib.Path(tempfile.mkdtemp(prefix='rt1_x_golden_')) / 'rt_1_x_jax'
+  temporary = tempfile.mkdtemp(prefix='rt1_x_golden_')
+  atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+  folder = pathlib.Path(temporary) / 'rt_1_x_jax'
   script(shared).write(variables(shared), folder, 'checkpoint')
   return folder
 

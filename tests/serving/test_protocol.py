@@ -68,6 +68,7 @@ def test_integer_embeddings_are_token_ids(dtype, expected):
     ({'image': IMAGE, 'prompt': 'a' * 2001}, 'length 2001, expected a text of at most 2000'),
     ({'image': IMAGE, 'embedding': [1, 2]}, 'a list, expected a float32 vector'),
     ({'image': IMAGE, 'embedding': np.array([1, np.nan])}, 'hold: embedding holds NaN'),
+    ({'image': IMAGE, 'proprioception': np.array([1, 1e30])}, 'hold: proprioception holds NaN.* beyond 1e'),
     ({'image': IMAGE, 'observation/joint_position': [[]] * 300}, 'more than 256 maps and lists'),
     ({'image': IMAGE, 'reset': 1}, 'expected true or false')])
 def test_refused_requests(keys, message):

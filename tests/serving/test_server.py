@@ -226,7 +226,7 @@ def test_numbers_that_are_not_finite_hold_one_robot(opened):
     assert answer['begins'] and answer['actions'][0, FRAMES] == 1 and get(port, '/healthz')[0] == 200
     for value in (np.nan, np.inf, 1e300):
       for key in ('embedding', 'proprioception'):
-        assert ask(one, image=image(), **{key: np.array([0.0, value])}).startswith(f'hold: {key} holds NaN or infinite')
+        assert ask(one, image=image(), **{key: np.array([0.0, value])}).startswith(f'hold: {key} holds NaN, infinite')
     assert ask(one, image=image())['actions'][0, FRAMES] == 2  # a bad input does not affect the episode
 
 

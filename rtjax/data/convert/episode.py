@@ -11,9 +11,10 @@ from rtjax.actions import ActionSpec
 from rtjax.data.convert.images import Images, to_images
 from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
-from rtjax.data.numbers import LARGEST, idle_steps, unusable
+from rtjax.data.numbers import idle_steps
 from rtjax.language import text
 from rtjax.runtime import limits
+from rtjax.runtime.numbers import LARGEST, unusable
 
 
 class EmptyEpisode(Problem):
@@ -230,10 +231,7 @@ def _floats(entry: np.ndarray, what: str, largest: float) -> np.ndarray:
   Raises:
     Problem: a value is not a finite number, or larger than `largest`.
   """
-  try:
-    values = entry.astype(np.float64)
-  except ValueError:
-    values = np.vectorize(_float, otypes=[np.float64])(entry)
+  values = entry.astype(np.float64) if entry.dtype.kind in 'biuf' else np.vectorize(_float, otypes=[np.float64])(entry)
   bad = np.argwhere(unusable(values, largest))
   if len(bad):
     step, number = bad[0]
@@ -246,10 +244,10 @@ def _floats(entry: np.ndarray, what: str, largest: float) -> np.ndarray:
   return values
 
 
-def _float(text: str) -> float:
+def _float(value: Any) -> float:
   try:
-    return float(text)
-  except ValueError:
+    return float(value) if '_' not in str(value) else np.nan  # Python reads '1_0' as 10
+  except (TypeError, ValueError):
     return np.nan
 
 

@@ -20,11 +20,11 @@ from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
 from rtjax.data.convert.validate import Report
 from rtjax.data.episode import PARAPHRASES
-from rtjax.data.numbers import unusable
 from rtjax.data.rlds import adapters
 from rtjax.data.tf import tf, tfds
 from rtjax.language.instructions import InstructionEncoder
 from rtjax.runtime import serialization
+from rtjax.runtime.numbers import unusable
 
 VERSION = '1.0.0'
 

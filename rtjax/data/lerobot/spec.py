@@ -8,9 +8,9 @@ from rtjax.actions import ActionField, ActionSpec
 from rtjax.data import bounds
 from rtjax.data.lerobot import parquet
 from rtjax.data.lerobot.metadata import Metadata, load
-from rtjax.data.numbers import unusable
 from rtjax.data.rlds import adapters
 from rtjax.data.rlds.adapter import Adapter, Steps, feature
+from rtjax.runtime.numbers import unusable
 
 TASK = 'task'
 """Name under which an adapter finds the instruction of each step."""

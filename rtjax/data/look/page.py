@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtjax.data.look.summary import ShownEpisode, Summary
-from rtjax.data.numbers import unusable
 from rtjax.runtime.html import charts
 from rtjax.runtime.html.document import Tile, definition_list, document, header, image, method, tiles
 from rtjax.runtime.html.formatting import count, number, percent
 from rtjax.runtime.html.tables import Table
+from rtjax.runtime.numbers import unusable
 
 _BINS = 48
 _INSTRUCTIONS = 40  # rows of the table

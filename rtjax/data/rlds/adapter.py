@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjax.data.numbers import unusable
+from rtjax.runtime.numbers import unusable
 from rtjax.runtime.suggest import did_you_mean
 
 Steps = Mapping[str, Any]
