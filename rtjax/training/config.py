@@ -11,6 +11,7 @@ from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig, ImageTextConfig
 from rtjax.models import PolicyConfig, RT1Config
 from rtjax.runtime import serialization
+from rtjax.runtime.flags import Hidden
 from rtjax.training.optimizer import OptimizerConfig
 
 serialization.register(PolicyConfig, models.config_to_json, models.config_from_json)
@@ -119,9 +120,12 @@ class LoggingConfig:
   """Write curves to OUTPUT/tensorboard."""
   wandb: str = ''
   """Weights & Biases project to report to; empty = none."""
+  profile: Hidden[int] = 0
+  """Steps to trace to OUTPUT/profile, for TensorBoard (with xprof) and ui.perfetto.dev; 0 = none. The fourth step after
+  the start is the first one."""
 
   def __post_init__(self) -> None:
-    _require({'logging.every': (self.every, 1)})
+    _require({'logging.every': (self.every, 1), 'logging.profile': (self.profile, 0)})
 
 
 @dataclasses.dataclass(frozen=True)

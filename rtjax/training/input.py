@@ -86,7 +86,8 @@ class TrainingInput:
     batch = self._to_batch(next(self._robot_stream)) if self._robot_stream else Batch()
     if self._text and self._text.stream:
       batch = dataclasses.replace(batch, text=self._checked(self._text.next()))
-    return sharding.place_batch(batch, self._mesh)
+    with jax.profiler.TraceAnnotation('transfer'):
+      return sharding.place_batch(batch, self._mesh)
 
   def sample(self, count: int) -> list[Batch]:
     """Return the first training batches of process 0, on the host."""

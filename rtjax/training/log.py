@@ -13,7 +13,10 @@ import jax
 import rich.console
 import rich.progress
 
-from rtjax.training.meter import Row
+from rtjax.training.meter import WAITING, Row
+
+_MOST_WAITING = 0.25
+"""Share of the time that training may wait for data without advice."""
 
 
 class _Writer(Protocol):
@@ -159,6 +162,7 @@ class Progress:
         rich.progress.BarColumn(20), rich.progress.MofNCompleteColumn(), rich.progress.TextColumn('{task.description}'),
         console=self._console, disable=not self._console.is_terminal)
     self._task = self._bar.add_task('', total=steps, completed=start)
+    self._advised = False
 
   def __enter__(self) -> 'Progress':
     self._bar.start()
@@ -181,6 +185,7 @@ class Progress:
     self._bar.update(self._task, completed=step, description=', '.join(parts))
     if not self._console.is_terminal:
       self.print(f'step {step}/{self._steps}: {", ".join(parts)}')
+    self._advise(row.get(WAITING, 0.0))
 
   def validation(self, step: int, row: Row) -> None:
     """Show the averages of a validation pass."""
@@ -189,6 +194,14 @@ class Progress:
   def print(self, message: str) -> None:
     """Print a line above the bar."""
     self._console.print(message)
+
+  def _advise(self, waiting: float) -> None:
+    """Print once how to speed up an input pipeline that limits training."""
+    if waiting > _MOST_WAITING and not self._advised:
+      self._advised = True
+      self.print(f'{waiting:.0%} of the time passes in waiting for data (waiting_for_data in metrics.jsonl). Store '
+                 'smaller images (each epoch decodes them), set --pipeline.threads to the number of cores, or move '
+                 'the dataset to a local disk; bench/input_pipeline.py measures the limit.')
 
 
 def _numbers(row: Row) -> list[str]:

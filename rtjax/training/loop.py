@@ -35,6 +35,7 @@ from rtjax.training.config import TrainConfig, check_same_run
 from rtjax.training.input import TrainingInput
 from rtjax.training.log import MetricsLog, Progress
 from rtjax.training.meter import Meter, NonFiniteError, Row
+from rtjax.training.profile import Profile
 from rtjax.training.signals import Signals
 from rtjax.training.state import TrainState, Tree, create, merge, split
 from rtjax.training.step import eval_step, train_step
@@ -147,12 +148,17 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   progress = Progress(config.steps, config.batch_size, start)
   row: Row = {}
   stopped = False
-  with contextlib.closing(log), progress, Signals() as signals:
+  with (contextlib.closing(log), progress, Profile(run / 'profile', start, config.logging.profile) as profile,
+        Signals() as signals):
     progress.print(_greeting(config, state, mesh, run, start))
     train_on = compiler.announced('the training step', take_step, progress.print)
     validate_on = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
-      state, outputs = train_on(state, batches.next(), teacher)
+      profile.before(step)
+      with meter.waiting_for_data(), jax.profiler.TraceAnnotation('waiting for data'):
+        batch = batches.next()
+      with jax.profiler.StepTraceAnnotation('train', step_num=step):
+        state, outputs = train_on(state, batch, teacher)
       step += 1
       signals.take_interrupt()
       meter.push(step, outputs)

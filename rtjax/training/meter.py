@@ -9,6 +9,9 @@ import numpy as np
 
 Row = dict[str, float]  # {'loss': 1.2, 'validation/l1/translation[0]': 0.01, ...}
 
+WAITING = 'waiting_for_data'
+"""Metric: share of the time, 0 to 1, in which no step could start because its batch was not ready."""
+
 
 class NonFiniteError(RuntimeError):
   """A step's loss or gradients are NaN or infinite."""
@@ -39,6 +42,7 @@ class Meter:
     self._norms: list[float] = []
     self._sums: dict[str, Any] = {}
     self._timed = self._skipped = 0
+    self._waited = 0.0
     if self._since is not None:
       self._since = time.monotonic()
 
@@ -77,11 +81,21 @@ class Meter:
     row: Row = {'loss': float(np.mean(self._losses)), 'grad_norm': float(np.mean(self._norms))} if self._losses else {}
     row |= averages(self._sums)
     if self._since is not None and self._timed:
-      row['windows_per_second'] = self._timed * self._batch_size / (time.monotonic() - self._since)
+      elapsed = time.monotonic() - self._since
+      row['windows_per_second'] = self._timed * self._batch_size / elapsed
+      row[WAITING] = self._waited / elapsed
     if self._skip:
       row['skipped_steps'] = self._skipped
     self._restart()
     return row
+
+  @contextlib.contextmanager
+  def waiting_for_data(self) -> Iterator[None]:
+    """Count the time inside as spent waiting for the input pipeline."""
+    start = time.monotonic()
+    yield
+    if self._since is not None:
+      self._waited += time.monotonic() - start
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:

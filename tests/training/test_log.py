@@ -80,3 +80,11 @@ def test_progress_line(capsys):
   assert capsys.readouterr().out.splitlines() == [
       'step 40/100: loss 1.2500, tokens right 50.0%, 20.0 windows/s, 0:00:30 left',
       'step 40/100: validation loss 2.0000, tokens right 25.0%']
+
+
+def test_advice_when_training_waits_for_data(capsys):
+  with Progress(100, batch_size=10) as progress:
+    for share in (0.2, 0.6, 0.7):
+      progress.row(40, {'waiting_for_data': share})
+  advice = [line for line in capsys.readouterr().out.splitlines() if 'waiting for data' in line]
+  assert len(advice) == 1 and advice[0].startswith('60% of the time') and '--pipeline.threads' in advice[0]

@@ -32,6 +32,21 @@ def test_speed_leaves_out_the_compilation_and_pauses(monkeypatch):
   assert steps.row()['windows_per_second'] == pytest.approx(4 * 8 / 6)  # read late: 4 steps in 6 s after the first
 
 
+def test_share_of_waiting_for_data(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(meter.time, 'monotonic', lambda: now[0])
+  steps = meter.Meter(batch_size=8)
+  for step in range(1, 4):
+    with steps.waiting_for_data():  # that before the first step is start-up
+      now[0] += 3
+    now[0] += 1
+    steps.push(step, outputs(1, 1, 1))
+  assert steps.row()[meter.WAITING] == pytest.approx(3 / 4)
+  steps.push(4, outputs(1, 1, 1))
+  now[0] += 1
+  assert steps.row()[meter.WAITING] == 0
+
+
 def test_a_step_that_is_not_finite():
   steps = meter.Meter(batch_size=8)
   steps.push(1, outputs(1, 1, 1))
