@@ -1,12 +1,13 @@
 """Splits: held-out episodes never pass as training data."""
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
-from rtjax.envs.tabletop import language, layout, splits, tasks
+from rtjax.envs.tabletop import language, layout, splits, synonyms, tasks
 from rtjax.envs.tabletop.categories import CATEGORIES
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, SEEN_KINDS, UNSEEN_KINDS, Item
 from rtjax.envs.tabletop.scene import Appearance
@@ -32,7 +33,8 @@ def test_training_episodes_are_seen():
   assert {p.item.colour for e in episodes for p in e.scene.objects} == set(COLOURS)
 
 
-@pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_phrasings', 'unseen_objects', 'unseen_backgrounds'])
+@pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_phrasings', 'synonyms', 'unseen_objects',
+                                   'unseen_backgrounds'])
 def test_held_out_episodes_are_rejected(split):
   for episode in sample(split, 100):
     with pytest.raises(ValueError, match='held out of training data'):
@@ -120,3 +122,21 @@ def test_held_out_tasks_do_not_change():
   assert reasons == ['object', '', '']
   assert len(splits.tasks('pick', 'instruction')) == 18
   assert len(splits.tasks('move_near', 'instruction')) == 1814
+
+
+def test_synonyms_are_words_of_no_training_text():
+  """Each belongs to one colour or kind, and every object of training data has some."""
+  words = [*itertools.chain(*synonyms.COLOUR_SYNONYMS.values(), *synonyms.KIND_SYNONYMS.values())]
+  assert len(words) == len(set(words)) and len(words) >= 50
+  assert set(synonyms.COLOUR_SYNONYMS) == set(COLOURS) and set(synonyms.KIND_SYNONYMS) == set(SEEN_KINDS)
+  known = {word for skill in tasks.SKILLS for task in splits.tasks(skill) for text in language.instructions(task)
+           for word in text.split()} | {word for c in CATEGORIES.values() for word in c.phrase.split()} | set(KINDS)
+  assert not {part for word in words for part in word.split()} & known
+
+
+def test_synonyms_have_the_scenes_of_seen_episodes():
+  for seed in range(20):
+    one, other = (layout.sample(splits.get(split), np.random.default_rng(seed), 'pick') for split in ('seen', 'synonyms'))
+    assert one.scene == other.scene and one.task == other.task
+    assert any(name in other.instruction for name in synonyms.names(other.task.target))
+    assert other.task.target.name not in other.instruction

@@ -62,7 +62,8 @@ def _named_task(split: Split, rng: np.random.Generator, skill: str | None
   target = task.target if split.lookalikes else None
   candidates = tuple(item for item in items(SEEN_KINDS) if item not in task.items
                      and (target is None or item.kind == target.kind or item.colour == target.colour))
-  return task, language.instructions(task, split.phrasings), candidates
+  instructions = language.with_synonyms(task) if split.synonyms else language.instructions(task, split.phrasings)
+  return task, instructions, candidates
 
 
 class _NoFreeSpace(Exception):

@@ -25,6 +25,7 @@ class Split:
   Attributes:
     held_out: 'instruction' or 'object' for held-out tasks, '' for seen ones.
     phrasings: whether the phrasings are those of training data.
+    synonyms: whether objects are named by the words of synonyms.py.
     distractors: minimum and maximum number of objects that the instruction does not name.
     lookalikes: whether distractors share the target's colour or kind.
     backgrounds: whether tables, walls and light are those of training data.
@@ -34,6 +35,7 @@ class Split:
   """
   held_out: str = ''
   phrasings: bool = True
+  synonyms: bool = False
   distractors: tuple[int, int] = (1, 3)
   lookalikes: bool = False
   backgrounds: bool = True
@@ -45,6 +47,7 @@ SPLITS: dict[str, Split] = {
     'seen': Split(),
     'unseen_instructions': Split(held_out='instruction', skills=_WITH_OBJECTS),
     'unseen_phrasings': Split(phrasings=False),
+    'synonyms': Split(synonyms=True, skills=_WITH_OBJECTS),
     'unseen_objects': Split(held_out='object', skills=_WITH_OBJECTS),
     'distractors_none': Split(distractors=(0, 0)),
     'distractors_few': Split(distractors=(2, 5)),

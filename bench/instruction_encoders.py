@@ -1,0 +1,96 @@
+"""Meaning in instruction encoders, without a policy: nearest known sentences, and time.
+
+  python bench/instruction_encoders.py [--encoders hashed-ngrams/1 all-minilm-l6/2]
+
+The known sentences are all instructions of training data for one object ("pick up the red can"). Each line of JSON has,
+for one encoder, the shares of new sentences whose nearest known one is of the same skill (held-out phrasings, and of
+the same skill, kind and colour), of the same kind of object (a synonym for the kind), of the same colour (a synonym for
+the colour); intervals are Wilson's at 95 %. `ms_per_sentence` is the processor time of one sentence on one thread.
+"""
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # before NumPy: the time of one thread
+
+import numpy as np
+import tyro
+from machine import describe
+
+from rtjax.envs.tabletop import language, splits, synonyms
+from rtjax.envs.tabletop.tasks import Task
+from rtjax.evaluation.statistics import wilson_interval
+from rtjax.language.instructions import NAMED, InstructionEncoder, open_encoder
+
+_SKILLS = ('pick', 'upright', 'knock')
+Sentence = tuple[str, Task]
+
+
+def sentences(texts: Callable[[Task], Sequence[str]]) -> list[Sentence]:
+  """Return the texts of each task of one object, with the task."""
+  return [(text, task) for skill in _SKILLS for task in splits.tasks(skill) for text in texts(task)]
+
+
+def renamed(task: Task, words: dict[str, tuple[str, ...]], kind: bool) -> list[str]:
+  """Return instructions with a synonym for the kind, or for the colour."""
+  target = task.target
+  assert target is not None
+  names = [f'{target.colour} {word}' if kind else f'{word} {target.kind}'
+           for word in words[target.kind if kind else target.colour]]
+  return [template.format(x=name) for template in language.templates(task.skill)[:1] for name in names]
+
+
+def agreement(encoder: InstructionEncoder, known: list[Sentence], new: list[Sentence],
+              same: Callable[[Task, Task], bool]) -> list[float]:
+  """Return the share of `new` whose nearest known sentence agrees, and its interval."""
+  vectors, others = (_unit(encoder([text for text, _ in part])) for part in (known, new))
+  nearest = np.argmax(others @ vectors.T, 1)
+  hits = sum(same(known[index][1], task) for index, (_, task) in zip(nearest, new, strict=True))
+  return [round(value, 3) for value in (hits / len(new), *wilson_interval(hits, len(new)))]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def milliseconds(encoder: InstructionEncoder, texts: Sequence[str]) -> float:
+  """Return the median processor time of a sentence."""
+  times = []
+  for text in texts:
+    start = time.process_time()
+    encoder([text])
+    times.append(time.process_time() - start)
+  return round(1e3 * float(np.median(times)), 2)
+
+
+def main(encoders: tuple[str, ...] = tuple(NAMED), most: int = 400) -> None:
+  """Print a line for each encoder.
+
+  Args:
+    encoders: ids, folders or tables.
+    most: new sentences of a kind, drawn with seed 0.
+  """
+  rng = np.random.default_rng(0)
+
+  def some(texts: Callable[[Task], Sequence[str]]) -> list[Sentence]:
+    found = sentences(texts)
+    return [found[i] for i in rng.permutation(len(found))[:most]]
+
+  known = sentences(language.instructions)
+  new = {
+      'phrasing': (some(lambda task: language.instructions(task, seen=False)), lambda a, b: a.key == b.key),
+      'skill': (some(lambda task: language.instructions(task, seen=False)), lambda a, b: a.skill == b.skill),
+      'kind_synonym': (some(lambda task: renamed(task, synonyms.KIND_SYNONYMS, True)),
+                       lambda a, b: a.target.kind == b.target.kind),
+      'colour_synonym': (some(lambda task: renamed(task, synonyms.COLOUR_SYNONYMS, False)),
+                         lambda a, b: a.target.colour == b.target.colour)}
+  for name in encoders:
+    encoder = open_encoder(name)
+    row = {part: agreement(encoder, known, *given) for part, given in new.items()}
+    print(json.dumps({'encoder': encoder.id, 'known': len(known), **row, 'ms_per_sentence': milliseconds(
+        encoder, [text for text, _ in known[::max(1, len(known) // 50)]]), **describe()}), flush=True)
+
+
+if __name__ == '__main__':
+  tyro.cli(main)
