@@ -2,10 +2,15 @@
 
   python bench/instruction_encoders.py [--encoders hashed-ngrams/1 all-minilm-l6/2]
 
-The known sentences are all instructions of training data for one object ("pick up the red can"). Each line of JSON has,
-for one encoder, the shares of new sentences whose nearest known one is of the same skill (held-out phrasings, and of
-the same skill, kind and colour), of the same kind of object (a synonym for the kind), of the same colour (a synonym for
-the colour); intervals are Wilson's at 95 %. `ms_per_sentence` is the processor time of one sentence on one thread.
+The known sentences are all instructions of training data for one object ("put the red can into the bowl"). Each line
+of JSON has, for one encoder, the shares of new sentences whose nearest known one agrees, with Wilson's interval at 95 %:
+
+    phrasing         held-out phrasings: the same skill, object and container
+    skill            the same sentences: the same skill
+    kind_synonym     a synonym for the kind of the object: the same kind
+    colour_synonym   a synonym for its colour: the same colour
+
+`ms_per_sentence` is the processor time of one sentence on one thread.
 """
 import json
 import os
@@ -23,7 +28,7 @@ from rtjax.envs.tabletop.tasks import Task
 from rtjax.evaluation.statistics import wilson_interval
 from rtjax.language.instructions import NAMED, InstructionEncoder, open_encoder
 
-_SKILLS = ('pick', 'upright', 'knock')
+_SKILLS = ('pick', 'upright', 'knock', 'put_into', 'take_out')
 Sentence = tuple[str, Task]
 
 
@@ -38,7 +43,7 @@ def renamed(task: Task, words: dict[str, tuple[str, ...]], kind: bool) -> list[s
   assert target is not None
   names = [f'{target.colour} {word}' if kind else f'{word} {target.kind}'
            for word in words[target.kind if kind else target.colour]]
-  return [template.format(x=name) for template in language.templates(task.skill)[:1] for name in names]
+  return [template.format(x=name, y=task.reference) for template in language.templates(task.skill)[:1] for name in names]
 
 
 def agreement(encoder: InstructionEncoder, known: list[Sentence], new: list[Sentence],

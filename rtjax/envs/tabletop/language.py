@@ -51,6 +51,7 @@ def instructions(task: Task, seen: bool = True) -> tuple[str, ...]:
 
 def with_synonyms(task: Task) -> tuple[str, ...]:
   """Return instructions in phrasings of training data that name objects by synonyms."""
-  choices = [synonyms.names(part) if isinstance(part, Item) else (part or '',) for part in (task.target, task.reference)]
+  choices = [synonyms.names(part) if isinstance(part, Item) else (part or '',)
+             for part in (task.target, task.reference)]
   return tuple(template.format(x=x, y=y) for template in templates(task.skill)
                for x, y in itertools.product(*choices))

@@ -47,7 +47,8 @@ class Episode:
 def sample(split: Split, rng: np.random.Generator, skill: str | None = None) -> Episode:
   """Sample an episode of a split, of one skill if given."""
   while True:
-    task, instructions, candidates = reasoning.sample(rng) if split.reasoning else _named_task(split, rng, skill)
+    task, instructions, candidates = (reasoning.sample(rng, split.reasoning) if split.reasoning
+                                      else _named_task(split, rng, skill))
     scene = _scene(task, split, rng, candidates)
     if scene is not None:
       return Episode(task, instructions[rng.integers(len(instructions))], scene)
