@@ -3,7 +3,7 @@
   python bench/instruction_encoders.py [--encoders hashed-ngrams/1 all-minilm-l6/2]
 
 The known sentences are all instructions of training data for one object ("put the red can into the bowl"). Each line
-of JSON has, for one encoder, the shares of new sentences whose nearest known one agrees, with Wilson's interval at 95 %:
+of JSON has, for one encoder, the shares of new sentences whose nearest known one agrees, with Wilson's interval (95 %):
 
     phrasing         held-out phrasings: the same skill, object and container
     skill            the same sentences: the same skill
@@ -43,20 +43,22 @@ def renamed(task: Task, words: dict[str, tuple[str, ...]], kind: bool) -> list[s
   assert target is not None
   names = [f'{target.colour} {word}' if kind else f'{word} {target.kind}'
            for word in words[target.kind if kind else target.colour]]
-  return [template.format(x=name, y=task.reference) for template in language.templates(task.skill)[:1] for name in names]
+  template = language.templates(task.skill)[0]
+  return [template.format(x=name, y=task.reference) for name in names]
 
 
-def agreement(encoder: InstructionEncoder, known: list[Sentence], new: list[Sentence],
-              same: Callable[[Task, Task], bool]) -> list[float]:
-  """Return the share of `new` whose nearest known sentence agrees, and its interval."""
-  vectors, others = (_unit(encoder([text for text, _ in part])) for part in (known, new))
-  nearest = np.argmax(others @ vectors.T, 1)
-  hits = sum(same(known[index][1], task) for index, (_, task) in zip(nearest, new, strict=True))
-  return [round(value, 3) for value in (hits / len(new), *wilson_interval(hits, len(new)))]
+def nearest(encoder: InstructionEncoder, known: list[Sentence], new: list[Sentence]) -> list[tuple[Task, Task]]:
+  """Return the tasks of each new sentence and its nearest known one.
+
+  Nearest is by cosine: all encoders give unit norms.
+  """
+  vectors, others = (encoder([text for text, _ in part]) for part in (known, new))
+  return [(known[index][1], task) for index, (_, task) in zip(np.argmax(others @ vectors.T, 1), new, strict=True)]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-  return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def share(hits: list[bool]) -> list[float]:
+  """Return the share of hits and its interval."""
+  return [round(value, 3) for value in (np.mean(hits), *wilson_interval(sum(hits), len(hits)))]
 
 
 def milliseconds(encoder: InstructionEncoder, texts: Sequence[str]) -> float:
@@ -69,7 +71,7 @@ def milliseconds(encoder: InstructionEncoder, texts: Sequence[str]) -> float:
   return round(1e3 * float(np.median(times)), 2)
 
 
-def main(encoders: tuple[str, ...] = tuple(NAMED), most: int = 400) -> None:
+def main(encoders: tuple[str, ...] = tuple(NAMED), most: int = 300) -> None:
   """Print a line for each encoder.
 
   Args:
@@ -83,18 +85,20 @@ def main(encoders: tuple[str, ...] = tuple(NAMED), most: int = 400) -> None:
     return [found[i] for i in rng.permutation(len(found))[:most]]
 
   known = sentences(language.instructions)
-  new = {
-      'phrasing': (some(lambda task: language.instructions(task, seen=False)), lambda a, b: a.key == b.key),
-      'skill': (some(lambda task: language.instructions(task, seen=False)), lambda a, b: a.skill == b.skill),
-      'kind_synonym': (some(lambda task: renamed(task, synonyms.KIND_SYNONYMS, True)),
-                       lambda a, b: a.target.kind == b.target.kind),
-      'colour_synonym': (some(lambda task: renamed(task, synonyms.COLOUR_SYNONYMS, False)),
-                         lambda a, b: a.target.colour == b.target.colour)}
+  parts = [some(lambda task: language.instructions(task, seen=False)),
+           some(lambda task: renamed(task, synonyms.KIND_SYNONYMS, True)),
+           some(lambda task: renamed(task, synonyms.COLOUR_SYNONYMS, False))]
   for name in encoders:
     encoder = open_encoder(name)
-    row = {part: agreement(encoder, known, *given) for part, given in new.items()}
-    print(json.dumps({'encoder': encoder.id, 'known': len(known), **row, 'ms_per_sentence': milliseconds(
-        encoder, [text for text, _ in known[::max(1, len(known) // 50)]]), **describe()}), flush=True)
+    found = nearest(encoder, known, [sentence for part in parts for sentence in part])
+    phrasings, kinds, colours = np.split(np.array(found, object), np.cumsum([len(part) for part in parts])[:-1])
+    print(json.dumps({
+        'encoder': encoder.id, 'known': len(known), 'new': [len(part) for part in parts],
+        'phrasing': share([a == b for a, b in phrasings]), 'skill': share([a.skill == b.skill for a, b in phrasings]),
+        'kind_synonym': share([a.target.kind == b.target.kind for a, b in kinds]),
+        'colour_synonym': share([a.target.colour == b.target.colour for a, b in colours]),
+        'ms_per_sentence': milliseconds(encoder, [text for text, _ in known[::max(1, len(known) // 50)]]),
+        **describe()}), flush=True)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,9 @@ from scenes import GenerationConfig, SceneSampler, SceneView
 EXAMPLES_PER_FILE = 50
 """Raw examples per file, the unit of resuming; answers are balanced within a file."""
 
+TEXTS = 2
+"""Version of the texts; it rises when equal scenes get other ones."""
+
 TASKS = ('caption', 'vqa', 'match', 'point')
 """Tasks of the pairs."""
 

@@ -282,7 +282,7 @@ _NOT = 'Which object is not the '
 
 
 def _pointed(wording: str, obj: VisibleObject) -> Iterator[QuestionAnswer]:
-  """Yield the wording and the object's cell, unless its centre is near the edge."""
+  """Yield a wording with the cell, unless its edge is near."""
   cell = [GRID * share for share in obj.centre]
   if all(_CELL_MARGIN < coordinate % 1 < 1 - _CELL_MARGIN for coordinate in cell):
     yield wording, ' '.join(str(int(coordinate)) for coordinate in cell)

@@ -88,7 +88,7 @@ def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:
-  """Return the encoder of a policy: the given one, or that of its id.
+  """Return the given encoder of a policy, or that of its id.
 
   Args:
     embedding_id: id in the policy's checkpoint; '' where it names none, which accepts any encoder.

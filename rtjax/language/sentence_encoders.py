@@ -1,4 +1,6 @@
-"""Sentence encoders that know meaning, with weights from Python packages: no download, NumPy alone.
+"""Sentence encoders that know meaning, with weights from Python packages.
+
+They need NumPy alone, and no download.
 
     'all-minilm-l6/2'                               MiniLM, 384 numbers (Wang et al. 2020; sentence-transformers)
     'universal-sentence-encoder-multilingual-q6/3'  DAN and CNN over 16 languages, 512 numbers (Yang et al. 2019)

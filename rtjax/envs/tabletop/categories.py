@@ -1,4 +1,4 @@
-"""Categories of objects by use, shape and class, and the wordings that describe a member.
+"""Categories of objects by use, shape and class, and their descriptions.
 
 Their words are in no robot instruction. A category divides the kinds of objects into members, ambiguous ones and the
 rest. Questions about a category avoid scenes with an ambiguous object.

@@ -1,4 +1,4 @@
-"""Synonyms of the words for colours and objects, which no training text contains.
+"""Synonyms for colours and objects, in no training text.
 
 The split `synonyms` replaces the colour or the kind of each named object, or both. The verbs stay those of training
 data, so that the split measures the words for things alone.
