@@ -198,10 +198,12 @@ def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Pl
 
 def understand(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> tuple[Config, Names, Ignored]:
   """Return configuration, names and ignored tensors; arguments as for `plan`."""
-  limits.check_network(config)
   try:
+    limits.check_network(config)
     converted, names, ignored = _family(config)(config, shapes, tied)
     serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
+  except ValueError as error:
+    raise ValueError(f'{source}: {error}') from error
   except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
     raise ValueError(f'config.json of {source} lacks an entry or has one of a wrong type: {error}.') from error
   return converted, names, ignored
