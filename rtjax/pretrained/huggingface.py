@@ -144,7 +144,8 @@ def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Confi
     return dataclasses.replace(config, vision=_preprocessed(config.vision, settings, folder))
   if not isinstance(config, ViTConfig):
     return config
-  interpolation = settings.get('resample', _RESAMPLE[config.interpolation])
+  default = _RESAMPLE[config.interpolation]
+  interpolation = default if settings.get('resample') is None else settings['resample']
   expected = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True}
   wrong = {key: settings[key] for key, value in expected.items() if settings.get(key, value) not in (value, None)}
   wrong |= {} if interpolation in _RESAMPLE.values() else {'resample': interpolation}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import golden_huggingface
 
 import rtjax
 from rtjax.language import tokenizer
@@ -64,13 +65,14 @@ def assert_equal(one, other):
 def test_full_size(shared, name):
   """Every tensor of a real checkpoint is a variable, and every variable a tensor."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
-  shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
-  copies = {name: shapes.get('shared.weight', (1,)) for name in manifest['tied_copies_that_may_also_be_present']}
+  shapes = {tensor: tuple(shape) for tensor, shape in manifest['params'].items()}
+  copies = {copied: shapes.get('shared.weight', (1,)) for copied in manifest['tied_copies_that_may_also_be_present']}
   config = {'model_type': MODEL_TYPES[manifest['cls']], **manifest['config']}
   _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)
   assert sum(int(np.prod(shape)) for shape in variables.values()) == manifest['total_params']
   assert set(names) == set(shapes) and set(ignored) == set(copies)
+  golden_huggingface.MATCHED[name] = len(names), len(variables)
 
 
 @pytest.mark.parametrize('case, model_class', [
