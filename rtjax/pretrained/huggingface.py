@@ -133,26 +133,29 @@ def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
 
 
 def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Config:
-  """Return a configuration whose `preprocess` is that of the folder's image processor.
+  """Return a configuration whose `preprocess` is that of the folder's image processor."""
+  if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
+    vision = dataclasses.replace(config.vision, interpolation=_interpolation(config.vision, settings, folder))
+    return dataclasses.replace(config, vision=vision)
+  if isinstance(config, ViTConfig):
+    return dataclasses.replace(config, interpolation=_interpolation(config, settings, folder))
+  return config
 
-  SigLIP's images are resized by cubic interpolation, and those of SigLIP 2, in the same layout, by a linear one.
+
+def _interpolation(config: ViTConfig, settings: Json, folder: pathlib.Path) -> Literal['linear', 'cubic']:
+  """Return how images are resized; layouts alone do not tell.
 
   Raises:
-    ValueError: the processor does what `preprocess` cannot.
+    ValueError: the image processor does what `preprocess` cannot.
   """
-  if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
-    return dataclasses.replace(config, vision=_preprocessed(config.vision, settings, folder))
-  if not isinstance(config, ViTConfig):
-    return config
-  default = _RESAMPLE[config.interpolation]
-  interpolation = default if settings.get('resample') is None else settings['resample']
+  resample = _RESAMPLE[config.interpolation] if settings.get('resample') is None else settings['resample']
   expected = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True}
   wrong = {key: settings[key] for key, value in expected.items() if settings.get(key, value) not in (value, None)}
-  wrong |= {} if interpolation in _RESAMPLE.values() else {'resample': interpolation}
+  wrong |= {} if resample in _RESAMPLE.values() else {'resample': resample}
   if wrong:
     raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
                      '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
-  return dataclasses.replace(config, interpolation=next(k for k, v in _RESAMPLE.items() if v == interpolation))
+  return next(name for name, number in _RESAMPLE.items() if number == resample)
 
 
 def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float32',
