@@ -15,6 +15,7 @@ from rtjax.pretrained import safetensors
 from rtjax.runtime import limits
 
 CONFIG, SAFETENSORS, INDEX = 'config.json', 'model.safetensors', 'model.safetensors.index.json'
+PREPROCESSORS = 'preprocessor_config.json', 'processor_config.json'
 _TYPES = ('F64', 'F32', 'F16', 'BF16')
 _CONVERT = ('python -c "import glob, torch; from safetensors.torch import save_file; '
             'files = glob.glob(\'pytorch_model*.bin\'); '
@@ -69,6 +70,19 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   return limits.json_object(limits.read_json(path), path)
 
 
+def read_preprocessor(folder: pathlib.Path) -> dict[str, Any]:
+  """Return the settings of the image processor; empty where there are none.
+
+  Raises:
+    ValueError: the file is no JSON object.
+  """
+  for name in PREPROCESSORS:
+    if (path := folder / name).is_file():
+      found = limits.json_object(limits.read_json(path), path)
+      return limits.json_object(found.get('image_processor', found), path)  # transformers 5 writes one file for all
+  return {}
+
+
 def find_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
   """Return the tensors of a folder, shard by shard; none is read.
 
@@ -108,7 +122,11 @@ def _read_weight_map(index: pathlib.Path) -> dict[str, str]:
   """Return the file of each tensor, which lies beside the index."""
   names = limits.json_object(limits.json_object(limits.read_json(index), index).get('weight_map'),
                              f"'weight_map' of {index}")
-  return {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
+  files = {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
+  if other := sorted({name for name in files.values() if not name.endswith('.safetensors')}):
+    raise ValueError(f'{index} names files that are not safetensors: {some(other)}. Files of other kinds, such as '
+                     "PyTorch's, may hold code and are not read.")
+  return files
 
 
 def some(names: list[str], most: int = 5) -> str:
