@@ -44,6 +44,7 @@ class State:
 
   Attributes:
     position, rotation: of the point between the fingertips; fingers point along its z axis and close along x.
+    base: position [3] of the arm's base.
     opening: of the fingers, 1 open.
     held: the object between both fingers, or None.
     poses: of objects and fixtures, by name.
@@ -56,6 +57,7 @@ class State:
   """
   position: np.ndarray
   rotation: np.ndarray
+  base: np.ndarray
   opening: float
   held: str | None
   poses: Mapping[str, Pose]
@@ -188,9 +190,10 @@ class Libero(gymnasium.Env):
     speeds = {name: float(np.linalg.norm(data.body(body).cvel[3:])) for name, body in domain.obj_body_id.items()}
     unmet = tuple(tuple(predicate) for predicate in domain.parsed_problem['goal_state']
                   if not domain._eval_predicate(predicate))
-    return State(gripper.position, gripper.rotation, float(np.clip(self._fingers()[0] / _OPEN, 0, 1)),
-                 self._grasped, poses, self._shapes.boxes(self._env.sim.model._model, data), self._shapes.hollow, sites,
-                 joints, speeds, unmet)
+    return State(
+        gripper.position, gripper.rotation, data.body('robot0_base').xpos.copy(),
+        float(np.clip(self._fingers()[0] / _OPEN, 0, 1)), self._grasped, poses,
+        self._shapes.boxes(self._env.sim.model._model, data), self._shapes.hollow, sites, joints, speeds, unmet)
 
   def expert(self) -> Callable[[State], np.ndarray]:
     """Return the scripted expert for the episode's task: `state` to action float32 [7]."""

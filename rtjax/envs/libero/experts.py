@@ -17,8 +17,9 @@ _PALM = 0.035  # height of a grasp below the object's top, m: the palm stays abo
 _TIP = 0.012  # from the grasp's point down to the fingertips, m
 _HALF_HAND = 0.10  # half of the hand's width along the direction in which the fingers close, m
 _WIDEST = 0.072  # object between the fingers, m
-_DEPTHS = (0.02, 0.01)  # of a grasp below the rim of a hollow object, m
+_DEPTHS = (0.026, 0.013)  # of a grasp below the rim of a hollow object, m
 _HALF = 0.45  # opening of half-open fingers
+_REACH = 0.72  # from the arm's base, m; farther out the elbow straightens, and the controller cannot bend it again
 _OVER = 0.03  # clearance of what the gripper passes over, m
 _HOME = np.array([0.0, 1.0])  # direction in which the fingers close at the start
 
@@ -36,8 +37,8 @@ def act(state: State) -> np.ndarray:
 def _put(state: State, name: str, goal: str) -> np.ndarray:
   """Grasp an object and put it into or onto the goal."""
   point, floor = _destination(state, goal)
-  low, high = _extent(state, name)
-  away = float(np.linalg.norm(((low + high) / 2)[:2] - point))
+  low, _ = _extent(state, name)
+  away = float(np.linalg.norm(state.poses[name].position[:2] - point))
   if away < 0.025 and low[2] < floor + 0.014 and (state.opening < 0.85 or state.speeds[name] > 0.02):
     rise = 0.0 if state.held == name else 0.03 * float(np.clip((state.opening - 0.5) / 0.4, 0, 1))
     return _move(state, state.position + np.array([0, 0, rise]), state.rotation, _OPEN)
@@ -66,8 +67,12 @@ def grasp_pose(state: State, name: str) -> tuple[np.ndarray, np.ndarray, float]:
   openings = (1.0, _HALF) if name in state.hollow else (1.0,)
   candidates = [(*grasp, opening) for opening in openings for grasp in _grasps(state, name)]
   points, axes, widths = (np.array(part) for part in zip(*candidates, strict=True))
-  turns = np.arccos(np.minimum(1, np.abs(axes @ _HOME)))
-  costs = 0.02 * turns + _blocked(state, name, points, axes, widths) + 0.02 * (1 - widths)
+  # Two thirds from the start, one third from now: equal grasps do not alternate.
+  turns = np.arccos(np.minimum(1, np.abs(axes @ np.stack([_HOME, _nearest_axis(state)], 1)))) @ [2 / 3, 1 / 3]
+  far = np.maximum(np.linalg.norm(points[:, :2] - state.base[:2], axis=1) - _REACH, 0)
+  if state.opening < 0.3:  # closed: the same grasp again, if contact is lost for a moment
+    far += np.linalg.norm(points - state.position, axis=1)
+  costs = 0.02 * turns + 0.5 * far + _blocked(state, name, points, axes, widths) + 0.02 * (1 - widths)
   best = int(np.argmin(costs + 1e-6 * np.arange(len(costs))))
   return points[best], _down(axes[best]), float(widths[best])
 
@@ -110,14 +115,15 @@ def _blocked(state: State, name: str, points: np.ndarray, axes: np.ndarray, open
   Shapes: points [n, 3], directions [n, 2] of closing, openings [n]; returns [n].
   """
   others = np.concatenate([boxes for other, boxes in state.boxes.items() if other != name])
-  low, high = others.min(1), others.max(1)
+  centres, edges = others.mean(1), others[:, (4, 2, 1)] - others[:, :1]
+  lengths = np.linalg.norm(edges, axis=2)
+  edges, tops = edges / np.maximum(lengths, 1e-9)[..., None], others[..., 2].max(1)
   blocked = np.zeros(len(points))
   for reaches, height in ((0.04 * openings + 0.01, -_TIP), (np.full(len(points), _HALF_HAND), 0.05)):
     for side in (-1, 1):
-      places = (points[:, :2] + side * reaches[:, None] * axes)[:, None]
-      near = ((places > low[:, :2] - 0.015) & (places < high[:, :2] + 0.015)).all(2)
-      excess = np.clip(high[:, 2] - (points[:, 2:] + height), 0, 0.03)
-      blocked += (near * excess).max(1, initial=0)
+      away = (points[:, :2] + side * reaches[:, None] * axes)[:, None] - centres[:, :2]  # [points, boxes, 2]
+      inside = np.abs(np.einsum('pbx,bex->pbe', away, edges[..., :2])) < lengths / 2 + 0.015
+      blocked += (inside.all(2) * np.clip(tops - (points[:, 2:] + height), 0, 0.03)).max(1, initial=0)
   return blocked
 
 
@@ -126,20 +132,19 @@ def _carry(state: State, name: str, goal: np.ndarray, floor: float) -> np.ndarra
 
   `floor` is the height at which its bottom is put down, m.
   """
-  low, high = _extent(state, name)
-  shift = goal - ((low + high) / 2)[:2]
-  bottom = low[2]
+  bottom = _extent(state, name)[0][2]
+  shift = goal - state.poses[name].position[:2]
   point = np.append(state.position[:2] + shift, state.position[2] - (bottom - floor - 0.004))
   overhang = max(float(state.position[2] - bottom), _TIP)
   height = _travel(state, point[:2], overhang)
-  return _approach(state, point, _down(_nearest_axis(state)), height, _CLOSE, tolerance=0.015)
+  return _approach(state, point, _down(_nearest_axis(state)), height, _CLOSE, tolerance=0.015, turn_first=False)
 
 
 def _destination(state: State, goal: str) -> tuple[np.ndarray, float]:
   """Return point [2] and height of the object's bottom when put down."""
   if goal in state.poses:
     low, high = _extent(state, goal)
-    return ((low + high) / 2)[:2], float(high[2] if goal not in state.hollow else low[2] + 0.01)
+    return state.poses[goal].position[:2], float(high[2] if goal not in state.hollow else low[2] + 0.01)
   owner = next((name for name in state.poses if goal.startswith(name)), None)
   if owner is None:
     return state.sites[goal].position[:2], float(state.sites[goal].position[2])
@@ -150,14 +155,15 @@ def _destination(state: State, goal: str) -> tuple[np.ndarray, float]:
 
 
 def _approach(state: State, point: np.ndarray, rotation: np.ndarray, height: float, effort: float,
-              tolerance: float = 0.008) -> np.ndarray:
+              tolerance: float = 0.008, turn_first: bool = True) -> np.ndarray:
   """Return the action towards a pose from above.
 
   The height grows with the remaining horizontal distance and turn, from the pose's within `tolerance` (m) to `height`
   two centimetres away. Below that height the gripper rises before it moves sideways.
   """
   distance = float(np.linalg.norm(point[:2] - state.position[:2]))
-  share = np.clip(max((distance - tolerance) / 0.02, (_angle(rotation, state.rotation) - 0.1) / 0.2), 0, 1)
+  turn = _angle(rotation, state.rotation) if turn_first else 0.0
+  share = np.clip(max((distance - tolerance) / 0.02, (turn - 0.1) / 0.2), 0, 1)
   z = point[2] + share * max(height - point[2], 0)
   free = 1 - np.clip((z - state.position[2] - 0.015) / 0.05, 0, 1)
   goal = np.append(state.position[:2] + free * (point[:2] - state.position[:2]), z)
