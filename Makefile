@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= checkpoints/demo
-# Extras of public benchmarks.
-BENCHMARKS ?= metaworld
+# Extras of public benchmarks. Language-Table is a clone: make test-benchmarks LANGUAGE_TABLE=FOLDER, else it is skipped.
+BENCHMARKS ?= metaworld libero language_table
 
 .PHONY: setup test test-full test-benchmarks lint demo bench-gpu clean
 
