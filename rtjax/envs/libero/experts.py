@@ -74,7 +74,7 @@ def grasp_pose(state: State, name: str) -> tuple[np.ndarray, np.ndarray, float]:
     far += np.linalg.norm(points - state.position, axis=1)
   costs = 0.02 * turns + 0.5 * far + _blocked(state, name, points, axes, widths) + 0.02 * (1 - widths)
   best = int(np.argmin(costs + 1e-6 * np.arange(len(costs))))
-  return points[best], _down(axes[best]), float(widths[best])
+  return points[best], _down(state, axes[best]), float(widths[best])
 
 
 def _grasps(state: State, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -137,7 +137,7 @@ def _carry(state: State, name: str, goal: np.ndarray, floor: float) -> np.ndarra
   point = np.append(state.position[:2] + shift, state.position[2] - (bottom - floor - 0.004))
   overhang = max(float(state.position[2] - bottom), _TIP)
   height = _travel(state, point[:2], overhang)
-  return _approach(state, point, _down(_nearest_axis(state)), height, _CLOSE, tolerance=0.015, turn_first=False)
+  return _approach(state, point, _down(state, _nearest_axis(state)), height, _CLOSE, tolerance=0.015, turn_first=False)
 
 
 def _destination(state: State, goal: str) -> tuple[np.ndarray, float]:
@@ -204,9 +204,16 @@ def _extent(state: State, name: str) -> tuple[np.ndarray, np.ndarray]:
   return points.min(0), points.max(0)
 
 
-def _down(axis: np.ndarray) -> np.ndarray:
-  """Return the rotation of pointing down and closing along `axis` [2]."""
-  x = np.append(axis if axis @ _HOME >= 0 else -axis, 0)
+def _down(state: State, axis: np.ndarray) -> np.ndarray:
+  """Return the rotation of pointing down and closing along `axis` [2].
+
+  Of its two signs the one near the start's is taken, within the last joint's range; across it, the one near the
+  gripper's now.
+  """
+  side = float(axis @ _HOME)
+  if abs(side) < 0.2:
+    side = float(axis @ _nearest_axis(state))
+  x = np.append(axis if side >= 0 else -axis, 0)
   z = np.array([0.0, 0.0, -1.0])
   return np.stack([x, np.cross(z, x), z], 1)
 
