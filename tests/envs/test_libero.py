@@ -99,6 +99,21 @@ def test_expert_succeeds_from_an_official_and_an_own_start(suite, skill):
 
 @pytest.mark.benchmarks
 @installed
+def test_own_starts_place_objects_in_and_on_fixtures_as_the_official_ones_do():
+  env = envs.make('libero/spatial', **NO_IMAGES)
+  for words in ('in_the_top_drawer', 'on_the_stove', 'on_the_wooden_cabinet'):
+    skill = next(skill for skill in env.tasks if words in skill)
+    places = {}
+    for start in (0, 25, -1, -1, -1):
+      env.reset(seed=len(places), options={'skill': skill, 'start': start})
+      places[len(places)] = env.state.poses['akita_black_bowl_1'].position
+    official, own = np.array([places[0], places[1]]), np.array([places[2], places[3], places[4]])
+    assert np.abs(own - official.mean(0)).max() < 0.04 and np.abs(np.diff(own, axis=0)).max() > 1e-3
+  env.close()
+
+
+@pytest.mark.benchmarks
+@installed
 def test_shapes_follow_a_drawer():
   env = envs.make('libero/spatial', **NO_IMAGES)
   env.reset(seed=0)

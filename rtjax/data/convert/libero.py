@@ -1,4 +1,4 @@
-"""Official human demonstrations of LIBERO: an HDF5 file for each task, a group for each demonstration.
+"""Official human demonstrations of LIBERO: an HDF5 file for each task.
 
     TASK_demo.hdf5   data/demo_K/ actions [steps, 7], rewards and dones [steps], states, robot_states
                      data/demo_K/obs/ agentview_rgb, eye_in_hand_rgb uint8 [steps, 128, 128, 3], ee_states [steps, 6],

@@ -143,6 +143,7 @@ class Libero(gymnasium.Env):
     skill, start = self._chosen(seed, options or {})
     self.task, self._number = self.tasks[skill], start
     self._open(skill)
+    self._unplace_fixtures()
     # Fixtures are placed by the samplers even where the start is official, which sets joints only.
     with _numpy_seed(seed % 2 ** 32 if start < 0 else start):
       self._env.reset()
@@ -232,6 +233,17 @@ class Libero(gymnasium.Env):
       model.vis.quality.shadowsize, model.vis.quality.offsamples = _SHADOW_MAP, _SAMPLES
     self._renderer.start(model)
     self._shapes = shapes(model, self._env.env.obj_body_id)
+
+  def _unplace_fixtures(self) -> None:
+    """Put fixtures back where their files have them.
+
+    LIBERO adds a fixture's new position to that of its regions, to place objects in a drawer or on a stove.
+    """
+    model = self._env.sim.model._model
+    for fixture in self._env.env.fixtures_dict.values():
+      body, file = model.body(fixture.root_body), fixture.get_obj()
+      body.pos[:] = [float(number) for number in file.get('pos', '0 0 0').split()]
+      body.quat[:] = [float(number) for number in file.get('quat', '1 0 0 0').split()]
 
   def _gripper(self) -> Pose:
     site = self._env.sim.data._data.site('gripper0_grip_site')

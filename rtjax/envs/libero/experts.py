@@ -207,8 +207,7 @@ def _extent(state: State, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _down(state: State, axis: np.ndarray) -> np.ndarray:
   """Return the rotation of pointing down and closing along `axis` [2].
 
-  Of its two signs the one near the start's is taken, within the last joint's range; across it, the one near the
-  gripper's now.
+  The sign is that of the direction at the start, within the last joint's range; across it, the gripper's now.
   """
   side = float(axis @ _HOME)
   if abs(side) < 0.2:
