@@ -85,7 +85,8 @@ class Libero(gymnasium.Env):
   first step in which LIBERO's goal holds, or after the suite's `max_steps`. `reset` takes options: `skill`; `start`,
   the number of an official start, or -1 for an own one, drawn by LIBERO's samplers from the seed.
 
-  Info: `success`, `skill`, `task`, `instruction`, `split`, `start`, `moved` (m), `grasped` (object), `clipped`.
+  Info: `success`, `skill`, `task` (the skill and the objects and regions of its goal), `instruction`, `split`, `start`,
+  `moved` (m), `grasped` (object), `clipped`.
 
   Args:
     task: the suite, one of `suites.SUITES`.
@@ -266,7 +267,8 @@ class Libero(gymnasium.Env):
     return {'image': self.render(), 'proprioception': proprioception, 'instruction': self.task.instruction}
 
   def _info(self) -> dict[str, Any]:
-    return {'success': self._success, 'skill': self.task.skill, 'task': f'{self.suite}: {self.task.skill}',
+    names = dict.fromkeys(name for predicate in self._env.env.parsed_problem['goal_state'] for name in predicate[1:])
+    return {'success': self._success, 'skill': self.task.skill, 'task': f'{self.task.skill}: {", ".join(names)}',
             'instruction': self.task.instruction, 'split': self.split, 'start': self._number, 'moved': self._moved,
             'grasped': self._grasped, 'clipped': self._clipped}
 
