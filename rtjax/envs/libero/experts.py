@@ -112,7 +112,8 @@ def _rim(state: State, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
 def _blocked(state: State, name: str, points: np.ndarray, axes: np.ndarray, openings: np.ndarray) -> np.ndarray:
   """Compute how far obstacles reach into the fingers and the hand, m.
 
-  Shapes: points [n, 3], directions [n, 2] of closing, openings [n]; returns [n].
+  Shapes: points [n, 3], directions [n, 2] of closing, openings [n]; returns [n]. Boxes are those of upright things,
+  turned about the vertical, as a drawer's walls.
   """
   others = np.concatenate([boxes for other, boxes in state.boxes.items() if other != name])
   centres, edges = others.mean(1), others[:, (4, 2, 1)] - others[:, :1]
@@ -159,7 +160,8 @@ def _approach(state: State, point: np.ndarray, rotation: np.ndarray, height: flo
   """Return the action towards a pose from above.
 
   The height grows with the remaining horizontal distance and turn, from the pose's within `tolerance` (m) to `height`
-  two centimetres away. Below that height the gripper rises before it moves sideways.
+  two centimetres away. Below that height the gripper rises before it moves sideways. A carried object tilts the hand;
+  without `turn_first` that does not keep it up.
   """
   distance = float(np.linalg.norm(point[:2] - state.position[:2]))
   turn = _angle(rotation, state.rotation) if turn_first else 0.0
