@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO ?= checkpoints/demo
-# Extras of public benchmarks.
-BENCHMARKS ?= metaworld
+# Extras of public benchmarks. Language-Table is a clone: make test-benchmarks LANGUAGE_TABLE=FOLDER, else it is skipped.
+BENCHMARKS ?= metaworld libero language_table
 
 .PHONY: setup test test-full test-benchmarks lint demo bench-gpu clean
 
@@ -39,7 +39,9 @@ test-full: setup
 test-benchmarks: $(BENCHMARKS:%=test-%)
 
 $(BENCHMARKS:%=test-%): test-%: $(VENV)-%/.installed
-	MUJOCO_GL=$${MUJOCO_GL:-egl} $(VENV)-$*/bin/python -m pytest -m benchmarks $(wildcard tests/*/test_$*.py tests/*/$*)
+	@# A process for each file, since Mesa's LLVM, which renders, may crash beside TensorFlow's; 5: it has no such test.
+	for file in $(wildcard tests/*/test_$*.py tests/*/$*); do \
+	  MUJOCO_GL=$${MUJOCO_GL:-egl} $(VENV)-$*/bin/python -m pytest -m benchmarks $$file || [ $$? = 5 ] || exit 1; done
 
 $(VENV)-%/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-$*

@@ -394,8 +394,8 @@ METAWORLD = ActionSpec((
 # controllers/config/osc_pose.json): changes of the gripper's pose, 1 is 0.05 m or 0.5 rad (axis-angle), and the effort
 # of its fingers (-1 opens, 1 closes). The arm faces x.
 LIBERO = ActionSpec((
-    ActionField('osc_position', 3, -1.0, 1.0, frame='base', mirror=(1, -1, 1)),
-    ActionField('osc_rotation', 3, -1.0, 1.0, frame='base', mirror=(-1, 1, -1)),
+    ActionField('osc_position', 3, -1.0, 1.0, unit='5 cm', frame='base', mirror=(1, -1, 1)),
+    ActionField('osc_rotation', 3, -1.0, 1.0, unit='0.5 rad', frame='base', mirror=(-1, 1, -1)),
     ActionField('gripper_effort', 1, -1.0, 1.0),
 ))
 

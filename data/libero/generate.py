@@ -42,23 +42,25 @@ class Config:
 
 def main(config: Config) -> None:
   if config.episodes < 1:
-    raise SystemExit(f'--episodes is {config.episodes}, expected at least 1.')
+    raise ValueError(f'--episodes is {config.episodes}, expected at least 1.')
   if not 0 <= config.recording.disturbance < float('inf'):
-    raise SystemExit(f'--disturbance is {config.recording.disturbance}, expected a finite number of at least 0.')
+    raise ValueError(f'--disturbance is {config.recording.disturbance}, expected a finite number of at least 0.')
   target = config.out / 'libero_scripted' / '1.0.0'
   if target.exists():
     recipe = json.loads((target / 'metadata.json').read_text()).get('recipe')
     if recipe != config.recipe():
-      raise SystemExit(f'{target} exists already with another recipe, {recipe}: remove it, or choose another folder '
+      raise ValueError(f'{target} exists already with another recipe, {recipe}: remove it, or choose another folder '
                        'with --out.')
     print(f'{target} is complete already.')
     return
   raw, splits = ItemStore(config.out / 'libero.raw', demonstrations.EPISODES_PER_FILE), split_ranges(config.episodes)
   try:
-    envs.splits(f'libero/{config.recording.suite}')  # fails here rather than in a worker
+    known = envs.splits(f'libero/{config.recording.suite}')['seen']  # fails here rather than in a worker
+    for skill in config.recording.skills:
+      envs.require_known('skill', skill, known)
     raw.create(config.recipe())
-  except (ImportError, ValueError) as error:
-    raise SystemExit(str(error)) from error
+  except ImportError as error:
+    raise ValueError(str(error)) from error
   interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
   raw.fill(functools.partial(demonstrations.record, config.recording), splits, config.workers, 'episodes')
   counts = _write(config, raw, splits)
@@ -73,7 +75,7 @@ def _write(config: Config, raw: ItemStore, splits: SplitRanges) -> dict[str, int
   nonempty = {name: span for name, span in splits.items()
               if any(episode['episode_metadata']['success'] for episode in raw.read(*span))}
   if 'train' not in nonempty:
-    raise SystemExit('no episode succeeded: set a lower --disturbance.')
+    raise ValueError('no episode succeeded: set a lower --disturbance.')
   builder = libero_dataset_builder.Builder(raw=raw, recording=config.recording, recipe=config.recipe(), splits=nonempty,
                                            data_dir=config.out)
   shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run

@@ -30,7 +30,8 @@ class RecordingConfig:
   """Parameters that determine the episodes.
 
   Attributes:
-    suite: suite of LIBERO; its tasks take turns.
+    suite: suite of LIBERO.
+    skills: its tasks to record, in turn; none are all ten.
     seed: random seed of the episodes.
     image_size: (height, width) of an image, all cameras together.
     cameras: cameras of an image: agent, wrist, or both side by side.
@@ -38,6 +39,7 @@ class RecordingConfig:
     disturbance: strength of the disturbances; 0 is none.
   """
   suite: Literal['object', 'spatial', 'goal', 'long'] = 'object'
+  skills: tuple[str, ...] = ()
   seed: int = 0
   image_size: tuple[int, int] = (96, 192)
   cameras: Literal['agent', 'wrist', 'both'] = 'both'
@@ -56,7 +58,7 @@ class Recorder:
   def record(self, number: int) -> dict[str, Any]:
     """Record an episode; return {'steps': [...], 'episode_metadata': {...}}, images as JPEG bytes."""
     rng = np.random.default_rng((self._config.seed, number))
-    skills = list(self._env.tasks)
+    skills = self._config.skills or tuple(self._env.tasks)
     seed = int(rng.integers(2 ** 31))
     observation, info = self._env.reset(seed=seed, options={'skill': skills[number % len(skills)], 'start': OWN_START})
     instruction, expert = observation['instruction'], self._env.expert()

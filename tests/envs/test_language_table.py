@@ -21,12 +21,9 @@ NAME = 'language_table'
 @pytest.fixture
 def forget():
   """Forget the imported clone before and after a test."""
-  def remove():
-    for name in [name for name in sys.modules if name.partition('.')[0] == NAME]:
-      del sys.modules[name]
-  remove()
+  fake_language_table.forget()
   yield
-  remove()
+  fake_language_table.forget()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 from rtjax import envs
 from rtjax.envs.libero import suites
+from rtjax.evaluation.closed_loop import failures
 
 installed = pytest.mark.skipif(importlib.util.find_spec('libero') is None, reason="needs the extra 'libero'")
 gl = pytest.mark.skipif(not os.environ.get('MUJOCO_GL'), reason='needs OpenGL: set MUJOCO_GL to egl or osmesa')
@@ -74,24 +75,58 @@ def test_splits_change_the_instruction_where_they_say_so():
 
 @pytest.mark.benchmarks
 @installed
-def test_expert_puts_an_object_into_the_basket_from_an_official_and_an_own_start():
-  env = envs.make('libero/object', **NO_IMAGES)
-  skill = 'pick_up_the_milk_and_place_it_in_the_basket'
+@pytest.mark.parametrize(('suite', 'skill'), [
+    ('object', 'pick_up_the_milk_and_place_it_in_the_basket'),
+    ('spatial', 'pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet_and_place_it_on_the_plate')])
+def test_expert_succeeds_from_an_official_and_an_own_start(suite, skill):
+  env = envs.make(f'libero/{suite}', **NO_IMAGES)
   official = np.stack([env.tasks[skill].start(number)[10:] for number in range(suites.NUM_STARTS)])
   for start in (0, -1):
     observation, info = env.reset(seed=7, options={'skill': skill, 'start': start})
     again = env.reset(seed=7, options={'skill': skill, 'start': start})[0]
     np.testing.assert_array_equal(observation['proprioception'], again['proprioception'])
     assert (info['success'], info['start'], observation['image'].shape) == (False, start, (8, 16, 3))
-    assert observation['instruction'] == 'pick up the milk and place it in the basket'
+    assert observation['instruction'] == skill.replace('_', ' ')
     expert, ended = env.expert(), False
     while not ended:
       observation, _, terminated, truncated, info = env.step(expert(env.state))
       ended = terminated or truncated
+      if info['grasped']:  # the report's failures compare the two
+        assert info['grasped'] == failures.task_objects(info)[0]
     assert info['success'] and info['moved'] > 0.5 and info['clipped'] == 0
   env.reset(seed=7, options={'skill': skill, 'start': -1})
   own = env._env.get_sim_state()[10:len(official[0]) + 10]
   assert np.abs(official - own).max(1).min() > 1e-3
+  env.close()
+
+
+@pytest.mark.benchmarks
+@installed
+def test_own_starts_place_objects_in_and_on_fixtures_as_the_official_ones_do():
+  env = envs.make('libero/spatial', **NO_IMAGES)
+  for words in ('in_the_top_drawer', 'on_the_stove', 'on_the_wooden_cabinet'):
+    skill = next(skill for skill in env.tasks if words in skill)
+    places = []
+    for start in (0, 25, -1, -1, -1):
+      env.reset(seed=len(places), options={'skill': skill, 'start': start})
+      places.append(env.state.poses['akita_black_bowl_1'].position)
+    away = np.abs(places[2:] - np.mean(places[:2], 0)).max(0)
+    assert (away < [0.08, 0.08, 0.01]).all() and np.abs(np.diff(places, axis=0)).max(1).min() > 1e-3, skill
+  env.close()
+
+
+@pytest.mark.benchmarks
+@installed
+def test_shapes_follow_a_drawer():
+  env = envs.make('libero/spatial', **NO_IMAGES)
+  env.reset(seed=0)
+  before = env.state
+  joint = next(name for name in before.joints if 'top' in name)
+  env._env.sim.data._data.joint(joint).qpos[0] += 0.05
+  env._env.sim.forward()
+  moved = np.linalg.norm(env.state.boxes['wooden_cabinet_1'] - before.boxes['wooden_cabinet_1'], axis=2)
+  assert np.ptp(moved, 1).max() < 1e-9 and {0, 0.05} == set(moved[:, 0].round(9))
+  assert 'akita_black_bowl_1' in before.hollow and 'wooden_cabinet_1' not in before.hollow
   env.close()
 
 

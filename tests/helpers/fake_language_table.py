@@ -1,5 +1,6 @@
 """Clone of Language-Table in miniature: the interface of its source, with points in place of physics."""
 import pathlib
+import sys
 import textwrap
 
 _FILES = {
@@ -114,3 +115,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(textwrap.dedent(content))
   return folder
+
+
+def forget() -> None:
+  """Forget an imported clone: a process can import one only."""
+  for name in [name for name in sys.modules if name.partition('.')[0] == 'language_table']:
+    del sys.modules[name]

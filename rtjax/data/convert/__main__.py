@@ -20,7 +20,7 @@ def main() -> None:
   # Imported here so that --help does not wait for TensorFlow.
   try:
     from rtjax.data import bounds
-    from rtjax.data.convert import logs, validate, write
+    from rtjax.data.convert import libero, logs, validate, write
     if options.to == 'lerobot':
       from rtjax.data.convert import lerobot
     from rtjax.data.tf import tfds
@@ -37,7 +37,10 @@ def main() -> None:
       options.rate(spec)
     else:
       write.dataset_folder(options)
-  found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
+  if options.layout == 'libero':
+    found = libero.find_logs(options.logs)
+  else:
+    found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
   with Progress('Checking', len(found), 'episodes') as progress:
     report = validate.validate(found, options, spec, progress.advance)
   print(f'{len(found)} episodes: {report.summary()}')

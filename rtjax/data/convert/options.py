@@ -43,6 +43,9 @@ class Options:
   """For lerobot: frames as H.264 videos, or as images in the tables; png loses nothing."""
   check: tyro.conf.FlagCreatePairsOff[bool] = False
   """Check only, write nothing."""
+  layout: Literal['keys', 'libero'] = 'keys'
+  """keys: the entries named below. libero: the official human demonstrations of LIBERO (TASK_demo.hdf5), whose entries,
+  instructions and ActionSpec are known; --views wrist=wrist adds the wrist camera, --image both joins both cameras."""
   image: Annotated[str, tyro.conf.arg(metavar='KEY')] = 'images'
   """Images: uint8 [steps, H, W, 3], encoded, or the folder that holds them in an episode's folder."""
   views: Annotated[tuple[str, ...], tyro.conf.arg(metavar='NAME=KEY')] = ()
@@ -96,6 +99,8 @@ class Options:
       raise ValueError(f'--val-share is {self.val_share}, expected at least 0 and below 1.')
     if not all(map(math.isfinite, self.gripper_range)) or self.gripper_range[0] == self.gripper_range[1]:
       raise ValueError(f'--gripper-range is {self.gripper_range}, expected two different finite numbers.')
+    if self.layout == 'libero' and (self.action_spec not in ('arm7d', 'libero') or self.poses):
+      raise ValueError('--layout libero gives the numbers of its own ActionSpec: leave out --action-spec and --poses.')
     names = self.spec().names
     if self.poses and self.spec() != actions.ARM_7D:
       raise ValueError(f'--poses gives the numbers of arm7d, --action-spec is {self.action_spec!r}. Give actions.')
@@ -128,8 +133,8 @@ class Options:
     return found
 
   def spec(self) -> ActionSpec:
-    """Return the ActionSpec that `action_spec` names."""
-    return actions.get(self.action_spec)
+    """Return the ActionSpec that `action_spec` or `layout` names."""
+    return actions.LIBERO if self.layout == 'libero' else actions.get(self.action_spec)
 
   def dataset_name(self) -> str:
     """Return the name of the dataset.

@@ -12,7 +12,7 @@ import numpy as np
 from rtjax import actions
 from rtjax.envs import require_known
 from rtjax.envs.libero import suites
-from rtjax.envs.libero.geometry import Shape, shapes
+from rtjax.envs.libero.geometry import Shapes, shapes
 from rtjax.envs.tabletop.gl import GL
 from rtjax.envs.tabletop.render import NoRenderer
 
@@ -44,9 +44,12 @@ class State:
 
   Attributes:
     position, rotation: of the point between the fingertips; fingers point along its z axis and close along x.
+    base: position [3] of the arm's base.
     opening: of the fingers, 1 open.
     held: the object between both fingers, or None.
     poses: of objects and fixtures, by name.
+    boxes: corners [n, 8, 3] of boxes around their collision geoms.
+    hollow: those whose middle is empty above half the height, as a bowl's.
     sites: poses of regions, by name.
     joints: positions of the joints of fixtures, by name.
     speeds: of objects and fixtures, m/s.
@@ -54,9 +57,12 @@ class State:
   """
   position: np.ndarray
   rotation: np.ndarray
+  base: np.ndarray
   opening: float
   held: str | None
   poses: Mapping[str, Pose]
+  boxes: Mapping[str, np.ndarray]
+  hollow: frozenset[str]
   sites: Mapping[str, Pose]
   joints: Mapping[str, float]
   speeds: Mapping[str, float]
@@ -79,7 +85,8 @@ class Libero(gymnasium.Env):
   first step in which LIBERO's goal holds, or after the suite's `max_steps`. `reset` takes options: `skill`; `start`,
   the number of an official start, or -1 for an own one, drawn by LIBERO's samplers from the seed.
 
-  Info: `success`, `skill`, `task`, `instruction`, `split`, `start`, `moved` (m), `grasped` (object), `clipped`.
+  Info: `success`, `skill`, `task` (the skill and the objects and regions of its goal), `instruction`, `split`, `start`,
+  `moved` (m), `grasped` (object), `clipped`.
 
   Args:
     task: the suite, one of `suites.SUITES`.
@@ -111,7 +118,7 @@ class Libero(gymnasium.Env):
     self._renderer: Any = NoRenderer(size) if renderer == 'none' else GL(size, hidden_groups=(_COLLISION,))
     self._env: Any = None
     self._skill = ''
-    self._shapes: dict[str, Shape] = {}
+    self._shapes = Shapes({}, frozenset())
     self.action_space = gymnasium.spaces.Box(-1, 1, (7,), np.float32)
     self.observation_space = gymnasium.spaces.Dict({
         'image': gymnasium.spaces.Box(0, 255, (*image_size, 3), np.uint8),
@@ -137,6 +144,7 @@ class Libero(gymnasium.Env):
     skill, start = self._chosen(seed, options or {})
     self.task, self._number = self.tasks[skill], start
     self._open(skill)
+    self._unplace_fixtures()
     # Fixtures are placed by the samplers even where the start is official, which sets joints only.
     with _numpy_seed(seed % 2 ** 32 if start < 0 else start):
       self._env.reset()
@@ -147,7 +155,7 @@ class Libero(gymnasium.Env):
     for _ in range(IDLE_STEPS):
       self._env.step(IDLE)
     self._steps, self._clipped, self._moved, self._success = 0, 0, 0.0, False
-    self._position = self._gripper().position
+    self._position, self._grasped = self._gripper().position, self._held()
     return self._observe(), self._info()
 
   def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -159,7 +167,7 @@ class Libero(gymnasium.Env):
     _, reward, done, _ = self._env.step(np.clip(action, -1, 1))
     position = self._gripper().position
     self._moved += float(np.linalg.norm(position - self._position))
-    self._position, self._success = position, bool(done)
+    self._position, self._success, self._grasped = position, bool(done), self._held()
     truncated = not self._success and self._steps >= self.max_steps
     return self._observe(), float(reward), self._success, truncated, self._info()
 
@@ -184,13 +192,15 @@ class Libero(gymnasium.Env):
     speeds = {name: float(np.linalg.norm(data.body(body).cvel[3:])) for name, body in domain.obj_body_id.items()}
     unmet = tuple(tuple(predicate) for predicate in domain.parsed_problem['goal_state']
                   if not domain._eval_predicate(predicate))
-    return State(gripper.position, gripper.rotation, float(np.clip(self._fingers()[0] / _OPEN, 0, 1)), self._held(),
-                 poses, sites, joints, speeds, unmet)
+    return State(
+        gripper.position, gripper.rotation, data.body('robot0_base').xpos.copy(),
+        float(np.clip(self._fingers()[0] / _OPEN, 0, 1)), self._grasped, poses,
+        self._shapes.boxes(self._env.sim.model._model, data), self._shapes.hollow, sites, joints, speeds, unmet)
 
   def expert(self) -> Callable[[State], np.ndarray]:
     """Return the scripted expert for the episode's task: `state` to action float32 [7]."""
     from rtjax.envs.libero import experts
-    return experts.get(self._shapes)
+    return experts.act
 
   def close(self) -> None:
     self._renderer.close()
@@ -225,6 +235,17 @@ class Libero(gymnasium.Env):
     self._renderer.start(model)
     self._shapes = shapes(model, self._env.env.obj_body_id)
 
+  def _unplace_fixtures(self) -> None:
+    """Put fixtures back where their files have them.
+
+    LIBERO adds a fixture's new position to that of its regions, to place objects in a drawer or on a stove.
+    """
+    model = self._env.sim.model._model
+    for fixture in self._env.env.fixtures_dict.values():
+      body, file = model.body(fixture.root_body), fixture.get_obj()
+      body.pos[:] = [float(number) for number in file.get('pos', '0 0 0').split()]
+      body.quat[:] = [float(number) for number in file.get('quat', '1 0 0 0').split()]
+
   def _gripper(self) -> Pose:
     site = self._env.sim.data._data.site('gripper0_grip_site')
     return Pose(site.xpos.copy(), site.xmat.reshape(3, 3).copy())
@@ -246,9 +267,10 @@ class Libero(gymnasium.Env):
     return {'image': self.render(), 'proprioception': proprioception, 'instruction': self.task.instruction}
 
   def _info(self) -> dict[str, Any]:
-    return {'success': self._success, 'skill': self.task.skill, 'task': f'{self.suite}: {self.task.skill}',
+    names = dict.fromkeys(name for predicate in self._env.env.parsed_problem['goal_state'] for name in predicate[1:])
+    return {'success': self._success, 'skill': self.task.skill, 'task': f'{self.task.skill}: {", ".join(names)}',
             'instruction': self.task.instruction, 'split': self.split, 'start': self._number, 'moved': self._moved,
-            'grasped': self._held(), 'clipped': self._clipped}
+            'grasped': self._grasped, 'clipped': self._clipped}
 
 
 def _axis_angle(quaternion: np.ndarray) -> np.ndarray:

@@ -10,42 +10,35 @@ _CORNERS = np.array(list(itertools.product((-1, 1), repeat=3)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-  """Boxes around the geoms of an object, in its own frame.
+class Shapes:
+  """Boxes around the collision geoms of objects and fixtures.
 
   Attributes:
-    boxes: float [n, 8, 3], their corners, m.
-    is_hollow: whether nothing fills its middle, as in a bowl.
+    geoms: their numbers, by the object's name; parts that move, such as drawers, are among them.
+    hollow: objects whose middle is empty above half the height, as a bowl's.
   """
-  boxes: np.ndarray
-  is_hollow: bool
+  geoms: Mapping[str, np.ndarray]
+  hollow: frozenset[str]
 
-  def extent(self, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lowest and highest corner [3], relative to its position."""
-    points = self.boxes.reshape(-1, 3) @ rotation.T
-    return points.min(0), points.max(0)
-
-  def width(self, rotation: np.ndarray, axis: np.ndarray) -> float:
-    """Return its extent along a direction [3] of the world."""
-    return float(np.ptp(self.boxes.reshape(-1, 3) @ (rotation.T @ axis)))
+  def boxes(self, model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, np.ndarray]:
+    """Return the corners [n, 8, 3] of each object's boxes in the world, m."""
+    return {name: _boxes(model, data, geoms) for name, geoms in self.geoms.items()}
 
 
-def shapes(model: mujoco.MjModel, bodies: Mapping[str, int]) -> dict[str, Shape]:
+def shapes(model: mujoco.MjModel, bodies: Mapping[str, int]) -> Shapes:
   """Return the shapes of bodies, given by name and number."""
   data = mujoco.MjData(model)
   mujoco.mj_kinematics(model, data)
-  return {name: _shape(model, data, body) for name, body in bodies.items()}
+  collide = np.flatnonzero(model.geom_contype)
+  geoms = {name: np.array([geom for geom in collide if _belongs(model, model.geom_bodyid[geom], body)], int)
+           for name, body in bodies.items()}
+  return Shapes(geoms, frozenset(name for name in bodies if _is_hollow(_boxes(model, data, geoms[name]))))
 
 
-def _shape(model: mujoco.MjModel, data: mujoco.MjData, root: int) -> Shape:
-  position, rotation = data.xpos[root], data.xmat[root].reshape(3, 3)
-  boxes = []
-  for geom in range(model.ngeom):
-    if model.geom_contype[geom] and _belongs(model, model.geom_bodyid[geom], root):
-      centre, half = model.geom_aabb[geom][:3], model.geom_aabb[geom][3:]
-      world = (centre + _CORNERS * half) @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
-      boxes.append((world - position) @ rotation)
-  return Shape(np.array(boxes), _is_hollow(np.array(boxes)))
+def _boxes(model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray) -> np.ndarray:
+  centres, halves = model.geom_aabb[geoms, None, :3], model.geom_aabb[geoms, None, 3:]
+  rotations = data.geom_xmat[geoms].reshape(-1, 3, 3)
+  return (centres + _CORNERS * halves) @ rotations.transpose(0, 2, 1) + data.geom_xpos[geoms, None]
 
 
 def _is_hollow(boxes: np.ndarray) -> bool:

@@ -149,12 +149,12 @@ def jerk(actions: np.ndarray, spec: ActionSpec, control_hz: float) -> float | No
   It is the mean magnitude of the second difference of the commanded velocity.
 
   Args:
-    actions: float32 [steps, A]; numbers in m or cm are changes of position per control step.
+    actions: float32 [steps, A]; numbers in m, cm or 5 cm are changes of position per control step.
 
   Returns:
     None for fewer than three steps, or if no number is a length.
   """
-  metres = np.array([{'m': 1.0, 'cm': 0.01}.get(unit, 0.0) for unit in spec.dimension_units])
+  metres = np.array([{'m': 1.0, '5 cm': 0.05, 'cm': 0.01}.get(unit, 0.0) for unit in spec.dimension_units])
   if len(actions) < 3 or not metres.any() or not np.isfinite(actions).all():
     return None
   return float(np.linalg.norm(np.diff(actions * metres * control_hz, 2, 0), axis=-1).mean() * control_hz ** 2)

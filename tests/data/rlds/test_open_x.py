@@ -208,6 +208,20 @@ def test_the_users_own_metadata_precedes_a_built_in_name(monkeypatch):
   assert adapters.get('droid', metadata) is mine
 
 
+def test_libero_gives_the_controllers_numbers_as_recorded(tmp_path):
+  """OpenVLA's datasets: in 5 cm and 0.5 rad, -1 opens and 1 closes, eight numbers of state."""
+  recorded = np.float32([[0.9, -0.3, 0, 0.1, 0, -0.375, -1], [-1, 0, 0.5, 0, 0, 0, 1]])
+  state = np.arange(16, dtype=np.float32).reshape(2, 8)
+  folder = rlds_layouts.write(tmp_path, 'libero_object_no_noops', 2, lambda t: {
+      'action': recorded[t], 'is_last': np.bool_(t == 1), 'language_instruction': TEXT, 'observation/state': state[t],
+      'observation/joint_state': np.zeros(7, np.float32), 'observation/image': np.zeros((8, 8, 3), np.uint8),
+      'observation/wrist_image': np.zeros((8, 8, 3), np.uint8)})
+  dataset = Dataset(folder, 'train', actions.LIBERO, proprioception=True, vectors=ComputedVectors(HashedNgrams()))
+  (episode,) = dataset.read_all()
+  np.testing.assert_array_equal(episode.actions, recorded)
+  np.testing.assert_array_equal(episode.proprioception, state)
+
+
 def test_libero_counts_what_it_clips():
   """The field of RT-1 holds at most 5 cm; the controller's own numbers reach as far as its 1, 5 cm along an axis."""
   steps = {'action': np.array([[1.2, 0, 0, 0, 0, 0, -1]], np.float32), 'is_last': np.array([False])}

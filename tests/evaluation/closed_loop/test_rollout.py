@@ -127,6 +127,7 @@ def test_jerk():
   expected = np.mean([abs(velocity[t + 1] - 2 * velocity[t] + velocity[t - 1]) for t in range(1, 19)]) * 5 ** 3
   assert rollout.jerk(moves, spec, 5) == pytest.approx(expected, rel=1e-4)
   assert rollout.jerk(moves[:2], spec, 5) is None
+  assert rollout.jerk(moves / 0.05, actions.LIBERO, 5) == pytest.approx(expected, rel=1e-4)
   centimetres = actions.METAWORLD
   assert rollout.jerk(100 * moves[:, [0, 1, 2, 6]], centimetres, 5) == pytest.approx(expected, rel=1e-4)
   assert rollout.jerk(np.zeros((5, 2)), actions.ActionSpec((actions.ActionField('joints', 2),)), 5) is None
