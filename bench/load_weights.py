@@ -27,9 +27,9 @@ def write_zeros(folder: pathlib.Path) -> None:
   """Write the checkpoint as sparse files."""
   from rtjax.models import abstract, parameters
   from rtjax.models.backbones.t5 import T5Config
-  from rtjax.pretrained import huggingface_layout, huggingface_save
+  from rtjax.pretrained import huggingface_config, huggingface_layout
   config = T5Config(**_XL)
-  written, names = huggingface_save.describe(config)
+  written, names = huggingface_config.describe(config)
   variables = parameters.shapes(abstract(config))
   shards: list[dict[str, tuple[int, ...]]] = [{}]
   for tensor, places in sorted(names.items()):

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import DTypeLike
 
+from rtjax.models.layers import lora
 from rtjax.models.layers.common import Constant
 
 _VARIABLES = (nnx.Param, nnx.BatchStat, Constant)
@@ -21,6 +22,11 @@ def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
 def named(model: nnx.Module) -> dict[str, jax.Array]:
   """Return the value of every variable."""
   return {'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(nnx.state(model, _VARIABLES))}
+
+
+def merged(model: nnx.Module) -> dict[str, jax.Array]:
+  """Return the value of every variable, with adapters folded into kernels."""
+  return {name: value for name, value in named(model).items() if not lora.is_adapter(name)} | lora.merged_kernels(model)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from rtjax.pretrained import huggingface_files, huggingface_gemma, huggingface_l
 from rtjax.pretrained.huggingface_files import Tensor
 from rtjax.runtime import limits, serialization
 
+_RESAMPLE: dict[Literal['linear', 'cubic'], int] = {'linear': 2, 'cubic': 3}  # Pillow's numbers
 _DTYPES = tuple(map(jnp.dtype, ('float32', 'bfloat16', 'float16')))
 
 Config = ViTConfig | T5Config | PaliGemmaConfig | T5Gemma2Config
@@ -126,7 +127,31 @@ def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
   config = huggingface_files.read_config(folder)
   tensors = huggingface_files.find_tensors(folder)
   shapes = {name: tensor.shape for name, tensor in tensors.items()}
-  return plan(config, shapes, str(folder), tied=_is_tied(config, tensors)), tensors
+  found = plan(config, shapes, str(folder), tied=_is_tied(config, tensors))
+  settings = huggingface_files.read_preprocessor(folder)
+  return found._replace(config=_preprocessed(found.config, settings, folder)), tensors
+
+
+def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Config:
+  """Return a configuration whose `preprocess` is that of the folder's image processor.
+
+  SigLIP's images are resized by cubic interpolation, and those of SigLIP 2, in the same layout, by a linear one.
+
+  Raises:
+    ValueError: the processor does what `preprocess` cannot.
+  """
+  if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
+    return dataclasses.replace(config, vision=_preprocessed(config.vision, settings, folder))
+  if not isinstance(config, ViTConfig):
+    return config
+  interpolation = settings.get('resample', _RESAMPLE[config.interpolation])
+  expected = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True}
+  wrong = {key: settings[key] for key, value in expected.items() if settings.get(key, value) not in (value, None)}
+  wrong |= {} if interpolation in _RESAMPLE.values() else {'resample': interpolation}
+  if wrong:
+    raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
+                     '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
+  return dataclasses.replace(config, interpolation=next(k for k, v in _RESAMPLE.items() if v == interpolation))
 
 
 def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float32',
@@ -186,6 +211,8 @@ def _family(config: Json) -> Family:
   name = config.get('model_type')
   if name in _FAMILIES:
     return _FAMILIES[name]
+  if name in _OTHERS:
+    raise ValueError(f'config.json has model_type {name!r}: {_OTHERS[name]}')
   close = difflib.get_close_matches(str(name), _FAMILIES, 1)
   hint = f' Did you mean {close[0]!r}?' if close else ''
   raise ValueError(f'config.json has model_type {name!r}, expected one of {sorted(_FAMILIES)}.{hint}')
@@ -212,6 +239,8 @@ def _vit(config: Json, shapes: Shapes, tied: bool) -> tuple[ViTConfig, Names, Ig
 
 def _siglip(config: Json, shapes: Shapes, tied: bool) -> tuple[SigLIPConfig, Names, Ignored]:
   config = config.get('vision_config', config)
+  if config.get('model_type') in _OTHERS:
+    _family(config)
   pooler = any(name.startswith('vision_model.head.') for name in shapes)
   siglip = SigLIPConfig(**_vision(config, 1e-6, 'gelu_pytorch_tanh'), pooler=pooler)
   places = [('embeddings.patch_embedding', 'patch_embedding'), *_layers(siglip.layers, 'encoder.layers', (
@@ -291,6 +320,14 @@ def _t5gemma2(config: Json, shapes: Shapes, tied: bool) -> tuple[T5Gemma2Config,
 _FAMILIES: dict[str, Family] = {
     'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5, 'paligemma': _paligemma,
     't5gemma2': _t5gemma2}
+
+_NAFLEX = ('the NaFlex kind of SigLIP 2, another network: it takes patches of images of any aspect. Use a SigLIP 2 of '
+           "one size, such as siglip2-so400m-patch14-224, whose model_type is 'siglip'.")
+_OTHERS = {
+    'siglip2': _NAFLEX, 'siglip2_vision_model': _NAFLEX,
+    't5gemma': 'the first T5Gemma, another network: its decoder attends to the encoder in layers of their own, and '
+               'it sees no images. Use T5Gemma 2.'}
+"""Networks whose names look like those of known ones."""
 
 
 def _vision(config: Json, epsilon: float, activation: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rtjax.pretrained import safetensors
 from rtjax.runtime import limits
 
 CONFIG, SAFETENSORS, INDEX = 'config.json', 'model.safetensors', 'model.safetensors.index.json'
+PREPROCESSORS = 'preprocessor_config.json', 'processor_config.json'
 _TYPES = ('F64', 'F32', 'F16', 'BF16')
 _CONVERT = ('python -c "import glob, torch; from safetensors.torch import save_file; '
             'files = glob.glob(\'pytorch_model*.bin\'); '
@@ -67,6 +68,19 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     found = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'there is no such folder'
     raise FileNotFoundError(f'no config.json in {folder} ({found}): expected a folder as published on Hugging Face.')
   return limits.json_object(limits.read_json(path), path)
+
+
+def read_preprocessor(folder: pathlib.Path) -> dict[str, Any]:
+  """Return the settings of the image processor; empty where there are none.
+
+  Raises:
+    ValueError: the file is no JSON object.
+  """
+  for name in PREPROCESSORS:
+    if (path := folder / name).is_file():
+      found = limits.json_object(limits.read_json(path), path)
+      return limits.json_object(found.get('image_processor', found), path)  # transformers 5 writes one file for all
+  return {}
 
 
 def find_tensors(folder: pathlib.Path) -> dict[str, Tensor]:

@@ -39,7 +39,8 @@ def paligemma(config: Json, tensors: Mapping[str, Any], vision: SigLIPConfig, vi
   names |= {f'{outer}multi_modal_projector.linear.{a}': (f'projection/{b}',)
             for a, b in (('weight', 'kernel'), ('bias', 'bias'))}
   names |= _prefixed(f'{outer}vision_tower.', 'vision/', vision_names)
-  return PaliGemmaConfig(vision, stack), names, {'lm_head.weight': 'a copy of the embedding table'}
+  image_id = config.get('image_token_index', 256000)
+  return PaliGemmaConfig(vision, stack, image_id), names, {'lm_head.weight': 'a copy of the embedding table'}
 
 
 def t5gemma2(config: Json, tensors: Mapping[str, Any], vision: SigLIPConfig, vision_names: Names
@@ -65,7 +66,7 @@ def t5gemma2(config: Json, tensors: Mapping[str, Any], vision: SigLIPConfig, vis
   copy = 'a copy of the embeddings of the encoder'
   return T5Gemma2Config(
       vision, stacks['encoder'], stacks['decoder'], encoder.get('mm_tokens_per_image', 256), (_NEWLINES, begin),
-      (end, _NEWLINES), end), names, {
+      (end, _NEWLINES), end, encoder.get('image_token_index', 262144)), names, {
           'decoder.embed_tokens.weight': copy, 'decoder.embed_tokens.eoi_embedding': copy,
           'lm_head.out_proj.weight': copy}
 
@@ -76,6 +77,7 @@ def _stack(text: Json, layers: int, *, kv_heads: int, query_scale: int, attentio
   if activation not in ('gelu_pytorch_tanh', None) or text.get('attention_bias'):
     raise ValueError(f'config.json has hidden_activation {activation!r} and attention_bias '
                      f'{text.get("attention_bias")!r}, expected gelu_pytorch_tanh and false.')
+  rope_base = float((text.get('rope_parameters') or text).get('rope_theta', 1e4))
   if options.get('head_norms') is None:  # T5Gemma 2 applies no cap to scores, even where one is configured
     attention_cap = text.get('attn_logit_softcapping', attention_cap) or 0.0
   return GemmaConfig(
@@ -85,8 +87,7 @@ def _stack(text: Json, layers: int, *, kv_heads: int, query_scale: int, attentio
       query_scale=float(text.get('query_pre_attn_scalar', query_scale)) if query_scale else 0.0,
       attention_cap=float(attention_cap), logit_cap=float(text.get('final_logit_softcapping', logit_cap) or 0),
       local_span=text.get('sliding_window', 4096) or 4096, epsilon=text.get('rms_norm_eps', 1e-6),
-      **{'rope_base': float((text.get('rope_parameters') or text).get('rope_theta', 1e4)),
-         **options})
+      **{'rope_base': rope_base, 'local_rope_base': rope_base, **options})
 
 
 def _local(text: Json, layers: int, pattern: int) -> tuple[bool, ...]:

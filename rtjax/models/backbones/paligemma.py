@@ -34,9 +34,11 @@ class PaliGemmaConfig(VisionLanguageConfig):
   Attributes:
     vision: image encoder.
     text: language model.
+    image_id: id that stands for an image's tokens in transformers; not used here, where images come first.
   """
   vision: SigLIPConfig = SigLIPConfig()  # noqa: RUF009 (frozen)
   text: GemmaConfig = GemmaConfig()  # noqa: RUF009 (frozen)
+  image_id: int = 257152
 
   pad_id: ClassVar[int] = 0
   begin_id: ClassVar[int] = 2

@@ -44,6 +44,7 @@ class T5Gemma2Config(VisionLanguageConfig):
     pooled_tokens: tokens of an image after the average, a square number.
     image_begin, image_end: ids of the markers before and after an image.
     end_of_image: id that has an embedding of its own beside the table.
+    image_id: id that stands for an image's tokens in transformers; not used here.
   """
   vision: SigLIPConfig = SigLIPConfig(image_size=(896, 896), interpolation='linear')  # noqa: RUF009 (frozen)
   encoder: GemmaConfig = _LAYERS_270M
@@ -52,6 +53,7 @@ class T5Gemma2Config(VisionLanguageConfig):
   image_begin: tuple[int, ...] = (108, 255999)
   image_end: tuple[int, ...] = (256000, 108)
   end_of_image: int = 256000
+  image_id: int = 256001
 
   pad_id: ClassVar[int] = 0
   begin_id: ClassVar[int] = 2

@@ -103,10 +103,10 @@ def adapted(model: nnx.Module) -> dict[str, _Adapter]:
 
 
 def merged_kernels(model: nnx.Module) -> dict[str, Array]:
-  """Return the kernels of the adapted layers with their adapters folded in."""
-  return {f'{name}/kernel': layer.kernel[...] + (
+  """Return the kernels of the adapted layers, in their type, with their adapters folded in."""
+  return {f'{name}/kernel': (layer.kernel[...] + (
       layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])).reshape(layer.kernel.shape)
-      for name, layer in adapted(model).items()}
+      ).astype(layer.kernel.dtype) for name, layer in adapted(model).items()}
 
 
 def is_adapter(name: str) -> bool:

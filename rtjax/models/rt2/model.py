@@ -328,9 +328,7 @@ class RT2(PolicyModel):
     """Return a copy whose kernels hold the sum of LoRA's adapters."""
     if not lora.adapted(self):
       return self
-    values = {name: value for name, value in parameters.named(self).items() if not lora.is_adapter(name)}
-    config = dataclasses.replace(self.config, lora=LoraConfig())
-    model = registry.from_values(config, values | lora.merged_kernels(self))
+    model = registry.from_values(dataclasses.replace(self.config, lora=LoraConfig()), parameters.merged(self))
     model.tokenizer = self.tokenizer
     return model
 
