@@ -32,6 +32,7 @@ class InitConfig:
   prune: bool = False
   """Remove the least important heads and layers of these weights, down to the model's."""
 
+  backbone: ClassVar[str] = ''
   vision: ClassVar[str] = ''
   text: ClassVar[str] = ''
   tokenizer: ClassVar[str] = ''
@@ -43,16 +44,24 @@ class VisionLanguageInit:
   """Weights and tokenizer that a run of a vision-language model starts from."""
   weights: str = ''
   """Run or checkpoint of rtjax."""
+  backbone: str = ''
+  """Hugging Face folder of a PaliGemma or T5Gemma 2. Its config.json replaces model.backbone."""
   vision: str = ''
   """Hugging Face folder of a ViT or SigLIP, for the vision part of the backbone."""
   text: str = ''
   """Hugging Face folder of a T5, for the text part of the backbone."""
   tokenizer: str = ''
-  """SentencePiece file, tokenizer.json or their folder; empty: that of `weights`, of `text`, or the package's own."""
-  trainable: Literal['full', 'decoder', 'lora'] = 'full'
-  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters and heads."""
+  """SentencePiece file, tokenizer.json or their folder; empty: that of the weights, or the package's own."""
+  trainable: Literal['full', 'decoder', 'heads', 'lora'] = 'full'
+  """Parameters that train; 'decoder' freezes vision and encoder, 'heads' the backbone, 'lora' all but adapters and heads.
+  """
 
   prune: ClassVar[bool] = False
+
+  def __post_init__(self) -> None:
+    if self.backbone and (self.vision or self.text):
+      raise ValueError('init.backbone is a complete backbone, and init.vision or init.text is given as well: give the '
+                       'whole or its parts.')
 
 
 @dataclasses.dataclass(frozen=True)
