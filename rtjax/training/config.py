@@ -53,8 +53,7 @@ class VisionLanguageInit:
   tokenizer: str = ''
   """SentencePiece file, tokenizer.json or their folder; empty: that of the weights, or the package's own."""
   trainable: Literal['full', 'decoder', 'heads', 'lora'] = 'full'
-  """Parameters that train; 'decoder' freezes vision and encoder, 'heads' the backbone, 'lora' all but adapters and heads.
-  """
+  """Trained parameters; 'decoder' freezes vision and encoder, 'heads' the backbone, 'lora' all but adapters and heads."""
 
   prune: ClassVar[bool] = False
 
@@ -205,7 +204,7 @@ class TrainConfig:
       raise ValueError('distillation is set, and this model does not support it: leave it out, or train RT-1.')
     known = ['full', *self.model.partitions]
     if self.init.trainable not in known:
-      hint = ' Adapters need a rank: set --model.lora.rank 8.' if self.init.trainable == 'lora' else ''
+      hint = ' For adapters, set --model.lora.rank 8.' if self.init.trainable == 'lora' else ''
       raise ValueError(f'init.trainable is {self.init.trainable!r}, expected one of {known} for this model.{hint}')
 
   @property

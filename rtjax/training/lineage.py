@@ -45,8 +45,8 @@ def with_backbone(model: PolicyConfig, config: TrainConfig) -> PolicyConfig:
 def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   """Return the tokenizer of a run.
 
-  It is that of the run's own checkpoints, else of `init.tokenizer`, `init.weights`, `init.backbone` or `init.text`, else
-  the package's.
+  It is that of the run's own checkpoints, else of `init.tokenizer`, `init.weights`, `init.backbone` or `init.text`,
+  else the package's.
 
   Raises:
     FileNotFoundError: there is none.

@@ -77,7 +77,7 @@ def test_resumes_without_the_folder(stage_two, questions, tmp_path):
 
 def test_an_episode_in_the_tabletop(stage_two, tmp_path, monkeypatch):
   pytest.importorskip('mujoco', reason="needs the extra 'sim'")
-  family, _, run = stage_two
+  _, _, run = stage_two
   monkeypatch.setattr(sys, 'argv', ['eval.py', str(run), '--env', 'tabletop', '--skills', 'pick', '--split', 'seen',
                                     '--image-size', '16', '16', '--episodes', '1', '--environments', '1', '--output',
                                     str(tmp_path)])
