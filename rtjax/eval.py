@@ -50,7 +50,7 @@ class Config:
   path: str = ''
   """--env language_table: folder of the clone of its public source; empty = found in PYTHONPATH."""
   encoder: str = ''
-  """Instruction encoder, a folder or a table; empty = the built-in one, and with --dataset the recorded vectors."""
+  """Instruction encoder, a folder or a table; empty = that of the policy's id, with --dataset the recorded vectors."""
   image_text: tuple[str, ...] = ()
   """--env: image-text data (docs/guides/image_text.md), whose held-out questions an RT-2 answers as well."""
   renderer: str = ''

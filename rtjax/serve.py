@@ -44,8 +44,8 @@ class Config:
   verify: bool = True
   """Compare the checksums of the checkpoint's files before it is read."""
   encoder: str = ''
-  """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with the built-in
-  encoder, for models that read prompts, or for clients that send embeddings."""
+  """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with encoders
+  that their id opens, for models that read prompts, or for clients that send embeddings."""
 
   def check(self, api_key: str) -> None:
     if self.max_clients < 1:

@@ -13,6 +13,7 @@ import pytest
 from helpers import image_text_folders, robot_logs, tiny_rlds, tiny_tokenizers
 from helpers.tiny_rt1 import TINY
 
+save_file = pytest.importorskip('safetensors.numpy').save_file
 hypothesis = pytest.importorskip('hypothesis', reason='hypothesis is not installed: pip install rtjax[dev]')
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -238,7 +239,6 @@ def test_safetensors(tmp_path, no_networks):
 
 
 def test_hugging_face(tmp_path):
-  from safetensors.numpy import save_file
   save_file({'a': np.ones(3, np.float32)}, tmp_path / 'shard.safetensors')
   (tmp_path / 'config.json').write_text(json.dumps({
       'model_type': 'vit', 'num_hidden_layers': 1, 'hidden_size': 8, 'num_attention_heads': 2, 'intermediate_size': 8,
@@ -253,6 +253,54 @@ def test_hugging_face(tmp_path):
         raise
   for name in ('model.safetensors.index.json', 'config.json'):
     fuzz(tmp_path, name, read, 300 if name == 'config.json' else 1000)
+
+
+STACK = {'vocab_size': 40, 'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'num_key_value_heads': 1,
+         'head_dim': 4, 'intermediate_size': 8, 'query_pre_attn_scalar': 4, 'sliding_window': 4, 'layer_types': [
+             'sliding_attention']}
+VISION = {'model_type': 'siglip_vision_model', 'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2,
+          'intermediate_size': 8, 'image_size': 16, 'patch_size': 8, 'vision_use_head': False}
+ROPE = {'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 1e6}}
+GEMMAS = {
+    'gemma': {'model_type': 'paligemma', 'image_token_index': 39, 'text_config': {'model_type': 'gemma'} | STACK,
+              'vision_config': VISION},
+    'gemma2': {'model_type': 'paligemma', 'image_token_index': 39, 'vision_config': VISION, 'text_config': {
+        'model_type': 'gemma2', 'attn_logit_softcapping': 2.0, 'final_logit_softcapping': None} | STACK},
+    't5gemma2': {'model_type': 't5gemma2', 'decoder': STACK | {'rope_parameters': ROPE}, 'encoder': {
+        'text_config': STACK | {'rope_parameters': ROPE}, 'vision_config': VISION, 'mm_tokens_per_image': 4,
+        'boi_token_index': 31, 'eoi_token_index': 32, 'image_token_index': 33}}}
+
+
+@pytest.mark.parametrize('family', GEMMAS)
+def test_configurations_of_gemma(tmp_path, family):
+  """config.json beside an image processor; names and shapes are those of the undamaged network."""
+  from rtjax.pretrained import huggingface_layout
+  (tmp_path / 'config.json').write_text(json.dumps(GEMMAS[family]))
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps({'image_mean': [0.5] * 3, 'resample': 2}))
+  config, names, _ = huggingface.understand(GEMMAS[family], {}, 'x')
+  variables = models.parameters.shapes(models.abstract(config))
+  save_file({tensor: np.zeros(huggingface_layout.shape_in_file(tensor, places, variables), np.float32)
+             for tensor, places in names.items()}, tmp_path / 'model.safetensors')
+  for file in ('config.json', 'preprocessor_config.json'):
+    fuzz(tmp_path, file, lambda: huggingface.open_folder(tmp_path), 200)
+
+
+@pytest.mark.parametrize(('version', 'pattern'), [
+    ('v2.1', 'info.json'), ('v2.1', 'episodes.jsonl'), ('v2.1', 'tasks.jsonl'), ('v3.0', 'info.json'),
+    ('v3.0', 'tasks.parquet'), ('v3.0', 'episodes/*/*.parquet')])
+def test_descriptions_of_lerobot(tmp_path, version, pattern):
+  pytest.importorskip('pyarrow', reason="needs the extra 'lerobot'")
+  from helpers import tiny_lerobot
+
+  from rtjax.data.lerobot import metadata
+  folder = tiny_lerobot.write(tmp_path / 'a', version, 'image', [4, 3])
+  (file,) = (folder / 'meta').glob(pattern)
+
+  def read():
+    found = metadata.load(str(folder))
+    for name in found.cameras.values():
+      found.image_size(name)
+  fuzz(file.parent, file.name, read)
 
 
 def test_msgpack_checkpoints(tmp_path):

@@ -15,11 +15,14 @@ from scenes import GenerationConfig, SceneSampler, SceneView
 EXAMPLES_PER_FILE = 50
 """Raw examples per file, the unit of resuming; answers are balanced within a file."""
 
+TEXTS = 2
+"""Version of the texts; it rises when equal scenes get other ones."""
+
 TASKS = ('caption', 'vqa', 'match', 'point')
 """Tasks of the pairs."""
 
 _QUESTIONS = 5  # per image at most, of different types
-_POINTS = 4  # their answers are balanced by the scenes
+_POINTS, _DESCRIPTIONS = 4, 3  # their answers are balanced by the scenes
 _CAPTIONS = 2
 _JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as in data/tabletop
 
@@ -33,13 +36,16 @@ class QuestionSampler:
   def __call__(self, view: SceneView, rng: np.random.Generator) -> Iterator[dict[str, str]]:
     """Yield the pairs of a scene, {'kind', 'type', 'question', 'answer'}.
 
-    The question of a caption is empty; for pointing it is the name of the object.
+    The question of a caption is empty; for pointing it is a name or description of
+    the object.
     """
     chosen = (_pair('vqa', name, *question) for name in _shuffle(list(questions.TYPES), rng)
               if (question := self._choose(name, list(questions.TYPES[name](view)), rng)))
     yield from itertools.islice(chosen, _QUESTIONS)
     for question in _shuffle(list(questions.pointing(view)), rng)[:_POINTS]:
       yield _pair('point', 'point', *question)
+    for question in _shuffle(list(questions.descriptions(view)), rng)[:_DESCRIPTIONS]:
+      yield _pair('point', 'description', *question)
     for text in itertools.islice(captions.captions(view, rng), _CAPTIONS):
       yield _pair('caption', 'caption', '', text)
     for text, answer in zip(captions.matches(view, rng) or (), ('yes', 'no'), strict=False):

@@ -37,8 +37,9 @@ class Config:
   """Number of processes; 0 is one per core."""
 
   def recipe(self) -> dict[str, Any]:
-    """Return the parameters that determine the images, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.generation) | {'images': self.images}))
+    """Return the parameters that determine the dataset, as JSON keeps them."""
+    return json.loads(json.dumps(dataclasses.asdict(self.generation) | {
+        'images': self.images, 'texts': examples.TEXTS}))
 
 
 def main(config: Config) -> None:

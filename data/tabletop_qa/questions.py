@@ -12,6 +12,7 @@ from scenes import GRIPPER, SceneView, VisibleObject
 
 from rtjax.envs.tabletop.categories import CATEGORIES, Category
 from rtjax.envs.tabletop.objects import COLOURS, KINDS
+from rtjax.envs.tabletop.reasoning import POINTED_EXCEPT
 from rtjax.envs.tabletop.scene import BOWL
 from rtjax.envs.tabletop.world import DRAWER, TABLE
 
@@ -111,7 +112,8 @@ def _category(view: SceneView) -> Iterator[QuestionAnswer]:
   for category in CATEGORIES.values():
     members = _members(view, category)
     if members is not None and len(members) == 1:
-      yield f'Which object is something {category.phrase}?', members[0].name
+      for wording in (f'something {category.phrase}', *category.wordings, *category.asked):
+        yield f'Which object is {wording}?', members[0].name
 
 
 def _category_exists(view: SceneView) -> Iterator[QuestionAnswer]:
@@ -250,10 +252,40 @@ def pointing(view: SceneView) -> Iterator[QuestionAnswer]:
   are left out.
   """
   for obj in view.objects:
-    cell = [GRID * share for share in obj.centre]
-    if all(_CELL_MARGIN < coordinate % 1 < 1 - _CELL_MARGIN for coordinate in cell):
-      for name in unique_names(obj, view):
-        yield f'the {name}', ' '.join(str(int(coordinate)) for coordinate in cell)
+    for name in unique_names(obj, view):
+      yield from _pointed(f'the {name}', obj)
+
+
+def descriptions(view: SceneView) -> Iterator[QuestionAnswer]:
+  """Yield descriptions of one object without its name, each with its cell.
+
+  They are categories, exceptions of two objects, and comparisons of positions.
+  """
+  for category in CATEGORIES.values():
+    members = _members(view, category)
+    if members is not None and len(members) == 1:
+      for wording in category.wordings:
+        yield from _pointed(wording, members[0])
+  named = {obj.name: obj for obj in view.objects}
+  for question, answer in _except(view):
+    if question.startswith(_NOT):
+      for wording in POINTED_EXCEPT:
+        yield from _pointed(wording.format(question[len(_NOT):-1]), named[answer])
+  for start, question_type in (('Which object is ', _outermost), ('What is ', _what_is)):
+    for question, answer in question_type(view):
+      if answer in named:
+        for noun in ('the object', 'the thing that is'):
+          yield from _pointed(f'{noun} {question[len(start):-1]}', named[answer])
+
+
+_NOT = 'Which object is not the '
+
+
+def _pointed(wording: str, obj: VisibleObject) -> Iterator[QuestionAnswer]:
+  """Yield a wording with the cell, unless its edge is near."""
+  cell = [GRID * share for share in obj.centre]
+  if all(_CELL_MARGIN < coordinate % 1 < 1 - _CELL_MARGIN for coordinate in cell):
+    yield wording, ' '.join(str(int(coordinate)) for coordinate in cell)
 
 
 TYPES: dict[str, Callable[[SceneView], Iterator[QuestionAnswer]]] = {

@@ -21,11 +21,13 @@ from rtjax.envs.tabletop.world import DRAWER, TABLE, PhysicsError, State, World
 GRIPPER = 'gripper'
 
 _HELD_OUT_SKILLS = SPLITS['unseen_objects'].skills
+_ANIMAL_SKILLS = ('pick', 'move_near', 'put_into', 'take_out')  # they do not stand
 # Weights of splits. More objects than in robot data make questions harder to answer without the image.
 _SPLITS: tuple[tuple[float, Split], ...] = (
     (0.3, Split(distractors=(1, 4))),
     (0.15, Split(held_out='instruction', skills=_HELD_OUT_SKILLS, distractors=(1, 4))),
-    (0.35, Split(held_out='object', skills=_HELD_OUT_SKILLS, distractors=(1, 4))),
+    (0.25, Split(held_out='object', skills=_HELD_OUT_SKILLS, distractors=(1, 4))),
+    (0.1, Split(held_out='animal', skills=_ANIMAL_SKILLS, distractors=(1, 4))),
     (0.2, Split(lookalikes=True, skills=('pick', 'move_near'), distractors=(3, 5))))
 _PICKS = 0.3  # share of scenes of the skill pick, so that enough of them show a held object
 _AT_START, _MAX_STEPS = 0.3, 26

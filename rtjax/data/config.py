@@ -31,7 +31,7 @@ class DataConfig:
     views: cameras, by their names in the adapters ('image' is an adapter's main one); images are then
       [B, T, views, H, W, 3] in this order. Empty takes one camera, [B, T, H, W, 3].
     camera: the only camera; empty takes the main one.
-    encoder: instruction encoder for datasets without its vectors: 'hashed-ngrams/1', an encoder's folder, an .npz.
+    encoder: instruction encoder for datasets without its vectors: 'hashed-ngrams/1' or another id, a folder, an .npz.
       Empty takes the stored vectors, 'none' reads none, as models that read prompts do.
     drop_unlabelled: leave out episodes without an instruction, with zero vectors, or with a text that is no UTF-8.
     rt1_x_grippers: take the gripper signs of RT-1-X's notebook for taco_play and toto, where an open gripper is 1.

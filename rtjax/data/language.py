@@ -53,5 +53,5 @@ def open_vectors(name: str) -> Vectors | None:
 def no_vectors_error(dataset: str, found: str) -> ValueError:
   """Return the error of a dataset without the instruction vectors."""
   return ValueError(f'{dataset} stores {found}. Name the encoder that computes them while reading: --pipeline.encoder '
-                    'hashed-ngrams/1 (built in), a folder of a Universal Sentence Encoder, or an .npz table. RT-2 '
-                    'reads the texts and needs none.')
+                    'hashed-ngrams/1 (built in), all-minilm-l6/2, a folder of a Universal Sentence Encoder, or an .npz '
+                    'table. RT-2 reads the texts and needs none.')

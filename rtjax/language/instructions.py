@@ -1,9 +1,11 @@
 """Instruction encoders: from sentences to the vectors that condition a policy.
 
-A policy understands the vectors of the encoder that it was trained with; its checkpoint holds the encoder's id. Three
+A policy understands the vectors of the encoder that it was trained with; its checkpoint holds the encoder's id. These
 kinds exist:
 
     'hashed-ngrams/1'     built in: NumPy alone; knows spelling, not meaning
+    'all-minilm-l6/2', 'universal-sentence-encoder-multilingual-q6/3'
+                          know meaning; weights from packages of the extra 'language' (sentence_encoders.py)
     FOLDER                a Universal Sentence Encoder from TensorFlow Hub, unpacked (needs TensorFlow)
     TABLE.npz             vectors stored in a dataset, under the id of the encoder that made them
 
@@ -25,14 +27,14 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rtjax.language import prompts
+from rtjax.language import prompts, sentence_encoders
 from rtjax.language.formats import TEXT, PromptFormat
-from rtjax.language.text import normalized, tidy
+from rtjax.language.text import listed, normalized, tidy
 from rtjax.runtime import limits
 from rtjax.runtime.suggest import did_you_mean
 
@@ -66,36 +68,38 @@ class InstructionEncoder(Protocol):
 
 
 def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
-  """Open an encoder of one of the three kinds above.
+  """Open an encoder of one of the kinds above.
 
   Raises:
-    FileNotFoundError: it is neither built in nor an existing folder or file.
+    FileNotFoundError: it is neither the id of an encoder nor an existing folder or file.
     ValueError: the folder or file is no encoder or table.
+    ImportError: the encoder's package is not installed.
   """
-  if spec == HASHED_NGRAMS:
-    return HashedNgrams()
+  if spec in NAMED:
+    return _open_named(str(spec))
   path = pathlib.Path(spec).expanduser()
   if path.is_dir():
     return UniversalSentenceEncoder(path)
   if path.is_file():
     return Table.load(path)
   raise FileNotFoundError(
-      f'instruction encoder {str(spec)!r}: no such folder or file. Expected {HASHED_NGRAMS!r}, a folder of a Universal '
-      "Sentence Encoder from TensorFlow Hub, or an .npz table." + did_you_mean(spec, [HASHED_NGRAMS]))
+      f'instruction encoder {str(spec)!r}: no such folder or file. Expected one of {list(NAMED)}, a folder of a '
+      'Universal Sentence Encoder from TensorFlow Hub, or an .npz table.' + did_you_mean(spec, list(NAMED)))
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:
-  """Return the encoder of a policy: the given or the built-in one.
+  """Return the given encoder of a policy, or that of its id.
 
   Args:
     embedding_id: id in the policy's checkpoint; '' where it names none, which accepts any encoder.
     encoder: from `open_encoder`, or any other of the protocol.
 
   Raises:
-    ValueError: the ids differ, or the policy needs an encoder that is not built in and none was given.
+    ValueError: the ids differ, or the policy needs an encoder of a folder and none was given.
+    ImportError: none was given, and the package of the id is not installed.
   """
-  if encoder is None and embedding_id == HASHED_NGRAMS:
-    return HashedNgrams()
+  if encoder is None and embedding_id in NAMED:
+    return _open_named(embedding_id)
   needed = repr(embedding_id) if embedding_id else 'an unnamed encoder'
   if encoder is None:
     raise ValueError(
@@ -115,7 +119,7 @@ class HashedNgrams:
   size = _SIZE
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return np.array([hashed_ngrams(text) for text in _listed(texts)], np.float32).reshape(-1, _SIZE)
+    return np.array([hashed_ngrams(text) for text in listed(texts)], np.float32).reshape(-1, _SIZE)
 
 
 def hashed_ngrams(text: str) -> np.ndarray:
@@ -140,6 +144,17 @@ def hashed_ngrams(text: str) -> np.ndarray:
       number = int.from_bytes(hashlib.blake2b(f'{kind}:{gram}'.encode(), digest_size=8).digest(), 'little')
       vector[(number >> 1) % _SIZE] += 1 if number & 1 else -1
   return vector / max(np.linalg.norm(vector), np.float32(1e-12))
+
+
+NAMED: dict[str, Callable[[], InstructionEncoder]] = {
+    HASHED_NGRAMS: HashedNgrams, sentence_encoders.MINILM: sentence_encoders.MiniLM,
+    sentence_encoders.USE_MULTILINGUAL: sentence_encoders.MultilingualUSE}
+"""Encoders that their id alone opens."""
+
+
+@functools.cache
+def _open_named(name: str) -> InstructionEncoder:
+  return NAMED[name]()
 
 
 class UniversalSentenceEncoder:
@@ -172,7 +187,7 @@ class UniversalSentenceEncoder:
     self.size = self(['size']).shape[-1]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    if not _listed(texts):
+    if not listed(texts):
       return np.zeros((0, self.size), np.float32)
     vectors = np.asarray(self._model([normalized(text) for text in texts]), np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts):
@@ -194,7 +209,7 @@ class PromptEncoder:
     self.id, self.size, self._tokenizer, self._form = tokenizer.id, length, tokenizer, form
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    full = [prompts.prompt('robot', normalized(text)) for text in _listed(texts)]
+    full = [prompts.prompt('robot', normalized(text)) for text in listed(texts)]
     return self._tokenizer.encode(full, self.size, self._form)
 
 
@@ -226,7 +241,7 @@ class Table:
     return self.vectors.shape[1]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
-    return self.vectors[[self._row(text) for text in _listed(texts)]].reshape(-1, self.size)
+    return self.vectors[[self._row(text) for text in listed(texts)]].reshape(-1, self.size)
 
   @functools.cached_property
   def _rows(self) -> dict[str, int]:
@@ -311,8 +326,3 @@ def _load_saved_model(path: pathlib.Path) -> Any:
   except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
     raise ValueError(f'{path}: this SavedModel cannot be read: {error}. Unpack the archive again.') from error
 
-
-def _listed(texts: Sequence[str]) -> Sequence[str]:
-  if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-    raise ValueError(f'texts is {texts!r}, expected a list of strings.')
-  return texts

@@ -4,6 +4,7 @@ One sentence has several Unicode forms: macOS stores accents decomposed, Japanes
 files begin with a byte order mark. A vector must not depend on them.
 """
 import unicodedata
+from collections.abc import Sequence
 
 # They are spelling in Persian and in Indic scripts; all other invisible characters go.
 _JOINERS = '\u200c\u200d'
@@ -36,6 +37,13 @@ def tidy(text: str) -> str:
   visible = ''.join(character for character in text if not _is_invisible(character))
   words = ' '.join(unicodedata.normalize('NFKC', visible).split())
   return words if any(map(str.isalnum, words)) else ''
+
+
+def listed(texts: Sequence[str]) -> Sequence[str]:
+  """Return `texts`, which must be a list of strings."""
+  if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    raise ValueError(f'texts is {texts!r}, expected a list of strings.')
+  return texts
 
 
 def decode(raw: bytes) -> str:

@@ -95,7 +95,10 @@ class Tokenizer:
     if not file.is_file():
       raise FileNotFoundError(f'tokenizer {str(file)!r}: no such file. {_FIX}')
     limits.check_file(file, limits.JSON_BYTES)
-    return cls(file.read_bytes(), file.parent.name if file.name in FILES else file.stem)
+    try:
+      return cls(file.read_bytes(), file.parent.name if file.name in FILES else file.stem)
+    except ValueError as error:
+      raise ValueError(f'{file}: {error}') from error
 
   def to_json(self) -> dict[str, str]:
     """Return the vocabulary and its id, as checkpoints and exports hold them."""

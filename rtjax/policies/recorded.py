@@ -37,7 +37,7 @@ def _vectors(policy: Policy) -> Vectors | None:
   """Return the policy's encoder, for datasets without its vectors."""
   if policy.config.reads_prompts:
     return NoVectors()
-  if policy.encoder is None and policy.metadata.embedding_id != instructions.HASHED_NGRAMS:
+  if policy.encoder is None and policy.metadata.embedding_id not in instructions.NAMED:
     return None
   return ComputedVectors(instructions.for_policy(policy.metadata.embedding_id, policy.encoder))
 

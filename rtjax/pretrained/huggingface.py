@@ -133,6 +133,7 @@ def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
 
 
 def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Config:
+<<<<<<< HEAD
   """Return a configuration whose `preprocess` is that of the folder's image processor.
 
   SigLIP's images are resized by cubic interpolation, and those of SigLIP 2, in the same layout, by a linear one.
@@ -152,6 +153,31 @@ def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Confi
     raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
                      '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
   return dataclasses.replace(config, interpolation=next(k for k, v in _RESAMPLE.items() if v == interpolation))
+=======
+  """Return a configuration whose `preprocess` is that of the folder's image processor."""
+  if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
+    vision = dataclasses.replace(config.vision, interpolation=_interpolation(config.vision, settings, folder))
+    return dataclasses.replace(config, vision=vision)
+  if isinstance(config, ViTConfig):
+    return dataclasses.replace(config, interpolation=_interpolation(config, settings, folder))
+  return config
+
+
+def _interpolation(config: ViTConfig, settings: Json, folder: pathlib.Path) -> Literal['linear', 'cubic']:
+  """Return how images are resized; layouts alone do not tell.
+
+  Raises:
+    ValueError: the image processor does what `preprocess` cannot.
+  """
+  resample = _RESAMPLE[config.interpolation] if settings.get('resample') is None else settings['resample']
+  expected = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True}
+  wrong = {key: settings[key] for key, value in expected.items() if settings.get(key, value) not in (value, None)}
+  wrong |= {} if resample in _RESAMPLE.values() else {'resample': resample}
+  if wrong:
+    raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
+                     '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
+  return next(name for name, number in _RESAMPLE.items() if number == resample)
+>>>>>>> main
 
 
 def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float32',
@@ -198,10 +224,12 @@ def plan(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> Pl
 
 def understand(config: Json, shapes: Shapes, source: str, *, tied: bool = False) -> tuple[Config, Names, Ignored]:
   """Return configuration, names and ignored tensors; arguments as for `plan`."""
-  limits.check_network(config)
   try:
+    limits.check_network(config)
     converted, names, ignored = _family(config)(config, shapes, tied)
     serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
+  except ValueError as error:
+    raise ValueError(f'{source}: {error}') from error
   except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
     raise ValueError(f'config.json of {source} lacks an entry or has one of a wrong type: {error}.') from error
   return converted, names, ignored

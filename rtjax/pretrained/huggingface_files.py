@@ -122,7 +122,11 @@ def _read_weight_map(index: pathlib.Path) -> dict[str, str]:
   """Return the file of each tensor, which lies beside the index."""
   names = limits.json_object(limits.json_object(limits.read_json(index), index).get('weight_map'),
                              f"'weight_map' of {index}")
-  return {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
+  files = {tensor: limits.check_name(name, f'the file of {tensor!r} in {index}') for tensor, name in names.items()}
+  if other := sorted({name for name in files.values() if not name.endswith('.safetensors')}):
+    raise ValueError(f'{index} names files that are not safetensors: {some(other)}. Files of other kinds, such as '
+                     "PyTorch's, may hold code and are not read.")
+  return files
 
 
 def some(names: list[str], most: int = 5) -> str:

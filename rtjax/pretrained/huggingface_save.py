@@ -87,7 +87,10 @@ def _as_published(config: Any, source: pathlib.Path) -> tuple[Json, Names]:
 
 
 def _with_dtype(config: Json, dtype: str) -> dict[str, Any]:
-  """Return config.json with the type of the tensors; older files call it torch_dtype."""
+  """Return config.json with the type of the tensors.
+
+  Older files call it torch_dtype.
+  """
   nested = {name: _with_dtype(value, dtype) for name, value in config.items()
             if isinstance(value, dict) and {'dtype', 'torch_dtype'} & value.keys()}
   return {**config, **nested, 'torch_dtype' if 'torch_dtype' in config else 'dtype': dtype}
@@ -127,7 +130,10 @@ def _shards(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
 
 
 def _write_file(path: pathlib.Path, names: Names, variables: Mapping[str, jax.Array]) -> None:
-  """Write a safetensors file, tensor by tensor; the package's own function holds all of them twice."""
+  """Write a safetensors file, tensor by tensor.
+
+  The package's own function holds all of them twice.
+  """
   shapes = {name: tuple(value.shape) for name, value in variables.items()}
   header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}  # transformers refuses files without this entry
   order, end = sorted(names, key=lambda tensor: (-variables[names[tensor][0]].dtype.itemsize, tensor)), 0

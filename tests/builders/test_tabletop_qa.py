@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 from rtjax.data.item_store import ItemStore
-from rtjax.envs.tabletop import textures
+from rtjax.envs.tabletop import reasoning, textures
 from rtjax.envs.tabletop.categories import CATEGORIES, Category
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, UNSEEN_KINDS, Item
 from rtjax.envs.tabletop.scene import Appearance, PlacedObject, Scene
@@ -102,6 +102,33 @@ def test_pointing_answers_are_grid_cells(plain):
   pointing = dict(questions.pointing(plain))
   assert pointing and all(cells[name] == pointing[f'the {name}'] for name in cells if f'the {name}' in pointing)
   assert all(pointing[f'the {name.split()[1]}'] == cell for name, cell in cells.items() if f'the {name}' in pointing)
+
+
+def test_descriptions_are_cells_of_one_object(plain):
+  cells = {f'{int(8 * obj.centre[0])} {int(8 * obj.centre[1])}': obj.name for obj in plain.visible}
+  described = {text: cells[cell] for text, cell in questions.descriptions(plain)}
+  expected = {'something with a handle': 'red mug', 'the object to the right of the red mug': 'blue can',
+              'the object furthest to the left': 'red cube', 'the thing that is nearest to the camera': 'red cube'}
+  assert all(described.get(text, name) == name for text, name in expected.items())
+  assert len(expected.keys() & described.keys()) >= 3
+  assert not any('drink' in text for text in described)  # mug or can
+  two = dict(questions.descriptions(view(('red cube', 0.60, -0.14), ('blue can', 0.49, 0.05))))
+  assert two['the object that is not the cube'] == two['the thing other than the red one'] == two[
+      'something to drink from']
+  animals = questions.descriptions(view(('red duck', 0.60, -0.14), ('blue dinosaur', 0.49, 0.05)))
+  assert {text for text, _ in animals} >= {'the extinct animal'} and 'an animal' not in dict(animals)
+
+
+def test_held_out_wordings_are_in_no_text(many):
+  texts = [pair[part] for example in many for pair in example['pairs'] for part in ('question', 'answer')]
+  held_out = [wording for category in CATEGORIES.values() for wording in category.held_out]
+  held_out += [wording.split(' {')[0] for wording in reasoning.EXCEPT]
+  assert not any(wording in text for wording in held_out for text in texts)
+  asked = [wording for category in CATEGORIES.values() for wording in category.asked]
+  pointed = [pair['question'] for example in many for pair in example['pairs'] if pair['kind'] == 'point']
+  assert not set(asked) & set(pointed)
+  assert {pair['type'] for example in many for pair in example['pairs'] if pair['kind'] == 'point'} == {
+      'point', 'description'}
 
 
 def test_excluding_one_of_two_objects():
@@ -213,7 +240,7 @@ def test_answers_are_balanced(many):
   for name in ('exists', 'is_left', 'is_in_front', 'is_held', 'is_category', 'category_exists', 'left_or_right'):
     (_, most), (_, least) = counts[name].most_common()
     assert most - least <= 3, (name, counts[name])
-  assert set(counts) == {*questions.TYPES, 'caption', 'match', 'point'}
+  assert set(counts) == {*questions.TYPES, 'caption', 'match', 'point', 'description'}
   assert len(counts['point']) > 20 and counts['point'].most_common(1)[0][1] < 0.15 * counts['point'].total()
 
 

@@ -1,12 +1,13 @@
 """Splits: held-out episodes never pass as training data."""
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
-from rtjax.envs.tabletop import language, layout, splits, tasks
+from rtjax.envs.tabletop import language, layout, reasoning, splits, synonyms, tasks
 from rtjax.envs.tabletop.categories import CATEGORIES
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, SEEN_KINDS, UNSEEN_KINDS, Item
 from rtjax.envs.tabletop.scene import Appearance
@@ -32,7 +33,8 @@ def test_training_episodes_are_seen():
   assert {p.item.colour for e in episodes for p in e.scene.objects} == set(COLOURS)
 
 
-@pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_phrasings', 'unseen_objects', 'unseen_backgrounds'])
+@pytest.mark.parametrize('split', ['unseen_instructions', 'unseen_phrasings', 'synonyms', 'unseen_objects',
+                                   'unseen_backgrounds'])
 def test_held_out_episodes_are_rejected(split):
   for episode in sample(split, 100):
     with pytest.raises(ValueError, match='held out of training data'):
@@ -85,25 +87,63 @@ def test_number_of_distractors(split, low, high):
   assert counts == set(range(low, high + 1))
 
 
-def test_reasoning_instructions_fit_one_object():
+@pytest.mark.parametrize('sort', ['use', 'kind'])
+def test_descriptions_fit_one_object(sort):
   """The instruction does not name its object and excludes all others."""
-  episodes = sample('reasoning', 200)
-  for episode in episodes:
+  used = set()
+  for episode in sample(f'reasoning_{sort}', 150):
     target, text = episode.task.target, episode.instruction
     others = [placed.item for placed in episode.scene.objects if placed.item != target]
-    assert others and episode.scene.bowl is None and splits.held_out(episode.task) == ''
-    category = next((c for c in CATEGORIES.values() if text.endswith(c.phrase)), None)
-    if category:
-      assert category.contains(target.kind) and not any(category.contains(item.kind) is not False for item in others)
-      assert not {target.kind, target.colour} & set(text.split())
-    else:
-      (other,), name = others, text.split(' the ')[-1]
-      assert name in (other.name, other.kind, f'{other.colour} one')
-      assert name not in (target.name, target.kind, f'{target.colour} one')
+    assert others and episode.scene.bowl is None
+    name, category = next((n, c) for n, c in CATEGORIES.items() if text.endswith(tuple(f' {w}' for w in c.held_out)))
+    assert category.contains(target.kind) and not any(category.contains(item.kind) is not False for item in others)
+    assert not {target.kind, target.colour} & set(text.split())
+    assert splits.held_out(episode.task) == ('animal' if sort == 'kind' else '')
     with pytest.raises(ValueError, match='held out of training data'):
       require_seen(episode)
-  assert {c for c in CATEGORIES for e in episodes if e.instruction.endswith(CATEGORIES[c].phrase)} == {
-      'drink', 'round', 'light', 'clean', 'power', 'play', 'build', 'hold'}
+    used.add(name)
+  assert used == ({'animal', 'extinct'} if sort == 'kind' else {
+      'drink', 'round', 'light', 'clean', 'power', 'play', 'build', 'hold'})
+
+
+def test_exceptions_fit_one_of_two_objects():
+  for episode in sample('reasoning_exception', 150):
+    target, text = episode.task.target, episode.instruction
+    (other,) = (placed.item for placed in episode.scene.objects if placed.item != target)
+    name = text.split(' the ')[-1]
+    assert name in (other.name, other.kind, f'{other.colour} one')
+    assert name not in (target.name, target.kind, f'{target.colour} one')
+    with pytest.raises(ValueError, match='held out of training data'):
+      require_seen(episode)
+
+
+def test_reasoning_has_all_sorts_and_is_determined_by_its_seed():
+  one, other = sample('reasoning', 60), sample('reasoning', 60)
+  assert [(e.instruction, e.scene) for e in one] == [(e.instruction, e.scene) for e in other]
+  texts = ' '.join(episode.instruction for episode in one)
+  assert 'except' in texts and 'extinct' in texts and 'torch' in texts
+
+
+def test_decisive_words_are_in_no_robot_instruction():
+  known = {word for skill in tasks.SKILLS for task in splits.tasks(skill) for seen in (True, False)
+           for text in language.instructions(task, seen) for word in text.split()}
+  for category in CATEGORIES.values():
+    for wording in (*category.wordings, *category.asked, *category.held_out):
+      assert set(wording.split()) - known - {'something', 'thing', 'a', 'an', 'the', 'for'}, wording
+
+
+def test_held_out_wordings_are_new_sentences_of_words_in_texts():
+  """Pointing lacks one family of words of each category, which questions have."""
+  every = [*itertools.chain(*((*c.wordings, *c.asked, f'something {c.phrase}') for c in CATEGORIES.values()))]
+  pointed = {word for c in CATEGORIES.values() for wording in c.wordings for word in wording.split()}
+  words = {word for text in every for word in text.split()}
+  for category in CATEGORIES.values():
+    assert category.wordings and category.held_out
+    assert not any(held in text for held in category.held_out for text in every)
+    assert all(set(held.split()) <= words for held in category.held_out)
+    assert {word for text in category.asked for word in text.split()} - pointed
+  assert not any(held.split(' {')[0] == text.split(' {')[0] for held in reasoning.EXCEPT
+                 for text in reasoning.POINTED_EXCEPT)
 
 
 def test_held_out_phrasings_are_disjoint():
@@ -120,3 +160,22 @@ def test_held_out_tasks_do_not_change():
   assert reasons == ['object', '', '']
   assert len(splits.tasks('pick', 'instruction')) == 18
   assert len(splits.tasks('move_near', 'instruction')) == 1814
+
+
+def test_synonyms_are_words_of_no_training_text():
+  """Each belongs to one colour or kind, and every object of training data has some."""
+  words = [*itertools.chain(*synonyms.COLOUR_SYNONYMS.values(), *synonyms.KIND_SYNONYMS.values())]
+  assert len(words) == len(set(words)) and len(words) >= 50
+  assert set(synonyms.COLOUR_SYNONYMS) == set(COLOURS) and set(synonyms.KIND_SYNONYMS) == set(SEEN_KINDS)
+  known = {word for skill in tasks.SKILLS for task in splits.tasks(skill) for text in language.instructions(task)
+           for word in text.split()} | {word for c in CATEGORIES.values() for word in c.phrase.split()} | set(KINDS)
+  assert not {part for word in words for part in word.split()} & known
+
+
+def test_synonyms_have_the_scenes_of_seen_episodes():
+  for seed in range(20):
+    one, other = (layout.sample(splits.get(split), np.random.default_rng(seed), 'pick')
+                  for split in ('seen', 'synonyms'))
+    assert one.scene == other.scene and one.task == other.task
+    assert any(name in other.instruction for name in synonyms.names(other.task.target))
+    assert other.task.target.name not in other.instruction

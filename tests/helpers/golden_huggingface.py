@@ -2,8 +2,9 @@
 
 parity/vlm/README.md in the folder of reference data describes them.
 """
-import functools
+import os
 import pathlib
+import re
 import warnings
 
 import jax
@@ -14,6 +15,10 @@ from flax import nnx
 
 import rtjax
 
+DIFFERENCES: dict[tuple[str, str], float] = {}
+IDS: dict[tuple[str, str], int] = {}
+MATCHED: dict[str, tuple[int, int]] = {}
+"""By case and output, and by manifest: what bench/backbone_parity.py prints after the tests."""
 ATOL = 1e-4  # in float32; the reference itself moves by up to 3e-5
 
 
@@ -40,7 +45,23 @@ def pixels(golden, name: str = 'pixel_values'):
   return jnp.asarray(golden[name].transpose(0, 2, 3, 1))
 
 
-close = functools.partial(np.testing.assert_allclose, rtol=0, atol=ATOL)
+def close(actual, expected, output: str):
+  """Assert that an output equals the golden one; record the largest difference."""
+  actual, expected = np.asarray(actual), np.asarray(expected)
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=ATOL, err_msg=output)
+  key = _case(), re.sub(r'hidden_\d+$', 'hidden_i', output)
+  DIFFERENCES[key] = max(DIFFERENCES.get(key, 0.0), float(np.abs(actual - expected).max()))
+
+
+def equal_ids(actual, expected, output: str):
+  """Assert that ids of greedy decoding are the golden ones; record their number."""
+  np.testing.assert_array_equal(actual, expected, err_msg=output)
+  IDS[_case(), output] = np.size(expected)
+
+
+def _case() -> str:
+  """Return the parameter of the running test."""
+  return re.search(r'\[([\w.-]+)', os.environ['PYTEST_CURRENT_TEST'])[1]
 
 
 def hidden_states(model, x):

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import golden_huggingface
 
 import rtjax
+from rtjax.language import tokenizer
 from rtjax.models import parameters
 from rtjax.models.backbones.siglip import SigLIP
 from rtjax.models.backbones.t5 import T5
 from rtjax.models.backbones.vit import ViT
-from rtjax.pretrained import huggingface
+from rtjax.pretrained import huggingface, huggingface_files
 
 safetensors_numpy = pytest.importorskip('safetensors.numpy')
 
@@ -63,13 +65,14 @@ def assert_equal(one, other):
 def test_full_size(shared, name):
   """Every tensor of a real checkpoint is a variable, and every variable a tensor."""
   manifest = json.loads((shared / f'parity/vlm/manifests/manifest_{name}.json').read_text())
-  shapes = {name: tuple(shape) for name, shape in manifest['params'].items()}
-  copies = {name: shapes.get('shared.weight', (1,)) for name in manifest['tied_copies_that_may_also_be_present']}
+  shapes = {tensor: tuple(shape) for tensor, shape in manifest['params'].items()}
+  copies = {copied: shapes.get('shared.weight', (1,)) for copied in manifest['tied_copies_that_may_also_be_present']}
   config = {'model_type': MODEL_TYPES[manifest['cls']], **manifest['config']}
   _, variables, names, ignored = huggingface.plan(config, shapes | copies, name, tied='lm_head.weight' in copies)
   assert sorted(place for places in names.values() for place in places) == sorted(variables)
   assert sum(int(np.prod(shape)) for shape in variables.values()) == manifest['total_params']
   assert set(names) == set(shapes) and set(ignored) == set(copies)
+  golden_huggingface.MATCHED[name] = len(names), len(variables)
 
 
 @pytest.mark.parametrize('case, model_class', [
@@ -197,6 +200,10 @@ def test_tensors_that_do_not_fit(copy, case, change, message):
     ('t5_v11', {'model_type': 'umt5'}, "Did you mean 'mt5'"),
     ('t5_v11', {'model_type': 'paligemma'}, "lacks an entry .*'text_config'"),
     ('t5_v11', {'model_type': 't5gemma2'}, "lacks an entry .*'encoder'"),
+    ('siglip_head', {'model_type': 'siglip2'}, "siglip_head: .*NaFlex .*another network.*'siglip'"),
+    ('siglip_head', {'model_type': 'siglip', 'vision_config': {'model_type': 'siglip2_vision_model'}}, 'NaFlex'),
+    ('t5gemma2', {'model_type': 't5gemma'}, 'the first T5Gemma, another network'),
+    ('paligemma1', {'text_config': {'model_type': 'gemma3_text'}}, "text_config.model_type 'gemma3_text', expected"),
     ('t5_v11', {'feed_forward_proj': 'relu'}, 'T5 1.0'),
     ('t5_v11', {'layer_norm_epsilon': 1e-5}, 'layer_norm_epsilon 1e-05'),
     ('vit_in21k', {'hidden_act': 'relu'}, "hidden_act 'relu'"),
@@ -224,25 +231,130 @@ def test_folders_without_a_model(tmp_path):
     rtjax.pretrained.load_huggingface(tmp_path)
 
 
-@pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
-def test_pickle_is_never_executed(tmp_path, name):
+@pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin', 'pytorch_model-00001-of-00001.bin',
+                                  'model.pt', 'consolidated.pth', 'weights.bin', 'spiece.model', 'tokenizer.json'])
+@pytest.mark.parametrize('model_type', ['vit', 't5gemma2'])
+def test_pickle_is_never_executed(tmp_path, name, model_type):
+  """Neither a file that is found nor one that an index names; nor a tokenizer."""
   class Attack:
     def __reduce__(self):
       return (tmp_path / 'executed').touch, ()
-  (tmp_path / 'config.json').write_text('{"model_type": "vit"}')
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': model_type}))
   (tmp_path / name).write_bytes(pickle.dumps(Attack()))
+  if name in tokenizer.FILES:
+    with pytest.raises(ValueError, match=rf'{name}: the vocabulary .* cannot be read'):
+      tokenizer.Tokenizer.load(tmp_path)
+  with pytest.raises((ValueError, FileNotFoundError), match='pytorch_model.bin' if 'pytorch' in name else name):
+    rtjax.pretrained.load_huggingface(tmp_path)
+  (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': name}}))
   with pytest.raises((ValueError, FileNotFoundError), match=name):
     rtjax.pretrained.load_huggingface(tmp_path)
   assert not (tmp_path / 'executed').exists()
 
 
-@pytest.mark.parametrize('case, change, message', [
-    ('t5_v11', {'d_ff': 100}, r'by its config.json, the tensors of .* shape \(104, 48\), expected \(100, 48\): '
-                              r'encoder.block.0.layer.1.DenseReluDense.wi_0.weight'),
-    ('t5_v11', {'num_layers': 4}, r'missing: encoder.block.3.layer.0.layer_norm.weight \(48,\)'),
-    ('siglip_head', {'num_hidden_layers': 2}, r'unknown: vision_model.encoder.layers.2.layer_norm1.bias \(48,\)'),
-    ('vit_in21k', {'image_size': 48}, r'shape \(1, 26, 48\), expected \(1, 37, 48\): embeddings.position_embeddings'),
-    ('vit_in21k', {'hidden_size': '48'}, 'config.json of .* one of a wrong type')])
-def test_a_configuration_that_contradicts_the_weights(copy, case, change, message):
-  with pytest.raises(ValueError, match=f'(?s){message}'):
-    rtjax.pretrained.load_huggingface(copy(case, config=lambda c: c | change))
+def deep(config, place, value):
+  """Return a configuration with one value changed, below objects: 'text_config.vocab_size'."""
+  name, _, inner = place.partition('.')
+  return config | {name: deep(config[name], inner, value) if inner else value}
+
+
+@pytest.mark.parametrize('case, place, value, message', [
+    ('t5_v11', 'd_ff', 100, r'by its config.json, the tensors of .* shape \(104, 48\), expected \(100, 48\): '
+                            r'encoder.block.0.layer.1.DenseReluDense.wi_0.weight'),
+    ('t5_v11', 'num_layers', 4, r'missing: encoder.block.3.layer.0.layer_norm.weight \(48,\)'),
+    ('siglip_head', 'num_hidden_layers', 2, r'unknown: vision_model.encoder.layers.2.layer_norm1.bias \(48,\)'),
+    ('vit_in21k', 'image_size', 48, r'shape \(1, 26, 48\), expected \(1, 37, 48\): embeddings.position_embeddings'),
+    ('vit_in21k', 'hidden_size', '48', 'config.json of .* one of a wrong type|hidden_size|expected int'),
+    ('paligemma1', 'text_config.vocab_size', 257216,
+     r'shape \(307, 40\), expected \(257216, 40\): language_model.model.embed_tokens.weight'),
+    ('paligemma1', 'text_config.num_hidden_layers', 4, 'missing: language_model.model.layers.3.input_layernorm.weight'),
+    ('paligemma1', 'text_config.model_type', 'gemma2', 'missing: .*layers.0.pre_feedforward_layernorm.weight'),
+    ('paligemma2', 'text_config.model_type', 'gemma', 'unknown: .*layers.0.pre_feedforward_layernorm.weight'),
+    ('paligemma2', 'text_config.head_dim', 16, r'shape \(48, 40\), expected \(64, 40\): .*self_attn.q_proj.weight'),
+    ('paligemma2', 'text_config.num_key_value_heads', 3, 'kv_heads is 3, expected a divisor of the 4 heads'),
+    ('paligemma2', 'text_config.layer_types', ['full_attention'], 'layer_types of 1 layers .*expected 3'),
+    ('paligemma2', 'text_config.hidden_activation', 'relu', "hidden_activation 'relu'"),
+    ('paligemma2', 'vision_config.image_size', 32, r'shape \(9, 48\), expected \(16, 48\): vision_tower.vision_model.'
+                                                   'embeddings.position_embedding.weight'),
+    ('paligemma2', 'vision_config', None, 'paligemma2 lacks an entry or has one of a wrong type'),
+    ('t5gemma2', 'decoder.num_hidden_layers', 1, 'layer_types of 2 layers .*expected 1'),
+    ('t5gemma2', 'decoder.hidden_size', 40, 'different widths'),
+    ('t5gemma2', 'encoder.text_config.intermediate_size', 96, r'shape \(104, 48\), expected \(96, 48\): model.encoder.'
+                                                              'layers.0.mlp.gate_proj.weight'),
+    ('t5gemma2', 'encoder.mm_tokens_per_image', 5, 'pooled_tokens is 5, expected the square'),
+    ('t5gemma2', 'encoder.text_config.rope_parameters', {'full_attention': {'rope_type': 'yarn'}}, 'rope_type'),
+    ('t5gemma2', 'encoder', [], 't5gemma2 lacks an entry or has one of a wrong type')])
+def test_a_configuration_that_contradicts_the_weights(shared, case, place, value, message):
+  folder = shared / 'parity/vlm' / case
+  config = deep(json.loads((folder / 'config.json').read_text()), place, value)
+  shapes = {name: tensor.shape for name, tensor in huggingface_files.find_tensors(folder).items()}
+  with pytest.raises(ValueError, match=f'(?s){message}') as caught:
+    huggingface.plan(config, shapes, str(folder))
+  assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize('case, tensor', [
+    ('paligemma1', 'multi_modal_projector.linear.bias'), ('paligemma2', 'language_model.model.norm.weight'),
+    ('t5gemma2', 'model.encoder.embed_tokens.eoi_embedding')])
+def test_tensors_of_gemma_that_do_not_fit(copy, case, tensor):
+  """Missing, of another shape, of another type, not finite."""
+  folder, tensors = copy(case, save=False)
+  value = tensors[tensor]
+  infinite = value.copy()
+  infinite[0] = np.inf
+  for changed, message in ((None, f'missing: {tensor}'),
+                           (np.ones(7, np.float32), rf'shape \(7,\), expected.*: {tensor}'),
+                           (value.astype(np.int32), f'{tensor} in .*model.safetensors has the type I32'),
+                           (infinite, rf'model.safetensors holds NaN or infinite(.|\n)*{tensor} \(1 of')):
+    written = {name: v for name, v in (tensors | {tensor: changed}).items() if v is not None}
+    safetensors_numpy.save_file(written, folder / 'model.safetensors')
+    with pytest.raises(ValueError, match=message):
+      huggingface.read(folder)
+
+
+@pytest.mark.parametrize('case', ['siglip_head', 'paligemma2', 't5gemma2'])
+def test_shards_that_are_missing_or_truncated(copy, case):
+  folder, tensors = copy(case, save=False)
+  names = sorted(tensors)
+  shards = {f'model-0000{i}-of-00003.safetensors': names[i - 1::3] for i in (1, 2, 3)}
+  for file, part in shards.items():
+    safetensors_numpy.save_file({name: tensors[name] for name in part}, folder / file)
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(
+      {'weight_map': {name: file for file, part in shards.items() for name in part}}))
+  huggingface.open_folder(folder)
+  file, last = folder / 'model-00002-of-00003.safetensors', shards['model-00002-of-00003.safetensors'][-1]
+  whole = file.read_bytes()
+  for content, message in ((whole[:-1], rf'{file} cannot be read.*the end of 1 of its tensors, the first {last}'),
+                           (whole[:100], f'{file} cannot be read'), (b'', f'{file} cannot be read')):
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message.replace('.safetensors', r'\.safetensors')):
+      huggingface.open_folder(folder)
+  file.unlink()
+  with pytest.raises(FileNotFoundError, match='names shards that are missing: model-00002-of-00003'):
+    huggingface.open_folder(folder)
+
+
+def test_siglip_2_of_one_size(shared, copy):
+  """The layout is SigLIP's, with a vocabulary of Gemma and linear interpolation of the images."""
+  folder = copy(
+      'siglip_head', lambda t: t | {'text_model.embeddings.token_embedding.weight': np.ones((256, 3), np.float32)},
+      lambda c: {'model_type': 'siglip', 'text_config': {'model_type': 'siglip_text_model', 'vocab_size': 256000},
+                 'vision_config': c})
+  processor = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True, 'resample': 2}
+  (folder / 'preprocessor_config.json').write_text(json.dumps(processor))
+  found, _ = huggingface.open_folder(folder)
+  plain, _ = huggingface.open_folder(shared / 'parity/vlm/siglip_head')
+  assert plain.config.interpolation == 'cubic' and found.config.interpolation == 'linear'
+  assert found.names == plain.names and found.variables == plain.variables
+  assert set(found.ignored) == {'text_model.embeddings.token_embedding.weight'}
+
+
+@pytest.mark.parametrize('case, settings, message', [
+    ('paligemma1', {'resample': 1}, r"has \{'resample': 1\}, expected .*resample 2 \(linear\) or 3"),
+    ('vit_in21k', {'image_mean': [0.485, 0.456, 0.406]}, r"has \{'image_mean': \[0.485, 0.456, 0.406\]\}"),
+    ('t5gemma2', {'do_normalize': False}, 'do_normalize')])
+def test_an_image_processor_that_is_not_ours(copy, case, settings, message):
+  folder = copy(case)
+  (folder / 'processor_config.json').write_text(json.dumps({'image_processor': settings}))
+  with pytest.raises(ValueError, match=f'the image processor in .*{case} .*{message}'):
+    huggingface.open_folder(folder)

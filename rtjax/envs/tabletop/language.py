@@ -2,6 +2,10 @@
 
 {x} is the target object, {y} the object or container that it is moved near, into or out of.
 """
+import itertools
+
+from rtjax.envs.tabletop import synonyms
+from rtjax.envs.tabletop.objects import Item
 from rtjax.envs.tabletop.tasks import Task
 
 # The last two of each skill are held out of training data.
@@ -43,3 +47,11 @@ def instruction(task: Task, template: str) -> str:
 def instructions(task: Task, seen: bool = True) -> tuple[str, ...]:
   """Return every instruction for a task."""
   return tuple(instruction(task, template) for template in templates(task.skill, seen))
+
+
+def with_synonyms(task: Task) -> tuple[str, ...]:
+  """Return instructions in phrasings of training data that name objects by synonyms."""
+  choices = [synonyms.names(part) if isinstance(part, Item) else (part or '',)
+             for part in (task.target, task.reference)]
+  return tuple(template.format(x=x, y=y) for template in templates(task.skill)
+               for x, y in itertools.product(*choices))

@@ -47,7 +47,8 @@ class Episode:
 def sample(split: Split, rng: np.random.Generator, skill: str | None = None) -> Episode:
   """Sample an episode of a split, of one skill if given."""
   while True:
-    task, instructions, candidates = reasoning.sample(rng) if split.reasoning else _named_task(split, rng, skill)
+    task, instructions, candidates = (reasoning.sample(rng, split.reasoning) if split.reasoning
+                                      else _named_task(split, rng, skill))
     scene = _scene(task, split, rng, candidates)
     if scene is not None:
       return Episode(task, instructions[rng.integers(len(instructions))], scene)
@@ -62,7 +63,8 @@ def _named_task(split: Split, rng: np.random.Generator, skill: str | None
   target = task.target if split.lookalikes else None
   candidates = tuple(item for item in items(SEEN_KINDS) if item not in task.items
                      and (target is None or item.kind == target.kind or item.colour == target.colour))
-  return task, language.instructions(task, split.phrasings), candidates
+  instructions = language.with_synonyms(task) if split.synonyms else language.instructions(task, split.phrasings)
+  return task, instructions, candidates
 
 
 class _NoFreeSpace(Exception):

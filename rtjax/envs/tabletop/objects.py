@@ -15,6 +15,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     'blue': (0.08, 0.25, 0.78), 'purple': (0.42, 0.14, 0.60), 'white': (0.92, 0.92, 0.90), 'black': (0.07, 0.07, 0.08)}
 
 STEEL, CREAM, DARK, LEAF = (0.62, 0.64, 0.66), (0.90, 0.86, 0.74), (0.13, 0.12, 0.12), (0.16, 0.32, 0.14)
+BEAK = (0.95, 0.50, 0.10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +100,30 @@ def _kinds() -> tuple[Kind, ...]:
                     Part(cylinder, (0.002, 0.006), (0, 0, 0.040), LEAF)), 0.034, 0.024, -0.010, 0.048, 0),
       Kind('jar', (Part(cylinder, (0.022, 0.028), (0, 0, -0.008)),
                    Part(cylinder, (0.0235, 0.008), (0, 0, 0.028), CREAM)), 0.036, 0.0235, 0.005, 0.045, 0, True),
+      # Toy animals, held out too: for instructions that name the class, or the extinct one.
+      Kind('dinosaur', (Part(ellipsoid, (0.024, 0.015, 0.016)), Part(box, (0.006, 0.014, 0.012), (0.012, 0, -0.022)),
+                        Part(box, (0.006, 0.014, 0.012), (-0.012, 0, -0.022)),
+                        Part(ellipsoid, (0.008, 0.008, 0.022), (0.022, 0, 0.024)),
+                        Part(ellipsoid, (0.014, 0.009, 0.008), (0.030, 0, 0.044)),
+                        Part(ellipsoid, (0.020, 0.006, 0.006), (-0.030, 0, 0.002))),
+           0.034, 0.050, 0.0, 0.030, 2),
+      Kind('duck', (Part(ellipsoid, (0.032, 0.022, 0.018), (0, 0, -0.004)),
+                    Part(cylinder, (0.020, 0.004), (0, 0, -0.020)), Part(sphere, (0.015,), (0.018, 0, 0.022)),
+                    Part(ellipsoid, (0.010, 0.008, 0.004), (0.036, 0, 0.020), BEAK)),
+           0.024, 0.046, -0.004, 0.044, 2),
+      Kind('turtle', (Part(ellipsoid, (0.030, 0.026, 0.020), (0, 0, 0.002)),
+                      Part(box, (0.024, 0.020, 0.004), (0, 0, -0.012), CREAM),
+                      Part(sphere, (0.010,), (0.036, 0, 0.0), LEAF),
+                      Part(box, (0.007, 0.007, 0.006), (0.022, 0.018, -0.010), LEAF),
+                      Part(box, (0.007, 0.007, 0.006), (0.022, -0.018, -0.010), LEAF)),
+           0.016, 0.046, -0.004, 0.052, 2),
   )
 
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _kinds()}
 UNSEEN_KINDS: tuple[str, ...] = ('mushroom', 'hammer', 'pear', 'jar')
-SEEN_KINDS: tuple[str, ...] = tuple(name for name in KINDS if name not in UNSEEN_KINDS)
+ANIMALS: tuple[str, ...] = ('dinosaur', 'duck', 'turtle')
+SEEN_KINDS: tuple[str, ...] = tuple(name for name in KINDS if name not in (*UNSEEN_KINDS, *ANIMALS))
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -9,7 +9,7 @@ import hashlib
 
 from rtjax.envs import require_known
 from rtjax.envs.tabletop import language
-from rtjax.envs.tabletop.objects import SEEN_KINDS, UNSEEN_KINDS, Item, items
+from rtjax.envs.tabletop.objects import ANIMALS, SEEN_KINDS, UNSEEN_KINDS, Item, items
 from rtjax.envs.tabletop.scene import Appearance
 from rtjax.envs.tabletop.tasks import CONTAINERS, SKILLS, Task
 from rtjax.envs.tabletop.textures import TABLES_SEEN, WALLS_SEEN
@@ -23,21 +23,23 @@ class Split:
   """Distribution of the episodes of a split.
 
   Attributes:
-    held_out: 'instruction' or 'object' for held-out tasks, '' for seen ones.
+    held_out: 'instruction', 'object' or 'animal' for held-out tasks, '' for seen ones.
     phrasings: whether the phrasings are those of training data.
+    synonyms: whether objects are named by the words of synonyms.py.
     distractors: minimum and maximum number of objects that the instruction does not name.
     lookalikes: whether distractors share the target's colour or kind.
     backgrounds: whether tables, walls and light are those of training data.
-    reasoning: whether the instructions are those of reasoning.py.
+    reasoning: sorts of reasoning.py, for its instructions.
     skills: skills of the split. Nine look-alikes leave no room for drawer and bowl, and the instructions of the drawer
       alone name no held-out object.
   """
   held_out: str = ''
   phrasings: bool = True
+  synonyms: bool = False
   distractors: tuple[int, int] = (1, 3)
   lookalikes: bool = False
   backgrounds: bool = True
-  reasoning: bool = False
+  reasoning: tuple[str, ...] = ()
   skills: tuple[str, ...] = SKILLS
 
 
@@ -45,12 +47,16 @@ SPLITS: dict[str, Split] = {
     'seen': Split(),
     'unseen_instructions': Split(held_out='instruction', skills=_WITH_OBJECTS),
     'unseen_phrasings': Split(phrasings=False),
+    'synonyms': Split(synonyms=True, skills=_WITH_OBJECTS),
     'unseen_objects': Split(held_out='object', skills=_WITH_OBJECTS),
     'distractors_none': Split(distractors=(0, 0)),
     'distractors_few': Split(distractors=(2, 5)),
     'distractors_many': Split(distractors=(9, 9), lookalikes=True, skills=_DIRECT),
     'unseen_backgrounds': Split(backgrounds=False),
-    'reasoning': Split(reasoning=True, skills=('pick',)),
+    'reasoning': Split(reasoning=('use', 'exception', 'kind'), skills=('pick',)),
+    'reasoning_use': Split(reasoning=('use',), skills=('pick',)),
+    'reasoning_exception': Split(reasoning=('exception',), skills=('pick',)),
+    'reasoning_kind': Split(reasoning=('kind',), skills=('pick',)),
 }
 
 
@@ -63,8 +69,10 @@ def get(name: str) -> Split:
 def held_out(task: Task) -> str:
   """Return why a task is held out, or '' if seen.
 
-  The reasons are 'object' and 'instruction'.
+  The reasons are 'animal', 'object' and 'instruction'.
   """
+  if any(item.kind in ANIMALS for item in task.items):
+    return 'animal'
   if any(item.kind in UNSEEN_KINDS for item in task.items):
     return 'object'
   number = hashlib.blake2b(task.key.encode(), digest_size=4).digest()[0]
@@ -74,7 +82,7 @@ def held_out(task: Task) -> str:
 @functools.cache
 def tasks(skill: str, reason: str = '') -> tuple[Task, ...]:
   """Return a skill's tasks held out for `reason`, or seen ('')."""
-  return tuple(task for task in _all_tasks(skill, reason == 'object') if held_out(task) == reason)
+  return tuple(task for task in _all_tasks(skill, _KINDS.get(reason, SEEN_KINDS)) if held_out(task) == reason)
 
 
 def require_seen(task: Task, instruction: str, present: tuple[Item, ...], appearance: Appearance) -> None:
@@ -103,10 +111,13 @@ def require_seen(task: Task, instruction: str, present: tuple[Item, ...], appear
     raise ValueError(f'the background {appearance.table!r}, {appearance.wall!r} is held out of training data.')
 
 
-def _all_tasks(skill: str, unseen_kinds: bool) -> tuple[Task, ...]:
+_KINDS = {'object': UNSEEN_KINDS, 'animal': ANIMALS}
+
+
+def _all_tasks(skill: str, kinds: tuple[str, ...]) -> tuple[Task, ...]:
   if skill in ('open_drawer', 'close_drawer'):
     return (Task(skill),)
-  targets = items(UNSEEN_KINDS if unseen_kinds else SEEN_KINDS)
+  targets = items(kinds)
   if skill in ('upright', 'knock'):
     return tuple(Task(skill, item) for item in targets if item.shape.stands)
   if skill == 'pick':

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import golden_huggingface as reference
+from helpers.golden_huggingface import close, equal_ids
 
 from rtjax.models import build
 from rtjax.models.backbones.conv_stem import ConvStemConfig
@@ -13,8 +15,6 @@ from rtjax.models.backbones.gemma import GemmaConfig
 from rtjax.models.backbones.paligemma import PaliGemmaConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.rt2 import decoding
-from tests.helpers import golden_huggingface as reference
-from tests.helpers.golden_huggingface import close
 
 CASES = ['paligemma1', 'paligemma2']
 TEXT = GemmaConfig(vocab_size=40, width=24, layers=2, heads=4, kv_heads=2, head_size=8, mlp_width=32,
@@ -43,24 +43,24 @@ def test_golden(golden):
   """Image features, outputs and loss; full and causal attention; text alone."""
   model, g, image = golden
   g = {name: jnp.asarray(value) for name, value in g.items()}
-  close(model.vision.preprocess(g['image_uint8']), reference.pixels(g))
+  close(model.vision.preprocess(g['image_uint8']), reference.pixels(g), 'pixel_values')
   features = model.embed_pixels(reference.pixels(g))
-  close(features, g['image_features'])
+  close(features, g['image_features'], 'image_features')
   ids, mask, answer = g['input_ids'], g['attention_mask'] == 1, g['token_type_ids'] == 1
   tokens = embedded(model, ids, features, image)
-  close(tokens[mask], g['hidden_0'][mask])
+  close(tokens[mask], g['hidden_0'][mask], 'hidden_0')
   hidden = model.encode_decode(tokens, mask, answer)
-  close(hidden[mask], g['hidden_3'][mask])
+  close(hidden[mask], g['hidden_3'][mask], 'hidden_3')
   logits = model.logits(hidden)
-  close(logits[mask], g['logits'][mask])
+  close(logits[mask], g['logits'][mask], 'logits')
   targets = g['labels'][:, 1:]
   losses = -jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), np.maximum(targets, 0)[..., None], -1)[..., 0]
-  close(jnp.mean(losses[targets >= 0]), g['loss'])
+  close(jnp.mean(losses[targets >= 0]), g['loss'], 'loss')
   causal = model.encode_decode(tokens, mask, jnp.ones_like(mask))
-  close(model.logits(causal)[mask], g['causal_logits'][mask])
+  close(model.logits(causal)[mask], g['causal_logits'][mask], 'causal_logits')
   ids = g['text_only_input_ids']
   alone = model.encode_decode(model.embed_text(ids), jnp.ones(ids.shape, bool), jnp.zeros(ids.shape, bool))
-  close(model.logits(alone), g['text_only_logits'])
+  close(model.logits(alone), g['text_only_logits'], 'text_only_logits')
 
 
 def test_greedy_ids(golden):
@@ -69,7 +69,7 @@ def test_greedy_ids(golden):
   tokens = embedded(model, g['gen_input_ids'], model.embed_pixels(reference.pixels(g)), image)
   memory = model.prefix(tokens, jnp.asarray(g['gen_attention_mask'] == 1))
   new = g['generate_ids'][:, g['gen_input_ids'].shape[1]:]
-  np.testing.assert_array_equal(generated(model, memory, new.shape[1]), new)
+  equal_ids(generated(model, memory, new.shape[1]), new, 'generate_ids')
 
 
 def generated(model, memory, length):

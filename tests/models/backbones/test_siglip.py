@@ -17,11 +17,11 @@ def test_golden(shared, case):
   states, tokens = run(model, hidden_states, pixels(golden))
   assert len(states) == model.config.layers + 1 and model.config.pooler == (case == 'siglip_head')
   for i, state in enumerate(states):
-    close(state, golden[f'hidden_{i}'], err_msg=f'hidden_{i}')
-  close(tokens, golden['last_hidden_state'])
+    close(state, golden[f'hidden_{i}'], f'hidden_{i}')
+  close(tokens, golden['last_hidden_state'], 'last_hidden_state')
   np.testing.assert_array_equal(run(model, lambda m, x: m.patches(m(x)), pixels(golden)), tokens)
   if model.config.pooler:
-    close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'])
+    close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'], 'pooler_output')
   else:
     assert not hasattr(model, 'pooler')
 

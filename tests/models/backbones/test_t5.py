@@ -8,7 +8,7 @@ import optax
 import pytest
 from flax import nnx
 from helpers import golden_huggingface
-from helpers.golden_huggingface import close, run
+from helpers.golden_huggingface import close, equal_ids, run
 
 from rtjax import models
 from rtjax.models.backbones import t5
@@ -58,31 +58,33 @@ def test_golden(shared, case):
   mask = mask == 1
   np.testing.assert_array_equal(t5.shift_right(labels), golden['decoder_input_ids'])
   memory, logits = run(model, forward, inputs, mask, t5.shift_right(labels))
-  close(memory[mask], golden['encoder_last_hidden_state'][mask])
-  close(logits, golden['logits'])
-  close(cross_entropy(logits, labels), golden['loss'])
-  close(model.encode(model.embed(inputs[:1])), golden['nomask_encoder_last_hidden_state'])
+  close(memory[mask], golden['encoder_last_hidden_state'][mask], 'encoder_last_hidden_state')
+  close(logits, golden['logits'], 'logits')
+  close(cross_entropy(logits, labels), golden['loss'], 'loss')
+  close(model.encode(model.embed(inputs[:1])), golden['nomask_encoder_last_hidden_state'],
+        'nomask_encoder_last_hidden_state')
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_golden_layers(shared, case):
   model, golden = golden_huggingface.load(shared, case)
   mask, memory = jnp.asarray(golden['attention_mask'] == 1), jnp.asarray(golden['encoder_last_hidden_state'])
-  close(model.embed(jnp.asarray(golden['input_ids'])), golden['encoder_hidden_0'])
+  close(model.embed(jnp.asarray(golden['input_ids'])), golden['encoder_hidden_0'], 'encoder_hidden_0')
   for name, stack, visible in (('encoder', model.encoder, mask[:, None]),
                                ('decoder', model.decoder, jnp.tri(golden['labels'].shape[1], dtype=bool)[None])):
     x = jnp.asarray(golden[f'{name}_hidden_0'])
     bias = stack.position_bias(x.shape[1])
     # The reference's bias holds its mask as well.
     unmasked = np.broadcast_to(golden[f'{name}_position_bias'] > -1e30, (1, *bias.shape))
-    close(np.asarray(bias)[None][unmasked], golden[f'{name}_position_bias'][unmasked])
+    close(np.asarray(bias)[None][unmasked], golden[f'{name}_position_bias'][unmasked], f'{name}_position_bias')
     inputs = () if name == 'encoder' else (memory, mask)
     counted = np.asarray(mask) if name == 'encoder' else np.ones(x.shape[:2], bool)
     for i, layer in enumerate(stack.layers):
       x = layer(x, bias, visible, *inputs)
       if i + 1 < len(stack.layers):  # the reference's last is after the final norm
-        close(x[counted], golden[f'{name}_hidden_{i + 1}'][counted], err_msg=f'{name}_hidden_{i + 1}')
-    close(stack.norm(x)[counted], golden[f'{name}_hidden_{len(stack.layers)}'][counted])
+        close(x[counted], golden[f'{name}_hidden_{i + 1}'][counted], f'{name}_hidden_{i + 1}')
+    last = f'{name}_hidden_{len(stack.layers)}'
+    close(stack.norm(x)[counted], golden[last][counted], last)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -95,10 +97,10 @@ def test_golden_of_visual_embeddings(shared, case):
     memory = model.encode(jnp.concatenate([visual, model.embed(text)], 1), mask)
     return memory, model.logits(model.decode(t5.shift_right(labels), memory, mask)), greedy(model, memory, mask)
   memory, logits, generated = run(model, predict, golden['embeds_visual'], golden['embeds_text_ids'])
-  close(memory[mask], golden['embeds_encoder_last_hidden_state'][mask])
-  close(logits, golden['embeds_logits'])
-  close(cross_entropy(logits, labels), golden['embeds_loss'])
-  np.testing.assert_array_equal(generated, golden['embeds_generate_ids'])
+  close(memory[mask], golden['embeds_encoder_last_hidden_state'][mask], 'embeds_encoder_last_hidden_state')
+  close(logits, golden['embeds_logits'], 'embeds_logits')
+  close(cross_entropy(logits, labels), golden['embeds_loss'], 'embeds_loss')
+  equal_ids(generated, golden['embeds_generate_ids'], 'embeds_generate_ids')
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -108,8 +110,8 @@ def test_golden_greedy_decoding(shared, case):
 
   def generate(model, inputs, mask):
     return greedy(model, model.encode(model.embed(inputs), mask), mask)
-  np.testing.assert_array_equal(run(model, generate, golden['input_ids'], golden['attention_mask'] == 1),
-                                golden['generate_ids'])
+  equal_ids(run(model, generate, golden['input_ids'], golden['attention_mask'] == 1), golden['generate_ids'],
+            'generate_ids')
 
 
 def test_golden_buckets(shared):

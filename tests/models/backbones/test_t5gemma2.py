@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import golden_huggingface as reference
+from helpers.golden_huggingface import close, equal_ids
 
 from rtjax.models import build
 from rtjax.models.backbones.gemma import GemmaConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5gemma2 import T5Gemma2Config
-from tests.helpers import golden_huggingface as reference
-from tests.helpers.golden_huggingface import close
 from tests.models.backbones.test_paligemma import embedded, generated, random_prefix
 
 STACK = GemmaConfig(vocab_size=40, width=24, layers=2, heads=4, kv_heads=2, head_size=8, mlp_width=32, post_norms=True,
@@ -37,26 +37,26 @@ def test_golden(golden):
   """Image features, encoder and decoder, loss, and text alone."""
   model, g, image = golden
   g = {name: jnp.asarray(value) for name, value in g.items()}
-  close(model.vision.preprocess(g['image_uint8']), reference.pixels(g))
-  close(model.embed_pixels(reference.pixels(g)), g['image_features'])
+  close(model.vision.preprocess(g['image_uint8']), reference.pixels(g), 'pixel_values')
+  close(model.embed_pixels(reference.pixels(g)), g['image_features'], 'image_features')
   mask = g['attention_mask'] == 1
   tokens, memory = memory_of(model, g, image)
-  close(tokens[mask], g['encoder_hidden_0'][mask])
-  close(memory.content[mask], g['encoder_last_hidden_state'][mask])
+  close(tokens[mask], g['encoder_hidden_0'][mask], 'encoder_hidden_0')
+  close(memory.content[mask], g['encoder_last_hidden_state'][mask], 'encoder_last_hidden_state')
   logits = model.logits(model.decode(g['decoder_input_ids'], memory))
-  close(logits, g['logits'])
+  close(logits, g['logits'], 'logits')
   labels = g['labels']
   losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), np.maximum(labels, 0)[..., None], -1)[..., 0]
-  close(jnp.mean(losses[labels >= 0]), g['loss'])
+  close(jnp.mean(losses[labels >= 0]), g['loss'], 'loss')
   ids = g['text_only_input_ids']
-  close(model.prefix(model.embed_text(ids), jnp.ones(ids.shape, bool)).content,
-        g['text_only_encoder_last_hidden_state'])
+  alone = model.prefix(model.embed_text(ids), jnp.ones(ids.shape, bool)).content
+  close(alone, g['text_only_encoder_last_hidden_state'], 'text_only_encoder_last_hidden_state')
 
 
 def test_greedy_ids(golden):
   model, g, image = golden
   _, memory = memory_of(model, g, image)
-  np.testing.assert_array_equal(generated(model, memory, 8), g['generate_ids'][:, 1:])
+  equal_ids(generated(model, memory, 8), g['generate_ids'][:, 1:], 'generate_ids')
 
 
 def test_step_by_step_equals_teacher_forcing():

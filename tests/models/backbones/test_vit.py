@@ -41,14 +41,16 @@ def test_golden(shared, case):
   states, tokens = run(model, hidden_states, pixels(golden))
   assert len(states) == model.config.layers + 1
   for i, state in enumerate(states):
-    close(state, golden[f'hidden_{i}'], err_msg=f'hidden_{i}')
-  close(tokens, golden['last_hidden_state'])
+    close(state, golden[f'hidden_{i}'], f'hidden_{i}')
+  close(tokens, golden['last_hidden_state'], 'last_hidden_state')
   if case == 'vit_in21k':
-    close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'])
+    close(run(model, lambda m, x: m.pool(m(x)), pixels(golden)), golden['pooler_output'], 'pooler_output')
   else:
-    close(run(model, lambda m, x: m.classify(m(x)), pixels(golden)), golden['logits'])
-  close(run(model, lambda m, x: m.patches(m(x)), pixels(golden)), golden['last_hidden_state'][:, 1:])
-  close(run(model, lambda m, x: m(x), pixels(golden, 'interp_pixel_values')), golden['interp_last_hidden_state'])
+    close(run(model, lambda m, x: m.classify(m(x)), pixels(golden)), golden['logits'], 'logits')
+  patches = run(model, lambda m, x: m.patches(m(x)), pixels(golden))
+  close(patches, golden['last_hidden_state'][:, 1:], 'last_hidden_state')
+  close(run(model, lambda m, x: m(x), pixels(golden, 'interp_pixel_values')), golden['interp_last_hidden_state'],
+        'interp_last_hidden_state')
   np.testing.assert_allclose(model.preprocess(golden['image_uint8']), pixels(golden), atol=1e-6)  # already of that size
 
 
