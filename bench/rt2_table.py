@@ -80,7 +80,7 @@ def _gflop(function: Any, *inputs: Any) -> float:
 def size(name: str) -> dict[str, Any]:
   """Return parameters, tokens, arithmetic and memory of a preset."""
   preset = configs.get(name)
-  config = dataclasses.replace(preset.model, dtype='float32', remat=False)
+  config = dataclasses.replace(preset.model, action_head='classifier', dtype='float32', remat=False)
   plain = _with(preset, model=config, trainable='full')
   graphdef, variables = nnx.split(abstract(config))
   batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, noise(config, 1)))

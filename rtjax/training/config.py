@@ -32,6 +32,7 @@ class InitConfig:
   prune: bool = False
   """Remove the least important heads and layers of these weights, down to the model's."""
 
+  backbone: ClassVar[str] = ''
   vision: ClassVar[str] = ''
   text: ClassVar[str] = ''
   tokenizer: ClassVar[str] = ''
@@ -43,16 +44,23 @@ class VisionLanguageInit:
   """Weights and tokenizer that a run of a vision-language model starts from."""
   weights: str = ''
   """Run or checkpoint of rtjax."""
+  backbone: str = ''
+  """Hugging Face folder of a PaliGemma or T5Gemma 2. Its config.json replaces model.backbone."""
   vision: str = ''
   """Hugging Face folder of a ViT or SigLIP, for the vision part of the backbone."""
   text: str = ''
   """Hugging Face folder of a T5, for the text part of the backbone."""
   tokenizer: str = ''
-  """SentencePiece file, tokenizer.json or their folder; empty: that of `weights`, of `text`, or the package's own."""
-  trainable: Literal['full', 'decoder', 'lora'] = 'full'
-  """Parameters that train; 'decoder' freezes vision and encoder, 'lora' trains adapters and heads."""
+  """SentencePiece file, tokenizer.json or their folder; empty: that of the weights, or the package's own."""
+  trainable: Literal['full', 'decoder', 'heads', 'lora'] = 'full'
+  """Trained parameters; 'decoder' freezes vision and encoder, 'heads' the backbone, 'lora' all but the adapters."""
 
   prune: ClassVar[bool] = False
+
+  def __post_init__(self) -> None:
+    if self.backbone and (self.vision or self.text):
+      raise ValueError('init.backbone is a complete backbone, and init.vision or init.text is given as well: give the '
+                       'whole or its parts.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +204,7 @@ class TrainConfig:
       raise ValueError('distillation is set, and this model does not support it: leave it out, or train RT-1.')
     known = ['full', *self.model.partitions]
     if self.init.trainable not in known:
-      hint = ' Adapters need a rank: set --model.lora.rank 8.' if self.init.trainable == 'lora' else ''
+      hint = ' For adapters, set --model.lora.rank 8.' if self.init.trainable == 'lora' else ''
       raise ValueError(f'init.trainable is {self.init.trainable!r}, expected one of {known} for this model.{hint}')
 
   @property

@@ -1,11 +1,14 @@
 """Tokenizer, backbone weights and lineage of a run of a vision-language model."""
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from rtjax import checkpoints
-from rtjax.models import PolicyModel, parameters
+from rtjax import checkpoints, models
+from rtjax.models import PolicyConfig, PolicyModel, parameters
+from rtjax.models.backbones.t5 import T5Config
+from rtjax.models.backbones.vision_language import VisionLanguageConfig
 from rtjax.training import initialize
 from rtjax.training.config import TrainConfig
 
@@ -13,10 +16,37 @@ if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
 
 
+BACKBONE_PARTS = {'backbone': 'backbone/', 'vision': 'backbone/vision/', 'text': 'backbone/text/'}
+"""Settings of `init` that name a Hugging Face folder, and the variables that it fills."""
+
+
+def with_backbone(model: PolicyConfig, config: TrainConfig) -> PolicyConfig:
+  """Return a model's configuration with the backbone of `init.backbone`.
+
+  It is that of the run's own checkpoints, where there are some.
+
+  Raises:
+    FileNotFoundError, ValueError: as `load_huggingface`; or the folder holds a part of a backbone alone.
+  """
+  if not config.init.backbone:
+    return model
+  if checkpoints.is_checkpoint(config.output):
+    stored: Any = models.config_from_json(checkpoints.read_json(config.output)['config'])
+    return dataclasses.replace(model, backbone=stored.backbone)
+  from rtjax.pretrained import huggingface
+  found = huggingface.open_folder(config.init.backbone)[0].config
+  if not isinstance(found, VisionLanguageConfig):
+    part = 'text' if isinstance(found, T5Config) else 'vision'
+    raise ValueError(f'--init.backbone {config.init.backbone} holds a {type(found).__name__.removesuffix("Config")}, '
+                     f'expected a PaliGemma or T5Gemma 2. Give it as --init.{part}.')
+  return dataclasses.replace(model, backbone=found)
+
+
 def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   """Return the tokenizer of a run.
 
-  It is that of the run's own checkpoints, else of `init.tokenizer`, `init.weights` or `init.text`, else the package's.
+  It is that of the run's own checkpoints, else of `init.tokenizer`, `init.weights`, `init.backbone` or `init.text`,
+  else the package's.
 
   Raises:
     FileNotFoundError: there is none.
@@ -29,10 +59,11 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   theirs = _stored_tokenizer(init.weights)
   if not init.tokenizer and theirs:
     return theirs
-  path = init.tokenizer or init.text
-  if init.text and not init.tokenizer and not tokenizer.find(path).is_file():
-    raise FileNotFoundError(f'--init.text {path} holds no {", ".join(tokenizer.FILES)}, which its embeddings depend '
-                            'on. Give the file with --init.tokenizer.')
+  source = 'backbone' if init.backbone else 'text'
+  path = init.tokenizer or init.backbone or init.text
+  if path and not init.tokenizer and not tokenizer.find(path).is_file():
+    raise FileNotFoundError(f'--init.{source} {path} holds no {", ".join(tokenizer.FILES)}, which its embeddings '
+                            'depend on. Give the file with --init.tokenizer.')
   found = tokenizer.Tokenizer.load(path) if path else tokenizer.Tokenizer()
   if theirs and theirs.id != found.id:
     raise ValueError(f'--init.weights {init.weights} was trained with the tokenizer {theirs.id!r}, --init.tokenizer is '
@@ -43,11 +74,10 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
 def describe(config: TrainConfig) -> dict[str, Any]:
   """Return the weights and the earlier run that a run started from.
 
-  Keys: 'weights', 'vision', 'text' (paths, where given), and of an earlier run 'step', 'metrics', 'lineage', 'data',
-  'text_data', 'steps', 'batch_size'.
+  Keys: 'weights', 'backbone', 'vision', 'text' (paths, where given), and of an earlier run 'step', 'metrics',
+  'lineage', 'data', 'text_data', 'steps', 'batch_size'.
   """
-  parts = {name: path for name, path in (('weights', config.init.weights), ('vision', config.init.vision),
-                                         ('text', config.init.text)) if path}
+  parts = {name: path for name in ('weights', *BACKBONE_PARTS) if (path := getattr(config.init, name))}
   if not config.init.weights or not checkpoints.is_checkpoint(config.init.weights):
     return parts
   before = checkpoints.read_json(config.init.weights)
@@ -71,7 +101,7 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
   """Copy, in place, a backbone's part from a Hugging Face folder.
 
   Args:
-    part: 'vision' or 'text'.
+    part: of BACKBONE_PARTS.
 
   Returns:
     A report for people: the variables that were loaded, that are new and that were left out.
@@ -81,7 +111,7 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
   """
   from rtjax.pretrained import huggingface
   found, tensors = huggingface.open_folder(folder)
-  prefix = f'backbone/{part}/'
+  prefix = BACKBONE_PARTS[part]
   theirs = {f'{prefix}{name}': jax.ShapeDtypeStruct(shape, 'float32') for name, shape in found.variables.items()}
   ours = {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in parameters.shapes(model).items()}
   fitting = initialize.matching(theirs, ours)

@@ -96,7 +96,8 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
   tokenizer = None
   if config.model.reads_prompts:
     tokenizer = lineage.open_tokenizer(config)
-    config = dataclasses.replace(config, model=config.model.with_tokenizer(tokenizer))
+    model_config = lineage.with_backbone(config.model, config)
+    config = dataclasses.replace(config, model=model_config.with_tokenizer(tokenizer))
   _check_run_folder(config, run)
   optimizer = optimizers.build(config.optimizer, config.steps)
   model = models.abstract(config.model)
@@ -239,9 +240,8 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
   if config.init.weights:
     prune_on = batches.sample(_PRUNING_BATCHES) if config.init.prune else None
     reports.append(initialize.start_from(model, config.init.weights, prune_on))
-  for part, folder in (('vision', config.init.vision), ('text', config.init.text)):
-    if folder:
-      reports.append(lineage.fill_backbone_part(model, part, folder))
+  reports += [lineage.fill_backbone_part(model, part, folder) for part in lineage.BACKBONE_PARTS
+              if (folder := getattr(config.init, part))]
   if jax.process_index() == 0 and reports:
     print('\n'.join(reports))
   if from_data and config.data:  # replaces that of the weights, which may come from no robot at all

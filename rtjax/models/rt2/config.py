@@ -111,6 +111,7 @@ class RT2Config(PolicyConfig):
   @property
   def partitions(self) -> Mapping[str, str]:  # type: ignore[override]
     parts = {name: rf'^backbone/(?:{pattern})|{_OWN}' for name, pattern in self.backbone.partitions.items()}
+    parts |= {'heads': _OWN} if self.action_head == 'classifier' else {}
     return parts | ({'lora': rf'/lora_[ab]$|{_OWN}'} if self.lora.rank else {})
 
   def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'RT2Config':
