@@ -133,27 +133,6 @@ def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
 
 
 def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Config:
-<<<<<<< HEAD
-  """Return a configuration whose `preprocess` is that of the folder's image processor.
-
-  SigLIP's images are resized by cubic interpolation, and those of SigLIP 2, in the same layout, by a linear one.
-
-  Raises:
-    ValueError: the processor does what `preprocess` cannot.
-  """
-  if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
-    return dataclasses.replace(config, vision=_preprocessed(config.vision, settings, folder))
-  if not isinstance(config, ViTConfig):
-    return config
-  interpolation = settings.get('resample', _RESAMPLE[config.interpolation])
-  expected = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'do_rescale': True, 'do_normalize': True}
-  wrong = {key: settings[key] for key, value in expected.items() if settings.get(key, value) not in (value, None)}
-  wrong |= {} if interpolation in _RESAMPLE.values() else {'resample': interpolation}
-  if wrong:
-    raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
-                     '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
-  return dataclasses.replace(config, interpolation=next(k for k, v in _RESAMPLE.items() if v == interpolation))
-=======
   """Return a configuration whose `preprocess` is that of the folder's image processor."""
   if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
     vision = dataclasses.replace(config.vision, interpolation=_interpolation(config.vision, settings, folder))
@@ -177,7 +156,6 @@ def _interpolation(config: ViTConfig, settings: Json, folder: pathlib.Path) -> L
     raise ValueError(f'the image processor in {folder} has {wrong}, expected {expected} and resample 2 (linear) or 3 '
                      '(cubic). To load the network alone, move preprocessor_config.json elsewhere.')
   return next(name for name, number in _RESAMPLE.items() if number == resample)
->>>>>>> main
 
 
 def stream(found: Plan, tensors: Mapping[str, Tensor], dtype: DTypeLike = 'float32',

@@ -40,11 +40,7 @@ def describe(config: Any) -> tuple[Json, Names]:
 
 
 def differences(one: Any, other: Any) -> list[str]:
-<<<<<<< HEAD
-  """Return the fields of two configurations that make other networks, with both values."""
-=======
   """Return the fields that make another network, with both values."""
->>>>>>> main
   left, right = (_fields(serialization.to_json(_explicit(config))) for config in (one, other))
   return [f'{name} {left.get(name)!r} (not {right.get(name)!r})' for name in left | right
           if left.get(name) != right.get(name)]

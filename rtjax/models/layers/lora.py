@@ -103,11 +103,7 @@ def adapted(model: nnx.Module) -> dict[str, _Adapter]:
 
 
 def merged_kernels(model: nnx.Module) -> dict[str, Array]:
-<<<<<<< HEAD
-  """Return the kernels of the adapted layers, in their type, with their adapters folded in."""
-=======
   """Return the kernels of adapted layers with adapters folded in."""
->>>>>>> main
   return {f'{name}/kernel': (layer.kernel[...] + (
       layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])).reshape(layer.kernel.shape)
       ).astype(layer.kernel.dtype) for name, layer in adapted(model).items()}
