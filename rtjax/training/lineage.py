@@ -35,10 +35,11 @@ def with_backbone(model: PolicyConfig, config: TrainConfig) -> PolicyConfig:
     return dataclasses.replace(model, backbone=stored.backbone)
   from rtjax.pretrained import huggingface
   found = huggingface.open_folder(config.init.backbone)[0].config
-  if not isinstance(found, VisionLanguageConfig):
+  if type(found) is not type(model.backbone):
+    held, expected = (type(c).__name__.removesuffix('Config') for c in (found, model.backbone))
     part = 'text' if isinstance(found, T5Config) else 'vision'
-    raise ValueError(f'--init.backbone {config.init.backbone} holds a {type(found).__name__.removesuffix("Config")}, '
-                     f'expected a PaliGemma or T5Gemma 2. Give it as --init.{part}.')
+    advice = 'Use the preset of its family' if isinstance(found, VisionLanguageConfig) else f'Give it as --init.{part}'
+    raise ValueError(f'--init.backbone {config.init.backbone} holds a {held}, the model is on {expected}. {advice}.')
   return dataclasses.replace(model, backbone=found)
 
 

@@ -131,10 +131,16 @@ def test_frozen_parts_stay(stage_two, questions, tmp_path, trainable):
 
 def test_a_part_is_no_backbone(tmp_path, questions):
   init = public_backbones.write('pali_mt5', tmp_path)
-  with pytest.raises(ValueError, match=r'--init.backbone .* holds a T5, expected .* Give it as --init.text'):
+  with pytest.raises(ValueError, match=r'holds a T5, the model is on PaliGemma\. Give it as --init\.text'):
     train('paligemma', tmp_path / 'run', {'backbone': init['text']}, questions)
   with pytest.raises(ValueError, match='the whole or its parts'):
     train('paligemma', tmp_path / 'run', {'backbone': init['text'], 'text': init['text']}, questions)
+
+
+def test_a_backbone_of_another_preset(tmp_path, questions):
+  init = public_backbones.write('t5gemma2', tmp_path)
+  with pytest.raises(ValueError, match=r'holds a T5Gemma2, the model is on PaliGemma\. Use the preset'):
+    train('paligemma', tmp_path / 'run', init, questions)
 
 
 def test_a_folder_without_its_tokenizer(tmp_path, questions):

@@ -107,7 +107,8 @@ class T5Gemma2(VisionLanguageBackbone):
     self.vision_norm = RMSNorm(vision.width, vision.epsilon)
     self.projection = nnx.Param(initializers.lecun_normal()(rngs.params(), (vision.width, width)))
     self.token_embedding = gemma.Embedding(config.encoder, rngs=rngs)
-    self.end_of_image = nnx.Param(jnp.zeros(width))
+    # In the scale of the other tokens: RMS norm makes a huge gradient of a vector of zeros.
+    self.end_of_image = nnx.Param(initializers.normal(1.0)(rngs.params(), (width,)))
     self.encoder = gemma.Stack(config.encoder, rngs=rngs)
     self.decoder = gemma.Stack(config.decoder, rngs=rngs)
 
