@@ -1,4 +1,7 @@
-"""Train a tiny PaLI on eight simulated devices; print losses and shapes."""
+"""Train a tiny backbone on eight simulated devices; print losses and shapes.
+
+Argument: 'pali', or a family of public_backbones.py.
+"""
 import functools
 import json
 import os
@@ -16,9 +19,11 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType
 
+from helpers import public_backbones
+from rtjax import models
 from rtjax.models import parameters
-from rtjax.models.backbones.pali import PaLI, PaLIConfig
-from rtjax.models.backbones.t5 import T5Config, shift_right
+from rtjax.models.backbones.pali import PaLIConfig
+from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vit import ViTConfig
 from rtjax.training import sharding, state
 
@@ -28,26 +33,26 @@ CONFIG = PaLIConfig(
                   buckets=8, max_distance=12))
 
 
-class Captioner(PaLI):
-  """A PaLI that learns to answer prompts about images."""
+def caption_loss(model, batch, rngs):
+  """Loss of answers to prompts about images."""
+  image_tokens = model.embed_images(batch['images'], rngs).tokens
+  memory = model.prefix(jnp.concatenate([image_tokens, model.embed_text(batch['prompts'])], 1), batch['mask'], rngs)
+  inputs = jnp.pad(batch['labels'][:, :-1], ((0, 0), (1, 0)), constant_values=model.config.begin_id)
+  logits = model.logits(model.decode(inputs, memory, rngs))
+  return optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels']).mean()
 
-  def loss(self, batch, rngs):
-    image_tokens = self.embed_images(batch['images'], rngs).tokens
-    memory = self.prefix(jnp.concatenate([image_tokens, self.embed_text(batch['prompts'])], 1), batch['mask'], rngs)
-    logits = self.logits(self.decode(shift_right(batch['labels']), memory, rngs))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels']).mean()
 
-
-def make_batch():
+def make_batch(config):
   keys = jax.random.split(jax.random.key(0), 4)
   ids = functools.partial(jax.random.randint, minval=1, maxval=128)
-  lengths = jax.random.randint(keys[3], (16, 1), 5, 11)
+  positions = config.image_tokens + 6
+  lengths = jax.random.randint(keys[3], (16, 1), config.image_tokens + 1, positions + 1)
   batch = {'images': jax.random.uniform(keys[0], (16, 16, 16, 3), maxval=255), 'prompts': ids(keys[1], (16, 6)),
-           'labels': ids(keys[2], (16, 5)), 'mask': jnp.arange(10) < lengths}
+           'labels': ids(keys[2], (16, 5)), 'mask': jnp.arange(positions) < lengths}
   return {name: jax.device_get(value) for name, value in batch.items()}
 
 
-def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
+def curve(mesh: jax.sharding.Mesh, config, graphdef, params) -> dict:
   """Return losses, norms of gradients, and shapes on a device.
 
   Two steps of SGD, with dropout.
@@ -57,10 +62,10 @@ def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
   @functools.partial(jax.jit, out_shardings=(layout, None))
   def step(params, batch):
     def loss(params):
-      return state.merge(graphdef, params, {}, {}).loss(batch, nnx.Rngs(dropout=1))
+      return caption_loss(state.merge(graphdef, params, {}, {}), batch, nnx.Rngs(dropout=1))
     value, grads = jax.value_and_grad(loss)(params)
     return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), (value, optax.global_norm(grads))
-  params, batch, losses = sharding.place(params, mesh), sharding.place_batch(make_batch(), mesh), []
+  params, batch, losses = sharding.place(params, mesh), sharding.place_batch(make_batch(config), mesh), []
   for _ in range(2):
     params, outputs = step(params, batch)
     losses.append([float(value) for value in outputs])
@@ -70,8 +75,9 @@ def curve(mesh: jax.sharding.Mesh, graphdef, params) -> dict:
 
 
 if __name__ == '__main__':
-  graphdef, params, *_ = state.split(Captioner(CONFIG, rngs=nnx.Rngs(0)))
+  config = (public_backbones.CONFIGS | {'pali': CONFIG})[sys.argv[1]]
+  graphdef, params, *_ = state.split(models.build(config, seed=0))
   one = jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
-  curves = {'single': curve(one, graphdef, params)}
-  curves['split'] = curve(sharding.make_mesh((2, 2, 2)), graphdef, params)
+  curves = {'single': curve(one, config, graphdef, params)}
+  curves['split'] = curve(sharding.make_mesh((2, 2, 2)), config, graphdef, params)
   print(json.dumps(curves))

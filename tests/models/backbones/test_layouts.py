@@ -1,4 +1,4 @@
-"""PaLI split over devices."""
+"""Backbones split over devices."""
 import json
 import subprocess
 import sys
@@ -7,21 +7,33 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
+# A half of the heads, hidden units or tokens, by `tensor`; and a half again, by `fsdp`, where arrays are large.
+SPLIT = {
+    'pali': {  # 4 heads, 128 hidden units
+        'text/token_embedding/embedding': [64, 16], 'text/token_head/kernel': [16, 64],
+        'text/encoder/relative_bias': [8, 2],
+        'text/encoder/layers/0/attention/query/kernel': [32, 2, 16], 'text/decoder/layers/0/mlp/gate/kernel': [16, 64],
+        'text/decoder/layers/0/cross_attention/out/kernel': [2, 16, 32], 'vision/layers/0/mlp/hidden/bias': [64],
+        'vision/layers/0/mlp/out/kernel': [64, 16]},
+    'paligemma': {  # 2 heads that share one key and value, 680 tokens
+        'text/token_embedding/embedding': [340, 8], 'text/decoder/layers/0/attention/query/kernel': [16, 1, 8],
+        'text/decoder/layers/0/attention/key/kernel': [16, 1, 8], 'text/decoder/layers/0/mlp/gate/kernel': [16, 12],
+        'vision/layers/0/attention/out/kernel': [1, 8, 16]},
+    't5gemma2': {
+        'token_embedding/embedding': [340, 8], 'encoder/layers/1/attention/query/kernel': [16, 1, 8],
+        'decoder/layers/1/attention/key/kernel': [16, 1, 8], 'decoder/layers/0/mlp/out/kernel': [12, 16]}}
+
 
 @pytest.mark.slow
-def test_split_over_eight_devices_gives_the_curve_of_one():
-  """Tiny ViT into tiny T5, with padding and dropout."""
-  script = ROOT / 'tests/helpers/backbone_layouts.py'
-  done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize('family', SPLIT)
+def test_split_over_eight_devices_gives_the_curve_of_one(family):
+  """With padding, and in PaLI with dropout."""
+  command = [sys.executable, ROOT / 'tests/helpers/backbone_layouts.py', family]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
   curves = json.loads(done.stdout.splitlines()[-1])
   single, split = curves['single'], curves['split']
   assert single['losses'][-1][0] < single['losses'][0][0]
   np.testing.assert_allclose(split['losses'], single['losses'], rtol=1e-4)
-  for name, shape in {  # a half of 4 heads or of 128 hidden units; and a half again, by `fsdp`, where arrays are large
-      'text/token_embedding/embedding': [64, 16], 'text/token_head/kernel': [16, 64],
-      'text/encoder/relative_bias': [8, 2],
-      'text/encoder/layers/0/attention/query/kernel': [32, 2, 16], 'text/decoder/layers/0/mlp/gate/kernel': [16, 64],
-      'text/decoder/layers/0/cross_attention/out/kernel': [2, 16, 32], 'vision/layers/0/mlp/hidden/bias': [64],
-      'vision/layers/0/mlp/out/kernel': [64, 16]}.items():
+  for name, shape in SPLIT[family].items():
     assert split['shapes'][name] == shape, name
