@@ -328,7 +328,7 @@ class RT2(PolicyModel):
     """Return a copy whose kernels hold the sum of LoRA's adapters."""
     if not lora.adapted(self):
       return self
-    values = {name: value for name, value in parameters.named(self).items() if not lora.is_adapter(name)}
+    values = {name: value for name, value in parameters.stored(self).items() if not lora.is_adapter(name)}
     config = dataclasses.replace(self.config, lora=LoraConfig())
     model = registry.from_values(config, values | lora.merged_kernels(self))
     model.tokenizer = self.tokenizer

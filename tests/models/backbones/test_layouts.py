@@ -21,7 +21,9 @@ def test_split_over_eight_devices_gives_the_curve_of_one():
   for name, shape in {  # a half of 4 heads or of 128 hidden units; and a half again, by `fsdp`, where arrays are large
       'text/token_embedding/embedding': [64, 16], 'text/token_head/kernel': [16, 64],
       'text/encoder/relative_bias': [8, 2],
-      'text/encoder/layers/0/attention/query/kernel': [32, 2, 16], 'text/decoder/layers/0/mlp/gate/kernel': [16, 64],
-      'text/decoder/layers/0/cross_attention/out/kernel': [2, 16, 32], 'vision/layers/0/mlp/hidden/bias': [64],
-      'vision/layers/0/mlp/out/kernel': [64, 16]}.items():
+      'text/encoder/layers/stacked/attention/query/kernel': [1, 32, 2, 16],
+      'text/decoder/layers/stacked/mlp/gate/kernel': [1, 16, 64],
+      'text/decoder/layers/stacked/cross_attention/out/kernel': [1, 2, 16, 32],
+      'vision/layers/stacked/mlp/hidden/bias': [1, 64],
+      'vision/layers/stacked/mlp/out/kernel': [1, 64, 16]}.items():
     assert split['shapes'][name] == shape, name
