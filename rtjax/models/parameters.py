@@ -36,6 +36,18 @@ def stored(model: nnx.Module) -> dict[str, jax.Array]:
   return {name: v[...] for name, v in _variables(model).items()}
 
 
+def reader(model: nnx.Module) -> Callable[[str], jax.Array]:
+  """Return a function from a variable's name to its value, so that no others are copied."""
+  values = stored(model)
+
+  def read(name: str) -> jax.Array:
+    if name in values:
+      return values[name]
+    place, layer = stored_name(name)
+    return _row(values[place], layer)
+  return read
+
+
 def each_layer(values: Mapping[str, Any]) -> dict[str, Any]:
   """Return stored variables with those of each layer apart."""
   return {name: _row(value, layer) if is_stacked(place) else value
@@ -111,7 +123,8 @@ def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]], *, dtype: 
     variable = variables[place]
     old = variable.get_value()
     where = sharding(place, variable.shape) if sharding else old.sharding if isinstance(old, jax.Array) else None
-    value = np.asarray(value, dtype or variable.dtype)
+    kind = dtype or variable.dtype
+    value = value.astype(kind) if isinstance(value, jax.Array) else np.asarray(value, kind)
     if layer is None:
       variable.set_value(_put(value, where).block_until_ready())
     else:
@@ -121,9 +134,9 @@ def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]], *, dtype: 
       variable.set_value(_with_row(old, row, layer).block_until_ready())
 
 
-def _put(value: np.ndarray, sharding: Sharding | None) -> jax.Array:
-  if sharding is None:
-    return jnp.asarray(value)
+def _put(value: np.ndarray | jax.Array, sharding: Sharding | None) -> jax.Array:
+  if sharding is None or isinstance(value, jax.Array):
+    return jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
   return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

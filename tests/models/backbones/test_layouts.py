@@ -18,6 +18,11 @@ def test_split_over_eight_devices_gives_the_curve_of_one():
   single, split = curves['single'], curves['split']
   assert single['losses'][-1][0] < single['losses'][0][0]
   np.testing.assert_allclose(split['losses'], single['losses'], rtol=1e-4)
+  # The initial values are those of one device, and are split as soon as they are drawn.
+  assert not curves['other']
+  for name in ('text/token_embedding/embedding', 'text/decoder/layers/stacked/mlp/gate/kernel',
+               'vision/layers/stacked/mlp/out/kernel'):
+    assert curves['drawn'][name] == 1 / 8, name
   for name, shape in {  # a half of 4 heads or of 128 hidden units; and a half again, by `fsdp`, where arrays are large
       'text/token_embedding/embedding': [64, 16], 'text/token_head/kernel': [16, 64],
       'text/encoder/relative_bias': [8, 2],
