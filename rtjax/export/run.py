@@ -86,7 +86,7 @@ def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: boo
 def _plain_float32(model: PolicyModel) -> PolicyModel:
   merged = model.merged()
   config = dataclasses.replace(merged.config, dtype='float32')  # type: ignore[type-var]  # all are dataclasses
-  plain = models.from_values(config, parameters.named(merged))
+  plain = models.from_values(config, parameters.stored(merged))
   if merged.tokenizer is not None:
     plain.set_tokenizer(merged.tokenizer)
   return plain

@@ -10,6 +10,7 @@ import numpy as np
 
 from rtjax.export.quantize import quantized
 from rtjax.export.step import Step
+from rtjax.models import parameters
 from rtjax.pretrained import safetensors
 
 
@@ -18,7 +19,7 @@ def save(step: Step, folder: pathlib.Path, int8: bool) -> None:
   tensors: dict[str, np.ndarray] = {}
   for name, value in (quantized(step) if int8 else step).weights.items():
     tensors |= {name: value['int8'], f'{name}.scale': value['scale']} if isinstance(value, dict) else {name: value}
-  safetensors.write(folder / 'policy.safetensors', tensors, step.metadata)
+  safetensors.write(folder / 'policy.safetensors', parameters.each_layer(tensors), step.metadata)
 
 
 def load(folder: pathlib.Path, step: Step) -> Any:

@@ -35,14 +35,14 @@ class Step:
     metadata: its image size and encoder id.
 
   Attributes:
-    weights: {name: array}, with the names of `rtjax.models.parameters`.
+    weights: {name: array} as the model stores them, equal layers stacked.
     cache: {name: array} before the first frame, with a leading axis of 1.
     inputs: names of the inputs after the cache.
   """
 
   def __init__(self, model: PolicyModel, camera_size: tuple[int, int], metadata: PolicyMetadata | None = None):
     self.config, self.camera_size, self._metadata = model.config, camera_size, metadata or PolicyMetadata()
-    self.weights: Weights = {name: np.asarray(value) for name, value in parameters.named(model).items()}
+    self.weights: Weights = {name: np.asarray(value) for name, value in parameters.stored(model).items()}
     self.inputs = ['images', 'prompt' if self.config.reads_prompts else 'embeddings',
                    *['proprioception'] * (self.config.proprioception_size > 0)]
     self._tokenizer = model.tokenizer

@@ -55,7 +55,7 @@ class PolicyConfig:
     action_spec: fields, bounds and bins of an action.
     window: T, frames of a window.
     image_size: height and width that the model resizes images to.
-    dtype: type of the computation; parameters are always float32.
+    dtype: type of the computation; parameters that train are always float32.
     horizon: F, actions predicted at each frame.
     views: cameras of a frame.
     padding: side of a short window that holds the padded frames.

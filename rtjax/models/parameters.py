@@ -1,32 +1,77 @@
-"""Variables of a model by name: 'transformer/layers/0/attention/query/kernel' -> array."""
-from collections.abc import Iterable, Mapping
+"""Variables of a model by name: 'transformer/layers/0/attention/query/kernel' -> array.
+
+Layers that are stored as one (layers/layer_stack.py) have names of their own here, as in published weights and exports.
+"""
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Sharding
 from jaxtyping import DTypeLike
 
 from rtjax.models.layers import lora
 from rtjax.models.layers.common import Constant
+from rtjax.models.layers.layer_stack import is_stacked, layer_name, stored_name
 
 _VARIABLES = (nnx.Param, nnx.BatchStat, Constant)
 
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
   """Return the shape of every variable; the model may be abstract."""
-  return {'/'.join(map(str, path)): tuple(v.shape) for path, v in nnx.to_flat_state(nnx.state(model, _VARIABLES))}
+  return {name: shape[1:] if is_stacked(stored) else shape
+          for stored, shape in ((name, tuple(v.shape)) for name, v in _variables(model).items())
+          for name in _names(stored, shape)}
 
 
 def named(model: nnx.Module) -> dict[str, jax.Array]:
   """Return the value of every variable."""
-  return {'/'.join(map(str, path)): v[...] for path, v in nnx.to_flat_state(nnx.state(model, _VARIABLES))}
+  return each_layer(stored(model))
+
+
+def stored(model: nnx.Module) -> dict[str, jax.Array]:
+  """Return the value of every variable as it is stored, layers stacked."""
+  return {name: v[...] for name, v in _variables(model).items()}
+
+
+def reader(model: nnx.Module) -> Callable[[str], jax.Array]:
+  """Return a function from a variable's name to its value, so that no others are copied."""
+  values = stored(model)
+
+  def read(name: str) -> jax.Array:
+    if name in values:
+      return values[name]
+    place, layer = stored_name(name)
+    return _row(values[place], layer)
+  return read
+
+
+def each_layer(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Return stored variables with those of each layer apart."""
+  return {name: _row(value, layer) if is_stacked(place) else value
+          for place, value in values.items() for layer, name in enumerate(_names(place, value.shape))}
+
+
+def _names(place: str, shape: tuple[int, ...]) -> list[str]:
+  """Return the names of a stored variable."""
+  return [layer_name(place, layer) for layer in range(shape[0])] if is_stacked(place) else [place]
+
+
+# Compiled once for each shape, not for each layer.
+_row: Callable[[Any, int], Any] = jax.jit(lambda stack, layer: stack[layer])
+
+
+def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
+  return {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model) if isinstance(node, _VARIABLES)}
 
 
 def merged(model: nnx.Module) -> dict[str, jax.Array]:
-  """Return the value of every variable, with adapters folded into kernels."""
-  return {name: value for name, value in named(model).items() if not lora.is_adapter(name)} | lora.merged_kernels(model)
+  """Return variables as they are stored, with adapters folded into kernels."""
+  own = {name: value for name, value in stored(model).items() if not lora.is_adapter(name)}
+  return own | lora.merged_kernels(model)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -48,23 +93,63 @@ def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | N
   """Set every variable of `model`, in place.
 
   Args:
+    values: variables of single layers, or as they are stored.
     dtype: type that the variables get; None keeps theirs.
 
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
   """
-  check(shapes(model), {name: tuple(np.shape(value)) for name, value in values.items()}, 'the values')
-  state = nnx.state(model, _VARIABLES)
-  flat = [(path, v.replace(jnp.asarray(values['/'.join(map(str, path))], dtype or v.dtype)))
-          for path, v in nnx.to_flat_state(state)]
-  nnx.update(model, nnx.from_flat_state(flat))
+  given = {name: np.shape(value)[1:] if is_stacked(place) else np.shape(value)
+           for place, value in values.items() for name in _names(place, np.shape(value))}
+  check(shapes(model), given, 'the values')
+  for place, variable in _variables(model).items():
+    value = values[place] if place in values else _stack([values[name] for name in _names(place, variable.shape)])
+    variable.set_value(jnp.asarray(value, dtype or variable.dtype))
 
 
-def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]]) -> None:
-  """Set variables of `model`, in place, as they come."""
-  variables = {'/'.join(map(str, path)): node for path, node in nnx.iter_graph(model) if isinstance(node, _VARIABLES)}
+def _stack(rows: list[Any]) -> Any:
+  return jnp.stack(rows) if any(isinstance(row, jax.Array) for row in rows) else np.stack(rows)
+
+
+def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]], *, dtype: DTypeLike | None = None,
+                sharding: Callable[[str, tuple[int, ...]], Sharding] | None = None) -> None:
+  """Set variables of `model`, in place, as they come.
+
+  Each value is on its devices before the next is taken, so that the host holds one of them at a time.
+
+  Args:
+    model: may be abstract; variables that no value is given for stay as they are.
+    values: variables of single layers.
+    dtype: type that the variables get; None keeps theirs.
+    sharding: place on the devices, from the name and shape of a variable; None: that which the variable has, or of an
+      abstract one the default device.
+  """
+  variables = _variables(model)
   for name, value in values:
-    variables[name].set_value(jnp.asarray(value, variables[name].dtype))
+    place, layer = (name, None) if name in variables else stored_name(name)
+    variable = variables[place]
+    old = variable.get_value()
+    where = sharding(place, variable.shape) if sharding else old.sharding if isinstance(old, jax.Array) else None
+    kind = dtype or variable.dtype
+    value = value.astype(kind) if isinstance(value, jax.Array) else np.asarray(value, kind)
+    if layer is None:
+      variable.set_value(_put(value, where).block_until_ready())
+    else:
+      if not isinstance(old, jax.Array) or old.dtype != value.dtype:
+        old = jnp.zeros(variable.shape, value.dtype, device=where)
+      row = _put(value, sharding(name, value.shape)) if sharding else value
+      variable.set_value(_with_row(old, row, layer).block_until_ready())
+
+
+def _put(value: np.ndarray | jax.Array, sharding: Sharding | None) -> jax.Array:
+  if sharding is None or isinstance(value, jax.Array):
+    return jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
+  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _with_row(stack: jax.Array, row: jax.Array, layer: int | jax.Array) -> jax.Array:
+  return jax.lax.dynamic_update_index_in_dim(stack, row, layer, 0)
 
 
 def check_finite(values: Mapping[str, Any], source: str) -> None:

@@ -40,7 +40,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   model, metadata = _read(path, verify)
   numbers = {name: leaf for name, leaf in parameters.named_leaves(metadata.statistics).items()
              if isinstance(leaf, float)}
-  for part, values in (('', parameters.named(model)), ('statistics/', numbers)):
+  for part, values in (('', parameters.stored(model)), ('statistics/', numbers)):
     parameters.check_finite({part + name: np.asarray(value) for name, value in values.items()}, str(path))
   return model, metadata
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import DTypeLike
 
-from rtjax.models import abstract, from_values, parameters
+from rtjax.models import abstract, parameters
 from rtjax.models.backbones import t5
 from rtjax.models.backbones.paligemma import PaliGemma, PaliGemmaConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
@@ -99,16 +99,9 @@ def load_huggingface(folder: str | os.PathLike, *, dtype: DTypeLike = 'float32',
     reasons = [f'{reason}: {huggingface_files.some([name for name, why in found.ignored.items() if why == reason])}'
                for reason in dict.fromkeys(found.ignored.values())]
     warnings.warn(f'{folder}: {len(found.ignored)} tensors were ignored. ' + '; '.join(reasons), stacklevel=2)
-  values = {name: _put(value, sharding and sharding(name, value.shape))
-            for name, value in stream(found, tensors, dtype)}
-  return from_values(found.config, values, dtype=dtype)
-
-
-def _put(value: np.ndarray, sharding: Sharding | None) -> jax.Array:
-  """Return the array on its devices, once it is there."""
-  if sharding is None:
-    return jnp.asarray(value).block_until_ready()
-  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index]).block_until_ready()
+  model = abstract(found.config)
+  parameters.assign_each(model, stream(found, tensors, dtype), dtype=dtype, sharding=sharding)
+  return model
 
 
 def read(folder: str | os.PathLike) -> Weights:

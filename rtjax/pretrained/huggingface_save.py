@@ -58,7 +58,7 @@ def save_huggingface(model: ViT | SigLIP | T5 | PaliGemma | T5Gemma2, folder: st
     raise ValueError(f'shard_bytes is {shard_bytes}, expected at least 1.')
   config, names = huggingface_config.describe(model.config) if source is None else _as_published(
       model.config, pathlib.Path(source))
-  variables = parameters.merged(model)
+  variables = parameters.each_layer(parameters.merged(model))
   shapes = {name: tuple(value.shape) for name, value in variables.items()}
   parameters.check({place: shapes.get(place, ()) for places in names.values() for place in places}, shapes,
                    f'by its config.json, the variables of this {type(model).__name__}')

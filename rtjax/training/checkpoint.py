@@ -23,7 +23,7 @@ from orbax.checkpoint.path import atomicity
 from rtjax import checkpoints
 from rtjax.checkpoints import FORMAT, CheckpointError, Json
 from rtjax.runtime import checksums
-from rtjax.training import sharding
+from rtjax.training import sharding, single_layers
 from rtjax.training.state import TrainState
 
 _T = TypeVar('_T')
@@ -190,6 +190,9 @@ def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Json]:
   _read_metrics(folder)
   checkpoints.silence_orbax()
   with ocp.StandardCheckpointer() as reader:
+    if single_layers.is_written_so(reader.metadata(folder / 'state').item_metadata.tree, target):
+      before = reader.restore(folder / 'state', single_layers.taken_apart(target))
+      return single_layers.stacked(before, target), metadata
     return reader.restore(folder / 'state', target), metadata
 
 

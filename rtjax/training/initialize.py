@@ -21,7 +21,6 @@ _IMAGE_ENCODER = 'image_encoder/'
 _POSITION = 'transformer/position/kernel'
 _SHOWN = 8
 
-Arrays = Mapping[str, jax.Array]
 Sized = Mapping[str, Any]
 """Arrays, or their shapes and types alone."""
 
@@ -80,20 +79,27 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
       raise ValueError(f'--init.prune removes heads and layers of RT-1 or RT-1-X; {path} is {type(source).__name__}, '
                        f'this model {type(model).__name__}.')
     source, pruned = pruning.prune(source, model.config, prune_on)
-  theirs, ours = parameters.named(source), parameters.named(model)
-  fitting, partly = matching(theirs, ours), ''
+  theirs, ours = sizes(source), sizes(model)
+  read_theirs, read_ours = parameters.reader(source), parameters.reader(model)
+  fitting, changed, partly = matching(theirs, ours), {}, ''
   if type(source) is not type(model):  # elsewhere the same name may have another role
-    fitting = {name: value for name, value in fitting.items() if name.startswith(_IMAGE_ENCODER)}
+    fitting = {name: size for name, size in fitting.items() if name.startswith(_IMAGE_ENCODER)}
   elif _POSITION in ours and _POSITION in theirs:
-    kernel, rows = merge_positions(theirs[_POSITION], ours[_POSITION], source.config, model.config)
+    kernel, rows = merge_positions(read_theirs(_POSITION), read_ours(_POSITION), source.config, model.config)
     if rows < len(kernel):
       partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
-    fitting |= {_POSITION: kernel}
+    changed[_POSITION] = kernel
+    fitting[_POSITION] = ours[_POSITION]
   if not fitting:
     raise ValueError(f'--init.weights {path}: none of its {len(theirs)} variables fits this network. Give the model '
                      'the sizes of the one it starts from (width, layers, heads, ...).')
-  parameters.assign(model, ours | fitting)
+  parameters.assign_each(model, ((name, changed[name] if name in changed else read_theirs(name)) for name in fitting))
   return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
+
+
+def sizes(model: PolicyModel) -> dict[str, jax.ShapeDtypeStruct]:
+  """Return the shape of every variable."""
+  return {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in parameters.shapes(model).items()}
 
 
 def matching(theirs: Sized, ours: Sized) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
   found, tensors = huggingface.open_folder(folder)
   prefix = BACKBONE_PARTS[part]
   theirs = {f'{prefix}{name}': jax.ShapeDtypeStruct(shape, 'float32') for name, shape in found.variables.items()}
-  ours = {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in parameters.shapes(model).items()}
+  ours = initialize.sizes(model)
   fitting = initialize.matching(theirs, ours)
   if not fitting:
     expected = 'a T5' if part == 'text' else 'a ViT or SigLIP'

@@ -27,6 +27,7 @@ from rtjax import checkpoints, models
 from rtjax import data as rlds_data
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
+from rtjax.models.layers import initializers
 from rtjax.runtime import compiler, limits, serialization
 from rtjax.training import distill, initialize, lineage, lock, memory, sharding
 from rtjax.training import optimizer as optimizers
@@ -37,7 +38,7 @@ from rtjax.training.log import MetricsLog, Progress
 from rtjax.training.meter import Meter, NonFiniteError, Row
 from rtjax.training.profile import Profile
 from rtjax.training.signals import Signals
-from rtjax.training.state import TrainState, Tree, create, merge, split
+from rtjax.training.state import TrainState, Tree, create, merge, split, with_dtype
 from rtjax.training.step import eval_step, train_step
 
 _PRUNING_BATCHES = 4  # batches that measure the importance of heads and layers
@@ -232,7 +233,8 @@ def _target(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTr
 
 def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                    batches: TrainingInput) -> TrainState:
-  model = models.build(config.model, seed=config.seed)
+  with initializers.placed(sharding.spread(mesh)):
+    model = models.build(config.model, seed=config.seed)
   from_data = config.model.normalization == 'from_data'
   if not from_data:
     initialize.set_normalization(model, batches.statistics)
@@ -247,8 +249,10 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
   if from_data and config.data:  # replaces that of the weights, which may come from no robot at all
     initialize.set_normalization(model, batches.statistics)
   _, *trees = split(model, config.is_trainable)
+  del model
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
-  return jax.jit(_creator(config, optimizer), out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
+  return jax.jit(_creator(config, optimizer), out_shardings=layout,
+                 donate_argnums=0)(*[sharding.place(tree, mesh) for tree in trees])
 
 
 def _training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,
@@ -279,8 +283,8 @@ def _require_memory(config: TrainConfig, take_step: Any, target: TrainState, bat
 
 def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Callable[..., TrainState]:
   def creator(params: Tree, batch_stats: Tree, constants: Tree) -> TrainState:
-    return create(params, batch_stats, constants, jax.random.key(config.seed), optimizer=optimizer,
-                  ema=config.optimizer.ema_decay > 0)
+    return create(params, batch_stats, with_dtype(constants, config.model.dtype), jax.random.key(config.seed),
+                  optimizer=optimizer, ema=config.optimizer.ema_decay > 0)
   return creator
 
 

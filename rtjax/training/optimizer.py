@@ -1,10 +1,15 @@
 """Adam, or Adafactor where memory is short, with warm-up and cosine decay."""
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from rtjax.models import parameters
+from rtjax.models.layers.layer_stack import is_stacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,7 @@ def describe_longer(config: OptimizerConfig, start: int, before: int, steps: int
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
   """Return the gradient transformation for a run of `steps` steps."""
   def kernels(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    return _map_by_layer(lambda p, first: p.ndim > first + 1, params)
   return optax.chain(
       optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
       _adafactor() if config.kind == 'adafactor' else optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
@@ -64,4 +69,17 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
 
 def _adafactor() -> optax.GradientTransformation:
   """Return Adafactor as for T5: no momentum, updates clipped at 1."""
-  return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+  clip = optax.stateless(lambda updates, _: _map_by_layer(_clipped, updates))
+  return optax.chain(optax.scale_by_factored_rms(), clip)
+
+
+def _clipped(update: jax.Array, first: int) -> jax.Array:
+  """Scale an update down to a root mean square of 1, in each layer."""
+  mean = jnp.mean(jnp.square(update), range(first, update.ndim), keepdims=True)
+  return update / jnp.maximum(1.0, jnp.sqrt(mean))
+
+
+def _map_by_layer(function: Callable[[Any, int], Any], tree: optax.Params) -> Any:
+  """Map function(array, first axis behind that of stacked layers)."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: function(leaf, int(is_stacked(parameters.path_name(path)))), tree)

@@ -1,7 +1,8 @@
 """Sharding: the mesh, and one table from parameter path to PartitionSpec.
 
 The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits parameters and optimizer state, each
-array along its largest divisible dimension; `tensor` splits the dimensions that the table names. Under `jax.jit` the
+array along its largest divisible dimension; `tensor` splits the dimensions that the table names. The axis of stacked
+layers is never split: a loop takes one of them at a time, which each device has its share of. Under `jax.jit` the
 result is that of one device: BatchNorm takes the statistics of the global batch.
 """
 import json
@@ -10,11 +11,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rtjax.models import parameters
+from rtjax.models.layers.layer_stack import is_stacked, layer_name
 from rtjax.training.state import Tree
 
 _B = TypeVar('_B')
@@ -64,6 +67,8 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """Return the PartitionSpec of an array; uneven dimensions are not split."""
+  if is_stacked(path) and len(shape) > 1:
+    return PartitionSpec(None, *spec(layer_name(path, 0), shape[1:], mesh))
   axes: list[str | None] = [None] * len(shape)
   # Adafactor keeps a row and a column in place of a matrix, under the path of the matrix.
   for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
@@ -93,11 +98,31 @@ def shardings(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
-  """Put arrays that every process holds on the mesh."""
+  """Put arrays that every process holds, or that are on the mesh already, in their places."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == mesh.size > 1:
+      return jax.device_put(leaf, sharding, donate=True)
+    return from_host(np.asarray(leaf), sharding)
   return jax.tree.map(put, tree, shardings(tree, mesh))
+
+
+def from_host(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """Put an array that every process holds on devices."""
+  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def spread(mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
+  """Return a function that splits an array over all devices of the mesh.
+
+  Small and uneven arrays go to the default device. `place` then moves the parts, so that no device and no host ever
+  holds all parameters.
+  """
+  all_devices = Mesh(mesh.devices.reshape(1, -1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+
+  def put(value: np.ndarray) -> jax.Array:
+    where = spec('', value.shape, all_devices)
+    return from_host(value, NamedSharding(all_devices, where)) if any(where) else jnp.asarray(value)
+  return put
 
 
 def place_batch(batch: _B, mesh: Mesh) -> _B:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import DTypeLike
 
 from rtjax.models import PolicyModel, parameters
 
@@ -23,7 +24,8 @@ class TrainState:
     params: parameters that the optimizer updates, float32.
     batch_stats: moving averages of BatchNorm.
     constants: weights that are never trained, such as the input normalisation, or parameters that are frozen in this
-      run: they have neither gradients nor optimizer state.
+      run: they have neither gradients nor optimizer state. Frozen kernels and embeddings have the type of the
+      computation.
     opt_state: of optax.
     ema: moving average of `params`, or None if none is kept.
     rng: typed key; the keys of a step are functions of it and of `step` alone.
@@ -78,6 +80,16 @@ def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
   """Return the state before the first step."""
   return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, constants, optimizer.init(params),
                     jax.tree.map(jnp.copy, params) if ema else None, rng)
+
+
+def with_dtype(constants: Tree, dtype: DTypeLike) -> Tree:
+  """Return constants whose kernels and embeddings have the type of the computation.
+
+  Layers read them in no other type, so that frozen parameters take less memory and all results stay the same.
+  """
+  def cast(path: Any, leaf: jax.Array) -> jax.Array:
+    return leaf.astype(dtype) if parameters.path_name(path).endswith(('/kernel', '/embedding')) else leaf
+  return jax.tree_util.tree_map_with_path(cast, constants)
 
 
 def _plain(state: nnx.State) -> Tree:

@@ -25,6 +25,7 @@ from rtjax.models import parameters
 from rtjax.models.backbones.pali import PaLIConfig
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vit import ViTConfig
+from rtjax.models.layers import initializers
 from rtjax.training import sharding, state
 
 CONFIG = PaLIConfig(
@@ -74,10 +75,22 @@ def curve(mesh: jax.sharding.Mesh, config, graphdef, params) -> dict:
       name: list(leaf.addressable_shards[0].data.shape) for name, leaf in leaves.items()}}
 
 
+def shares(params) -> dict:
+  """Return the largest part of each array that one device holds."""
+  return {name: max(shard.data.size for shard in leaf.addressable_shards) / leaf.size
+          for name, leaf in parameters.named_leaves(params).items()}
+
+
 if __name__ == '__main__':
   config = (public_backbones.CONFIGS | {'pali': CONFIG})[sys.argv[1]]
   graphdef, params, *_ = state.split(models.build(config, seed=0))
   one = jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
   curves = {'single': curve(one, config, graphdef, params)}
-  curves['split'] = curve(sharding.make_mesh((2, 2, 2)), config, graphdef, params)
+  mesh = sharding.make_mesh((2, 2, 2))
+  with initializers.placed(sharding.spread(mesh)):
+    _, drawn, *_ = state.split(models.build(config, seed=0))
+  other = [name for name, equal in parameters.named_leaves(jax.tree.map(
+      lambda a, b: bool((jax.device_get(a) == jax.device_get(b)).all()), drawn, params)).items() if not equal]
+  curves |= {'drawn': shares(drawn), 'other': other}
+  curves['split'] = curve(mesh, config, graphdef, drawn)
   print(json.dumps(curves))

@@ -60,3 +60,26 @@ def test_adafactor_keeps_rows_and_columns():
     params = jax.tree.map(jnp.add, params, updates)
   last = sum(jnp.sum((p - t) ** 2) for p, t in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True))
   assert last < 0.3 * first
+
+
+@pytest.mark.parametrize('kind', ['adam', 'adafactor'])
+def test_stacked_layers_are_updated_as_layers_of_their_own(kind):
+  """Also where Adafactor factors moments and clips, and where biases do not decay."""
+  config = optimizer.OptimizerConfig(kind=kind, learning_rate=0.1, warmup_steps=0, weight_decay=0.1, clip_norm=0.0)
+  keys = jax.random.split(jax.random.key(0), 4)
+  stack, grads = ({'kernel': jax.random.normal(a, (3, 130, 140)), 'bias': jax.random.normal(b, (3, 140))}
+                  for a, b in (keys[:2], keys[2:]))
+  grads = jax.tree.map(lambda leaf: leaf * jnp.array([1e-3, 1.0, 50.0]).reshape(-1, *[1] * (leaf.ndim - 1)), grads)
+  apart = [{str(i): jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(3)} for tree in (stack, grads)]
+  moved = []
+  for params, gradients in (({'layers': {'stacked': stack}}, {'layers': {'stacked': grads}}),
+                            ({'layers': apart[0]}, {'layers': apart[1]})):
+    transform = optimizer.build(config, 10)
+    moments = transform.init(params)
+    for _ in range(2):
+      updates, moments = transform.update(gradients, moments, params)
+      params = jax.tree.map(jnp.add, params, updates)
+    moved.append(params['layers'])
+  for i in range(3):
+    for name, value in moved[1][str(i)].items():
+      np.testing.assert_allclose(moved[0]['stacked'][name][i], value, rtol=1e-5)

@@ -31,6 +31,10 @@ def mesh(data, fsdp, tensor):
     ('params/embed/kernel', (384, 1537), (1, 8, 1), P('fsdp', None)),
     ('params/embed/kernel', (383, 1537), (1, 8, 1), P(None, None)),
     ('params/norm/scale', (64,), (1, 8, 1), P(None)),
+    ('params/text/layers/stacked/mlp/out/kernel', (512, 128, 64), (2, 2, 2), P(None, 'tensor', 'fsdp')),
+    ('params/text/layers/stacked/attention/query/kernel', (24, 64, 8, 32), (1, 8, 1), P(None, 'fsdp', None, None)),
+    ('params/text/layers/stacked/norm/scale', (512, 64), (1, 8, 1), P(None, None)),
+    ('opt_state/1/0/v_row/text/layers/stacked/norm/scale', (1,), (1, 8, 1), P(None)),
     ('step', (), (2, 2, 2), P()),
 ])
 def test_table(path, shape, layout, expected):

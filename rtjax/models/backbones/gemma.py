@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rtjax.models.layers import initializers, rope
 from rtjax.models.layers.attention import Attention
-from rtjax.models.layers.common import remat
+from rtjax.models.layers.layer_stack import LayerStack
 from rtjax.models.layers.mlp import GatedMlp
 from rtjax.models.layers.rope import Rotation
 
@@ -88,14 +88,11 @@ class GemmaConfig:
     if len(self.local) not in (0, self.layers):
       raise ValueError(f'GemmaConfig.local has {len(self.local)} entries for {self.layers} layers.')
 
-  def is_local(self, layer: int) -> bool:
-    return bool(self.local) and self.local[layer]
-
 
 class KeyValue(NamedTuple):
-  """Keys and values of a layer's tokens."""
-  key: Float[Array, 'B N g d']
-  value: Float[Array, 'B N g d']
+  """Keys and values of the tokens of a layer, or stacked of all layers."""
+  key: Float[Array, '*L B N g d']
+  value: Float[Array, '*L B N g d']
 
 
 class Masks(NamedTuple):
@@ -183,33 +180,37 @@ class Stack(nnx.Module):
 
   def __init__(self, config: GemmaConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
+    self.layers = LayerStack(lambda: Layer(config, rngs=rngs), config.layers)
     self.norm = RMSNorm(config.width, config.epsilon)
 
   def __call__(self, x: Float[Array, 'B M D'], positions: Int[Array, 'B M'], masks: Masks,
-               memory: tuple[KeyValue, ...] | None = None) -> tuple[Float[Array, 'B M D'], tuple[KeyValue, ...]]:
-    """Return outputs, and keys and values of each layer.
+               memory: KeyValue | None = None) -> tuple[Float[Array, 'B M D'], KeyValue]:
+    """Return outputs, and keys and values of all layers.
 
     Args:
-      memory: keys and values of earlier tokens in each layer, the first columns of the masks.
+      memory: keys and values of earlier tokens in all layers, the first columns of the masks.
     """
-    rotations, kept = self._rotations(positions), []
-    for index, layer in enumerate(self.layers):
-      local = self.config.is_local(index)
-      inputs = x, rotations[local], masks[local], None if memory is None else memory[index]
-      x, key_value = remat(layer, *inputs) if self.config.remat else layer(*inputs)
-      kept.append(key_value)
-    return self.norm(x), tuple(kept)
+    kinds = self._rotations(positions), masks
 
-  def step(self, x: Float[Array, 'B 1 D'], positions: Int[Array, 'B 1'], masks: Masks, caches: tuple[KeyValue, ...],
-           slot: Int[Array, '']) -> tuple[Float[Array, 'B 1 D'], tuple[KeyValue, ...]]:
+    def call(layer: Layer, x: Array, is_local: Array | None, memory: KeyValue | None, rngs: None
+             ) -> tuple[Array, KeyValue]:
+      return layer(x, *_of_kind(kinds, is_local), memory)
+    x, key_value = self.layers.scan(call, x, self._is_local, memory, remat=self.config.remat)
+    return self.norm(x), key_value
+
+  def step(self, x: Float[Array, 'B 1 D'], positions: Int[Array, 'B 1'], masks: Masks, caches: KeyValue,
+           slot: Int[Array, '']) -> tuple[Float[Array, 'B 1 D'], KeyValue]:
     """Return outputs and caches of one more token."""
-    rotations, kept = self._rotations(positions), []
-    for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-      local = self.config.is_local(index)
-      x, cache = layer.step(x, rotations[local], masks[local], cache, slot)
-      kept.append(cache)
-    return self.norm(x), tuple(kept)
+    kinds = self._rotations(positions), masks
+
+    def call(layer: Layer, x: Array, is_local: Array | None, cache: KeyValue, rngs: None) -> tuple[Array, KeyValue]:
+      return layer.step(x, *_of_kind(kinds, is_local), cache, slot)
+    x, caches = self.layers.scan(call, x, self._is_local, caches)
+    return self.norm(x), caches
+
+  @property
+  def _is_local(self) -> Bool[Array, ' L'] | None:
+    return jnp.array(self.config.local) if self.config.local else None
 
   def _rotations(self, positions: Int[Array, 'B M']) -> tuple[Rotation, Rotation]:
     c = self.config
@@ -217,11 +218,21 @@ class Stack(nnx.Module):
             rope.rotation(positions, c.head_size, c.local_rope_base))
 
 
+def _of_kind(kinds: tuple[tuple[Rotation, Rotation], Masks], is_local: Bool[Array, ''] | None
+             ) -> tuple[Rotation, Bool[Array, 'B M N']]:
+  """Return rotation and mask of a global or local layer; None: global."""
+  rotations, masks = kinds
+  if is_local is None:
+    return rotations[0], masks.full
+  whole, local = (rotations[0], masks.full), (rotations[1], masks.local)
+  return jax.tree.map(lambda whole, local: jnp.where(is_local, local, whole), whole, local)
+
+
 class DecoderCache(NamedTuple):
   """State of a decoder between two tokens.
 
   Attributes:
-    layers: keys and values of each layer: N of the memory, then M slots.
+    layers: keys and values of all layers: N of the memory, then M slots.
     mask: False where the memory is padding.
     offsets: positions of the memory, relative to the decoder's first token; 0 where every token may attend to them,
       however far.
@@ -229,7 +240,7 @@ class DecoderCache(NamedTuple):
     last: output of the prefix's last token, for prefix language models.
     taken: tokens taken so far, up to M.
   """
-  layers: tuple[KeyValue, ...]
+  layers: KeyValue
   mask: Bool[Array, 'B N']
   offsets: Int[Array, 'B N']
   first: Int[Array, ' B']
@@ -260,7 +271,7 @@ def causal_masks(config: GemmaConfig, count: int, memory_mask: Bool[Array, 'B N'
 
 def step_masks(config: GemmaConfig, cache: DecoderCache, taken: Int[Array, '']) -> Masks:
   """Return the masks of one token, behind `taken` others."""
-  slots = jnp.arange(cache.layers[0].key.shape[1] - cache.mask.shape[1])
+  slots = jnp.arange(cache.layers.key.shape[2] - cache.mask.shape[1])
   batch = cache.mask.shape[0]
   own = jnp.broadcast_to(slots <= taken, (batch, len(slots)))
   near = taken - slots < config.local_span
@@ -269,8 +280,8 @@ def step_masks(config: GemmaConfig, cache: DecoderCache, taken: Int[Array, '']) 
                jnp.concatenate([cache.mask & seen_near, own & near], 1)[:, None])
 
 
-def with_slots(memory: tuple[KeyValue, ...], length: int) -> tuple[KeyValue, ...]:
-  """Return the memory with `length` empty slots behind it, in each layer."""
+def with_slots(memory: KeyValue, length: int) -> KeyValue:
+  """Return the memory with `length` empty slots behind it, in all layers."""
   if length < 1:
     raise ValueError(f'length is {length}, the cache must hold at least 1 token.')
-  return jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, length), (0, 0), (0, 0))), memory)
+  return jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, 0), (0, length), (0, 0), (0, 0))), memory)

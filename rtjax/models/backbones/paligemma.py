@@ -86,12 +86,12 @@ class Prefix(NamedTuple):
   """Content of the memory.
 
   Attributes:
-    layers: keys and values of each layer.
+    layers: keys and values of all layers.
     offsets: positions relative to the first token behind the prefix, negative.
     length: real tokens of the prefix.
     last: output of the last real token.
   """
-  layers: tuple[KeyValue, ...]
+  layers: KeyValue
   offsets: Int[Array, 'B N']
   length: Int[Array, ' B']
   last: Float[Array, 'B D']
@@ -181,7 +181,7 @@ class PaliGemma(VisionLanguageBackbone):
     return jnp.dtype(self.config.text.dtype)
 
   def _whole(self, tokens: Float[Array, 'B N D'], mask: Bool[Array, 'B N'], answer: Bool[Array, 'B N']
-             ) -> tuple[Float[Array, 'B N D'], tuple[KeyValue, ...]]:
+             ) -> tuple[Float[Array, 'B N D'], KeyValue]:
     positions = gemma.count_positions(mask)
     ahead = positions[:, None] - positions[:, :, None]
     full = mask[:, None] & ((ahead <= 0) | ~answer[:, None])

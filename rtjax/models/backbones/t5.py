@@ -25,7 +25,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rtjax.models.layers import initializers
 from rtjax.models.layers.attention import Attention, fan_in_normal
-from rtjax.models.layers.common import dropout, remat
+from rtjax.models.layers.common import dropout
+from rtjax.models.layers.layer_stack import LayerStack
 from rtjax.models.layers.mlp import GatedMlp
 from rtjax.models.registry import register
 
@@ -83,22 +84,22 @@ class T5Config:
 
 
 class LayerCache(NamedTuple):
-  """Keys and values of a decoder layer: tokens so far, and memory."""
-  key: Float[Array, 'B M h d']
-  value: Float[Array, 'B M h d']
-  memory_key: Float[Array, 'B N h d']
-  memory_value: Float[Array, 'B N h d']
+  """Keys and values of decoder layers: tokens so far, and memory."""
+  key: Float[Array, '*L B M h d']
+  value: Float[Array, '*L B M h d']
+  memory_key: Float[Array, '*L B N h d']
+  memory_value: Float[Array, '*L B N h d']
 
 
 class DecoderCache(NamedTuple):
   """State of the decoder between two tokens.
 
   Attributes:
-    layers: one cache per layer.
+    layers: caches of all layers, stacked.
     memory_mask: False where the memory is padding.
     length: tokens taken so far, up to M.
   """
-  layers: tuple[LayerCache, ...]
+  layers: LayerCache
   memory_mask: Bool[Array, 'B N']
   length: Int[Array, '']
 
@@ -174,7 +175,7 @@ class Stack(nnx.Module):
     init = initializers.normal(config.width ** -0.5)
     self.relative_bias = nnx.Param(init(rngs.params(), (config.buckets, config.heads)))
     layers = config.decoder_layers if decoder else config.encoder_layers
-    self.layers = nnx.List([Layer(config, decoder=decoder, rngs=rngs) for _ in range(layers)])
+    self.layers = LayerStack(lambda: Layer(config, decoder=decoder, rngs=rngs), layers)
     self.norm = _norm(config, rngs)
 
   def position_bias(self, length: int) -> Float[Array, 'h N N']:
@@ -189,22 +190,22 @@ class Stack(nnx.Module):
     rate = self.config.dropout
     x = dropout(x, rate, rngs)
     bias = self.position_bias(x.shape[1])
-    for layer in self.layers:
-      inputs = x, bias, mask, memory, memory_mask, rngs
-      x = remat(layer, *inputs) if self.config.remat else layer(*inputs)
+    x, _ = self.layers.scan(lambda layer, x, rngs: (layer(x, bias, mask, memory, memory_mask, rngs), None), x,
+                            remat=self.config.remat, rngs=rngs)
     return dropout(self.norm(x), rate, rngs)
 
   def step(self, cache: DecoderCache, x: Float[Array, 'B 1 D']) -> tuple[DecoderCache, Float[Array, 'B 1 D']]:
     """Take the decoder's next token."""
-    longest = cache.layers[0].key.shape[1]
+    longest = cache.layers.key.shape[2]
     by_distance = jnp.asarray(buckets(-np.arange(longest), self.config, causal=True))
     distances = jnp.maximum(cache.length - jnp.arange(longest), 0)  # later positions are hidden
     bias = self.relative_bias[...][by_distance[distances]].T[:, None]
-    layers = []
-    for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+
+    def take(layer: Layer, x: Array, layer_cache: LayerCache, rngs: None) -> tuple[Array, tuple[Array, Array]]:
       layer_cache, x = layer.step(x, bias, layer_cache, cache.memory_mask, cache.length)
-      layers.append(layer_cache)
-    return cache._replace(layers=tuple(layers), length=cache.length + 1), self.norm(x)
+      return x, (layer_cache.key, layer_cache.value)
+    x, (key, value) = self.layers.scan(take, x, cache.layers)
+    return cache._replace(layers=cache.layers._replace(key=key, value=value), length=cache.length + 1), self.norm(x)
 
 
 @register('t5', T5Config)
@@ -274,8 +275,8 @@ class T5(nnx.Module):
     if length < 1:
       raise ValueError(f'length is {length}, the cache must hold at least 1 token.')
     c, batch = self.config, memory.shape[0]
-    empty = jnp.zeros((batch, length, c.heads, c.head_size), self._dtype)
-    layers = tuple(LayerCache(empty, empty, *layer.cross_attention.key_value(memory)) for layer in self.decoder.layers)
+    empty = jnp.zeros((c.decoder_layers, batch, length, c.heads, c.head_size), self._dtype)
+    layers = LayerCache(empty, empty, *self.decoder.layers.map(lambda layer: layer.cross_attention.key_value(memory)))
     mask = jnp.ones(memory.shape[:2], bool) if memory_mask is None else memory_mask
     return DecoderCache(layers, mask, jnp.zeros((), jnp.int32))
 

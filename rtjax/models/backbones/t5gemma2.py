@@ -167,6 +167,6 @@ class T5Gemma2(VisionLanguageBackbone):
   def _dtype(self) -> jnp.dtype:
     return jnp.dtype(self.config.encoder.dtype)
 
-  def _key_values(self, memory: Memory) -> tuple[KeyValue, ...]:
-    """Return the memory's keys and values in each layer of the decoder."""
-    return tuple(KeyValue(*layer.attention.key_value(memory.content)) for layer in self.decoder.layers)
+  def _key_values(self, memory: Memory) -> KeyValue:
+    """Return the memory's keys and values in all layers of the decoder."""
+    return KeyValue(*self.decoder.layers.map(lambda layer: layer.attention.key_value(memory.content)))

@@ -23,8 +23,9 @@ from jaxtyping import Array, Float, Num
 from rtjax.models.backbones.conv_stem import ConvStem, instance_norm
 from rtjax.models.layers import initializers
 from rtjax.models.layers.attention import Attention
-from rtjax.models.layers.common import dropout, lecun_linear, remat
+from rtjax.models.layers.common import dropout, lecun_linear
 from rtjax.models.layers.convolution import patchify
+from rtjax.models.layers.layer_stack import LayerStack
 from rtjax.models.layers.mlp import Activation, Mlp
 from rtjax.models.layers.resize import cubic_weights
 from rtjax.models.registry import register
@@ -153,7 +154,7 @@ class ViT(nnx.Module):
       self.class_token = nnx.Param(jnp.zeros(c.width))
     first = initializers.normal(0.02)(rngs.params(), (int(c.class_token), c.width))
     self.positions = nnx.Param(jnp.concatenate([first, sincos_position_embedding(c.grid, c.width)]))
-    self.layers = nnx.List([Layer(c, rngs=rngs) for _ in range(c.layers)])
+    self.layers = LayerStack(lambda: Layer(c, rngs=rngs), c.layers)
     self.norm = layer_norm(c, rngs)
     if c.pooler:
       self.pooler = self.make_pooler(rngs)
@@ -203,8 +204,7 @@ class ViT(nnx.Module):
   def encode(self, features: Float[Array, 'B h w C'], rngs: nnx.Rngs | None = None) -> Float[Array, 'B N D']:
     """Return all tokens, given the output of `features`."""
     x = dropout(self.embed(features), self.config.dropout, rngs)
-    for layer in self.layers:
-      x = remat(layer, x, rngs) if self.config.remat else layer(x, rngs)
+    x, _ = self.layers.scan(lambda layer, x, rngs: (layer(x, rngs), None), x, remat=self.config.remat, rngs=rngs)
     return self.norm(x)
 
   def embed(self, features: Float[Array, 'B h w C']) -> Float[Array, 'B N D']:

@@ -152,12 +152,3 @@ def dropout(x: Array, rate: float, rngs: nnx.Rngs | None, shape: tuple[Any, ...]
     return x
   keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, shape or x.shape)
   return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
-
-
-def _call(layer: nnx.Module, *inputs: Any) -> Any:
-  return layer(*inputs)  # type: ignore[operator]
-
-
-# `remat(layer, *inputs)` is layer(*inputs), recomputed in the backward pass. With graph=False, since graph mode refuses
-# parameters that lie outside of what is differentiated.
-remat: Any = nnx.remat(_call, graph=False)

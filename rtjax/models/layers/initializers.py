@@ -3,8 +3,10 @@
 Those of `jax.nn.initializers` are compiled for each shape of a network, half a minute for RT-1. They are used where a
 network is only traced, as in `models.abstract`.
 """
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +17,21 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 
 Initializer = Callable[..., Array]
+
+_place: contextvars.ContextVar[Callable[[np.ndarray], Array]] = contextvars.ContextVar('place', default=jnp.asarray)
+
+
+@contextlib.contextmanager
+def placed(place: Callable[[np.ndarray], Array]) -> Iterator[None]:
+  """Put arrays that are drawn in this context on devices by `place`.
+
+  So a network can be built that no device has the memory for.
+  """
+  token = _place.set(place)
+  try:
+    yield
+  finally:
+    _place.reset(token)
 
 
 def normal(stddev: float) -> Initializer:
@@ -56,13 +73,24 @@ def he_uniform() -> Initializer:
   return variance_scaling(2.0, 'fan_in', 'uniform')
 
 
+def repeated(initializer: Initializer, stack: tuple[int, ...]) -> Initializer:
+  """Return an initializer of stacked layers, from that of one; () for one.
+
+  Args:
+    stack: (number of layers,).
+  """
+  if not stack:
+    return initializer
+  return lambda key, shape: jnp.stack([initializer(k, shape) for k in jax.random.split(key, stack[0])])
+
+
 def _drawn(traced: Initializer, draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
   """Return an initializer that draws, or traces if the key is traced."""
   def initialize(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32, **options: Any) -> Array:
     if isinstance(key, jax.core.Tracer):
       return traced(key, shape, dtype, **options)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    return jnp.asarray(draw(rng, tuple(shape)), dtype)
+    return _place.get()(draw(rng, tuple(shape)).astype(dtype, copy=False))
   return initialize
 
 

@@ -8,14 +8,16 @@ RT-2 is entered by several: `loss`, `step`, `generate`. Here the layers themselv
 that checkpoints and Hugging Face weights load into a network with or without adapters.
 """
 import dataclasses
+import math
 import re
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
 from rtjax.models.layers import initializers
+from rtjax.models.layers.layer_stack import is_stacked, layer_name
 from rtjax.runtime.flags import Hidden
 
 
@@ -45,7 +47,8 @@ class _Adapter(nnx.Module):
   """Base of the adapted layers.
 
   Attributes:
-    lora_a, lora_b: A [inputs, rank] and B [rank, outputs]; a kernel of more axes counts as a matrix.
+    lora_a, lora_b: A [inputs, rank] and B [rank, outputs], of stacked layers [L, inputs, rank] and [L, rank, outputs];
+      a kernel of more axes counts as a matrix.
     lora_inputs: number of axes of the kernel that are inputs.
     lora_scale: alpha / rank.
   """
@@ -83,18 +86,40 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs) -> None:
   if not config.rank:
     return
   linear = {name: layer for name, layer in _named_modules(model).items() if isinstance(layer, tuple(_ADAPTED))}
-  targets = {name: layer for name, layer in linear.items() if re.search(config.targets, name)}
+  targets = {name: layer for name, layer in linear.items() if _is_target(name, layer, config)}
   if not targets:
     raise ValueError(f'lora.targets is {config.targets!r}, which matches none of the names of the {len(linear)} linear '
                      f'layers, such as {next(iter(linear), None)!r}.')
-  for layer in targets.values():
+  for name, layer in targets.items():
     inputs = len(layer.in_features) if isinstance(layer, nnx.LinearGeneral) else 1
     layer.__class__ = _ADAPTED[type(layer)]
     assert isinstance(layer, _Adapter)  # for mypy
-    shape, he_uniform = layer.kernel.shape, initializers.he_uniform()
+    stack, shape = _split_shape(name, layer)
     layer.lora_inputs, layer.lora_scale = inputs, config.alpha / config.rank
-    layer.lora_a = nnx.Param(he_uniform(rngs.params(), (int(np.prod(shape[:inputs])), config.rank)))
-    layer.lora_b = nnx.Param(jnp.zeros((config.rank, int(np.prod(shape[inputs:])))))
+    a = (math.prod(shape[:inputs]), config.rank)
+    layer.lora_a = nnx.Param(initializers.repeated(initializers.he_uniform(), stack)(rngs.params(), a))
+    layer.lora_b = nnx.Param(jnp.zeros((*stack, config.rank, math.prod(shape[inputs:]))))
+
+
+def _split_shape(name: str, layer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Return the axis of stacked layers, if any, and the kernel's shape in one of them."""
+  count = int(is_stacked(f'{name}/kernel'))
+  return layer.kernel.shape[:count], layer.kernel.shape[count:]
+
+
+def _is_target(name: str, layer: Any, config: LoraConfig) -> bool:
+  """Return whether a linear layer is adapted.
+
+  Raises:
+    ValueError: stacked layers are adapted together, and some of them alone are named.
+  """
+  (count,) = _split_shape(name, layer)[0] or (1,)
+  named = [bool(re.search(config.targets, layer_name(f'{name}/kernel', i).removesuffix('/kernel')))
+           for i in range(count)]
+  if any(named) and not all(named):
+    raise ValueError(f'lora.targets is {config.targets!r}, which names {sum(named)} of the {count} layers in {name}. '
+                     'Layers of a stack are adapted together: name all of them, or none.')
+  return any(named)
 
 
 def adapted(model: nnx.Module) -> dict[str, _Adapter]:

@@ -44,7 +44,7 @@ class RT2Config(PolicyConfig):
       one-hot.
     decoding: 'argmax', the likeliest bin, or 'mean', the mean of the bins by probability (`ActionSpec.decode`).
     auxiliary: additions for small networks trained from scratch.
-    dtype: type of the computation; parameters are always float32. Replaces the backbone's.
+    dtype: type of the computation; parameters that train are always float32. Replaces the backbone's.
     remat: recompute layers in the backward pass instead of keeping their activations. Replaces the backbone's.
   """
   action_spec: ActionSpec = actions.ARM_7D

@@ -145,9 +145,8 @@ def test_cross_attention_is_computed_once(tiny):
   memory = tiny.encode(tiny.embed(ids(1, 2, 5)))
   start = tiny.start_cache(memory, length=3)
   after, hidden = tiny.decode_step(start, ids(2, 2))
-  for before, later in zip(start.layers, after.layers, strict=True):
-    assert before.memory_key is later.memory_key and before.memory_value is later.memory_value
-  without = start._replace(layers=tuple(layer._replace(memory_value=0 * layer.memory_value) for layer in start.layers))
+  assert after.layers.memory_key is start.layers.memory_key and after.layers.memory_value is start.layers.memory_value
+  without = start._replace(layers=start.layers._replace(memory_value=0 * start.layers.memory_value))
   assert np.abs(tiny.decode_step(without, ids(2, 2))[1] - hidden).max() > 1e-3
 
 
@@ -232,7 +231,7 @@ def test_bfloat16_stays_near(tiny):
   np.testing.assert_allclose(memory.astype(jnp.float32), expected_memory, atol=0.1)
   np.testing.assert_allclose(logits, expected, atol=0.1)
   cache, _ = other.decode_step(other.start_cache(memory, length=4), ids(3, 2))
-  assert cache.layers[0].key.dtype == jnp.bfloat16
+  assert cache.layers.key.dtype == jnp.bfloat16
 
 
 def test_configuration_survives_json():

@@ -16,7 +16,8 @@ def test_new_adapters_change_nothing_and_merged_ones_compute_the_same():
   adapted = models.build(tiny_rt2.ADAPTED, seed=1)
   values = models.parameters.named(adapted)
   added = [name for name in values if name not in models.parameters.named(plain)]
-  assert len(added) == 2 * len(lora.adapted(adapted)) > 0 and all(map(lora.is_adapter, added))
+  kernels = models.parameters.each_layer(lora.merged_kernels(adapted))
+  assert len(added) == 2 * len(kernels) > 0 and all(map(lora.is_adapter, added))
   models.parameters.assign(adapted, values | models.parameters.named(plain))
   observation = tiny_rt2.robot_batch(tiny_rt2.TINY, 4).observation
   inputs = observation.images, observation.prompt
@@ -43,4 +44,10 @@ def test_bad_configurations(change, message):
 def test_targets_that_match_nothing():
   config = dataclasses.replace(tiny_rt2.TINY, lora=LoraConfig(rank=2, targets='nothing$'))
   with pytest.raises(ValueError, match=r"lora.targets is 'nothing\$', which matches none of the names"):
+    models.abstract(config)
+
+
+def test_some_layers_of_a_stack_cannot_be_adapted_alone():
+  config = dataclasses.replace(tiny_rt2.TINY, lora=LoraConfig(rank=2, targets='text/encoder/layers/0/attention/query$'))
+  with pytest.raises(ValueError, match=r'names 1 of the 2 layers in backbone/text/encoder/layers/stacked'):
     models.abstract(config)
