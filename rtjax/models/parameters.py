@@ -38,7 +38,10 @@ def stored(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 def reader(model: nnx.Module) -> Callable[[str], jax.Array]:
-  """Return a function from a variable's name to its value, so that no others are copied."""
+  """Return a function from a variable's name to its value.
+
+  It copies no other layer's.
+  """
   values = stored(model)
 
   def read(name: str) -> jax.Array:

@@ -143,7 +143,7 @@ def _gemma_2_and_3(config: GemmaConfig) -> dict[str, Any]:
   kinds = {True: 'sliding_attention', False: 'full_attention'}
   scale = config.query_scale or config.head_size
   return {'hidden_activation': 'gelu_pytorch_tanh', 'sliding_window': config.local_span,
-          'layer_types': [kinds[config.is_local(i)] for i in range(config.layers)],
+          'layer_types': [kinds[local] for local in config.local or (False,) * config.layers],
           'query_pre_attn_scalar': int(scale) if scale == int(scale) else scale,  # transformers wants integers
           'attn_logit_softcapping': None, 'final_logit_softcapping': config.logit_cap or None}
 

@@ -74,7 +74,7 @@ def _adafactor() -> optax.GradientTransformation:
 
 
 def _clipped(update: jax.Array, first: int) -> jax.Array:
-  """Scale an update down to a root mean square of 1, in each layer."""
+  """Scale updates down to a root mean square of 1 per layer."""
   mean = jnp.mean(jnp.square(update), range(first, update.ndim), keepdims=True)
   return update / jnp.maximum(1.0, jnp.sqrt(mean))
 

@@ -98,7 +98,7 @@ def shardings(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
-  """Put arrays that every process holds, or that are on the mesh already, in their places."""
+  """Put arrays in their places on the mesh."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == mesh.size > 1:
       return jax.device_put(leaf, sharding, donate=True)
@@ -112,7 +112,7 @@ def from_host(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def spread(mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
-  """Return a function that splits an array over all devices of the mesh.
+  """Return a function that splits arrays over all devices.
 
   Small and uneven arrays go to the default device. `place` then moves the parts, so that no device and no host ever
   holds all parameters.

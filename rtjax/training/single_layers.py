@@ -27,7 +27,7 @@ def is_written_so(stored: Tree, target: TrainState) -> bool:
 
 
 def taken_apart(target: TrainState) -> TrainState:
-  """Return shapes, types and shardings of a state with a variable for each layer."""
+  """Return the layout of a state with separate layers."""
   counts = {_stack_of(name): leaf.shape[0] for part in (target.params, target.constants)
             for name, leaf in parameters.named_leaves(part).items() if is_stacked(name)}
   return jax.tree.map(lambda tree: _apart(tree, counts, '') if isinstance(tree, dict) else tree, target,

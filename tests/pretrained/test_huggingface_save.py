@@ -120,14 +120,15 @@ def test_adapters_are_folded_in(tmp_path):
   model = models.build(GEMMA_2, seed=0)
   plain = parameters.named(model)
   lora.adapt(model, LoraConfig(rank=2, alpha=4.0), rngs=nnx.Rngs(1))
-  layer = model.text.decoder.layers[0].attention.query
+  layer = model.text.decoder.layers.stacked.attention.query
   layer.lora_b[...] = jax.random.normal(jax.random.key(2), layer.lora_b.shape)
   rtjax.pretrained.save_huggingface(model, tmp_path)
   saved = parameters.named(load(tmp_path))
-  name = 'text/decoder/layers/0/attention/query/kernel'
-  np.testing.assert_allclose(saved[name], plain[name] + 2 * (layer.lora_a[...] @ layer.lora_b[...]).reshape(
-      plain[name].shape), atol=1e-6)
-  for other in plain.keys() - {name}:
+  names = [f'text/decoder/layers/{i}/attention/query/kernel' for i in range(GEMMA_2.text.layers)]
+  for i, name in enumerate(names):
+    np.testing.assert_allclose(saved[name], plain[name] + 2 * (layer.lora_a[i] @ layer.lora_b[i]).reshape(
+        plain[name].shape), atol=1e-6)
+  for other in plain.keys() - {*names}:
     np.testing.assert_array_equal(saved[other], plain[other], err_msg=other)
 
 

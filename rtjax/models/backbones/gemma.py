@@ -90,7 +90,7 @@ class GemmaConfig:
 
 
 class KeyValue(NamedTuple):
-  """Keys and values of the tokens of a layer, or stacked of all layers."""
+  """Keys and values of the tokens, of one layer or stacked."""
   key: Float[Array, '*L B N g d']
   value: Float[Array, '*L B N g d']
 

@@ -1,4 +1,4 @@
-"""Equal layers as one: variables stacked along a first axis, run by a loop.
+"""Equal layers as one, with stacked variables, run by a loop.
 
 A program holds the layer once, however deep the network is, so that compiling takes seconds in place of minutes. Each
 variable is stored as 'layers/stacked/attention/query/kernel' [L, D, heads, head_size]. All that names single layers
@@ -102,7 +102,7 @@ def stored_name(name: str) -> tuple[str, int]:
 
 
 def _stack(parts: list[Any]) -> jax.Array:
-  """Stack arrays; those of a CPU without compiling a program for each shape."""
+  """Stack arrays, on a CPU without compiling."""
   if any(isinstance(part, jax.core.Tracer) or not part.is_fully_addressable or len(part.devices()) > 1 or
          next(iter(part.devices())).platform != 'cpu' for part in parts):
     return jnp.stack(parts)

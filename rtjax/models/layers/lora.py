@@ -102,7 +102,7 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs) -> None:
 
 
 def _split_shape(name: str, layer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """Return the axis of stacked layers, if any, and the kernel's shape in one of them."""
+  """Return the axis of stacked layers, if any, and a layer's kernel."""
   count = int(is_stacked(f'{name}/kernel'))
   return layer.kernel.shape[:count], layer.kernel.shape[count:]
 
