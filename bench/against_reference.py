@@ -119,11 +119,11 @@ def _reference_agent(tf: Any) -> Any:
   # Random weights: those of ImageNet need not be in the clone.
   pretrained_efficientnet_encoder._MODELS['b3'] = lambda weights, **settings: film_efficientnet_encoder.EfficientNetB3(
       weights=None, **settings)
-  observations = _struct({'image': tensor_spec.BoundedTensorSpec(_IMAGE, tf.float32, 'image', 0, 1),
-                          'natural_language_embedding': tensor_spec.TensorSpec(512, tf.float32, 'embedding')})
-  actions = _struct({'terminate_episode': tensor_spec.BoundedTensorSpec(3, tf.int32, 'terminate_episode', 0, 1)})
+  observations = _struct({'image': tensor_spec.BoundedTensorSpec(_IMAGE, tf.float32, 0, 1, 'image'),
+                          'natural_language_embedding': tensor_spec.TensorSpec([512], tf.float32, 'embedding')})
+  actions = _struct({'terminate_episode': tensor_spec.BoundedTensorSpec([3], tf.int32, 0, 1, 'terminate_episode')})
   for name, (size, bound) in _ACTIONS.items():
-    actions[name] = tensor_spec.BoundedTensorSpec(size, tf.float32, name, -bound, bound)
+    actions[name] = tensor_spec.BoundedTensorSpec([size], tf.float32, -bound, bound, name)
   network = functools.partial(
       transformer_network.TransformerNetwork, num_layers=8, layer_size=128, num_heads=8, feed_forward_size=512,
       vocab_size=256, token_embedding_size=512, crop_size=236, action_order=list(actions))
@@ -144,7 +144,10 @@ def _struct(entries: dict[str, Any]) -> Any:
 
 
 def _add_reference(code: str) -> None:
-  """Make the official code importable, and a stand-in for the one class of tensor2robot, which pip does not have."""
+  """Make the official code importable.
+
+  Pip has no tensor2robot, of which it needs one class: a stand-in.
+  """
   folder = tempfile.mkdtemp(prefix='reference-')
   pathlib.Path(folder, 'robotics_transformer').symlink_to(pathlib.Path(code).resolve())
   sys.path.insert(0, folder)

@@ -121,7 +121,10 @@ def main() -> None:
 
 
 def _compile_only(config: 'TrainConfig') -> None:
-  """Print memory and work of a step; exit with 1 where it does not fit."""
+  """Print memory and work of a step.
+
+  The exit status is 1 where it does not fit.
+  """
   from rtjax.training import compile_only  # late: --help need not wait for it
   cli.note(f'Compiling for {config.compile_only}, some minutes for a large network')
   report = compile_only.analyse(config, config.compile_only)

@@ -1,4 +1,4 @@
-"""Training steps compiled for machines that are not there: memory, work, least time.
+"""Training steps compiled for machines that are not there.
 
 A TPU's compiler (package libtpu) runs on any x86-64 Linux machine. The step of a configuration is lowered from shapes
 alone, without data or parameters, and compiled for a topology such as `v5e:4x4`; or for `cpu:8`, simulated devices.

@@ -110,7 +110,7 @@ def _shard_bytes(leaf: Any) -> float:
 
 
 def _refused_bytes(message: str) -> float:
-  """Return the temporary bytes of a program that the compiler refused for its memory."""
+  """Return the temporary bytes of a program that was refused."""
   match = re.search(r'temporaries \(([\d.]+)G\) exceeds available HBM', message)
   if not match:
     raise ValueError(f'the step does not compile: {message.splitlines()[0][:500]}')

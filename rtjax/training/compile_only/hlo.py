@@ -37,7 +37,10 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of a computation; `tree` is an Array, or a list for tuples."""
+  """One line of a computation.
+
+  `tree` is an Array, or a list for tuples.
+  """
   name: str
   tree: 'Array | list'
   opcode: str

@@ -5,9 +5,12 @@ gives sums without names. The text of the program has it all (hlo.py).
 """
 import collections
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable
+
+import numpy as np
 
 from rtjax.training.compile_only.hlo import Array, Computation, Instruction, Sources, leaves, parse
 
@@ -145,7 +148,7 @@ class Program:
   def _read(self, table: Computation, number: int) -> float:
     """Return the bytes that a computation reads of a parameter.
 
-    Of an array that is sliced, or updated in place, only that part.
+    An array that is sliced, or updated in place, counts with that part.
     """
     found = [i for i in table.values() if i.opcode == 'parameter' and i.attributes.startswith(f'{number})')]
     if not found or not _hbm(found[0]):
@@ -200,9 +203,13 @@ class Program:
     return peak, at_peak
 
 
-def _values(table: Computation, computations: dict[str, Computation]) -> dict[str, list[tuple[str, int]]]:
-  """Return the arrays behind each name, as (instruction that makes it, number)."""
-  values: dict[str, list[tuple[str, int]]] = {}
+Key = tuple[str, int]
+"""An array: the instruction that makes it, and its number among the results."""
+
+
+def _values(table: Computation, computations: dict[str, Computation]) -> dict[str, list[Key]]:
+  """Return the arrays behind each name."""
+  values: dict[str, list[Key]] = {}
   for name, i in table.items():
     if i.opcode == 'tuple':
       values[name] = [key for operand in i.operands for key in values[operand]]
@@ -213,14 +220,31 @@ def _values(table: Computation, computations: dict[str, Computation]) -> dict[st
       values[name] = values[i.operands[0]][before:before + len(i.arrays)]
     elif i.opcode in _ALIASES:
       values[name] = values[i.operands[0]]
-    elif i.opcode.endswith('-done'):  # of (result, operand, context) or ((operands), result, ...)
-      same = [key for key in values[i.operands[0]] if table[key[0]].arrays[key[1]].text == i.arrays[0].text]
-      values[name] = same[:1] or values[i.operands[0]]
+    elif i.opcode.endswith('-done'):
+      started = i.operands[0]
+      same = [key for key in values[started]
+              if key[0] == started and table[started].arrays[key[1]].text == i.arrays[0].text]
+      values[name] = same[:1] or values[started]
+    elif i.opcode.endswith('-start'):
+      values[name] = _started(i, table, values)
     else:
       updated = _updated_in_place(i, computations)
       values[name] = [values[i.operands[updated[number]]][0] if number in updated else (name, number)
                       for number in range(len(i.arrays))]
   return values
+
+
+def _started(i: Instruction, table: Computation, values: dict[str, list[Key]]) -> list[Key]:
+  """Return the results of an asynchronous operation, operands among them."""
+  keys: list[Key] = [(i.name, number) for number in range(len(i.arrays))]
+  given = [(array, key) for operand in i.operands for array, key in zip(table[operand].arrays, values[operand],
+                                                                         strict=True)]
+  places = sorted(range(len(keys)), reverse=i.opcode == 'copy-start')  # its copy comes first, the original behind
+  for array, key in given if len(keys) > len(given) else ():
+    place = next((n for n in places if keys[n][0] == i.name and i.arrays[n] == array), None)
+    if place is not None:
+      keys[place] = key
+  return keys
 
 
 def _updated_in_place(i: Instruction, computations: dict[str, Computation]) -> dict[int, int]:
@@ -242,13 +266,37 @@ def _updated_in_place(i: Instruction, computations: dict[str, Computation]) -> d
 
 
 def _convolution_flops(i: Instruction, table: Computation) -> float:
-  kernel = table[i.operands[1]].arrays[0].dims
-  labels = i.attribute(r'dim_labels=\w+_(\w+)->')
-  per_output = math.prod(size for size, label in zip(kernel, labels, strict=True) if label != 'o')
-  # Between spread elements lie zeros, of which no product is formed.
-  spread = [int(n) for n in i.attribute(r'window=\{[^}]*lhs_dilate=([\dx]+)').split('x') if n]
-  groups = int(i.attribute(r'batch_group_count=(\d+)') or 1)
-  return 2 * math.prod(i.arrays[0].dims) * per_output / math.prod(spread) / groups
+  """Return the FLOPs of products with real elements, not with padding.
+
+  A TPU's compiler writes matrix products and all gradients as convolutions, many of them mostly of padding.
+  """
+  image, kernel = (table[name].arrays[0].dims for name in i.operands[:2])
+  labels = re.findall(r'dim_labels=(\w+)_(\w+)->(\w+)', i.attributes)[0]
+  sizes = [dict(zip(names, dims, strict=True)) for names, dims in zip(labels, (image, kernel, i.arrays[0].dims),
+                                                                     strict=True)]
+  axes = sorted(label for label in sizes[0] if label.isdigit())
+  window = [_window(i, name, len(axes), default) for name, default in
+            (('stride', 1), ('lhs_dilate', 1), ('rhs_dilate', 1))]
+  before = [int(pad.split('_')[0]) for pad in _window_words(i, 'pad') or ['0_0'] * len(axes)]
+  pairs = math.prod(_pairs(sizes[0][axis], sizes[1][axis], sizes[2][axis], before[n], *(part[n] for part in window))
+                    for n, axis in enumerate(axes))
+  return 2 * sizes[2]['b'] * sizes[2]['f'] * sizes[1]['i'] * pairs
+
+
+def _window_words(i: Instruction, name: str) -> list[str]:
+  found = i.attribute(rf'window=\{{[^}}]*\b{name}=([\d_x\-]+)')
+  return found.split('x') if found else []
+
+
+def _window(i: Instruction, name: str, axes: int, default: int) -> list[int]:
+  return [int(word) for word in _window_words(i, name)] or [default] * axes
+
+
+@functools.cache
+def _pairs(image: int, kernel: int, outputs: int, before: int, stride: int, spread: int, kernel_spread: int) -> int:
+  """Count pairs of output and kernel that meet the image, along an axis."""
+  places = stride * np.arange(outputs)[:, None] + kernel_spread * np.arange(kernel) - before
+  return int(np.sum((places >= 0) & (places <= (image - 1) * spread) & (places % spread == 0)))
 
 
 def _sent(i: Instruction, table: Computation) -> float:

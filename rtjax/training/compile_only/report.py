@@ -40,7 +40,10 @@ class Report:
 
   @property
   def limit(self) -> float:
-    """Bytes that a program may use; infinite for simulated devices, which share a machine's memory."""
+    """Bytes that a program may use.
+
+    Infinite for simulated devices, which share the memory of a machine.
+    """
     return self.chip.hbm if self.chip else math.inf
 
   @property
@@ -49,9 +52,9 @@ class Report:
 
   @property
   def bounds(self) -> dict[str, float]:
-    """Least seconds of a step: of compute, main memory, messages, and of all together.
+    """Least seconds of compute, main memory, messages, and of the step.
 
-    The sum takes each operation at the slower of compute and memory, and messages behind them.
+    The step takes each operation at the slower of compute and memory, and messages behind them.
     """
     if not self.chip or not self.cost:
       return {}

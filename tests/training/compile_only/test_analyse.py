@@ -36,7 +36,8 @@ def test_a_step_on_this_cpu(tmp_path):
 
 
 def test_simulated_devices_on_the_command_line(tmp_path):
-  done = train('reach', '--compile-only', 'cpu:2', '--batch-size', 4, '--output', tmp_path / 'run')
+  done = train('reach', '--compile-only', 'cpu:2', '--batch-size', 4, '--output', tmp_path / 'run',
+               *['--model.layers', '1', '--model.image-size', '32', '32', '--model.encoder.depth', '0.2'])
   assert done.returncode == 0, done.stderr
   assert re.search(r'4 windows in 1 part\(s\), float32, on 2 devices of cpu:2 \(2 data\)', done.stdout)
   assert 'all-reduce' in done.stdout and 'rtjax/models/' in done.stdout
@@ -44,7 +45,7 @@ def test_simulated_devices_on_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize('target, message', [
-    ('v5x:2x2', "unknown kind 'v5x'.*did you mean"), ('cpu:none', 'number of simulated devices'),
+    ('v5x:2x2', "unknown kind 'v5x'.*Did you mean"), ('cpu:none', 'number of simulated devices'),
     ('cpu:99', 'has started with'), ('v5e', 'expected a topology')])
 def test_unknown_devices_are_refused(target, message, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: importlib.machinery.ModuleSpec(name, None, origin='x'))
