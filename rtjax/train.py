@@ -3,16 +3,16 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+from rtjax import configs
+from rtjax.runtime import cli, interrupt
 
-from rtjax import actions, configs
-from rtjax.actions import ActionSpec
-from rtjax.data import names
-from rtjax.runtime import cli, interrupt, short_help
-from rtjax.training.config import TrainConfig
+# Late imports: neither the usage nor the list of presets waits for JAX.
+if TYPE_CHECKING:
+  from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+  from rtjax.training.config import TrainConfig
 
 USAGE = """Train a robotics transformer on robot episodes, RLDS or LeRobot.
 
@@ -22,10 +22,11 @@ USAGE = """Train a robotics transformer on robot episodes, RLDS or LeRobot.
   python train.py PRESET --data FOLDER_OR_NAME ...     train; the same command again resumes
   python train.py PRESET --data ... --optimizer.learning-rate 3e-4
                                                        change a setting
+  python train.py PRESET --compile-only v5e:4x4        show memory and time on devices that are not there
 """
 
 
-def parse(arguments: Sequence[str]) -> TrainConfig:
+def parse(arguments: Sequence[str]) -> 'TrainConfig':
   """Return the configuration of a command line.
 
   Raises:
@@ -43,6 +44,10 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
   if name.startswith('-'):
     raise ValueError(f'the preset comes first, got {name!r}: python train.py PRESET {name} ..., with one of '
                      f'{", ".join(configs.names())}.')
+  import tyro
+
+  from rtjax.runtime import short_help
+  from rtjax.training.config import TrainConfig
   default = dataclasses.replace(configs.get(name), output=f'checkpoints/{name}')
   wants_help = '--help' in flags or '-h' in flags
   rules = short_help.registry(wants_help)
@@ -52,19 +57,22 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
                   compact_help=True, registry=rules, config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed))
 
 
-def _action_spec(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+def _action_spec(info: 'PrimitiveTypeInfo') -> 'PrimitiveConstructorSpec | None':
   """Return the rule that makes an ActionSpec one flag."""
-  if info.type is not ActionSpec:
+  from tyro.constructors import PrimitiveConstructorSpec
+
+  from rtjax import actions
+  if info.type is not actions.ActionSpec:
     return None
   name_of = {spec: name for name, spec in actions.SPECS.items()}
   return PrimitiveConstructorSpec(
       nargs=1, metavar='{' + ','.join(actions.SPECS) + ',FILE.json}',
       instance_from_str=lambda words: actions.get(words[0]),
-      is_instance=lambda value: isinstance(value, ActionSpec),
+      is_instance=lambda value: isinstance(value, actions.ActionSpec),
       str_from_instance=lambda spec: [name_of.get(spec, 'own')])
 
 
-def with_recorded_actions(config: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
+def with_recorded_actions(config: 'TrainConfig', arguments: Sequence[str]) -> 'TrainConfig':
   """Return the configuration with its data's ActionSpec, unless a flag sets one."""
   if any(word.replace('_', '-').split('=')[0] == '--model.action-spec' for word in arguments):
     return config
@@ -82,6 +90,9 @@ def with_recorded_actions(config: TrainConfig, arguments: Sequence[str]) -> Trai
 
 def main() -> None:
   config = parse(sys.argv[1:])
+  if config.compile_only:
+    _compile_only(config)
+    return
   _require_paths(config)
   interrupt.keep(lambda: _kept(pathlib.Path(config.output).expanduser()))
   if sources := (*config.data, *config.text_data):
@@ -109,8 +120,22 @@ def main() -> None:
           '--output')
 
 
-def _require_paths(config: TrainConfig) -> None:
+def _compile_only(config: 'TrainConfig') -> None:
+  """Print memory and work of a step.
+
+  The exit status is 1 where it does not fit.
+  """
+  from rtjax.training import compile_only  # late: --help need not wait for it
+  cli.note(f'Compiling for {config.compile_only}, some minutes for a large network')
+  report = compile_only.analyse(config, config.compile_only)
+  print(compile_only.describe(report))
+  if not report.fits:
+    raise SystemExit(1)
+
+
+def _require_paths(config: 'TrainConfig') -> None:
   """Require that paths exist, before TensorFlow and the network load."""
+  from rtjax.data import names
   for dataset in config.data:
     names.require(dataset)
   for source in config.text_data:

@@ -20,6 +20,18 @@ def test_no_tensorflow(statement):
   assert done.stdout.strip() == '[]'
 
 
+@pytest.mark.parametrize('flag', ['--help', '--list'])
+def test_usage_and_presets_wait_for_no_jax(flag):
+  code = f"""import sys
+from rtjax import train
+try:
+  train.parse(['{flag}'])
+finally:
+  print([m for m in ('jax', 'flax', 'tyro') if m in sys.modules])"""
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines()[-1] == '[]'
+
+
 def test_public_names():
   assert callable(rtjax.load_model) and callable(rtjax.load_policy)
   assert rtjax.actions.get('rt1').num_tokens == 11

@@ -2,12 +2,16 @@
 
 The docstring of a preset gives command, hardware, time and result.
 """
+import ast
 import importlib
+import pathlib
 import pkgutil
-import types
+from typing import TYPE_CHECKING
 
 from rtjax.runtime.suggest import did_you_mean
-from rtjax.training.config import TrainConfig
+
+if TYPE_CHECKING:
+  from rtjax.training.config import TrainConfig
 
 
 def names() -> list[str]:
@@ -15,21 +19,23 @@ def names() -> list[str]:
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def get(name: str) -> TrainConfig:
+def get(name: str) -> 'TrainConfig':
   """Return the preset of this name, the value `config` of its module.
 
   Raises:
     ValueError: there is no such preset.
   """
-  return _module(name).config
+  _require(name)
+  return importlib.import_module(f'{__name__}.{name}').config
 
 
 def summary(name: str) -> str:
-  """Return the first line of a preset's docstring."""
-  return (_module(name).__doc__ or '').splitlines()[0]
+  """Return the first line of a preset's docstring, without importing it."""
+  _require(name)
+  text = pathlib.Path(__path__[0], f'{name}.py').read_text()
+  return (ast.get_docstring(ast.parse(text)) or '').splitlines()[0]
 
 
-def _module(name: str) -> types.ModuleType:
+def _require(name: str) -> None:
   if name not in names():
     raise ValueError(f'unknown preset {name!r}, expected one of {", ".join(names())}.{did_you_mean(name, names())}')
-  return importlib.import_module(f'rtjax.configs.{name}')

@@ -9,12 +9,15 @@ from jax.extend import core
 _SECONDS_PER_OPERATION = 3e-3
 
 
-def options() -> dict[str, int]:
+def options(platform: str = '') -> dict[str, int]:
   """Return `compiler_options` of `jax.jit` for expensive functions.
+
+  Args:
+    platform: of the devices to compile for; empty: the default one.
 
   On CPUs, vectors of full width: by default XLA uses half of AVX-512's (bench/RESULTS.md).
   """
-  return {'xla_cpu_prefer_vector_width': 512} if jax.default_backend() == 'cpu' else {}
+  return {'xla_cpu_prefer_vector_width': 512} if (platform or jax.default_backend()) == 'cpu' else {}
 
 
 def announcement(name: str, function: Callable[..., Any], *arguments: Any, programs: int = 1) -> str:

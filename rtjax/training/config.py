@@ -85,7 +85,7 @@ class DistillationConfig:
   teacher: str = ''
   """Weights of the teacher, as for `init.weights`; empty: none."""
   weight: float = 0.5
-  """Share of the teacher's probabilities in the targets, beside the recorded token."""
+  """Share of the teacher's probabilities in the targets."""
 
   def __post_init__(self) -> None:
     if not 0 <= self.weight <= 1:
@@ -168,6 +168,8 @@ class TrainConfig:
   """Parts of a batch, computed one after the other to save memory."""
   seed: int = 0
   """Seed of the initial weights, the order of the data, dropout and augmentation."""
+  compile_only: str = ''
+  """Devices to compile for, not to train on: v5e:4x4, v5p:2x2x4, cpu:8."""
   non_finite: Literal['stop', 'skip'] = 'stop'
   """Reaction to a NaN or infinite loss or gradient; skipped steps are counted."""
   init: InitConfig | VisionLanguageInit = InitConfig()
@@ -223,7 +225,7 @@ class TrainConfig:
 
 # Fields and groups that may differ when a run resumes: the parameters do not depend on them, or the loop compares them
 # with the checkpoint: datasets by content, since they may lie at other paths, and steps, which may grow.
-FREE = ('output', 'data', 'text.data', 'steps', 'checkpoints', 'validation', 'logging', 'mesh',
+FREE = ('output', 'data', 'text.data', 'steps', 'compile_only', 'checkpoints', 'validation', 'logging', 'mesh',
         'pipeline.validation_split', 'pipeline.cache_dir', 'pipeline.threads', 'text.pipeline.validation_split',
         'text.pipeline.threads')
 

@@ -102,11 +102,11 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
   _check_run_folder(config, run)
   optimizer = optimizers.build(config.optimizer, config.steps)
   model = models.abstract(config.model)
-  graphdef, target = _target(config, model, optimizer, mesh)
+  graphdef, target = target_state(config, model, optimizer, mesh)
 
   with (TrainingInput(config, data, mesh, model, tokenizer) as batches,
         RunCheckpoints(run, keep=config.checkpoints.keep, verify=config.checkpoints.verify) as saves):
-    take_step, teacher = _training_step(config, graphdef, optimizer, target, mesh)
+    take_step, teacher = training_step(config, graphdef, optimizer, target, mesh)
     steps_before = config.steps
     if restored := saves.restore(target):
       state, metadata = restored
@@ -222,8 +222,8 @@ def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
   sharding.wait_for_all('config.json is written')
 
 
-def _target(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTransformation,
-            mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
+def target_state(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTransformation,
+                 mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
   """Return the model's definition, and shapes, types and shardings of the state."""
   graphdef, *trees = split(model, config.is_trainable)
   state = jax.eval_shape(_creator(config, optimizer), *trees)
@@ -255,8 +255,8 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
                  donate_argnums=0)(*[sharding.place(tree, mesh) for tree in trees])
 
 
-def _training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,
-                   target: TrainState, mesh: Mesh) -> tuple[Any, Tree]:
+def training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,
+                  target: TrainState, mesh: Mesh) -> tuple[Any, Tree]:
   """Return the jitted `train_step`, and the variables of the teacher, if any."""
   teacher, distillation_targets = None, None
   if config.distillation and config.distillation.teacher:
@@ -271,7 +271,7 @@ def _training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax
       augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
       if config.data else None),
       donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
-      compiler_options=compiler.options()), teacher
+      compiler_options=compiler.options(mesh.devices.flat[0].platform)), teacher
 
 
 def _require_memory(config: TrainConfig, take_step: Any, target: TrainState, batches: TrainingInput, teacher: Tree,

@@ -7,7 +7,7 @@ result is that of one device: BatchNorm takes the statistics of the global batch
 """
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -44,16 +44,17 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 SMALLEST_SHARDED = 2 ** 12
 
 
-def make_mesh(shape: tuple[int, int, int]) -> Mesh:
+def make_mesh(shape: tuple[int, int, int], all_devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Return a mesh over all devices of all processes.
 
   Args:
     shape: devices along (data, fsdp, tensor); one of them may be -1, for all that are left.
+    all_devices: of another machine, to compile for it.
 
   Raises:
     ValueError: the shape does not multiply to the number of devices.
   """
-  devices = jax.device_count()
+  devices = len(all_devices or jax.devices())
   known = int(np.prod([n for n in shape if n != -1]))
   if shape.count(-1) == 1 and known > 0 and devices % known == 0:
     shape = (shape[0] if shape[0] != -1 else devices // known, shape[1] if shape[1] != -1 else devices // known,
@@ -62,7 +63,7 @@ def make_mesh(shape: tuple[int, int, int]) -> Mesh:
     raise ValueError(f'mesh is {shape} (data, fsdp, tensor), which does not multiply to the {devices} device(s) here. '
                      'Set one axis to -1 for all that are left, such as --mesh.data -1.')
   # Sharding is inferred from inputs and outputs; with make_mesh's default, Explicit, it would be part of every type.
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=all_devices)
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

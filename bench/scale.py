@@ -1,0 +1,95 @@
+"""Memory and least time of training steps on TPUs: docs/results/scale.md.
+
+    python bench/scale.py [--out bench/scale.jsonl] [--only rt1]     # needs the extra tpu-compile
+    python bench/scale.py --table-only                               # the rows of --out as Markdown
+
+Compiles each row in a process of its own, some minutes each on two CPU cores, and appends it to --out; rows that are
+there already are not compiled again.
+"""
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import tyro
+
+from rtjax import train
+from rtjax.training import compile_only
+
+Row = dict[str, Any]
+
+# Preset, flags, devices.
+ROWS = (
+    ('rt1', '', 'v5e:2x4'),
+    ('rt1', '--model.dtype bfloat16', 'v5e:2x4'),
+    ('rt1', '--model.dtype bfloat16 --batch-size 512', 'v5e:4x4'),
+    ('rt1', '--model.dtype bfloat16 --batch-size 2048', 'v5e:8x8'),
+    ('rt1', '--model.dtype bfloat16 --batch-size 8192', 'v5e:16x16'),
+    ('rt1', '--model.dtype bfloat16 --batch-size 8192', 'v5p:4x4x8'),
+    ('rt1_x', '--model.dtype bfloat16', 'v5p:2x4x4'),
+    ('rt1_multiview', '--model.dtype bfloat16', 'v5e:2x4'),
+    ('rt2', '', 'v5e:4x4'),
+    ('rt2', '--mesh.data 1 --mesh.fsdp -1', 'v5e:4x4'),
+)
+
+
+def measure(preset: str, flags: str, target: str) -> Row:
+  """Compile one row in this process."""
+  start = time.process_time()
+  report = compile_only.analyse(train.parse([preset, *flags.split()]), target)
+  cost, bounds = report.cost, report.bounds
+  return {
+      'preset': preset, 'flags': flags, 'target': target, 'batch_size': report.config.batch_size,
+      'parts': report.config.grad_accum_steps, 'dtype': report.config.model.dtype, 'mesh': list(report.mesh.values()),
+      'memory_gb': {kind: round(size / 1e9, 3) for kind, size in report.memory.items()},
+      'total_gb': round(report.total / 1e9, 2), 'limit_gb': round(report.limit / 1e9, 2), 'fits': report.fits,
+      **({'tflop': round(cost.flops / 1e12, 3), 'hbm_gb': round(cost.hbm_bytes / 1e9, 2), 'messages': cost.messages}
+         if cost else {}),
+      'bounds_ms': {kind: round(1e3 * seconds, 2) for kind, seconds in bounds.items()},
+      'buffers': [(b.count, b.array.text, b.source) for b in report.buffers[:5]],
+      'compile_cpu_s': round(time.process_time() - start),
+      'host_gb': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1)}
+
+
+def table(rows: list[Row]) -> str:
+  lines = ['| preset | flags | devices | parameters and optimizer | temporary | in all, GB | fits | compute | memory | '
+           'messages | step at least | windows/s at most |', f'|{"---|" * 12}']
+  for r in rows:
+    memory, bounds = r['memory_gb'], r['bounds_ms']
+    times = [f'{bounds[kind]:.1f} ms' if bounds else '' for kind in ('compute', 'memory', 'interconnect', 'step')]
+    rate = f'{r["batch_size"] / bounds["step"] * 1e3:,.0f}' if bounds else ''
+    flags = f'`{r["flags"]}`' if r['flags'] else ''
+    lines.append(f'| `{r["preset"]}`, {r["batch_size"]}, {r["dtype"]} | {flags} | {r["target"]} | '
+                 f'{memory["parameters"] + memory["optimizer"]:.2f} | {memory["temporary"]:.2f} | '
+                 f'{r["total_gb"]:.2f} of {r["limit_gb"]:.2f} | {"yes" if r["fits"] else "no"} | '
+                 f'{" | ".join(times)} | {rate} |')
+  return '\n'.join(lines)
+
+
+def main(out: pathlib.Path = pathlib.Path('bench/scale.jsonl'), only: str = '', table_only: bool = False,
+         row: str = '') -> None:
+  if row:
+    print(json.dumps(measure(*json.loads(row))))
+    return
+  rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+  if table_only:
+    print(table(rows))
+    return
+  done = {(r['preset'], r['flags'], r['target']) for r in rows}
+  for preset, flags, target in ROWS:
+    if (preset, flags, target) not in done and only in ('', preset):
+      ended = subprocess.run([sys.executable, __file__, '--row', json.dumps([preset, flags, target])],
+                             capture_output=True, text=True)
+      if ended.returncode:
+        print(f'{preset} {flags} {target}: {ended.stderr[-500:]}', file=sys.stderr)
+        continue
+      print(ended.stdout, end='', flush=True)
+      with out.open('a') as file:
+        file.write(ended.stdout.splitlines()[-1] + '\n')
+
+
+if __name__ == '__main__':
+  tyro.cli(main)
