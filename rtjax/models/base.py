@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.language.fast import FastCodec
 from rtjax.language.formats import TEXT, PromptFormat
@@ -112,7 +113,7 @@ class PolicyConfig:
     """Type of the array that stands for an instruction."""
     return np.int32 if self.reads_prompts else np.float32
 
-  def decode(self, logits: Float[Array, '*b KF V']) -> Float[Array, '*b F A']:
+  def decode(self, logits: Float[actions.Array, '*b KF V']) -> Float[actions.Array, '*b F A']:
     """Return the actions that logits stand for, NumPy to NumPy and JAX to JAX."""
     spec = self.action_spec
     return spec.decode(logits.reshape(*logits.shape[:-2], self.horizon, spec.num_tokens, -1), self.decoding)

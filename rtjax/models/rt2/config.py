@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
@@ -34,8 +34,8 @@ class RT2Config(PolicyConfig):
 
   Attributes:
     action_spec: fields, bounds and bins of an action.
-    action_head: 'classifier', one learned query and one linear map per action token, 'text', action tokens generated as
-      text, or 'fast', chunks of actions generated as fewer tokens (rtjax/language/fast.py).
+    action_head: 'classifier', a query for each action token; 'text', generated tokens; 'fast', fewer for chunks.
+      See rtjax/language/fast.py for the last.
     window: T, frames of a window; the paper's is one frame.
     horizon: F, actions predicted at once: of the newest frame and of the F - 1 steps after it.
     knowledge_insulation: stop the gradient of the action loss at the backbone, which then learns from texts alone; for
@@ -163,7 +163,7 @@ class RT2Config(PolicyConfig):
       return self.action_codec.size if self.action_codec else 0
     return self.action_spec.vocab_size
 
-  def decode(self, logits: Float[Array, '*b KF V']) -> Float[Array, '*b F A']:
+  def decode(self, logits: Float[actions.Array, '*b KF V']) -> Float[actions.Array, '*b F A']:
     if self.action_codec is None:
       return super().decode(logits)
     return fast.decode(self.action_codec, logits.argmax(-1))

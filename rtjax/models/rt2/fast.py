@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rtjax import actions
 from rtjax.language.fast import FastCodec
 from rtjax.models.loss import IMPOSSIBLE
 from rtjax.models.rt2.decoding import Cache, Step
 
 
-def repeat_last(actions: Float[Array, 'B F A'], mask: Bool[Array, 'B F']) -> Float[Array, 'B F A']:
+def repeat_last(chunks: Float[Array, 'B F A'], mask: Bool[Array, 'B F']) -> Float[Array, 'B F A']:
   """Return chunks whose last recorded action repeats after the end of the episode.
 
   A chunk is encoded as a whole, so that its end cannot be left out of the loss; published data loaders repeat the last
@@ -27,7 +28,7 @@ def repeat_last(actions: Float[Array, 'B F A'], mask: Bool[Array, 'B F']) -> Flo
   """
   last = jnp.maximum(jnp.sum(mask, 1, keepdims=True) - 1, 0)
   steps = jnp.minimum(jnp.arange(mask.shape[1]), last)
-  return jnp.take_along_axis(actions, steps[..., None], 1)
+  return jnp.take_along_axis(chunks, steps[..., None], 1)
 
 
 def encode(codec: FastCodec, chunks: Float[Array, 'B F A']) -> Int[Array, 'B N']:
@@ -61,7 +62,7 @@ def encode(codec: FastCodec, chunks: Float[Array, 'B F A']) -> Int[Array, 'B N']
   return jax.lax.fori_loop(0, tokens.shape[1] - 1, merge, tokens)
 
 
-def decode(codec: FastCodec, tokens: Int[Array, '*b N']) -> Float[Array, '*b F A']:
+def decode(codec: FastCodec, tokens: Int[actions.Array, '*b N']) -> Float[actions.Array, '*b F A']:
   """Return the chunks of tokens, those of `codec.decode`; NaN for no chunk.
 
   NumPy in gives NumPy, JAX in gives JAX.

@@ -114,6 +114,7 @@ def rt1():
 
 
 def rt2(action_head):
+  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
   tokenizer, backbone = Tokenizer(), tiny_rt2.fast().backbone
   backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
   config = dataclasses.replace(
@@ -127,7 +128,6 @@ def rt2(action_head):
 
 @pytest.mark.parametrize('build', [rt1, lambda: rt2('text'), lambda: rt2('fast')], ids=['rt1', 'rt2 text', 'rt2 fast'])
 def test_plan_is_executed_before_the_policy_is_called_again(build, vector, episodes, tmp_path, monkeypatch):
-  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
   policy = build()
   calls = []
   step = BatchPolicy.step

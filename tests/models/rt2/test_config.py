@@ -2,13 +2,11 @@
 import dataclasses
 import re
 
-import numpy as np
 import pytest
 from helpers import tiny_rt2, tiny_tokenizers
 
 from rtjax import actions, models
 from rtjax.language import formats
-from rtjax.language.fast import FastCodec
 from rtjax.language.tokenizer import Tokenizer
 from rtjax.models import RT2Config
 from rtjax.models.auxiliary.config import GroundingConfig
@@ -40,7 +38,6 @@ def test_json_of_an_unknown_backbone():
     ({'action_head': 'text', 'knowledge_insulation': True}, "knowledge_insulation is on .* action_head is 'text'"),
     ({'action_head': 'fast'}, "writes chunks of actions, and model.horizon is 1.*--model.horizon 8"),
     ({'action_head': 'fast', 'horizon': 4}, r"numbers, and model.action_spec has the classes \['grip'\]"),
-    ({'action_codec': FastCodec.fit(np.zeros((1, 4, 2)), (-1, -1), (1, 1))}, "action_codec is set and .*'classifier'"),
     ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'), ({'bin_smoothing': -1.0}, 'bin_smoothing is -1.0'),
     ({'proprioception_size': -1}, 'proprioception_size is -1'),
     ({'action_head': 'text', 'decoding': 'mean'}, "need model.action_head 'classifier'"),
