@@ -44,7 +44,7 @@ def test_equals_the_policy(action_head, format, tmp_path):
   assert result.difference < 1e-4 and result.largest_logit < 100 and result.agrees
 
 
-@pytest.mark.parametrize('action_head', NETWORKS)
+@pytest.mark.parametrize('action_head', ['classifier', 'text'])
 def test_any_batch_size(action_head, tmp_path):
   # No resize: a resized pixel halfway between two integers is rounded up or down, depending on the batch size.
   size = NETWORKS[action_head].image_size

@@ -21,6 +21,7 @@ from rtjax.language.tokenizer import Tokenizer
 from rtjax.models import parameters
 from rtjax.models.layers.lora import LoraConfig
 from rtjax.training import lineage, loop, optimizer, state
+from rtjax.training.config import ValidationConfig
 
 ONE_LAYER = rt2_training.with_text_config(tiny_rt2.TINY, encoder_layers=1, decoder_layers=1)
 
@@ -118,10 +119,9 @@ def test_a_codec_is_fitted_on_the_data_and_kept(questions, tmp_path):
     return np.random.default_rng(0).uniform(*spec.bounds, (50, horizon, spec.size))
   data.action_chunks = action_chunks
   model = dataclasses.replace(MODEL, action_head='fast', horizon=2, fast_size=64)
-  settings = config(tmp_path / 'run', questions, data=('colours',), text={'data': ()}, model=model, steps=2)
+  settings = config(tmp_path / 'run', questions, data=('colours',), text={'data': ()}, model=model, steps=2,
+                    validation=ValidationConfig(every=0))
   loop.train(settings, data=data)
-  last = rows(tmp_path / 'run')[-1]
-  assert {'validation/accuracy', 'validation/l1/move[0]', 'validation/action_loss'} <= {*last}
   policy = rtjax.load_policy(tmp_path / 'run')
   policy.reset('pick up the red cube')
   plan = policy.step(np.zeros((16, 16, 3), np.uint8)).plan

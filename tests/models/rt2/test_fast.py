@@ -65,8 +65,8 @@ def test_the_last_action_repeats_after_the_end_of_an_episode():
   some = jnp.asarray(chunks(4))
   filled = fast.repeat_last(some, jnp.asarray(MASK[:, 0]))
   np.testing.assert_array_equal(filled[0], some[0])
-  np.testing.assert_array_equal(filled[1], some[1][[0, 0, 0, 0]])
-  np.testing.assert_array_equal(filled[2], some[2][[0, 1, 1, 1]])
+  np.testing.assert_array_equal(filled[1], some[1][jnp.array([0, 0, 0, 0])])
+  np.testing.assert_array_equal(filled[2], some[2][jnp.array([0, 1, 1, 1])])
 
 
 def batch(config, seed=0):
