@@ -31,15 +31,17 @@ from rtjax.data.rlds.adapters import Adapter, register
 from rtjax.data.windows import WindowConfig, to_batch
 
 if TYPE_CHECKING:
+  from rtjax.data.episodes.chunks import action_chunks
   from rtjax.data.episodes.recorded_spec import recorded_spec
   from rtjax.data.episodes.statistics import statistics
   from rtjax.data.episodes.stream import TrainingStream, validation_batches
 
-__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'recorded_spec', 'register', 'statistics',
-           'to_batch', 'validation_batches']
+__all__ = ['Adapter', 'DataConfig', 'TrainingStream', 'WindowConfig', 'action_chunks', 'recorded_spec', 'register',
+           'statistics', 'to_batch', 'validation_batches']
 
 _LAZY = {'TrainingStream': 'episodes.stream', 'validation_batches': 'episodes.stream',
-         'statistics': 'episodes.statistics', 'recorded_spec': 'episodes.recorded_spec'}
+         'statistics': 'episodes.statistics', 'recorded_spec': 'episodes.recorded_spec',
+         'action_chunks': 'episodes.chunks'}
 
 
 def __getattr__(name: str) -> Any:

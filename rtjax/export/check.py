@@ -93,10 +93,11 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
   _export_steps(run, step, episodes[0].first())  # may compile
   found = [output for episode in episodes for output in _export_steps(run, step, episode)]
   _check_actions(step, found)
-  now = step.config.action_spec.num_tokens  # a policy returns the logits of the next action only
-  logits, export_logits = (np.stack([output['logits'][:now] for output, _ in part]) for part in (expected, found))
+  # A policy returns the tokens of the next action only.
+  logits, export_logits, tokens, export_tokens = (np.concatenate([
+      output[name][:len(known['tokens'])] for (output, _), (known, _) in zip(part, expected, strict=True)])
+      for name in ('logits', 'tokens') for part in (expected, found))
   logits, export_logits = (np.where(logits > IMPOSSIBLE / 2, part, 0) for part in (logits, export_logits))
-  tokens, export_tokens = (np.stack([output['tokens'][:now] for output, _ in part]) for part in (expected, found))
   differences, ranked = np.abs(export_logits - logits), np.sort(logits, -1)
   clear = ranked[..., -1] - ranked[..., -2] > 2 * differences.max(-1)
   seconds, model_seconds = (float(np.median([s for _, s in part])) for part in (found, expected))
@@ -107,12 +108,13 @@ def compare(expected: Steps, run: Callable, step: Step, episodes: Sequence[Frame
 
 
 def _check_actions(step: Step, steps: Steps) -> None:
-  spec, horizon, decoding = step.config.action_spec, step.config.horizon, step.config.decoding
+  config = step.config
   for output, _ in steps:
     if not np.isfinite(output['logits']).all():
       raise ValueError('the export computed NaN or infinite logits for inputs on which the model does not.')
-    expected = (spec.detokenize(output['tokens'].reshape(horizon, -1)) if decoding == 'argmax' else
-                spec.decode(output['logits'].reshape(horizon, -1, spec.vocab_size), decoding))[:len(output['action'])]
+    logits, tokens = output['logits'], output['tokens']
+    chosen = np.eye(logits.shape[-1], dtype=np.float32)[tokens] if config.decoding == 'argmax' else logits
+    expected = config.decode(chosen)[:len(output['action'])]
     if not np.allclose(output['action'], expected, rtol=1e-5, atol=1e-6):
       raise ValueError(f'the export returned the action {output["action"]} for the tokens {output["tokens"]}, expected '
                        f'{expected}.')

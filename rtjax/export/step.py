@@ -27,6 +27,7 @@ class Step:
     proprioception  float32 [B, S], only for models that use it
     cache           {name: array}, the 'cache' of the last step
     logits          float32 [B, K*F, V];  tokens int32 [B, K*F]
+                    with an action codec float32 [B, N, V + 1] and int32 [B, N], the last class after the end
     action          float32 [B, F, A]; NaN where a robot's logits are not finite, so that nothing moves on garbage
 
   Args:
@@ -57,10 +58,8 @@ class Step:
     states = None if proprioception is None else proprioception[:, None]
     observation = observe(fit_images(images, self._metadata.input_size())[:, None], instruction, states)
     after, logits = self._model(weights).step(before, observation)
-    spec = self.config.action_spec
     tokens = jnp.argmax(logits, -1).astype(jnp.int32)
-    action = spec.decode(logits.reshape(-1, self.config.horizon, spec.num_tokens, spec.vocab_size),
-                         self.config.decoding)
+    action = self.config.decode(logits)
     finite = jnp.all(jnp.abs(logits) < jnp.inf, (1, 2))[:, None, None]
     action = jnp.where(finite, action, jnp.nan)
     return {'cache': dict(zip(self.cache, jax.tree.leaves(after), strict=True)),

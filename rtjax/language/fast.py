@@ -15,6 +15,7 @@ scale 10 and 1024 tokens are the defaults of the published processor.
 """
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,41 @@ class FastCodec:
   def size(self) -> int:
     """Number of tokens."""
     return self._pairs.get_vocab_size()
+
+  @functools.cached_property
+  def letters(self) -> Int[np.ndarray, ' n']:
+    """Token of each single integer, the least first."""
+    known = self._pairs.get_vocab()
+    return np.array([known[letter] for letter in _letters(self.horizon, self.scale)], np.int32)
+
+  @functools.cached_property
+  def merges(self) -> Int[np.ndarray, 'n 3']:
+    """Pairs of tokens and the token that replaces them, in the order in which they were learned."""
+    known = self._pairs.get_vocab()
+    pairs = [pair.split(' ') if isinstance(pair, str) else pair  # of older files
+             for pair in json.loads(self._pairs.to_str())['model']['merges']]
+    rows = [[known[left], known[right], known[left + right]] for left, right in pairs]
+    return np.array(rows, np.int32).reshape(-1, 3)
+
+  @functools.cached_property
+  def lengths(self) -> Int[np.ndarray, ' n']:
+    """Coefficients that each token stands for."""
+    return np.array([len(self._pairs.id_to_token(token)) for token in range(self.size)], np.int32)
+
+  @functools.cached_property
+  def coefficients(self) -> Int[np.ndarray, 'n longest']:
+    """Integers that each token stands for, then zeros; a token longer than a chunk is cut."""
+    count = self.horizon * len(self.low)
+    table = np.zeros((self.size, min(count, int(self.lengths.max()))), np.int32)
+    for token, row in enumerate(table):
+      piece = self._pairs.id_to_token(token)[:count]
+      row[:len(piece)] = [ord(letter) - _FIRST - _most(self.horizon, self.scale) for letter in piece]
+    return table
+
+  @functools.cached_property
+  def cosines(self) -> Float[np.ndarray, 'f H']:
+    """Matrix of the orthonormal cosine transform (DCT-II)."""
+    return _cosines(self.horizon).astype(np.float32)
 
   def encode(self, chunks: Float[np.ndarray, 'n H A']) -> list[list[int]]:
     """Return the tokens of each chunk.

@@ -16,7 +16,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rtjax import actions
 from rtjax.actions import ActionSpec
+from rtjax.language.fast import FastCodec
 from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.observation import Batch, Observation, TextBatch, observe
 
@@ -60,6 +62,7 @@ class PolicyConfig:
     views: cameras of a frame.
     padding: side of a short window that holds the padded frames.
     decoding: how a continuous number is read from its logits (`ActionSpec.decode`).
+    action_codec: writes the F actions of a frame as tokens of varying number; None: each action has K tokens.
     embedding_size: E, width of an instruction embedding; 0: the model reads prompts.
     prompt_length: L, tokens of a prompt; 0: the model takes instruction embeddings.
     answer_length: M, most tokens of a generated answer, its end included.
@@ -81,6 +84,7 @@ class PolicyConfig:
   views: int = 1
   padding: Padding = 'front'
   decoding: Decoding = 'argmax'
+  action_codec: FastCodec | None = None
   embedding_size: int = 0
   prompt_length: int = 0
   answer_length: int = 0
@@ -108,6 +112,21 @@ class PolicyConfig:
   def instruction_dtype(self) -> type[np.generic]:
     """Type of the array that stands for an instruction."""
     return np.int32 if self.reads_prompts else np.float32
+
+  def decode(self, logits: Float[actions.Array, '*b KF V']) -> Float[actions.Array, '*b F A']:
+    """Return the actions that logits stand for, NumPy to NumPy and JAX to JAX."""
+    spec = self.action_spec
+    return spec.decode(logits.reshape(*logits.shape[:-2], self.horizon, spec.num_tokens, -1), self.decoding)
+
+  def with_codec(self, chunks: Callable[[], Float[np.ndarray, 'n F A']], known: Sequence[FastCodec] = ()
+                 ) -> 'PolicyConfig':
+    """Return the configuration completed with an action codec, for models that use one.
+
+    Args:
+      chunks: reads actions of the training data, to fit it on.
+      known: codecs of earlier runs, the first of which that fits is taken.
+    """
+    return self
 
   def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'PolicyConfig':
     """Return the configuration completed from a tokenizer.

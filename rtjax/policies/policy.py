@@ -39,7 +39,7 @@ class PolicyOutput(NamedTuple):
 
   Attributes:
     action: {field: [size]} in the units of the ActionSpec.
-    tokens: int32 [K], the most likely token of each action dimension.
+    tokens: int32 [K], the most likely token of each action dimension; with an action codec, the tokens of the plan.
     logits: float32 [K, V].
     confidence: float32 [K], the probability of each of `tokens`.
     plan: float32 [F, A], the actions predicted for this step and the F - 1 after it.
@@ -56,7 +56,7 @@ class NonFiniteInput(ValueError):
 
 
 class NonFiniteOutput(ValueError):
-  """The model computed NaN or infinite numbers, which stand for no action.
+  """The model computed NaN or infinite numbers, or tokens that stand for no actions.
 
   Attributes:
     outputs: those of the other robots, in the order of the slots; None for the robots without an action.
@@ -65,9 +65,9 @@ class NonFiniteOutput(ValueError):
   def __init__(self, outputs: Sequence[PolicyOutput | None], slots: Sequence[int]):
     self.outputs = list(outputs)
     bad = [slot for slot, output in zip(slots, outputs, strict=True) if output is None]
-    super().__init__(f'the policy computed NaN or infinite numbers in slot {", ".join(map(str, bad))}: there is no '
-                     'action, hold the robot. Its episode is over: check embedding and proprioception, which may be '
-                     'out of range, and call reset.')
+    super().__init__('the policy computed NaN or infinite numbers, or tokens that stand for no actions, in slot '
+                     f'{", ".join(map(str, bad))}: there is no action, hold the robot. Its episode is over: check '
+                     'embedding and proprioception, which may be out of range, and call reset.')
 
 
 def _one_at_a_time(method: 'Callable[Concatenate[BatchPolicy, _P], _R]'
@@ -265,12 +265,14 @@ class BatchPolicy:
     return slot
 
   def _output(self, logits: np.ndarray) -> PolicyOutput | None:
-    """Return the output; None if logits are not finite."""
+    """Return the output; None if logits are not finite or decode to no action."""
     if not np.isfinite(logits).all():
       return None
-    spec, horizon = self.config.action_spec, self.config.horizon
-    plan = np.asarray(spec.decode(logits.reshape(horizon, -1, logits.shape[-1]), self.config.decoding))
-    now = logits[:spec.num_tokens]
+    spec, codec = self.config.action_spec, self.config.action_codec
+    plan = np.asarray(self.config.decode(logits))
+    if not np.isfinite(plan).all():
+      return None
+    now = logits[:spec.num_tokens] if codec is None else logits[logits.argmax(-1) < codec.size]
     tokens = now.argmax(-1).astype(np.int32)
     # The softmax's largest value, without overflow.
     confidence = 1 / np.exp(now - now.max(-1, keepdims=True)).sum(-1)

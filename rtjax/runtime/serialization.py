@@ -63,7 +63,7 @@ class _ReadError(ValueError):
 
 
 def _describe(error: BaseException, expected: Any) -> str:
-  of_class = type(error) is ValueError  # of a dataclass that checks its fields
+  of_class = type(error) in (ValueError, ImportError)  # of a dataclass that checks its fields
   return str(error).rstrip('.') if of_class or isinstance(error, _ReadError) else cattrs.v.format_exception(
       error, expected)
 

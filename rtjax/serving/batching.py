@@ -121,8 +121,8 @@ class Batcher:
     if output is not None:
       return Result(output, timing, begins)
     pending.session.started = False
-    return Hold('the policy computed NaN or infinite numbers, so that there is no action: hold the robot. The episode '
-                'is over: the next observation begins a new one.', 'failed')
+    return Hold('the policy computed NaN or infinite numbers, or tokens that stand for no actions: hold the robot. The '
+                'episode is over: the next observation begins a new one.', 'failed')
 
   def _step(self, ready: list[_Pending]) -> list[tuple[PolicyOutput | None, dict[str, Any]]]:
     started = time.monotonic()

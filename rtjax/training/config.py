@@ -10,7 +10,7 @@ from rtjax import models
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig, ImageTextConfig
 from rtjax.models import PolicyConfig, RT1Config
-from rtjax.runtime import serialization
+from rtjax.runtime import limits, serialization
 from rtjax.runtime.flags import Hidden
 from rtjax.training.optimizer import OptimizerConfig
 
@@ -241,7 +241,7 @@ def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.
   """
   before, now = _flat(stored), _flat(serialization.to_json(config))
   missing = 'not set'
-  differing = [f'{name}: {before.get(name, missing)!r} there, {now.get(name, missing)!r} now'
+  differing = [f'{name}: {limits.short(before.get(name, missing))} there, {limits.short(now.get(name, missing))} now'
                for name in sorted(before.keys() | now.keys())
                if before.get(name) != now.get(name) and not any(f'{name}.'.startswith(f'{free}.') for free in FREE)]
   if differing:

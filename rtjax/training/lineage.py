@@ -1,4 +1,4 @@
-"""Tokenizer, backbone weights and lineage of a run of a vision-language model."""
+"""Tokenizer, action codec, backbone weights and lineage of RT-2's runs."""
 import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,15 @@ BACKBONE_PARTS = {'backbone': 'backbone/', 'vision': 'backbone/vision/', 'text':
 """Settings of `init` that name a Hugging Face folder, and the variables that it fills."""
 
 
-def with_backbone(model: PolicyConfig, config: TrainConfig) -> PolicyConfig:
-  """Return a model's configuration with the backbone of `init.backbone`.
+def with_backbone(config: TrainConfig) -> PolicyConfig:
+  """Return the model's configuration with the backbone of `init.backbone`.
 
   It is that of the run's own checkpoints, where there are some.
 
   Raises:
     FileNotFoundError, ValueError: as `load_huggingface`; or the folder holds a part of a backbone alone.
   """
+  model: Any = config.model
   if not config.init.backbone:
     return model
   if checkpoints.is_checkpoint(config.output):
@@ -70,6 +71,28 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
     raise ValueError(f'--init.weights {init.weights} was trained with the tokenizer {theirs.id!r}, --init.tokenizer is '
                      f'{found.id!r}: the same ids would mean other tokens. Leave --init.tokenizer out.')
   return found
+
+
+def with_codec(config: TrainConfig, data: Any) -> PolicyConfig:
+  """Return the model's configuration with an action codec, if it uses one.
+
+  It is that of the run's own checkpoints, else of `init.weights`, else fitted on the training data; without any data,
+  there is none.
+
+  Args:
+    data: rtjax.data, or another object with its functions.
+
+  Raises:
+    FileNotFoundError, ValueError: the data cannot be read.
+  """
+  stored = [models.config_from_json(checkpoints.read_json(path)['config']).action_codec
+            for path in (config.output, config.init.weights) if path and checkpoints.is_checkpoint(path)]
+  known = [codec for codec in stored if codec]
+  if not config.data and not known:
+    return config.model
+  model = config.model
+  return model.with_codec(lambda: data.action_chunks(config.data, config.pipeline, model.action_spec, model.horizon),
+                          known)
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:

@@ -97,8 +97,9 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
   tokenizer = None
   if config.model.reads_prompts:
     tokenizer = lineage.open_tokenizer(config)
-    model_config = lineage.with_backbone(config.model, config)
-    config = dataclasses.replace(config, model=model_config.with_tokenizer(tokenizer))
+    config = dataclasses.replace(config, model=lineage.with_backbone(config))
+    model_config = lineage.with_codec(config, data).with_tokenizer(tokenizer)
+    config = dataclasses.replace(config, model=model_config)
   _check_run_folder(config, run)
   optimizer = optimizers.build(config.optimizer, config.steps)
   model = models.abstract(config.model)

@@ -1,6 +1,6 @@
 """Exports of RT-2, with a classifier and with actions as text."""
 import dataclasses
-import importlib
+import importlib.util
 import json
 
 import numpy as np
@@ -16,7 +16,10 @@ from rtjax.models import parameters
 from rtjax.policies.policy import Policy
 
 CAMERA = (24, 20)  # height and width of the images
-NETWORKS = {'classifier': dataclasses.replace(tiny_rt2.GROUNDED, window=2), 'text': tiny_rt2.TEXT}
+NETWORKS = {'classifier': dataclasses.replace(tiny_rt2.GROUNDED, window=2, horizon=2),
+            'text': dataclasses.replace(tiny_rt2.TEXT, horizon=2)}
+if importlib.util.find_spec('tokenizers'):
+  NETWORKS['fast'] = tiny_rt2.fast()
 FORMATS = ('stablehlo', 'safetensors')
 
 
@@ -36,11 +39,12 @@ def test_equals_the_policy(action_head, format, tmp_path):
   episodes = check.noise_frames(step, 12)
   assert episodes[0].instructions.dtype == np.int32 and episodes[0].instructions.max() > 1
   result = check.compare(check.reference(policy, episodes), exported(format, step, tmp_path), step, episodes)
-  assert result.frames == 12 and result.equal == result.tokens == 36
+  assert result.frames == 12 and result.equal == result.tokens >= 36
+  assert step.metadata['config']['horizon'] == model.config.horizon > 1
   assert result.difference < 1e-4 and result.largest_logit < 100 and result.agrees
 
 
-@pytest.mark.parametrize('action_head', NETWORKS)
+@pytest.mark.parametrize('action_head', ['classifier', 'text'])
 def test_any_batch_size(action_head, tmp_path):
   # No resize: a resized pixel halfway between two integers is rounded up or down, depending on the batch size.
   size = NETWORKS[action_head].image_size

@@ -42,7 +42,8 @@ class FakePolicy:
 
   def __init__(self, spec: ActionSpec, tokens: np.ndarray, embedding_id: str = '', views: tuple[str, ...] = (),
                proprioception_size: int = 0):
-    self.config = types.SimpleNamespace(action_spec=spec, proprioception_size=proprioception_size, reads_prompts=False)
+    self.config = types.SimpleNamespace(
+        action_spec=spec, proprioception_size=proprioception_size, reads_prompts=False, action_codec=None)
     self.metadata, self.encoder = PolicyMetadata(embedding_id=embedding_id, views=views), None
     self._spec, self._tokens = spec, tokens
 

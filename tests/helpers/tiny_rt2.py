@@ -27,7 +27,29 @@ TINY = RT2Config(
 TEXT = dataclasses.replace(TINY, action_head='text')
 GROUNDED = dataclasses.replace(TINY, auxiliary=GroundingConfig(
     language_tokens=2, waypoint_weight=10.0, pointing_weight=1.0, stem=ConvStemConfig(patch=4, width=6, blocks=1)))
+FAST_SPEC = actions.ActionSpec((
+    actions.ActionField('move', 2, -0.1, 0.1, bins=8), actions.ActionField('grip', 1, 0.0, 1.0, bins=8)), vocab_size=8)
 ADAPTED = dataclasses.replace(TINY, lora=LoraConfig(rank=2))
+
+
+def chunks(count: int, horizon: int = 4, seed: int = 0) -> np.ndarray:
+  """Return smooth chunks of FAST_SPEC, and a few that hold or jump."""
+  random, (low, high) = np.random.default_rng(seed), FAST_SPEC.bounds
+  start, end, noise = (random.uniform(0, 1, (count, n, 3)) for n in (1, 1, horizon))
+  scaled = start + (end - start) * np.linspace(0, 1, horizon)[None, :, None]
+  scaled[::5] = noise[::5].round()
+  scaled[1::5] = start[1::5]
+  return (low + scaled * (high - low)).astype(np.float32)
+
+
+@functools.cache
+def fast(size: int = 64) -> RT2Config:
+  """Return a configuration that acts by FAST, fitted; needs the extra 'tokenizers'."""
+  text = dataclasses.replace(TINY.backbone.text, vocab_size=120, encoder_layers=1, decoder_layers=1)
+  config = dataclasses.replace(
+      TINY, action_head='fast', horizon=4, action_spec=FAST_SPEC, action_ids=(), fast_size=size,
+      backbone=dataclasses.replace(TINY.backbone, text=text)).with_codec(lambda: chunks(300))
+  return dataclasses.replace(config, action_ids=tuple(range(119, 119 - config.action_codec.size, -1)))
 
 
 @functools.cache
@@ -67,10 +89,10 @@ def robot_batch(config: RT2Config, size: int, seed: int = 0) -> Batch:
   """Return random windows of 16x16 images."""
   random = np.random.default_rng(seed)
   lead, spec = (size, config.window), config.action_spec
-  tokens = np.stack([random.integers(0, bins, (*lead, 1)) for bins in spec.token_bins], -1)
+  tokens = np.stack([random.integers(0, bins, (*lead, config.horizon)) for bins in spec.token_bins], -1)
   images = random.integers(0, 256, (*lead, 16, 16, 3), dtype=np.uint8)
   observation = Observation(images, np.ones(lead, bool), prompt=prompts(size, config.prompt_length, seed))
-  return Batch(observation, spec.detokenize(tokens).astype(np.float32), np.ones((*lead, 1), bool))
+  return Batch(observation, spec.detokenize(tokens).astype(np.float32), np.ones((*lead, config.horizon), bool))
 
 
 def text_batch(config: RT2Config, size: int, seed: int = 0) -> TextBatch:

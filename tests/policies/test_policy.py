@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny_rt2
 from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
@@ -117,6 +118,31 @@ def test_weights_that_are_not_finite_give_no_action(number):
     policy.step(frames(1)[0])
   with pytest.raises(ValueError, match='no episode: call reset'):
     policy.step(frames(1)[0])
+
+
+def test_chunks_of_a_codec_and_texts_that_are_none(monkeypatch):
+  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  config = tiny_rt2.fast()
+  image, counts = frames(1)[0], []
+  for seed in range(6):
+    policy = Policy(tiny_rt2.randomised(config, seed))
+    policy.reset(embedding=tiny_rt2.prompts(1, 6)[0])
+    out = policy.step(image)
+    np.testing.assert_allclose(config.action_codec.decode(out.tokens), out.plan, atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate(list(out.action.values())), out.plan[0])
+    assert out.plan.shape == (4, 3) and out.confidence.shape == out.tokens.shape and out.confidence.max() <= 1
+    counts.append(len(out.tokens))
+  assert min(counts) < 12
+  step = policy_module._step
+
+  def without_its_first_token(*args):
+    caches, logits = step(*args)
+    return caches, logits.at[:, 0].set(jnp.zeros(config.action_codec.size + 1).at[-1].set(1))
+  monkeypatch.setattr(policy_module, '_step', without_its_first_token)
+  with pytest.raises(NonFiniteOutput, match='tokens that stand for no actions, in slot 0: there is no'):
+    policy.step(image)
+  with pytest.raises(ValueError, match='has no episode'):
+    policy.step(image)
 
 
 def test_one_robot_without_an_action_does_not_stop_the_others(model):

@@ -20,7 +20,8 @@ from rtjax.evaluation.language import answers
 from rtjax.language.tokenizer import Tokenizer
 from rtjax.models import parameters
 from rtjax.models.layers.lora import LoraConfig
-from rtjax.training import loop, optimizer, state
+from rtjax.training import lineage, loop, optimizer, state
+from rtjax.training.config import ValidationConfig
 
 ONE_LAYER = rt2_training.with_text_config(tiny_rt2.TINY, encoder_layers=1, decoder_layers=1)
 
@@ -107,6 +108,30 @@ def test_a_resumed_run_ends_with_the_same_bits(stages, questions, tmp_path):
   (_, ours), (metadata, theirs) = checkpoints.load_weights(run), checkpoints.load_weights(complete)
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
   assert checkpoints.read_json(run)['lineage'] == metadata['lineage']
+
+
+def test_a_codec_is_fitted_on_the_data_and_kept(questions, tmp_path):
+  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  data, read = tiny_training.data(), []
+
+  def action_chunks(datasets, pipeline, spec, horizon):
+    read.append((datasets, horizon))
+    return np.random.default_rng(0).uniform(*spec.bounds, (50, horizon, spec.size))
+  data.action_chunks = action_chunks
+  model = dataclasses.replace(MODEL, action_head='fast', horizon=2, fast_size=64)
+  settings = config(tmp_path / 'run', questions, data=('colours',), text={'data': ()}, model=model, steps=2,
+                    validation=ValidationConfig(every=0))
+  loop.train(settings, data=data)
+  policy = rtjax.load_policy(tmp_path / 'run')
+  policy.reset('pick up the red cube')
+  plan = policy.step(np.zeros((16, 16, 3), np.uint8)).plan
+  assert plan.shape == (2, 3) and np.isfinite(plan).all()
+  later = config(tmp_path / 'other', questions, data=('colours',), weights=tmp_path / 'run', model=model)
+  for again in (settings, later):
+    assert lineage.with_codec(again, data) == dataclasses.replace(policy.config, action_ids=())
+  assert read == [(('colours',), 2)]
+  without = config(tmp_path / 'texts', questions, model=model)
+  assert lineage.with_codec(without, data) == model
 
 
 @pytest.mark.parametrize('trainable', ['decoder', 'lora'])

@@ -13,7 +13,7 @@ import numpy as np
 
 from rtjax.actions import ActionSpec
 from rtjax.data.episode import Episode, EpisodeDecoder, EpisodeSource
-from rtjax.policies.policy import Policy
+from rtjax.policies.policy import Policy, PolicyOutput
 from rtjax.policies.recorded import encoded_instructions
 from rtjax.runtime.html.frames import FILMSTRIP_FRAMES, evenly_spaced, jpeg, thumbnail
 
@@ -81,8 +81,9 @@ def replay_episode(policy: Policy, episode: Episode, images: list[np.ndarray]) -
   for step, (image, instruction) in enumerate(zip(images, instructions, strict=True)):
     policy.set_instruction(embedding=instruction)
     start = time.perf_counter()
-    outputs.append(policy.step(image, _state(episode, step)))
+    output = policy.step(image, _state(episode, step))
     seconds.append(time.perf_counter() - start)
+    outputs.append(output if policy.config.action_codec is None else _in_bins(output, spec))
   shown = evenly_spaced(len(images), FILMSTRIP_FRAMES)
   return Replay(
       number=episode.number,
@@ -94,6 +95,15 @@ def replay_episode(policy: Policy, episode: Episode, images: list[np.ndarray]) -
       confidence=np.stack([output.confidence for output in outputs]),
       seconds=np.array(seconds),
       frames=tuple((step, jpeg(thumbnail(images[step]))) for step in shown))
+
+
+def _in_bins(output: PolicyOutput, spec: ActionSpec) -> PolicyOutput:
+  """Return the output of a policy with an action codec, with its next action in bins.
+
+  Each has the mean confidence of the codec's tokens.
+  """
+  tokens = np.asarray(spec.tokenize(output.plan[0]))
+  return output._replace(tokens=tokens, confidence=np.full(len(tokens), output.confidence.mean()))
 
 
 def token_dimensions(spec: ActionSpec) -> list[int | None]:

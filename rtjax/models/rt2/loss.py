@@ -11,6 +11,7 @@ from rtjax.language import prompts
 from rtjax.models.auxiliary.pointing import pointing_loss
 from rtjax.models.base import LossTerms
 from rtjax.models.loss import IMPOSSIBLE, action_loss
+from rtjax.models.rt2 import fast
 from rtjax.models.rt2.decoding import allowed_bins
 from rtjax.observation import Batch, TextBatch
 
@@ -19,14 +20,18 @@ if TYPE_CHECKING:
 
 
 def robot_loss(model: 'RT2', batch: Batch, *, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-  """Return the loss of the newest frame's action, which is one target."""
+  """Return the loss of the newest frame's actions, which are one target.
+
+  It is the mean over the tokens of F actions. Those after the end of the episode add nothing, so that a token counts
+  the same in every window; a chunk that FAST writes is a whole.
+  """
   c, (observation, _, mask) = model.config, batch.windows()
+  model = _insulated(model) if c.knowledge_insulation else model
   context = model.encode_observation(observation, rngs)
-  terms = (_classifier_loss if c.action_head == 'classifier' else _text_action_loss)(model, context, batch, train, rngs)
+  terms = _ACTION_LOSSES[c.action_head](model, context, batch, train, rngs)
   terms.metrics.pop('accuracy_per_frame', None)  # there is one frame
   counted = mask[:, -1, 0].astype(jnp.float32)
-  count = jnp.sum(counted)
-  total = terms.total * (count / jnp.maximum(terms.weight, 1))
+  count, total = jnp.sum(counted), terms.total
   metrics = terms.metrics | {'action_loss': (total, count)}
   if model.waypoint is not None:
     assert context.grounded is not None  # a waypoint weight needs language tokens
@@ -77,24 +82,61 @@ def _classifier_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool
              jax.nn.one_hot(labels, spec.vocab_size))
     targets = optax.smooth_labels(sharp, c.label_smoothing)
   logits = model.action_logits(context, rngs)
-  return action_loss(spec, logits[:, None], actions[:, -1:], mask[:, -1:], targets, train=train,
-                     bin_smoothing=c.bin_smoothing if train else 0.0, decoding=c.decoding)
+  terms = action_loss(spec, logits[:, None], actions[:, -1:], mask[:, -1:], targets, train=train,
+                      bin_smoothing=c.bin_smoothing if train else 0.0, decoding=c.decoding)
+  return terms._replace(total=terms.total / logits.shape[1])
 
 
 def _text_action_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
   """Return the loss over all text tokens, and metrics over bins.
 
-  The end of the text is a target too.
+  The end of the text is a target too, where all F actions were recorded.
   """
   c, spec, (_, actions, mask) = model.config, model.config.action_spec, batch.windows()
   actions, mask, ids = actions[:, -1:], mask[:, -1:], jnp.asarray(model.action_ids)
-  targets = jnp.pad(ids[spec.tokenize(actions)[:, 0, 0]], ((0, 0), (0, 1)), constant_values=c.backbone.end_id)
+  words = ids[spec.tokenize(actions)].reshape(len(actions), -1)
+  targets = jnp.pad(words, ((0, 0), (0, 1)), constant_values=c.backbone.end_id)
   logits = model.text_logits(context, targets, rngs)
-  bins = jnp.where(allowed_bins(spec.token_bins, spec.vocab_size), logits[:, :-1, ids], IMPOSSIBLE)
+  bins = jnp.where(allowed_bins(spec.token_bins * c.horizon, spec.vocab_size), logits[:, :-1, ids], IMPOSSIBLE)
   metrics = action_loss(spec, bins[:, None], actions, mask, train=train).metrics
-  counted = jnp.broadcast_to(mask[:, 0], targets.shape).astype(jnp.float32)
+  counted = jnp.append(jnp.repeat(mask[:, 0], spec.num_tokens, 1), mask[:, 0, -1:], 1).astype(jnp.float32)
   loss = _cross_entropy(logits, targets, c.label_smoothing if train else 0.0)
-  return LossTerms(jnp.sum(loss * counted), jnp.sum(counted), metrics)
+  return LossTerms(jnp.sum(loss * counted) / targets.shape[1], jnp.sum(counted), metrics)
+
+
+def _fast_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
+  """Return the loss over a chunk's tokens and the end of the text.
+
+  Outside of training, chunks are also generated: the metric `l1` compares their numbers.
+  """
+  c, codec, (_, recorded, masks) = model.config, model.config.action_codec, batch.windows()
+  ids, actions, mask = jnp.append(model.action_ids, c.backbone.end_id), recorded[:, -1], masks[:, -1]
+  assert codec is not None  # there are no ids without one
+  tokens = jnp.pad(fast.encode(codec, fast.repeat_last(actions, mask)), ((0, 0), (0, 1)), constant_values=codec.size)
+  is_target = jnp.arange(tokens.shape[1]) <= jnp.sum(tokens < codec.size, 1, keepdims=True)
+  targets = jnp.where(is_target, ids[tokens], c.backbone.pad_id)
+  logits = model.text_logits(context, targets, rngs)
+  counted = (is_target & mask[:, :1]).astype(jnp.float32)
+  loss = _cross_entropy(logits, targets, c.label_smoothing if train else 0.0)
+  correct = (jnp.argmax(logits[..., ids], -1) == tokens) * counted
+  metrics = {'accuracy': (jnp.sum(correct), jnp.sum(counted))}
+  if not train:
+    error = jnp.abs(c.decode(model.action_logits(context)) - actions) * mask[..., None]
+    metrics['l1'] = jnp.sum(error, (0, 1)), jnp.sum(jnp.broadcast_to(mask[..., None], error.shape), (0, 1))
+  total = jnp.sum(loss * counted / jnp.sum(is_target, 1, keepdims=True))
+  return LossTerms(total, jnp.sum(counted), metrics)
+
+
+_ACTION_LOSSES = {'classifier': _classifier_loss, 'text': _text_action_loss, 'fast': _fast_loss}
+
+
+def _insulated(model: 'RT2') -> 'RT2':
+  """Return the model with a backbone that no gradient reaches.
+
+  Gradients pass through it, on their way to queries and further tokens of the prefix.
+  """
+  graphdef, backbone, rest = nnx.split(model, lambda path, _: path[0] == 'backbone', ...)
+  return nnx.merge(graphdef, jax.lax.stop_gradient(backbone), rest)
 
 
 def _cross_entropy(logits: Float[Array, '*B vocab'], labels: Int[Array, '*B'], smoothing: float) -> Float[Array, '*B']:

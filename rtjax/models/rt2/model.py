@@ -9,7 +9,10 @@
     decode, causal, attends to the prefix:
       action_head 'classifier'   q1 ... qK     learned queries, in one pass; classifier k has V bins and reads qk
       action_head 'text'         > a1 ... aK   "1 128 91 241 5 101 127": each the likeliest of the ids of the V bins
+      action_head 'fast'         > a1 a2 ...   a chunk of actions in fewer tokens, as many as it takes (fast.py)
       language                   > w1 w2 ...   an answer, a caption, 'yes' or 'no', up to the end of the text
+
+With a horizon F > 1 there are K * F queries or tokens: the next F actions, one after the other.
 
 The prompt alone tells the task (rtjax/language/prompts.py). The backbone is any of the interface in
 rtjax/models/backbones/vision_language.py; by default it is PaLI.
@@ -33,7 +36,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from rtjax.actions import ActionSpec
 from rtjax.language import prompts
 from rtjax.models import parameters, registry
 from rtjax.models.auxiliary.language_pooling import LanguageAttentionPooling
@@ -44,7 +46,7 @@ from rtjax.models.layers import initializers, lora
 from rtjax.models.layers.common import StateToken, lecun_linear
 from rtjax.models.layers.frame_cache import FrameCache
 from rtjax.models.layers.lora import LoraConfig
-from rtjax.models.rt2 import decoding
+from rtjax.models.rt2 import decoding, fast
 from rtjax.models.rt2.config import RT2Config
 from rtjax.models.rt2.loss import robot_loss, text_loss
 from rtjax.observation import Batch, Observation, TextBatch
@@ -79,11 +81,11 @@ class Context(NamedTuple):
 class ActionClassifier(nnx.Module):
   """A learned query and a linear map to bins per action token."""
 
-  def __init__(self, spec: ActionSpec, width: int, *, rngs: nnx.Rngs):
+  def __init__(self, tokens: int, bins: int, width: int, *, rngs: nnx.Rngs):
     normal = initializers.normal
-    self.queries = nnx.Param(normal(1.0)(rngs.params(), (spec.num_tokens, width)))  # the scale of T5's embeddings
-    self.kernel = nnx.Param(normal(width ** -0.5)(rngs.params(), (spec.num_tokens, width, spec.vocab_size)))
-    self.bias = nnx.Param(jnp.zeros((spec.num_tokens, spec.vocab_size)))
+    self.queries = nnx.Param(normal(1.0)(rngs.params(), (tokens, width)))  # the scale of T5's embeddings
+    self.kernel = nnx.Param(normal(width ** -0.5)(rngs.params(), (tokens, width, bins)))
+    self.bias = nnx.Param(jnp.zeros((tokens, bins)))
 
   def __call__(self, hidden: Float[Array, 'B K D']) -> Float[Array, 'B K V']:
     """Return float32 logits, given the outputs of the queries."""
@@ -106,7 +108,8 @@ class RT2(PolicyModel):
     # Added to the tokens of each frame, the newest last.
     age = initializers.normal(0.02)
     self.frame_age = nnx.Param(age(rngs.params(), (c.window, width))) if c.window > 1 else None
-    self.classifier = ActionClassifier(c.action_spec, width, rngs=rngs) if is_classifier else None
+    self.classifier = ActionClassifier(
+        c.horizon * c.action_spec.num_tokens, c.action_spec.vocab_size, width, rngs=rngs) if is_classifier else None
     self.language_pooling = LanguageAttentionPooling(width, features, count, dtype=dtype, rngs=rngs) if count else None
     self.grounding_projection = lecun_linear(features, width, dtype=dtype, rngs=rngs) if count else None
     self.grounding_residual = GroundingResidual(
@@ -115,7 +118,7 @@ class RT2(PolicyModel):
     lora.adapt(self, c.lora, rngs=rngs)
 
   def logits(self, observation: Observation, *, train: bool = False,
-             rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 K V']:
+             rngs: nnx.Rngs | None = None) -> Float[Array, 'B 1 KF V']:
     """Return logits of the newest frame's action tokens.
 
     Args:
@@ -188,14 +191,18 @@ class RT2(PolicyModel):
     scores = self.language_pooling.scores(features, words.astype(text.dtype))
     return self.grounding_projection(self.language_pooling.pool(features, scores)), scores
 
-  def action_logits(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B K V']:
+  def action_logits(self, context: Context, rngs: nnx.Rngs | None = None) -> Float[Array, 'B KF V']:
     """Return logits of the action tokens.
 
     As text, each token is given the likeliest of those before it.
     """
     c, (batch, _) = self.config, context.memory.mask.shape
+    if c.action_codec is not None:
+      cache = self.backbone.start_cache(context.memory, length=c.horizon * c.action_spec.size)
+      return fast.decode_chunks(self._decode_step, cache, c.action_codec, self.action_ids, batch=batch,
+                                begin=c.backbone.begin_id)
     if self.classifier is None:
-      allowed = decoding.allowed_bins(c.action_spec.token_bins, c.action_spec.vocab_size)
+      allowed = decoding.allowed_bins(c.action_spec.token_bins * c.horizon, c.action_spec.vocab_size)
       cache = self.backbone.start_cache(context.memory, length=len(allowed))
       return decoding.decode_actions(self._decode_step, cache, self.action_ids, allowed, batch=batch,
                                      begin=c.backbone.begin_id)
@@ -334,14 +341,14 @@ class RT2(PolicyModel):
 
   @property
   def action_ids(self) -> Int[np.ndarray, ' V']:
-    """Text token of each bin.
+    """Text token of each bin, or of each of the codec's tokens.
 
     Raises:
       ValueError: the configuration has none.
     """
     if not self.config.action_ids:
-      raise ValueError("model.action_head is 'text' and model.action_ids is empty: take the configuration from "
-                       '`config.with_tokenizer(tokenizer)`.')
+      raise ValueError(f'model.action_head is {self.config.action_head!r} and model.action_ids is empty: take the '
+                       'configuration from `config.with_tokenizer(tokenizer)`, for FAST after `.with_codec(chunks)`.')
     return np.array(self.config.action_ids, np.int32)
 
   def _decode_step(self, cache: Cache, tokens: Int[Array, ' B']) -> tuple[Cache, Float[Array, 'B vocab']]:

@@ -7,13 +7,14 @@ import pytest
 pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
 from flax import nnx
-from helpers import replays, toy_env
+from helpers import replays, tiny_rt2, toy_env
 
 from rtjax import actions, models
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.evaluation.closed_loop import agents
 from rtjax.evaluation.closed_loop.agents import AgentSettings, PolicyAgent
 from rtjax.language.instructions import HASHED_NGRAMS
+from rtjax.language.tokenizer import Tokenizer
 from rtjax.policies.policy import BatchPolicy, Policy
 
 
@@ -107,9 +108,27 @@ def test_training_progress(policy, statistics, demonstrations):
   assert agents.training_progress(trained) == {'step': 5, 'demonstrations': demonstrations}
 
 
-def test_plan_is_executed_before_the_policy_is_called_again(vector, episodes, tmp_path, monkeypatch):
+def rt1():
   config = dataclasses.replace(replays.tiny_config(actions.ARM_7D), window=1, horizon=3)
-  policy = Policy(models.build(config, seed=0), PolicyMetadata(embedding_id=HASHED_NGRAMS))
+  return Policy(models.build(config, seed=0), PolicyMetadata(embedding_id=HASHED_NGRAMS))
+
+
+def rt2(action_head):
+  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  tokenizer, backbone = Tokenizer(), tiny_rt2.fast().backbone
+  backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
+  config = dataclasses.replace(
+      tiny_rt2.TINY, action_head=action_head, action_spec=actions.ARM_7D, action_ids=(), horizon=3, fast_size=128,
+      prompt_length=20, backbone=backbone)
+  chunks = np.random.default_rng(0).uniform(*actions.ARM_7D.bounds, (100, 3, 7))
+  model = models.build(config.with_codec(lambda: chunks).with_tokenizer(tokenizer), seed=0)
+  model.set_tokenizer(tokenizer)
+  return Policy(model, PolicyMetadata(embedding_id=tokenizer.id))
+
+
+@pytest.mark.parametrize('build', [rt1, lambda: rt2('text'), lambda: rt2('fast')], ids=['rt1', 'rt2 text', 'rt2 fast'])
+def test_plan_is_executed_before_the_policy_is_called_again(build, vector, episodes, tmp_path, monkeypatch):
+  policy = build()
   calls = []
   step = BatchPolicy.step
 
