@@ -53,7 +53,7 @@ class VisionLanguageInit:
   tokenizer: str = ''
   """SentencePiece file, tokenizer.json or their folder; empty: that of the weights, or the package's own."""
   trainable: Literal['full', 'decoder', 'heads', 'lora'] = 'full'
-  """Trained parameters; 'decoder' freezes vision and encoder, 'heads' the backbone, 'lora' all but the adapters."""
+  """Trained parameters; 'decoder' freezes vision and encoder, 'heads' the backbone; 'lora' trains adapters."""
 
   prune: ClassVar[bool] = False
 
