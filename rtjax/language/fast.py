@@ -54,8 +54,8 @@ class FastCodec:
                        f'{self.scale}. Make the codec with FastCodec.fit.')
 
   @classmethod
-  def fit(cls, chunks: Float[np.ndarray, 'n H A'], low: Sequence[float], high: Sequence[float], *, scale: float = 10.0,
-          size: int = 1024) -> 'FastCodec':
+  def fit(cls, chunks: Float[np.ndarray, 'n H A'], low: Sequence[float] | np.ndarray,
+          high: Sequence[float] | np.ndarray, *, scale: float = 10.0, size: int = 1024) -> 'FastCodec':
     """Learn the byte pairs of training data.
 
     Args:

@@ -135,7 +135,8 @@ def _insulated(model: 'RT2') -> 'RT2':
 
   Gradients pass through it, on their way to queries and further tokens of the prefix.
   """
-  graphdef, backbone, rest = nnx.split(model, lambda path, _: path[0] == 'backbone', ...)
+  graphdef, backbone, rest = nnx.split(  # type: ignore[misc]
+      model, lambda path, _: path[0] == 'backbone', ...)
   return nnx.merge(graphdef, jax.lax.stop_gradient(backbone), rest)
 
 

@@ -216,7 +216,7 @@ def _values(table: Computation, computations: dict[str, Computation]) -> dict[st
     elif i.opcode == 'get-tuple-element':
       index = int(i.attribute(r'index=(\d+)'))
       tree = table[i.operands[0]].tree
-      before = sum(len(list(leaves(part))) for part in tree[:index])  # type: ignore[index, union-attr]
+      before = sum(len(list(leaves(part))) for part in tree[:index])  # type: ignore[index, misc, union-attr]
       values[name] = values[i.operands[0]][before:before + len(i.arrays)]
     elif i.opcode in _ALIASES:
       values[name] = values[i.operands[0]]
