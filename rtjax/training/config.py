@@ -85,7 +85,7 @@ class DistillationConfig:
   teacher: str = ''
   """Weights of the teacher, as for `init.weights`; empty: none."""
   weight: float = 0.5
-  """Share of the teacher's probabilities in the targets."""
+  """Share of the teacher's probabilities in the targets, beside the recorded token."""
 
   def __post_init__(self) -> None:
     if not 0 <= self.weight <= 1:
@@ -168,7 +168,7 @@ class TrainConfig:
   """Parts of a batch, computed one after the other to save memory."""
   seed: int = 0
   """Seed of the initial weights, the order of the data, dropout and augmentation."""
-  compile_only: str = ''
+  compile_only: Hidden[str] = ''
   """Devices to compile for, not to train on: v5e:4x4, v5p:2x2x4, cpu:8."""
   non_finite: Literal['stop', 'skip'] = 'stop'
   """Reaction to a NaN or infinite loss or gradient; skipped steps are counted."""

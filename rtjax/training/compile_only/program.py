@@ -216,7 +216,7 @@ def _values(table: Computation, computations: dict[str, Computation]) -> dict[st
     elif i.opcode == 'get-tuple-element':
       index = int(i.attribute(r'index=(\d+)'))
       tree = table[i.operands[0]].tree
-      before = sum(len(list(leaves(part))) for part in tree[:index])  # type: ignore[index, misc, union-attr]
+      before = sum(len(list(leaves(part))) for part in tree[:index])  # type: ignore[index, union-attr, misc]
       values[name] = values[i.operands[0]][before:before + len(i.arrays)]
     elif i.opcode in _ALIASES:
       values[name] = values[i.operands[0]]
@@ -294,7 +294,7 @@ def _window(i: Instruction, name: str, axes: int, default: int) -> list[int]:
 
 @functools.cache
 def _pairs(image: int, kernel: int, outputs: int, before: int, stride: int, spread: int, kernel_spread: int) -> int:
-  """Count pairs of output and kernel that meet the image, along an axis."""
+  """Count pairs of output and kernel elements that meet the image."""
   places = stride * np.arange(outputs)[:, None] + kernel_spread * np.arange(kernel) - before
   return int(np.sum((places >= 0) & (places <= (image - 1) * spread) & (places % spread == 0)))
 
