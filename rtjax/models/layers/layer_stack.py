@@ -37,7 +37,7 @@ class LayerStack(nnx.Module, Generic[_L]):
     values = [jax.tree.leaves(nnx.state(layer)) for layer in layers]
     structure = jax.tree.structure(nnx.state(layers[0]))
     del layers  # the parts of one variable are freed when it is stacked
-    stacked = [_stack([parts.pop(0) for parts in values]) for _ in range(structure.num_leaves)]
+    stacked = [_stack([parts.pop(0) for parts in values]) for _ in range(len(values[0]))]
     self.stacked: _L = nnx.merge(graphdef, jax.tree.unflatten(structure, stacked))
     self.count = count
 
