@@ -220,7 +220,7 @@ def test_tokenizers(tmp_path):
 
 
 def test_tokenizers_in_json(tmp_path):
-  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
   (tmp_path / 'tokenizer.json').write_bytes(tiny_tokenizers.gemma_json())
   fuzz(tmp_path, 'tokenizer.json', lambda: Tokenizer.load(tmp_path).encode(['pick up 7'], 100))
 

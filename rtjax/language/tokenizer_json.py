@@ -109,7 +109,7 @@ def package() -> Any:
     import tokenizers
   except ImportError as error:
     raise ImportError("a tokenizer.json, and byte pairs of actions, need the package tokenizers: pip install "
-                      "'rtjax[tokenizers]'. SentencePiece models (tokenizer.model, spiece.model) are read without it."
+                      "'rtjax[language]'. SentencePiece models (tokenizer.model, spiece.model) are read without it."
                       ) from error
   return tokenizers
 

@@ -44,7 +44,7 @@ def chunks(count: int, horizon: int = 4, seed: int = 0) -> np.ndarray:
 
 @functools.cache
 def fast(size: int = 64) -> RT2Config:
-  """Return a configuration that acts by FAST, fitted; needs the extra 'tokenizers'."""
+  """Return a configuration that acts by FAST, fitted; needs the extra 'language'."""
   text = dataclasses.replace(TINY.backbone.text, vocab_size=120, encoder_layers=1, decoder_layers=1)
   config = dataclasses.replace(
       TINY, action_head='fast', horizon=4, action_spec=FAST_SPEC, action_ids=(), fast_size=size,

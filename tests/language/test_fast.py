@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+pytest.importorskip('tokenizers', reason="needs the extra 'language'")
 
 from rtjax import actions
 from rtjax.language.fast import FastCodec

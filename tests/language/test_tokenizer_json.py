@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 sentencepiece = pytest.importorskip('sentencepiece', reason="needs the extra 'language'")
-tokenizers = pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+tokenizers = pytest.importorskip('tokenizers', reason="needs the extra 'language'")
 
 from helpers import tiny_tokenizers  # noqa: E402
 
@@ -159,7 +159,7 @@ def test_without_the_package(tmp_path):
           'assert Tokenizer().size\n'
           "Tokenizer(b'{}')")
   run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-  assert "pip install 'rtjax[tokenizers]'" in run.stderr.splitlines()[-1]
+  assert "pip install 'rtjax[language]'" in run.stderr.splitlines()[-1]
 
 
 def test_length_is_the_number_of_ids(both):

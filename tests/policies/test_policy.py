@@ -121,7 +121,7 @@ def test_weights_that_are_not_finite_give_no_action(number):
 
 
 def test_chunks_of_a_codec_and_texts_that_are_none(monkeypatch):
-  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
   config = tiny_rt2.fast()
   image, counts = frames(1)[0], []
   for seed in range(6):

@@ -21,7 +21,7 @@ from rtjax.policies.policy import BatchPolicy, Policy
 from rtjax.runtime import cli
 from rtjax.training import loop
 
-pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+pytest.importorskip('tokenizers', reason="needs the extra 'language'")
 FAMILIES = ['paligemma', *(pytest.param(name, marks=pytest.mark.slow) for name in ('t5gemma2', 'pali_mt5'))]
 SIZE = (16, 20)
 

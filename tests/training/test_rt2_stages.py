@@ -111,7 +111,7 @@ def test_a_resumed_run_ends_with_the_same_bits(stages, questions, tmp_path):
 
 
 def test_a_codec_is_fitted_on_the_data_and_kept(questions, tmp_path):
-  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
   data, read = tiny_training.data(), []
 
   def action_chunks(datasets, pipeline, spec, horizon):

@@ -18,6 +18,9 @@ from rtjax.models.layers.common import random_streams
 
 _L = TypeVar('_L', bound=nnx.Module)
 
+_UNROLLED = 4
+"""Stacks of at most so many layers run without a loop, which costs more than it saves in compiling."""
+
 _STACKED, _SINGLE = re.compile(r'(^|/)layers/stacked/'), re.compile(r'(^|/)layers/(\d+)/')
 
 
@@ -72,7 +75,8 @@ class LayerStack(nnx.Module, Generic[_L]):
       return call(nnx.merge(graphdef, values), x, *inputs, None if key is None else random_streams(key))
     keys = None if rngs is None else jax.random.split(rngs.dropout(), self.count)
     # In a loop nothing could be shared with the backward pass, so that nothing needs to prevent it.
-    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False) if remat else body, x, (state, keys, inputs))
+    body = jax.checkpoint(body, prevent_cse=False) if remat else body
+    return jax.lax.scan(body, x, (state, keys, inputs), unroll=self.count <= _UNROLLED)
 
   def map(self, call: Callable[[_L], Any]) -> Any:
     """Return the results of all layers, stacked."""

@@ -114,7 +114,7 @@ def rt1():
 
 
 def rt2(action_head):
-  pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
   tokenizer, backbone = Tokenizer(), tiny_rt2.fast().backbone
   backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))
   config = dataclasses.replace(

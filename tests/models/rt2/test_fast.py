@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_rt2
 from helpers.tiny_rt2 import FAST_SPEC, chunks, compiled, randomised
 
-pytest.importorskip('tokenizers', reason="needs the extra 'tokenizers'")
+pytest.importorskip('tokenizers', reason="needs the extra 'language'")
 
 from rtjax import models
 from rtjax.language.fast import FastCodec
@@ -122,7 +122,7 @@ def test_a_codec_is_fitted_once_and_stored(codec, monkeypatch):
   assert models.config_from_json(stored) == fitted
   with monkeypatch.context() as patch:
     patch.setitem(sys.modules, 'tokenizers', None)
-    with pytest.raises(ValueError, match=r"need the package tokenizers: pip install 'rtjax\[tokenizers\]'"):
+    with pytest.raises(ValueError, match=r"need the package tokenizers: pip install 'rtjax\[language\]'"):
       models.config_from_json(stored)
 
   def no_data():
