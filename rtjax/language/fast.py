@@ -94,7 +94,7 @@ class FastCodec:
 
   @functools.cached_property
   def merges(self) -> Int[np.ndarray, 'n 3']:
-    """Pairs of tokens and the token that replaces them, in the order in which they were learned."""
+    """Pairs of tokens and their replacement, in the order of learning."""
     known = self._pairs.get_vocab()
     pairs = [pair.split(' ') if isinstance(pair, str) else pair  # of older files
              for pair in json.loads(self._pairs.to_str())['model']['merges']]
@@ -108,7 +108,7 @@ class FastCodec:
 
   @functools.cached_property
   def coefficients(self) -> Int[np.ndarray, 'n longest']:
-    """Integers that each token stands for, then zeros; a token longer than a chunk is cut."""
+    """Integers of each token, then zeros; at most those of a chunk."""
     count = self.horizon * len(self.low)
     table = np.zeros((self.size, min(count, int(self.lengths.max()))), np.int32)
     for token, row in enumerate(table):

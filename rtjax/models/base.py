@@ -114,13 +114,15 @@ class PolicyConfig:
     return np.int32 if self.reads_prompts else np.float32
 
   def decode(self, logits: Float[actions.Array, '*b KF V']) -> Float[actions.Array, '*b F A']:
-    """Return the actions that logits stand for, NumPy to NumPy and JAX to JAX."""
+    """Return the actions of logits, NumPy to NumPy, JAX to JAX."""
     spec = self.action_spec
     return spec.decode(logits.reshape(*logits.shape[:-2], self.horizon, spec.num_tokens, -1), self.decoding)
 
   def with_codec(self, chunks: Callable[[], Float[np.ndarray, 'n F A']], known: Sequence[FastCodec] = ()
                  ) -> 'PolicyConfig':
-    """Return the configuration completed with an action codec, for models that use one.
+    """Return the configuration completed with an action codec.
+
+    Models that use none return themselves.
 
     Args:
       chunks: reads actions of the training data, to fit it on.

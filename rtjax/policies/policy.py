@@ -56,7 +56,7 @@ class NonFiniteInput(ValueError):
 
 
 class NonFiniteOutput(ValueError):
-  """The model computed NaN or infinite numbers, or tokens that stand for no actions.
+  """The model computed NaN, infinite numbers or tokens of no action.
 
   Attributes:
     outputs: those of the other robots, in the order of the slots; None for the robots without an action.
@@ -265,7 +265,7 @@ class BatchPolicy:
     return slot
 
   def _output(self, logits: np.ndarray) -> PolicyOutput | None:
-    """Return the output; None if logits are not finite or decode to no action."""
+    """Return the output; None if logits are not finite, or no action."""
     if not np.isfinite(logits).all():
       return None
     spec, codec = self.config.action_spec, self.config.action_codec

@@ -98,9 +98,9 @@ def replay_episode(policy: Policy, episode: Episode, images: list[np.ndarray]) -
 
 
 def _in_bins(output: PolicyOutput, spec: ActionSpec) -> PolicyOutput:
-  """Return the output of a policy with an action codec, with its next action in bins.
+  """Return an output of codec tokens with its next action in bins.
 
-  Each has the mean confidence of the codec's tokens.
+  Each bin has the mean confidence of the codec's tokens.
   """
   tokens = np.asarray(spec.tokenize(output.plan[0]))
   return output._replace(tokens=tokens, confidence=np.full(len(tokens), output.confidence.mean()))

@@ -159,7 +159,7 @@ class RT2Config(PolicyConfig):
 
   @property
   def action_words(self) -> int:
-    """Number of text tokens that actions are written in; 0 before there is a codec."""
+    """Number of text tokens that write actions; 0 without a codec."""
     if self.action_head == 'fast':
       return self.action_codec.size if self.action_codec else 0
     return self.action_spec.vocab_size
@@ -174,7 +174,7 @@ class RT2Config(PolicyConfig):
     if self.action_head != 'fast' or self.action_codec:
       return self
     codec = next(filter(self._fits, known), None) or FastCodec.fit(
-        chunks(), *self.action_spec.bounds, scale=self.fast_scale, size=self.fast_size)
+        chunks(), *map(tuple, self.action_spec.bounds), scale=self.fast_scale, size=self.fast_size)
     return dataclasses.replace(self, action_codec=codec, action_ids=())
 
   def with_tokenizer(self, tokenizer: 'Tokenizer') -> 'RT2Config':

@@ -1,4 +1,4 @@
-"""FAST inside jit: chunks to tokens, tokens to chunks, and decoding of whole chunks.
+"""FAST inside jit: chunks to tokens, and back.
 
 The codec is rtjax/language/fast.py. Tokens of a chunk of F actions with A numbers, int [F * A], stand for F * A
 coefficients; `codec.size` fills the places after the last one.
@@ -21,7 +21,7 @@ from rtjax.models.rt2.decoding import Cache, Step
 
 
 def repeat_last(chunks: Float[Array, 'B F A'], mask: Bool[Array, 'B F']) -> Float[Array, 'B F A']:
-  """Return chunks whose last recorded action repeats after the end of the episode.
+  """Return chunks whose last recorded action repeats after the episode.
 
   A chunk is encoded as a whole, so that its end cannot be left out of the loss; published data loaders repeat the last
   action too (LeRobotDataset, `_get_query_indices`).
@@ -85,9 +85,10 @@ def decode(codec: FastCodec, tokens: Int[actions.Array, '*b N']) -> Float[action
 
 def decode_chunks(step: Step, cache: Cache, codec: FastCodec, ids: Int[np.ndarray, ' n'], *, batch: Any,
                   begin: int) -> Float[Array, 'B N V']:
-  """Return logits of the tokens of chunks, each given the likeliest possible ones before it.
+  """Return logits of the tokens of chunks.
 
-  V is the number of tokens, and one more that fills the places after the end of a chunk.
+  Each is given the likeliest possible ones before it. V is the number of tokens, and one more that fills the places
+  after the end of a chunk.
 
   Args:
     step: see decoding.py.

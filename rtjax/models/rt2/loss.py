@@ -105,7 +105,7 @@ def _text_action_loss(model: 'RT2', context: 'Context', batch: Batch, train: boo
 
 
 def _fast_loss(model: 'RT2', context: 'Context', batch: Batch, train: bool, rngs: nnx.Rngs | None) -> LossTerms:
-  """Return the loss over a chunk's tokens and the end of the text.
+  """Return the loss of a chunk's tokens and of their end.
 
   Outside of training, chunks are also generated: the metric `l1` compares their numbers.
   """
@@ -135,9 +135,8 @@ def _insulated(model: 'RT2') -> 'RT2':
 
   Gradients pass through it, on their way to queries and further tokens of the prefix.
   """
-  graphdef, backbone, rest = nnx.split(  # type: ignore[misc]
-      model, lambda path, _: path[0] == 'backbone', ...)
-  return nnx.merge(graphdef, jax.lax.stop_gradient(backbone), rest)
+  graphdef, *states = nnx.split(model, lambda path, _: path[0] == 'backbone', ...)
+  return nnx.merge(graphdef, jax.lax.stop_gradient(states[0]), states[1])
 
 
 def _cross_entropy(logits: Float[Array, '*B vocab'], labels: Int[Array, '*B'], smoothing: float) -> Float[Array, '*B']:
