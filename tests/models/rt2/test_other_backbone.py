@@ -145,6 +145,6 @@ def test_answers_are_those_that_teacher_forcing_finds_likeliest():
 
 def test_configuration():
   assert models.config_from_json(models.config_to_json(CONFIG)) == CONFIG
-  assert (CONFIG.image_size, CONFIG.vocab_size, CONFIG.partitions) == ((16, 16), 40, {})
+  assert (CONFIG.image_size, CONFIG.vocab_size, set(CONFIG.partitions)) == ((16, 16), 40, {'heads'})
   with pytest.raises(ValueError, match='this backbone has no stem'):
     dataclasses.replace(CONFIG, auxiliary=tiny_rt2.GROUNDED.auxiliary)
