@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers import checkpoint_files, run_tiny_training, tiny_rlds, tiny_training
+from helpers import run_tiny_training, tiny_rlds, tiny_training
 
 import rtjax
 from rtjax import actions, checkpoints, models
