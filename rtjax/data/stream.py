@@ -30,14 +30,15 @@ class Stream:
     shuffle_records: number of records held in memory, divided by weight.
     window_config: shape and spacing of windows.
     share: part of this process.
-    batcher: makes a batch of windows; closed with the stream.
-    batch_size: windows of a batch.
+    batcher: makes a batch of the windows of `rows`; closed with the stream.
+    batch_size: windows of a batch of this share.
+    rows: those to decode and return of each batch.
     settings: further settings that determine the order; a position is valid only with the same ones.
   """
 
   def __init__(self, datasets: Sequence[RecordSource[Any]], weights: Sequence[float], shuffle_records: int,
                window_config: WindowConfig, share: ProcessShare, batcher: Batcher, batch_size: int,
-               settings: dict[str, Any]):
+               rows: range, settings: dict[str, Any]):
     self._batcher = batcher
     self._readers = concurrent.futures.ThreadPoolExecutor(min(len(datasets), _MAX_READERS), 'rtjax-read')
     self._closed = threading.Event()
@@ -46,7 +47,7 @@ class Stream:
                         self._closed)
         for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True))]
     self._names = [dataset.name for dataset in datasets]
-    self._share, self._weights, self._batch_size, self._draws = share, weights, batch_size, 0
+    self._share, self._weights, self._batch_size, self._rows, self._draws = share, weights, batch_size, rows, 0
     self._pending: collections.deque[tuple[PendingBatch, dict[str, Any]]] = collections.deque()
     self._settings = settings | {
         'seed': share.seed, 'process_index': share.index, 'process_count': share.count,
@@ -120,7 +121,8 @@ class Stream:
     for windows in self._windows:
       windows.read_ahead()
     chosen = choose_datasets(self._share, self._weights, self._draws, self._batch_size)
-    batch = self._batcher.start([(int(number), *self._windows[number].take()) for number in chosen])
+    drawn = [(int(number), *self._windows[number].take()) for number in chosen]
+    batch = self._batcher.start([drawn[row] for row in self._rows])
     self._draws += self._batch_size
     self._pending.append((batch, self._position()))
 

@@ -1,6 +1,7 @@
 """Training input: batches on the devices, the position in the data, validation."""
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rtjax.models import LossTerms, PolicyModel
 from rtjax.observation import Batch, TextBatch
 from rtjax.training import meter, sharding
 from rtjax.training.config import TrainConfig
+from rtjax.training.share import ShareStream
 from rtjax.training.text_input import TextInput
 
 if TYPE_CHECKING:
@@ -49,21 +51,22 @@ class TrainingInput:
                        f'{pairs}')
     self._config, self._data, self._mesh, self._model = config, data, mesh, model
     self._peeked: Batch | None = None
-    self._text = TextInput(config, tokenizer) if tokenizer else None
-    self._spec, self._process = config.model.action_spec, jax.process_index()
+    index, count = share = sharding.batch_share(mesh)
+    self._text = TextInput(config, tokenizer, share) if tokenizer else None
+    self._spec = config.model.action_spec
     # A model that reads prompts needs no instruction vectors, so the data need not have any.
     self._pipeline = dataclasses.replace(config.pipeline, encoder=NO_VECTORS) if tokenizer else config.pipeline
-    self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding,
-                    'process_index': self._process, 'process_count': jax.process_count()}
+    self._window = {'window': config.model.window, 'horizon': config.model.horizon, 'padding': config.model.padding}
+    self._share = {'process_index': index, 'process_count': count}
     if config.validation.every:
       for batches in self._validation():
         batches.close()  # a missing split fails here, not at the first validation
     self.statistics: dict[str, Any] = data.statistics(config.data, self._pipeline, self._spec) if config.data else {}
     self.embedding_id = tokenizer.id if tokenizer else _common_encoder(
         {name: s['embedding_id'] for name, s in self.statistics.items()})
-    self._robot_stream = None if not config.data else data.TrainingStream(
-        config.data, self._pipeline, self._spec, batch_size=config.batch_size // jax.process_count(), seed=config.seed,
-        **self._window)
+    open_part = functools.partial(data.TrainingStream, config.data, self._pipeline, self._spec, seed=config.seed,
+                                  **self._window)
+    self._robot_stream = ShareStream(open_part, config.batch_size, share) if config.data else None
     self._streams = [s for s in (self._robot_stream, self._text and self._text.stream) if s]
 
   def __enter__(self) -> 'TrainingInput':
@@ -92,16 +95,21 @@ class TrainingInput:
   def sample(self, count: int) -> list[Batch]:
     """Return the first training batches of process 0, on the host."""
     c = self._config
-    window = self._window | {'process_index': 0, 'process_count': 1}
     size = c.batch_size // c.grad_accum_steps
     with contextlib.closing(self._data.TrainingStream(
-        c.data, self._pipeline, self._spec, batch_size=size, seed=c.seed, **window)) as stream:
+        c.data, self._pipeline, self._spec, batch_size=size, seed=c.seed, **self._window)) as stream:
       return [self._to_batch(next(stream)) for _ in range(count)]
 
   def position(self) -> list[Any]:
-    """Return the position of each process in its share of the data."""
-    states = [stream.state() for stream in self._streams]
-    return sharding.gather(states[0] if len(states) == 1 else states)
+    """Return the position in each part of the data (share.py)."""
+    states = [stream.states() for stream in self._streams]
+    mine = [[part, states[0][part] if len(states) == 1 else [s[part] for s in states]] for part in states[0]]
+    found: dict[int, Any] = {}
+    for part, position in (pair for pairs in sharding.gather(mine) for pair in pairs):
+      if found.setdefault(part, position) != position:
+        raise RuntimeError(f'two processes that read part {part} of the data are at different positions: '
+                           f'{found[part]} and {position}.')
+    return [found[part] for part in sorted(found)]
 
   def restore(self, positions: list[Any], statistics: dict[str, Any]) -> None:
     """Go to a `position`.
@@ -110,21 +118,15 @@ class TrainingInput:
       statistics: of the data at that time.
 
     Raises:
-      ValueError: another number of processes wrote it, each of which has its own share of the data; or the data is
-        another.
+      ValueError: the data is another.
     """
-    if len(positions) != jax.process_count():
-      raise ValueError(f'the run was written by {len(positions)} process(es) and there are {jax.process_count()} now, '
-                       'which read other shares of the data. Resume with as many, or start a new run with '
-                       '--init.weights.')
-    states = positions[self._process]
-    states = states if isinstance(states, list) else [states]
-    if len(states) != len(self._streams):
-      raise ValueError(f'the run was trained on {len(states)} kind(s) of data (--data, --text.data) and there are '
+    states = [part if isinstance(part, list) else [part] for part in positions]
+    if len(states[0]) != len(self._streams):
+      raise ValueError(f'the run was trained on {len(states[0])} kind(s) of data (--data, --text.data) and there are '
                        f'{len(self._streams)} now. Give those of the run.')
     _check_same_data(statistics, self.statistics)
-    for stream, state in zip(self._streams, states, strict=True):
-      stream.restore(state)
+    for stream, parts in zip(self._streams, zip(*states, strict=True), strict=True):
+      stream.restore(list(parts))
 
   def validate(self, evaluate: Callable[[Batch], LossTerms], loss_scale: float) -> meter.Row:
     """Return averages over the held-out split, or its first batches."""
@@ -143,10 +145,11 @@ class TrainingInput:
   def _validation(self) -> list[Any]:
     """Return the held-out batches of episodes and of image-text pairs."""
     c = self._config
-    size = c.batch_size // c.grad_accum_steps // jax.process_count()
+    size = c.batch_size // c.grad_accum_steps // self._share['process_count']
     parts = []
     if c.data:
-      windows = self._data.validation_batches(c.data, self._pipeline, self._spec, batch_size=size, **self._window)
+      windows = self._data.validation_batches(c.data, self._pipeline, self._spec, batch_size=size, **self._window,
+                                              **self._share)
       parts.append(_map(self._to_batch, windows))
     if self._text and self._text.stream:
       parts.append(_map(lambda text: Batch(text=self._checked(text)), self._text.validation()))

@@ -3,9 +3,10 @@
 The resume rule. The same command again resumes from the newest complete checkpoint of the run's folder, with the very
 next batch, and ends with the same bits as an uninterrupted run. A checkpoint is written every `checkpoints.every`
 steps, at the end, and on SIGTERM or Ctrl-C. A damaged one is skipped with a warning. Everything that the parameters
-depend on must stay the same: the configuration (config.FREE lists the exceptions), the contents of the datasets, which
-may lie elsewhere, and the number of processes. The number of steps may grow: the learning rate then goes on by the
-schedule of the longer run. A folder without a checkpoint starts from the beginning, from random weights or from
+depend on must stay the same: the configuration (config.FREE lists the exceptions) and the contents of the datasets,
+which may lie elsewhere. The number of steps may grow: the learning rate then goes on by the schedule of the longer run.
+Devices and processes may be others, which read the same batches (share.py): the numbers are then the same up to the
+order of their sums. A folder without a checkpoint starts from the beginning, from random weights or from
 `init.weights`, which has no part in a resume. One run at a time trains into a folder (lock.py).
 
 The loop knows the contract of a model alone (rtjax/models/base.py).
@@ -29,7 +30,7 @@ from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
 from rtjax.models.layers import initializers
 from rtjax.runtime import compiler, limits, serialization
-from rtjax.training import distill, initialize, lineage, lock, memory, sharding
+from rtjax.training import distill, initialize, lineage, lock, memory, processes, replicas, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
 from rtjax.training.config import TrainConfig, check_same_run
@@ -81,11 +82,11 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     CheckpointError: a checkpoint cannot be written, or none of those present can be read.
     RunLockedError: another process trains into the folder.
   """
-  sharding.connect_processes(config.mesh.distributed)
+  processes.connect(config.mesh.distributed, config.mesh.timeout)
   run = pathlib.Path(config.output).expanduser().resolve()
   if run.exists() and not run.is_dir():
     raise ValueError(f'output {run} is a file; expected a folder, or a path that does not exist yet.')
-  with lock.locked(run):
+  with processes.watched(config.mesh.timeout), lock.locked(run):
     return _train(config, run, data or rlds_data)
 
 
@@ -140,7 +141,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
          graphdef: nnx.GraphDef, take_step: Any, teacher: Tree, state: TrainState, language: dict[str, Any]) -> Outcome:
   start = step = int(state.step)
   replicated = NamedSharding(mesh, PartitionSpec())
-  evaluate = jax.jit(functools.partial(eval_step, graphdef=graphdef), out_shardings=replicated)
+  evaluate = jax.jit(sharding.on_mesh(functools.partial(eval_step, graphdef=graphdef), mesh), out_shardings=replicated)
   loss_scale = merge(graphdef, state.params, state.batch_stats, state.constants).loss_scale(config.batch_size)
   learning_rate = optimizers.schedule(config.optimizer, config.steps)
 
@@ -154,19 +155,23 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   with (contextlib.closing(log), progress, Profile(run / 'profile', start, config.logging.profile) as profile,
         Signals() as signals):
     progress.print(_greeting(config, state, mesh, run, start))
+    if whole := sharding.describe_whole(state, mesh):
+      progress.print(whole)
     train_on = compiler.announced('the training step', take_step, progress.print)
     validate_on = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
       profile.before(step)
       with meter.waiting_for_data(), jax.profiler.TraceAnnotation('waiting for data'):
         batch = batches.next()
+      if step == start:
+        _require_equal_copies((state, batch), mesh, step)
       with jax.profiler.StepTraceAnnotation('train', step_num=step):
         state, outputs = train_on(state, batch, teacher)
       step += 1
       signals.take_interrupt()
       meter.push(step, outputs)
       progress.step(step)
-      stopped = signals.arrived(step)
+      stopped = signals.arrived()
       last = stopped or step == config.steps
 
       if step % config.logging.every == 0 or last:
@@ -190,6 +195,7 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
       if step % config.checkpoints.every == 0 or last or stopped:
         meter.flush()  # no checkpoint after a step that was not finite
         with meter.paused():
+          _require_equal_copies(state, mesh, step)
           saves.save(state, {
               'config': model_json, 'train': config_json, 'statistics': batches.statistics,
               'embedding_id': batches.embedding_id, 'data': batches.position(), 'metrics': row} | language,
@@ -265,13 +271,14 @@ def training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.
     distillation_targets = functools.partial(distill.with_targets, graphdef=definition,
                                              weight=config.distillation.weight)
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
-  return jax.jit(functools.partial(
+  step = functools.partial(
       train_step, graphdef=graphdef, optimizer=optimizer, grad_accum_steps=config.grad_accum_steps,
       ema_decay=config.optimizer.ema_decay, distillation_targets=distillation_targets,
       text_loss_weight=config.text.loss_weight if config.text else 1.0,
       augment=functools.partial(augment, config=config.augment, action_spec=config.model.action_spec)
-      if config.data else None),
-      donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
+      if config.data else None)
+  return jax.jit(
+      sharding.on_mesh(step, mesh), donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
       compiler_options=compiler.options(mesh.devices.flat[0].platform)), teacher
 
 
@@ -282,6 +289,12 @@ def _require_memory(config: TrainConfig, take_step: Any, target: TrainState, bat
   memory.require_memory(traced.jaxpr.jaxpr, target, config.batch_size, config.grad_accum_steps, mesh)
 
 
+def _require_equal_copies(tree: Any, mesh: Mesh, step: int) -> None:
+  """Compare the copies of arrays that processes hold."""
+  if jax.process_count() > 1:
+    replicas.require_equal(tree, mesh, f'step {step}')
+
+
 def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Callable[..., TrainState]:
   def creator(params: Tree, batch_stats: Tree, constants: Tree) -> TrainState:
     return create(params, batch_stats, with_dtype(constants, config.model.dtype), jax.random.key(config.seed),
@@ -290,7 +303,7 @@ def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Ca
 
 
 def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.Path, start: int) -> str:
-  axes = ', '.join(f'{size} {axis}' for axis, size in mesh.shape.items() if size > 1)
+  axes = ', '.join(f'{size} {axis}' for axis, size in sharding.layout(mesh).items() if size > 1)
   devices = f'{jax.device_count()} {jax.devices()[0].device_kind}{f" ({axes})" if axes else ""}'
   if start >= config.steps:
     return f'{run} has all its {start} steps already' + (f', {config.steps} are asked for' * (start > config.steps))

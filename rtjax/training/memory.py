@@ -13,6 +13,8 @@ import jax
 from jax.extend import core
 from jax.sharding import Mesh
 
+from rtjax.training import sharding
+
 # Factors by which a step may need less than its estimate. For a TPU, XLA's own figure of rt1 is a third of it.
 _FUSED_ON_CPU, _FUSED = 2.0, 4.0
 # Memory of a container, by version of cgroups; of the machine, MemTotal in KiB on the first line.
@@ -30,7 +32,7 @@ def require_memory(jaxpr: core.Jaxpr, state: Any, batch_size: int, grad_accum_st
   Raises:
     ValueError: the step cannot fit. One that may not fit is a warning.
   """
-  device, replicas = mesh.local_devices[0], mesh.shape['data'] * mesh.shape['fsdp']
+  device, replicas = mesh.local_devices[0], sharding.batch_blocks(mesh)
   shards = replicas * mesh.shape['tensor']
   if device.platform == 'cpu':  # its devices share the memory of the machine
     shards = max(1, shards // len(mesh.local_devices))

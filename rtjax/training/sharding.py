@@ -1,20 +1,26 @@
 """Sharding: the mesh, and one table from parameter path to PartitionSpec.
 
 The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits parameters and optimizer state, each
-array along its largest divisible dimension; `tensor` splits the dimensions that the table names. The axis of stacked
-layers is never split: a loop takes one of them at a time, which each device has its share of. Under `jax.jit` the
-result is that of one device: BatchNorm takes the statistics of the global batch.
+array along its largest divisible dimension, or along two; `tensor` splits the dimensions that the table names. The axis
+of stacked layers is never split: a loop takes one of them at a time, which each device has its share of. Under
+`jax.jit` the result is that of one device: BatchNorm takes the statistics of the global batch.
+
+A mesh whose `fsdp` is no power of two, or a large one, has a fourth axis, `fsdp_rest`: few dimensions divide by 24 or
+by 256, most by 8 or by 128, and the rest splits another dimension or stays unused.
 """
+import functools
+import itertools
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rtjax.models import parameters
 from rtjax.models.layers.layer_stack import is_stacked, layer_name
@@ -23,7 +29,8 @@ from rtjax.training.state import Tree
 _B = TypeVar('_B')
 
 AXES = ('data', 'fsdp', 'tensor')
-BATCH = PartitionSpec(('data', 'fsdp'))
+_FSDP = ('fsdp', 'fsdp_rest')
+_LARGEST_FSDP = 128  # ViT-G's width of 1664 divides by no higher power of two
 
 # The first pattern found in the path names the dimensions that `tensor` splits. Optimizer state and moving
 # averages end in the same paths as the parameters. Attention splits over heads, other layers over their outputs.
@@ -42,6 +49,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 # Splitting smaller arrays costs more in messages than it saves in memory.
 SMALLEST_SHARDED = 2 ** 12
+# Bytes that a device may hold beyond its part before `describe_whole` says so.
+_UNSAID = 2 ** 28
 
 
 def make_mesh(shape: tuple[int, int, int], all_devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -63,23 +72,126 @@ def make_mesh(shape: tuple[int, int, int], all_devices: Sequence[jax.Device] | N
     raise ValueError(f'mesh is {shape} (data, fsdp, tensor), which does not multiply to the {devices} device(s) here. '
                      'Set one axis to -1 for all that are left, such as --mesh.data -1.')
   # Sharding is inferred from inputs and outputs; with make_mesh's default, Explicit, it would be part of every type.
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=all_devices)
+  mesh = jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=all_devices)
+  sizes, names = mesh_axes(shape)
+  return mesh if names == AXES else Mesh(mesh.devices.reshape(sizes), names, axis_types=(AxisType.Auto,) * 4)
 
 
-def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def mesh_axes(shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+  """Return sizes and names of the axes of a mesh over (data, fsdp, tensor)."""
+  data, fsdp, tensor = shape
+  power = min(fsdp & -fsdp, _LARGEST_FSDP)
+  if power in (1, fsdp):
+    return shape, AXES
+  return (data, power, fsdp // power, tensor), ('data', *_FSDP, 'tensor')
+
+
+def layout(mesh: Mesh | AbstractMesh) -> dict[str, int]:
+  """Return the devices along `data`, `fsdp` and `tensor`."""
+  fsdp = math.prod(mesh.shape.get(axis, 1) for axis in _FSDP)
+  return {'data': mesh.shape['data'], 'fsdp': fsdp, 'tensor': mesh.shape['tensor']}
+
+
+def batch_spec(mesh: Mesh) -> PartitionSpec:
+  """Return the PartitionSpec of arrays that begin with the batch."""
+  return PartitionSpec(tuple(axis for axis in mesh.axis_names if axis != 'tensor'))
+
+
+def batch_blocks(mesh: Mesh) -> int:
+  """Return the number of blocks that a batch is split into."""
+  return layout(mesh)['data'] * layout(mesh)['fsdp']
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """Return index and number of the share of the batch that this process reads.
+
+  Processes whose devices hold the same blocks of the batch, those of one `tensor` group, have the same share.
+
+  Raises:
+    ValueError: shares of two processes overlap in part, or differ in size.
+  """
+  return share_of(np.vectorize(lambda device: device.process_index)(mesh.devices), jax.process_index())
+
+
+def share_of(processes: np.ndarray, index: int) -> tuple[int, int]:
+  """Return the `batch_share` of process `index`.
+
+  Args:
+    processes: int [data, fsdp..., tensor], the process of each device.
+  """
+  blocks = processes.reshape(-1, processes.shape[-1])
+  held = {int(process): tuple(np.flatnonzero((blocks == process).any(1)).tolist()) for process in np.unique(blocks)}
+  shares = sorted(set(held.values()))
+  if sum(map(len, shares)) != len(blocks) or len(set(map(len, shares))) > 1:
+    raise ValueError(f'with {processes.shape[-1]} device(s) along tensor, the processes hold these blocks of the '
+                     f'batch: {list(held.values())}. They have to be equal or disjoint, and of one size: give every '
+                     'process as many devices, and let --mesh.tensor divide that number or be a multiple of it.')
+  return shares.index(held[index]), len(shares)
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
   """Return the PartitionSpec of an array; uneven dimensions are not split."""
   if is_stacked(path) and len(shape) > 1:
     return PartitionSpec(None, *spec(layer_name(path, 0), shape[1:], mesh))
-  axes: list[str | None] = [None] * len(shape)
+  axes: list[tuple[str, ...]] = [()] * len(shape)
   # Adafactor keeps a row and a column in place of a matrix, under the path of the matrix.
   for dimension, axis in enumerate(rule(path) if len(rule(path)) == len(shape) else ()):
     if axis and mesh.shape[axis] > 1 and shape[dimension] % mesh.shape[axis] == 0:
-      axes[dimension] = axis
-  if mesh.shape['fsdp'] > 1 and np.prod(shape) >= SMALLEST_SHARDED:
-    free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape['fsdp'] == 0]
-    if free:
-      axes[max(free, key=lambda i: shape[i])] = 'fsdp'
-  return PartitionSpec(*axes)
+      axes[dimension] = (axis,)
+  if math.prod(shape) >= SMALLEST_SHARDED:
+    axes = max(_with_fsdp(axes, shape, mesh), key=lambda tried: _preference(tried, shape, mesh))
+  return PartitionSpec(*[names[0] if len(names) == 1 else names or None for names in axes])
+
+
+def _with_fsdp(axes: list[tuple[str, ...]], shape: tuple[int, ...],
+               mesh: Mesh | AbstractMesh) -> Iterator[list[tuple[str, ...]]]:
+  """Yield every way to split an array over the axes of fsdp too."""
+  fsdp = [axis for axis in _FSDP if mesh.shape.get(axis, 1) > 1]
+  for places in itertools.product([None, *range(len(shape))], repeat=len(fsdp)):
+    tried = [(*names, *(axis for axis, place in zip(fsdp, places, strict=True) if place == dimension))
+             for dimension, names in enumerate(axes)]
+    if all(size % _parts(names, mesh) == 0 for size, names in zip(shape, tried, strict=True)):
+      yield tried
+
+
+def _preference(axes: list[tuple[str, ...]], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> tuple[int, ...]:
+  """Return the rank of a split: many parts, along few, free and large dimensions."""
+  split = [dimension for dimension, names in enumerate(axes) if set(names) & set(_FSDP)]
+  shared = sum(len(set(axes[dimension]) - set(_FSDP)) for dimension in split)
+  return (math.prod(_parts(names, mesh) for names in axes), -shared, -len(split),
+          sum(shape[dimension] for dimension in split))
+
+
+def _parts(names: Any, mesh: Mesh | AbstractMesh) -> int:
+  """Return the parts of a dimension that a PartitionSpec's entry makes."""
+  names = (names,) if isinstance(names, str) else names or ()
+  return math.prod(mesh.shape[name] for name in names)
+
+
+def bytes_per_device(tree: Tree, mesh: Mesh | AbstractMesh) -> dict[str, float]:
+  """Return the bytes of each array that a device holds."""
+  return {name: leaf.size * leaf.dtype.itemsize / math.prod(_parts(n, mesh) for n in spec(name, leaf.shape, mesh))
+          for name, leaf in parameters.named_leaves(tree).items()}
+
+
+def describe_whole(tree: Tree, mesh: Mesh | AbstractMesh) -> str:
+  """Return a line on arrays that fsdp leaves whole; empty if they are small."""
+  def held(shape: tuple[int, int, int]) -> dict[str, float]:
+    return bytes_per_device(tree, AbstractMesh(*mesh_axes(shape)))
+  data, fsdp, tensor = shape = tuple(layout(mesh).values())
+  now, unsplit = held(shape), held((data * fsdp, 1, tensor))
+  excess = {name: now[name] - unsplit[name] / fsdp for name in now}
+  if sum(excess.values()) <= _UNSAID:
+    return ''
+  devices, name = data * fsdp, max(excess, key=excess.__getitem__)
+  others = {n: f'{sum(held((devices // n, n, tensor)).values()) / 1e9:.2g}'
+            for n in range(1, devices + 1) if devices % n == 0}
+  best = min(others, key=lambda n: (float(others[n]), n))  # smaller groups send less
+  instead = f'--mesh.data {devices // best} --mesh.fsdp {best} holds {others[best]} GB. ' if best != fsdp else ''
+  return (f'A device holds {others[fsdp]} GB of parameters and optimizer state, where a part in {fsdp} would be '
+          f'{sum(unsplit.values()) / fsdp / 1e9:.2g}: some sizes do not divide by {fsdp}, as those of {name}. '
+          f'{instead}A power of two, such as --mesh.fsdp {2 ** (fsdp.bit_length() - 1)} on as many devices, splits '
+          'all.')
 
 
 def rule(path: str) -> PartitionSpec:
@@ -130,10 +242,19 @@ def place_batch(batch: _B, mesh: Mesh) -> _B:
   """Return the global batch, split over `data` and `fsdp`.
 
   Args:
-    batch: the share of this process, on the host; any pytree of arrays that begin with the batch.
+    batch: the `batch_share` of this process, on the host; any pytree of arrays that begin with the batch.
   """
-  sharding = NamedSharding(mesh, BATCH)
+  sharding = NamedSharding(mesh, batch_spec(mesh))
   return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def on_mesh(function: Callable[..., _B], mesh: Mesh) -> Callable[..., _B]:
+  """Return a function that is traced with the mesh set, for layers that ask how the batch is split."""
+  @functools.wraps(function)
+  def call(*arguments: Any) -> _B:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+  return call
 
 
 def check_batch(batch_size: int, grad_accum_steps: int, mesh: Mesh, name: str = 'batch_size') -> None:
@@ -142,34 +263,10 @@ def check_batch(batch_size: int, grad_accum_steps: int, mesh: Mesh, name: str = 
   Raises:
     ValueError: names the sizes.
   """
-  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  devices = batch_blocks(mesh)
   if batch_size < 1 or grad_accum_steps < 1 or batch_size % (grad_accum_steps * devices):
     raise ValueError(f'{name} {batch_size} does not divide into {grad_accum_steps} part(s) (grad_accum_steps) over '
                      f'{devices} device(s) (data times fsdp). Make it a multiple of both.')
-
-
-def connect_processes(distributed: str) -> None:
-  """Connect this process with the others of a run.
-
-  Call it before any use of a device.
-
-  Args:
-    distributed: '' for one process; 'auto' where JAX detects the processes (TPU pods, Slurm, Open MPI); or
-      HOST:PORT,COUNT,INDEX: address of process 0, number of processes, and index of this one.
-
-  Raises:
-    ValueError: `distributed` is none of these.
-  """
-  if not distributed or jax.distributed.is_initialized():
-    return
-  if distributed == 'auto':
-    jax.distributed.initialize()
-    return
-  match = re.fullmatch(r'([^,]+:\d+),(\d+),(\d+)', distributed)
-  if not match:
-    raise ValueError(f"mesh.distributed is {distributed!r}, expected 'auto' or HOST:PORT,COUNT,INDEX such as "
-                     '10.0.0.1:1234,4,0.')
-  jax.distributed.initialize(match[1], int(match[2]), int(match[3]))
 
 
 def gather(value: Any) -> list[Any]:

@@ -15,11 +15,11 @@ class Signals:
 
   Ctrl-C counts from the end of the first step on: before, there is nothing to save. A second one ends at once.
 
-  With several processes only SIGTERM counts, and JAX stops all of them at the same step.
+  With several processes only SIGTERM counts, and JAX stops all of them at the same step or validation batch.
   """
 
   def __init__(self) -> None:
-    self.number = 0
+    self.number, self._asked = 0, 0
     self._handlers: dict[signal.Signals, Any] = {}
 
   def __enter__(self) -> 'Signals':
@@ -43,14 +43,16 @@ class Signals:
   def checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that raises KeyboardInterrupt once a signal arrived."""
     def call(*arguments: Any) -> Any:
-      if self.number:
+      if self.arrived():
         raise KeyboardInterrupt
       return function(*arguments)
     return call
 
-  def arrived(self, step: int) -> bool:
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+  def arrived(self) -> bool:
+    """Return whether to stop now; all processes ask equally often."""
+    if jax.process_count() > 1 and not self.number:
+      self._asked += 1
+      self.number = signal.SIGTERM * multihost_utils.reached_preemption_sync_point(self._asked)
     return self.number > 0
 
   def __exit__(self, *_: Any) -> None:

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from rtjax.data.config import TaskWeights
 from rtjax.language.instructions import PromptEncoder
 from rtjax.observation import TextBatch
 from rtjax.training.config import TrainConfig
+from rtjax.training.share import ShareStream
 
 if TYPE_CHECKING:
   from rtjax.language.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ class TextInput:
   Args:
     config: the run.
     tokenizer: encodes prompts and answers.
+    share: (index, count) of this process's share of the batch.
 
   Attributes:
     stream: of image-text pairs to train on; None without any.
@@ -32,24 +33,25 @@ class TextInput:
     ValueError, FileNotFoundError: a source cannot be read as the configuration says.
   """
 
-  def __init__(self, config: TrainConfig, tokenizer: 'Tokenizer'):
+  def __init__(self, config: TrainConfig, tokenizer: 'Tokenizer', share: tuple[int, int]):
     model = config.model
     self._config, encode = config, PromptEncoder(tokenizer, model.prompt_length, model.prompt_format)
     self._padding = np.zeros(model.prompt_length, np.int32)
     self._encode = functools.cache(lambda text: encode([text])[0])
-    self._process = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
-    self.stream: Any = None
+    self._share = share
+    self.stream: ShareStream | None = None
     if config.text and config.text.data:
       from rtjax.data.image_text import stream  # imports TensorFlow
       shapes = stream.TextShapes(model.image_size, model.prompt_length, model.answer_length, model.prompt_format)
       self._sources: Any = config.text.data, config.text.pipeline, tokenizer, shapes
-      self._batch_size = (config.text.batch_size if config.data else config.batch_size) // jax.process_count()
-      self.stream = stream.ImageTextStream(*self._sources, batch_size=self._batch_size, seed=config.seed,
-                                           **self._process)
+      self._batch_size = config.text.batch_size if config.data else config.batch_size
+      open_part = functools.partial(stream.ImageTextStream, *self._sources, seed=config.seed)
+      self.stream = ShareStream(open_part, self._batch_size, share)
 
   def next(self) -> TextBatch:
     """Return the next training batch."""
     from rtjax.data.image_text.stream import to_text_batch
+    assert self.stream
     return to_text_batch(next(self.stream))
 
   def validation(self) -> Iterator[TextBatch]:
@@ -60,9 +62,10 @@ class TextInput:
     weights = dataclasses.asdict(pipeline.tasks)
     parts = [dataclasses.replace(pipeline, tasks=TaskWeights(**{other: float(other == task) for other in weights}))
              for task, weight in weights.items() if weight and task in present]
-    return _in_turn([stream.validation_batches(
-        names, part, *others, batch_size=self._batch_size // self._config.grad_accum_steps, **self._process)
-        for part in parts])
+    index, count = self._share
+    size = self._batch_size // self._config.grad_accum_steps // count
+    return _in_turn([stream.validation_batches(names, part, *others, batch_size=size, process_index=index,
+                                               process_count=count) for part in parts])
 
   def prompts(self, arrays: dict[str, Any]) -> np.ndarray:
     """Return the prompts of a batch of windows, int32 [B, L]."""

@@ -103,9 +103,11 @@ class Stream:
   """Stream whose batch i is a function of seed, process and i."""
 
   def __init__(self, datasets, config, action_spec, *, window, horizon, padding, batch_size, seed, process_index=0,
-               process_count=1):
-    self._make = lambda i: arrays(seed + 1000 * i + process_index, batch_size,
-                                  TinyConfig(action_spec=action_spec, window=window, horizon=horizon))
+               process_count=1, rows=None):
+    made = TinyConfig(action_spec=action_spec, window=window, horizon=horizon)
+    rows = slice(rows.start, rows.stop) if rows else slice(None)
+    self._make = lambda i: {name: array[rows] for name, array in arrays(
+        seed + 1000 * i + process_index, batch_size, made).items()}
     self._next, self._broken = 0, 'nan' in datasets
 
   def __next__(self):

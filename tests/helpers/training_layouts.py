@@ -11,13 +11,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import jax
+import numpy as np
 from jax.sharding import AxisType
 
 from helpers import tiny_training
 from rtjax import models
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.models.parameters import named_leaves
-from rtjax.training import optimizer, sharding, state
+from rtjax.training import optimizer, replicas, sharding, state
 from rtjax.training.step import train_step
 
 CONFIG = models.RT1Config(
@@ -33,21 +34,40 @@ def curve(mesh: jax.sharding.Mesh) -> dict:
   make = functools.partial(state.create, rng=jax.random.key(1), optimizer=adam, ema=True)
   layout = sharding.shardings(jax.eval_shape(make, *trees), mesh)
   current = jax.jit(make, out_shardings=layout)(*[sharding.place(tree, mesh) for tree in trees])
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=adam, ema_decay=0.9),
-                 donate_argnums=0, out_shardings=(layout, None))
+  batches = [sharding.place_batch(tiny_training.batch(i, 16, CONFIG, image=20), mesh) for i in range(4)]
+  take_step = sharding.on_mesh(functools.partial(train_step, graphdef=graphdef, optimizer=adam, ema_decay=0.9), mesh)
+  step = jax.jit(take_step, donate_argnums=0, out_shardings=(layout, None)).lower(current, batches[0]).compile()
   losses = []
-  for i in range(4):
-    batch = sharding.place_batch(tiny_training.batch(i, 16, CONFIG, image=20), mesh)
+  for batch in batches:
     current, outputs = step(current, batch)
     losses.append([float(outputs['loss']), float(outputs['grad_norm'])])
   params = named_leaves(current.params)
   kernel, adam_kernel = (named_leaves(tree)[name] for tree, name in (
       (current, 'params/transformer/layers/0/attention/query/kernel'),
       (current, 'opt_state/1/mu/transformer/layers/0/attention/query/kernel')))
-  return {'losses': losses, 'query': [list(kernel.shape), list(kernel.addressable_shards[0].data.shape)],
+  return {'losses': losses, 'gathers': step.as_text().count(' all-gather('),
+          'temporary': step.memory_analysis().temp_size_in_bytes,
+          'query': [list(kernel.shape), list(kernel.addressable_shards[0].data.shape)],
           'adam': list(adam_kernel.addressable_shards[0].data.shape), 'total': sum(p.size for p in params.values()),
           'held': sum(p.addressable_shards[0].data.size for p in params.values()),
           'mean': float(named_leaves(current.batch_stats)['image_encoder/encoder/stem_norm/mean'][0])}
+
+
+def refusal(mesh: jax.sharding.Mesh) -> list[str]:
+  """Answers of replicas.require_equal: equal copies, and one that differs on the last device."""
+  answers = []
+  for change in (0.0, 1e-7):
+    spec = jax.sharding.PartitionSpec(*(['fsdp'] if mesh.shape['fsdp'] > 1 else []))
+    where = jax.sharding.NamedSharding(mesh, spec)
+    parts = [jax.device_put(np.ones(shard, np.float32) + (change if device == mesh.devices[-1, -1, -1] else 0), device)
+             for device, shard in ((d, where.shard_shape((8,))) for d in mesh.devices.flat)]
+    tree = {'equal': jax.device_put(jax.random.key(3), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())),
+            'weights': jax.make_array_from_single_device_arrays((8,), where, parts)}
+    try:
+      answers.append(str(replicas.require_equal(tree, mesh, 'step 3')))
+    except replicas.ReplicasDifferError as error:
+      answers.append(str(error))
+  return answers
 
 
 INITIAL = state.split(models.build(CONFIG, seed=0))
@@ -57,4 +77,5 @@ if __name__ == '__main__':
   found = {'single': curve(one)}
   for shape in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
     found[str(shape)] = curve(sharding.make_mesh(shape))
+  found['copies'] = [refusal(sharding.make_mesh(shape)) for shape in ((4, 1, 2), (1, 4, 2))]
   print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""The training loop: resume bit for bit, signals, full disks, several processes."""
+"""The training loop: resume bit for bit, signals, full disks."""
 import json
 import logging
 import os
@@ -6,7 +6,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers import checkpoint_files, run_tiny_training, tiny_rlds, tiny_training
+from helpers import run_tiny_training, tiny_rlds, tiny_training
 
 import rtjax
 from rtjax import actions, checkpoints, models
@@ -160,13 +159,6 @@ def test_the_tiny_model_learns(tmp_path):
   assert np.any(weights['ema']['output']['kernel'] != weights['params']['output']['kernel'])
 
 
-def test_another_number_of_processes_is_refused(run):
-  checkpoint_files.change_metadata(run / 'checkpoints' / '4', lambda text: json.dumps(
-      json.loads(text) | {'data': [{'next': 4}] * 2}))
-  with pytest.raises(ValueError, match=r'written by 2 process\(es\) and there are 1 now'):
-    train(run)
-
-
 def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path):
   with pytest.raises(loop.TrainingError, match=r'step 4 gave a loss of nan .* checkpoint is of step 2 in .*run'):
     train(tmp_path / 'run', data=('nan',), steps=8)
@@ -281,43 +273,3 @@ def test_a_checkpoint_of_four_devices_is_read_quietly_on_one(tmp_path, caplog, c
   assert train(run, steps=5).step == 5
   assert capfd.readouterr().err == '' and not recwarn.list
   assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def test_two_processes_train_save_and_resume(tmp_path):
-  """Two devices each; SIGTERM to one process stops both at one step."""
-  def both(output, extra=(), **changes):
-    with socket.socket() as probe:
-      probe.bind(('localhost', 0))
-      port = probe.getsockname()[1]
-    return [subprocess.Popen(
-        [sys.executable, SCRIPT, str(output), json.dumps(
-            {'steps': 6, 'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.distributed': f'localhost:{port},2,{i}'} | changes),
-         *extra],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | TWO_DEVICES) for i in range(2)]
-
-  complete = both(tmp_path / 'complete')
-  outputs = [p.communicate()[0] for p in complete]
-  assert [p.returncode for p in complete] == [0, 0], outputs
-  losses = [json.loads(o.splitlines()[-1].removeprefix('outcome '))['loss'] for o in outputs]
-  assert losses[0] == losses[1]
-  assert checkpoints.read_json(tmp_path / 'complete')['data'] == [{'next': 6}] * 2
-
-  shutil.copytree(tmp_path / 'complete', tmp_path / 'run')
-  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '6')
-  resumed = both(tmp_path / 'run')
-  outputs = [p.communicate()[0] for p in resumed]
-  assert [p.returncode for p in resumed] == [0, 0], outputs
-  assert 'resumes at step 4' in outputs[0]
-  assert run_tiny_training.digest(tmp_path / 'run') == run_tiny_training.digest(tmp_path / 'complete')
-
-  stopped = both(tmp_path / 'stopped', ['slow'], **{'steps': 500, 'checkpoints.every': 500, 'validation.every': 0})
-  for line in stopped[0].stdout:
-    if line.startswith('step 5/'):
-      break
-  stopped[1].send_signal(signal.SIGTERM)
-  outputs = [p.communicate()[0] for p in stopped]
-  assert [p.returncode for p in stopped] == [0, 0], outputs
-  ends = [json.loads(o.splitlines()[-1].removeprefix('outcome ')) for o in outputs]
-  assert ends[0]['step'] == ends[1]['step'] < 500
-  assert checkpoints.read_json(tmp_path / 'stopped')['step'] == ends[0]['step']

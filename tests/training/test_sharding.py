@@ -9,11 +9,11 @@ from helpers.paths import ROOT
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from rtjax import models
+from rtjax import configs, models
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vit import ViTConfig
-from rtjax.training import sharding
+from rtjax.training import sharding, state
 
 
 def mesh(data, fsdp, tensor):
@@ -41,6 +41,50 @@ def test_table(path, shape, layout, expected):
   assert sharding.spec(path, shape, mesh(*layout)) == expected
 
 
+def test_pod_scale_parameters_are_split():
+  """Over any number of devices, by their largest power of two at least."""
+  _, params, *_ = state.split(models.abstract(configs.get('rt2_5b').model))
+  total = 4 * models.parameters.count(params)
+  for devices in (24, 48, 96, 192, 256, 512):
+    layout = AbstractMesh(*sharding.mesh_axes((1, devices, 1)))
+    held = sum(sharding.bytes_per_device(params, layout).values())
+    assert held < 1.2 * total / (devices & -devices), devices
+    advice = sharding.describe_whole(params, layout)
+    unused = held - total / devices > 2 ** 28
+    assert (f'do not divide by {devices}' in advice and f'--mesh.fsdp {devices & -devices} ' in advice) == unused
+    assert bool(advice) == unused
+  odd = sharding.describe_whole(params, mesh(4, 13, 2))
+  assert '--mesh.data 13 --mesh.fsdp 4 holds' not in odd and '--mesh.data 1 --mesh.fsdp 52 holds' in odd
+
+
+def test_the_axis_of_fsdp_is_two_where_few_sizes_divide():
+  assert sharding.mesh_axes((2, 8, 2)) == ((2, 8, 2), sharding.AXES)
+  assert sharding.mesh_axes((1, 3, 1)) == ((1, 3, 1), sharding.AXES)
+  layout = AbstractMesh(*sharding.mesh_axes((1, 256, 1)))
+  assert layout.shape == {'data': 1, 'fsdp': 128, 'fsdp_rest': 2, 'tensor': 1}
+  assert sharding.layout(layout) == {'data': 1, 'fsdp': 256, 'tensor': 1}
+  assert sharding.batch_spec(layout) == P(('data', 'fsdp', 'fsdp_rest'))
+  assert sharding.spec('a/kernel', (1664, 8192), layout) == P(None, ('fsdp', 'fsdp_rest'))
+  assert sharding.spec('a/kernel', (1664, 16, 104), layout) == P('fsdp', None, 'fsdp_rest')
+
+
+@pytest.mark.parametrize('processes, expected', [
+    ([[0], [0], [1], [1]], [(0, 2), (1, 2)]),
+    ([[0], [1], [0], [1]], [(0, 2), (1, 2)]),  # as the chips of a torus
+    ([[0, 1]], [(0, 1), (0, 1)]),
+    ([[0, 0, 1, 1]], [(0, 1), (0, 1)]),
+    ([[0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ([[0, 0], [1, 1]], [(0, 2), (1, 2)]),
+])
+def test_processes_of_a_tensor_group_have_one_share(processes, expected):
+  assert [sharding.share_of(np.array(processes), i) for i in range(len(expected))] == expected
+
+
+def test_shares_that_overlap_are_refused():
+  with pytest.raises(ValueError, match=r'blocks of the batch: \[\(0, 1\), \(1, 2\)\].* give every process as many'):
+    sharding.share_of(np.array([[0, 0], [0, 1], [1, 1]]), 0)
+
+
 def test_every_rule_names_a_parameter():
   encoder = EfficientNetConfig(stages=(Stage(3, 1, 16, 6, 1),), depth=1.0)
   configs = models.RT1Config(encoder=encoder, layers=1), ViTConfig(layers=1), T5Config(encoder_layers=1)
@@ -65,24 +109,25 @@ def test_a_batch_that_does_not_divide_is_refused():
   sharding.check_batch(16, 2, mesh(2, 2, 2))
 
 
-def test_an_unknown_setting_of_distributed_is_refused():
-  with pytest.raises(ValueError, match='HOST:PORT,COUNT,INDEX'):
-    sharding.connect_processes('yes')
-
-
 def test_every_layout_gives_the_curve_of_one_device():
   """With BatchNorm, dropout, drop connect, Adam and a moving average."""
   command = [sys.executable, ROOT / 'tests/helpers/training_layouts.py']
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout.splitlines()[-1])
-  single = found.pop('single')
+  single, copies = found.pop('single'), found.pop('copies')
   assert single['losses'][-1][0] < single['losses'][0][0]
   for layout, other in found.items():
     np.testing.assert_allclose(other['losses'], single['losses'], rtol=1e-5, err_msg=layout)
     np.testing.assert_allclose(other['mean'], single['mean'], rtol=1e-5, err_msg=layout)
+  for equal, differing in copies:
+    assert equal == 'None'
+    assert differing.startswith('step 3: copies of weights differ between devices, on those of process(es) [0]')
   # The arrays are really split: one device holds an eighth of what is worth splitting, and half of the heads.
   assert found['(8, 1, 1)']['held'] == single['total']
+  # Nor does any device gather the batch: the memory of a step is a part of that on one device.
+  assert found['(8, 1, 1)']['gathers'] == 0
+  assert found['(8, 1, 1)']['temporary'] < single['temporary'] / 4
   assert found['(1, 8, 1)']['held'] < single['total'] / 2
   assert found['(2, 2, 2)']['query'] == [[64, 2, 16], [64, 1, 16]]
   assert found['(2, 2, 2)']['adam'] == [64, 1, 16]

@@ -17,7 +17,7 @@ from rtjax.training.text_input import TextInput
 
 
 def text_input(tmp_path, source):
-  return TextInput(rt2_training.config(tmp_path / 'run', source, batch_size=2), Tokenizer())
+  return TextInput(rt2_training.config(tmp_path / 'run', source, batch_size=2), Tokenizer(), (0, 1))
 
 
 def test_few_validation_batches_hold_every_task(questions, tmp_path):

@@ -26,10 +26,11 @@ class TrainingStream(Stream):
     action_spec: fields and units of an action.
     window: T, frames of a window.
     horizon: F, actions per frame.
-    batch_size: B, windows of a batch of this process.
+    batch_size: B, windows of a batch of this share.
     seed: of the order.
     padding: slots to pad in windows that are longer than the episode so far, 'front' or 'back'.
     process_index, process_count: share of this process.
+    rows: those to decode and return of each batch, where several processes read one share; None: all.
 
   Raises:
     FileNotFoundError, ValueError: a dataset cannot be read with these settings. Errors of background threads are raised
@@ -37,13 +38,15 @@ class TrainingStream(Stream):
   """
 
   def __init__(self, datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec, *, window: int, horizon: int,
-               batch_size: int, seed: int, padding: Padding = 'front', process_index: int = 0, process_count: int = 1):
+               batch_size: int, seed: int, padding: Padding = 'front', process_index: int = 0, process_count: int = 1,
+               rows: range | None = None):
+    rows = range(batch_size) if rows is None else rows
     window_config = WindowConfig(window, config.stride, horizon, config.padding_in_loss, padding)
     share = ProcessShare(seed, process_index, process_count)
     opened = _open(datasets, config, config.split, action_spec)
     weights = config.mixture_weights(list(datasets), [d.adapter.weight for d in opened])
     super().__init__(opened, weights, config.shuffle_episodes, window_config, share,
-                     WindowBatcher(opened, config, window_config, action_spec, batch_size), batch_size,
+                     WindowBatcher(opened, config, window_config, action_spec, len(rows)), batch_size, rows,
                      {'window_stride': config.stride})
 
 

@@ -68,9 +68,10 @@ class ImageTextStream(Stream):
     config: settings of the pipeline.
     tokenizer: encodes prompts and targets.
     shapes: of images, prompts and targets.
-    batch_size: B, pairs of a batch of this process.
+    batch_size: B, pairs of a batch of this share.
     seed: of the order.
     process_index, process_count: share of this process.
+    rows: those to decode and return of each batch, where several processes read one share; None: all.
 
   Raises:
     FileNotFoundError, ValueError: a source cannot be used. Errors of background threads are raised by `next`, which
@@ -78,11 +79,12 @@ class ImageTextStream(Stream):
   """
 
   def __init__(self, sources: Sequence[str], config: ImageTextConfig, tokenizer: Tokenizer, shapes: TextShapes, *,
-               batch_size: int, seed: int, process_index: int = 0, process_count: int = 1):
+               batch_size: int, seed: int, process_index: int = 0, process_count: int = 1, rows: range | None = None):
+    rows = range(batch_size) if rows is None else rows
     parts, weights = _split_by_task(_open(sources, config.split), config)
     super().__init__(parts, weights, config.shuffle_images, _EACH_PAIR,
                      ProcessShare(seed, process_index, process_count),
-                     _PairBatcher(config, tokenizer, shapes, batch_size), batch_size,
+                     _PairBatcher(config, tokenizer, shapes, len(rows)), batch_size, rows,
                      {'tasks': [list(p.tasks) for p in parts]})
 
 

@@ -51,7 +51,7 @@ def analyse(config: TrainConfig, target: str) -> Report:
   start = time.perf_counter()
   lowered = step.lower(state, batch)
   memory = argument_bytes(state, batch)
-  axes = dict(zip(sharding.AXES, mesh.devices.shape, strict=True))
+  axes = sharding.layout(mesh)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -72,7 +72,7 @@ def _rates(target: str) -> LeastSeconds:
 def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
   """Return shapes, types and shardings of a training batch."""
   c, size = config.model, config.batch_size
-  sharding_of_batch = NamedSharding(mesh, sharding.BATCH)
+  sharding_of_batch = NamedSharding(mesh, sharding.batch_spec(mesh))
 
   def array(kind: Any, *shape: int) -> Any:
     return jax.ShapeDtypeStruct((size, *shape), kind, sharding=sharding_of_batch)

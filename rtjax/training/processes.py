@@ -1,0 +1,153 @@
+"""Processes of one run: connecting them, and ending all when one is gone.
+
+Every process writes a sign of life to the store of JAX's coordinator, which process 0 hosts, and reads the others'. JAX
+watches as well, more slowly here; it ends a process by SIGABRT, at once where process 0 is gone. That becomes a
+sentence and an exit status too.
+"""
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax._src import distributed as jax_distributed  # the store has no public name
+
+EXIT_STATUS = 1
+
+_FOLDER = 'rtjax/signs_of_life'
+_FAILED = 'failed'
+_SIGNS_IN_TIMEOUT = 6
+_ON_ABORT = ctypes.CFUNCTYPE(None, ctypes.c_int)
+
+
+def connect(distributed: str, timeout: int) -> None:
+  """Connect this process with the others of a run.
+
+  Call it before any use of a device.
+
+  Args:
+    distributed: '' for one process; 'auto' where JAX detects the processes (TPU pods, Slurm, Open MPI); or
+      HOST:PORT,COUNT,INDEX: address of process 0, number of processes, and index of this one.
+    timeout: seconds without a sign of life after which a process counts as gone.
+
+  Raises:
+    ValueError: `distributed` is none of these.
+  """
+  if not distributed or jax.distributed.is_initialized():
+    return
+  slower: Any = {'heartbeat_timeout_seconds': 2 * timeout, 'shutdown_timeout_seconds': 2 * timeout}
+  if distributed == 'auto':
+    jax.distributed.initialize(**slower)
+    return
+  match = re.fullmatch(r'([^,]+:\d+),(\d+),(\d+)', distributed)
+  if not match:
+    raise ValueError(f"mesh.distributed is {distributed!r}, expected 'auto' or HOST:PORT,COUNT,INDEX such as "
+                     '10.0.0.1:1234,4,0.')
+  jax.distributed.initialize(match[1], int(match[2]), int(match[3]), **slower)
+
+
+@contextlib.contextmanager
+def watched(timeout: int) -> Iterator[None]:
+  """End this process, with a sentence, once another of the run is gone.
+
+  Args:
+    timeout: seconds without a sign of life.
+  """
+  if jax.process_count() == 1:
+    yield
+    return
+  watch = _Watch(timeout)
+  watch.start()
+  try:
+    with watch.over_abort():
+      yield
+  except jax.errors.JaxRuntimeError as error:  # such as a broken connection: the watch finds out whose
+    watch.join(2 * timeout)
+    watch.stop(error)
+    raise
+  except BaseException as error:
+    watch.stop(error)
+    raise
+  watch.stop()
+
+
+class _Watch(threading.Thread):
+  """Gives signs of life, and looks at those of the others."""
+
+  def __init__(self, timeout: int):
+    super().__init__(daemon=True, name='rtjax-watch')
+    self._timeout, self._stopped = timeout, threading.Event()
+    self._client: Any = jax_distributed.global_state.client
+    self._name = f'{socket.gethostname()}, process id {os.getpid()}'
+    self._seen: dict[str, tuple[str, float]] = {}  # last sign, and the time since when it is the last one
+
+  def run(self) -> None:
+    for number in itertools.count():
+      try:
+        if gone := self._look(number):
+          _end(gone)
+      except jax.errors.JaxRuntimeError:
+        _end(self._without_coordinator())
+      if self._stopped.wait(self._timeout / _SIGNS_IN_TIMEOUT):
+        return
+
+  def stop(self, failure: BaseException | None = None) -> None:
+    """Stop to watch; tell the others of a failure."""
+    self._stopped.set()
+    if failure:
+      with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be gone
+        self._sign(f'{_FAILED} {type(failure).__name__}: {failure}')
+
+  @contextlib.contextmanager
+  def over_abort(self) -> Iterator[None]:
+    """Print a sentence where JAX's own watch aborts this process."""
+    handler = _ON_ABORT(lambda number: _end(self._without_coordinator()))
+    # Python's handlers run in the main thread between its instructions, which an abort never reaches.
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    before = set_handler(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+      yield
+    finally:
+      set_handler(signal.SIGABRT, before)
+
+  def _sign(self, text: Any) -> None:
+    self._client.key_value_set(f'{_FOLDER}/{jax.process_index()}', f'{self._name}|{text}', allow_overwrite=True)
+
+  def _look(self, number: int) -> str:
+    """Return the end of a process that is gone; empty if none is."""
+    self._sign(number)
+    now = time.monotonic()
+    for key, sign in self._client.key_value_dir_get(_FOLDER):
+      name, _, text = sign.partition('|')
+      process = f'process {key.rpartition("/")[2]} of {jax.process_count()} ({name})'
+      if text.startswith(_FAILED):
+        return f'{process} ended: {text.removeprefix(_FAILED).strip()}'
+      if self._seen.setdefault(key, (sign, now))[0] != sign:
+        self._seen[key] = sign, now
+      silent = now - self._seen[key][1]
+      if silent > self._timeout:
+        return f'{process} is gone: no sign of life for {silent:.0f} s'
+    return ''
+
+  def _without_coordinator(self) -> str:
+    """Return the end of process 0, as far as it is known."""
+    name = next((sign.partition('|')[0] for key, (sign, _) in self._seen.items() if key.endswith('/0')), 'not yet seen')
+    if jax.process_index() == 0:
+      return 'the coordinator of the processes, in process 0, has failed'
+    return f'process 0 of {jax.process_count()} ({name}) is gone: it does not answer any more'
+
+
+def _end(reason: str) -> None:
+  print(f'\nerror: {reason}. This process ends as well; the same command for all processes resumes from the last '
+        'checkpoint.', file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(EXIT_STATUS)
