@@ -40,7 +40,8 @@ def measure(preset: str, layers: float) -> dict[str, Any]:
                                            ema=config.optimizer.ema_decay > 0), *trees)
   layout = sharding.shardings(state, mesh)
   state = jax.tree.map(_abstract, state, layout)
-  batch = jax.tree.map(lambda leaf: _abstract(leaf, jax.NamedSharding(mesh, sharding.batch_spec(mesh))), _batch(model, config))
+  share = jax.NamedSharding(mesh, sharding.batch_spec(mesh))
+  batch = jax.tree.map(lambda leaf: _abstract(leaf, share), _batch(model, config))
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
                  out_shardings=(layout, None))
   lowered = step.lower(state, batch)

@@ -155,8 +155,6 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
   with (contextlib.closing(log), progress, Profile(run / 'profile', start, config.logging.profile) as profile,
         Signals() as signals):
     progress.print(_greeting(config, state, mesh, run, start))
-    if whole := sharding.describe_whole(state, mesh):
-      progress.print(whole)
     train_on = compiler.announced('the training step', take_step, progress.print)
     validate_on = compiler.announced('the validation step', evaluate, progress.print)
     while step < config.steps and not stopped:
@@ -310,4 +308,6 @@ def _greeting(config: TrainConfig, state: TrainState, mesh: Mesh, run: pathlib.P
   size = f'{parameters.count(state.params) / 1e6:.1f} M parameters'
   if config.is_trainable:
     size += f' of {(parameters.count(state.params) + parameters.count(state.constants)) / 1e6:.1f} M'
-  return f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
+  whole = sharding.describe_whole(state, mesh)
+  return (f'{run}: {size}, {devices}, {f"resumes at step {start} of" if start else "starts,"} {config.steps} steps'
+          + f'\n{whole}' * bool(whole))

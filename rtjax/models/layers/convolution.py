@@ -38,7 +38,7 @@ def _sum_over_images(function: Callable[[Array, Array], Array], x: Array, gradie
     return jax.lax.scan(add_image, jnp.zeros(shape), (x, gradient))[0]
 
   mesh = jax.sharding.get_abstract_mesh()
-  blocks = mesh.size // mesh.shape.get('tensor', 1)
+  blocks = 1 if mesh.empty else mesh.size // mesh.shape.get('tensor', 1)
   if blocks == 1 or len(x) % blocks:
     return total(x, gradient)
   split_x, split_gradient = (a.reshape(blocks, -1, *a.shape[1:]) for a in (x, gradient))
