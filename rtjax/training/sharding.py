@@ -178,8 +178,8 @@ def describe_whole(tree: Tree, mesh: Mesh | AbstractMesh) -> str:
   """Return a line on arrays that fsdp leaves whole; empty if they are small."""
   def held(shape: tuple[int, int, int]) -> dict[str, float]:
     return bytes_per_device(tree, AbstractMesh(*mesh_axes(shape)))
-  data, fsdp, tensor = shape = tuple(layout(mesh).values())
-  now, unsplit = held(shape), held((data * fsdp, 1, tensor))
+  data, fsdp, tensor = layout(mesh).values()
+  now, unsplit = held((data, fsdp, tensor)), held((data * fsdp, 1, tensor))
   excess = {name: now[name] - unsplit[name] / fsdp for name in now}
   if sum(excess.values()) <= _UNSAID:
     return ''

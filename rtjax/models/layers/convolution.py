@@ -162,7 +162,7 @@ def _input_gradient(gradient: Array, kernel: Array, shape: tuple[int, ...], stri
 
 
 def _kernel_gradient(x: Array, gradient: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-  k, size = kernel.shape[0], gradient.shape[1:3]
+  k, size = kernel.shape[0], (gradient.shape[1], gradient.shape[2])
 
   def by_tap(image: Array, g: Array) -> Array:
     image, g = image.astype(jnp.float32), g.astype(jnp.float32)
