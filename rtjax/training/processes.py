@@ -1,4 +1,4 @@
-"""Processes of one run: connecting them, and ending all when one is gone.
+"""Processes of one run, which connect and end together.
 
 Every process writes a sign of life to the store of JAX's coordinator, which process 0 hosts, and reads the others'. JAX
 watches as well, more slowly here; it ends a process by SIGABRT, at once where process 0 is gone. That becomes a
@@ -56,7 +56,7 @@ def connect(distributed: str, timeout: int) -> None:
 
 @contextlib.contextmanager
 def watched(timeout: int) -> Iterator[None]:
-  """End this process, with a sentence, once another of the run is gone.
+  """End this process once another of the run is gone.
 
   Args:
     timeout: seconds without a sign of life.
@@ -123,7 +123,7 @@ class _Watch(threading.Thread):
     self._client.key_value_set(f'{_FOLDER}/{jax.process_index()}', f'{self._name}|{text}', allow_overwrite=True)
 
   def _look(self, number: int) -> str:
-    """Return the end of a process that is gone; empty if none is."""
+    """Describe a process that is gone; empty if none is."""
     self._sign(number)
     now = time.monotonic()
     for key, sign in self._client.key_value_dir_get(_FOLDER):

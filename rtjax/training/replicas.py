@@ -20,7 +20,7 @@ class ReplicasDifferError(UserError):
 
 
 def require_equal(tree: Any, mesh: Mesh, subject: str) -> None:
-  """Compare a checksum of every copy of every array; all processes take part.
+  """Compare checksums of all copies of arrays.
 
   Args:
     tree: arrays on the mesh.

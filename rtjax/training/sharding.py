@@ -103,7 +103,7 @@ def batch_blocks(mesh: Mesh) -> int:
 
 
 def batch_share(mesh: Mesh) -> tuple[int, int]:
-  """Return index and number of the share of the batch that this process reads.
+  """Return index and number of this process's share of the batch.
 
   Processes whose devices hold the same blocks of the batch, those of one `tensor` group, have the same share.
 
@@ -145,7 +145,7 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Partit
 
 def _with_fsdp(axes: list[tuple[str, ...]], shape: tuple[int, ...],
                mesh: Mesh | AbstractMesh) -> Iterator[list[tuple[str, ...]]]:
-  """Yield every way to split an array over the axes of fsdp too."""
+  """Yield the ways to split an array by fsdp."""
   fsdp = [axis for axis in _FSDP if mesh.shape.get(axis, 1) > 1]
   for places in itertools.product([None, *range(len(shape))], repeat=len(fsdp)):
     tried = [(*names, *(axis for axis, place in zip(fsdp, places, strict=True) if place == dimension))
@@ -155,7 +155,10 @@ def _with_fsdp(axes: list[tuple[str, ...]], shape: tuple[int, ...],
 
 
 def _preference(axes: list[tuple[str, ...]], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> tuple[int, ...]:
-  """Return the rank of a split: many parts, along few, free and large dimensions."""
+  """Return the rank of a split.
+
+  The best has many parts, along few, free and large dimensions.
+  """
   split = [dimension for dimension, names in enumerate(axes) if set(names) & set(_FSDP)]
   shared = sum(len(set(axes[dimension]) - set(_FSDP)) for dimension in split)
   return (math.prod(_parts(names, mesh) for names in axes), -shared, -len(split),
@@ -175,7 +178,7 @@ def bytes_per_device(tree: Tree, mesh: Mesh | AbstractMesh) -> dict[str, float]:
 
 
 def describe_whole(tree: Tree, mesh: Mesh | AbstractMesh) -> str:
-  """Return a line on arrays that fsdp leaves whole; empty if they are small."""
+  """Describe large arrays that fsdp leaves whole; empty without any."""
   def held(shape: tuple[int, int, int]) -> dict[str, float]:
     return bytes_per_device(tree, AbstractMesh(*mesh_axes(shape)))
   data, fsdp, tensor = layout(mesh).values()
@@ -249,7 +252,10 @@ def place_batch(batch: _B, mesh: Mesh) -> _B:
 
 
 def on_mesh(function: Callable[..., _B], mesh: Mesh) -> Callable[..., _B]:
-  """Return a function that is traced with the mesh set, for layers that ask how the batch is split."""
+  """Return a function that is traced with the mesh set.
+
+  Layers ask it how the batch is split.
+  """
   @functools.wraps(function)
   def call(*arguments: Any) -> _B:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
