@@ -66,17 +66,15 @@ def watched(timeout: int) -> Iterator[None]:
     return
   watch = _Watch(timeout)
   watch.start()
-  try:
-    with watch.over_abort():
+  with watch.over_abort():
+    try:
       yield
-  except jax.errors.JaxRuntimeError as error:  # such as a broken connection: the watch finds out whose
-    watch.join(2 * timeout)
-    watch.stop(error)
-    raise
-  except BaseException as error:
-    watch.stop(error)
-    raise
-  watch.stop()
+    except BaseException as error:
+      if isinstance(error, jax.errors.JaxRuntimeError):  # such as a broken connection: the watch finds out whose
+        watch.join(2 * timeout)
+      watch.stop(error)
+      raise
+    watch.stop()
 
 
 class _Watch(threading.Thread):
