@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from helpers import tiny_training
-from rtjax import actions, checkpoints
+from rtjax import checkpoints
 from rtjax.data import DataConfig
 from rtjax.runtime.cli import UserError
 from rtjax.training import loop
@@ -57,9 +57,8 @@ if __name__ == '__main__':
   config = tiny_training.config(sys.argv[1])
   kind, _, folder = sys.argv[-1].partition('=')
   if kind == 'rt1':
-    from helpers import training_layouts
-    model = dataclasses.replace(training_layouts.CONFIG, action_spec=actions.ARM_7D)
-    config = dataclasses.replace(config, model=model, data=(folder,), pipeline=DataConfig(
+    from helpers import tiny_rt1
+    config = dataclasses.replace(config, model=tiny_rt1.TINY, data=(folder,), pipeline=DataConfig(
         shuffle_episodes=8, validation_split='train', cache_dir=f'{sys.argv[1]}-cache'))
     data = None
   elif kind == 'rt2':
