@@ -147,7 +147,7 @@ class MeshConfig:
   """Devices that split attention heads and wide layers."""
   distributed: str = ''
   """For several hosts: 'auto' (TPU pods, Slurm) or HOST:PORT,COUNT,INDEX; all must reach `output`."""
-  timeout: int = 20
+  timeout: Hidden[int] = 20
   """Seconds without a sign of life of a process, after which the others end."""
 
   def __post_init__(self) -> None:
