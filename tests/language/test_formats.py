@@ -73,7 +73,7 @@ def test_model_policy_and_input_agree(gemma, monkeypatch, tmp_path):
   encoder = Policy(model).encoder
   np.testing.assert_array_equal(encoder(['pick up the red cube']), expected)
   run = rt2_training.config(tmp_path, rt2_training.write_questions(tmp_path), model=config)
-  texts = TextInput(run, gemma)
+  texts = TextInput(run, gemma, (0, 1))
   np.testing.assert_array_equal(texts.prompts({'instructions': ['pick up the red cube']}), expected)
   batch = texts.next()
   np.testing.assert_array_equal(
