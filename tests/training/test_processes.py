@@ -17,7 +17,7 @@ from rtjax import checkpoints
 from rtjax.training import loop, processes
 
 SCRIPT = pathlib.Path(run_tiny_training.__file__)
-TIMEOUT_S = 4
+TIMEOUT_S = 6
 LONG = {'steps': 5000, 'checkpoints.every': 1000, 'validation.every': 0, 'mesh.timeout': TIMEOUT_S}
 
 
@@ -96,7 +96,7 @@ def check_that_the_others_end(running, victim, timeout):
   began = time.monotonic()
   running[victim].kill()
   outputs, _ = finish(running[:victim] + running[victim + 1:], processes.EXIT_STATUS)
-  assert time.monotonic() - began < 2 * timeout + 5
+  assert time.monotonic() - began < 2 * timeout + 20  # a busy machine
   for output in outputs:
     assert f'process {victim}' in output and 'is gone' in output, output
     assert output.endswith('resumes from the last checkpoint.\n') and 'Traceback' not in output
