@@ -20,6 +20,8 @@ from typing import Any
 import jax
 from jax._src import distributed as jax_distributed  # the store has no public name
 
+from rtjax.training import sharding
+
 EXIT_STATUS = 1
 
 _FOLDER = 'rtjax/signs_of_life'
@@ -69,6 +71,7 @@ def watched(timeout: int) -> Iterator[None]:
   with watch.over_abort():
     try:
       yield
+      sharding.wait_for_all('the end of the run')  # none counts as gone while another still writes
     except BaseException as error:
       if isinstance(error, jax.errors.JaxRuntimeError):  # such as a broken connection: the watch finds out whose
         watch.join(2 * timeout)
@@ -84,22 +87,25 @@ class _Watch(threading.Thread):
     super().__init__(daemon=True, name='rtjax-watch')
     self._timeout, self._stopped = timeout, threading.Event()
     self._client: Any = jax_distributed.global_state.client
+    self._index, self._count = jax.process_index(), jax.process_count()
     self._name = f'{socket.gethostname()}, process id {os.getpid()}'
     self._seen: dict[str, tuple[str, float]] = {}  # last sign, and the time since when it is the last one
 
   def run(self) -> None:
     for number in itertools.count():
       try:
-        if gone := self._look(number):
-          _end(gone)
+        gone = self._look(number)
       except jax.errors.JaxRuntimeError:
-        _end(self._without_coordinator())
+        gone = self._without_coordinator()
+      if gone and not self._stopped.is_set():
+        _end(gone)
       if self._stopped.wait(self._timeout / _SIGNS_IN_TIMEOUT):
         return
 
   def stop(self, failure: BaseException | None = None) -> None:
     """Stop to watch; tell the others of a failure."""
     self._stopped.set()
+    self.join(self._timeout)  # before JAX, which it uses, is taken down
     if failure:
       with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be gone
         self._sign(f'{_FAILED} {type(failure).__name__}: {failure}')
@@ -118,7 +124,7 @@ class _Watch(threading.Thread):
       set_handler(signal.SIGABRT, before)
 
   def _sign(self, text: Any) -> None:
-    self._client.key_value_set(f'{_FOLDER}/{jax.process_index()}', f'{self._name}|{text}', allow_overwrite=True)
+    self._client.key_value_set(f'{_FOLDER}/{self._index}', f'{self._name}|{text}', allow_overwrite=True)
 
   def _look(self, number: int) -> str:
     """Describe a process that is gone; empty if none is."""
@@ -126,7 +132,7 @@ class _Watch(threading.Thread):
     now = time.monotonic()
     for key, sign in self._client.key_value_dir_get(_FOLDER):
       name, _, text = sign.partition('|')
-      process = f'process {key.rpartition("/")[2]} of {jax.process_count()} ({name})'
+      process = f'process {key.rpartition("/")[2]} of {self._count} ({name})'
       if text.startswith(_FAILED):
         return f'{process} ended: {text.removeprefix(_FAILED).strip()}'
       if self._seen.setdefault(key, (sign, now))[0] != sign:
@@ -139,9 +145,9 @@ class _Watch(threading.Thread):
   def _without_coordinator(self) -> str:
     """Return the end of process 0, as far as it is known."""
     name = next((sign.partition('|')[0] for key, (sign, _) in self._seen.items() if key.endswith('/0')), 'not yet seen')
-    if jax.process_index() == 0:
+    if self._index == 0:
       return 'the coordinator of the processes, in process 0, has failed'
-    return f'process 0 of {jax.process_count()} ({name}) is gone: it does not answer any more'
+    return f'process 0 of {self._count} ({name}) is gone: it does not answer any more'
 
 
 def _end(reason: str) -> None:

@@ -119,12 +119,12 @@ def test_without_the_first_process_the_others_end_too(tmp_path):
 @pytest.mark.parametrize('kind, before, after', [('rt1', 2, 4), ('rt1', 4, 2), ('rt2', 4, 2), ('rt2', 2, 1)])
 def test_after_a_kill_other_processes_go_on_with_the_same_losses(tmp_path, questions, kind, before, after):
   folder = questions if kind == 'rt2' else tiny_rlds.write_lengths(tmp_path / 'data', [5] * 16)
-  words, settings = f'{kind}={folder}', {'steps': 40, 'checkpoints.every': 4, 'validation.every': 20, 'batch_size': 16,
+  words, settings = f'{kind}={folder}', {'steps': 16, 'checkpoints.every': 3, 'validation.every': 8, 'batch_size': 16,
                                          'mesh.timeout': 10}
   finish(start(tmp_path / 'complete', before, words, **settings))
   chance = random.Random(f'{kind} {before}')
   killed = start(tmp_path / 'run', before, words, **settings)
-  wait_for_step(killed[0], chance.randint(4, 12))
+  wait_for_step(killed[0], chance.randint(3, 9))
   check_that_the_others_end(killed, chance.randrange(1, before), 10)
   outputs, _ = finish(start(tmp_path / 'run', after, words, **settings))
   assert 'resumes at step' in outputs[0]
