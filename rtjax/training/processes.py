@@ -98,6 +98,8 @@ class _Watch(threading.Thread):
       except jax.errors.JaxRuntimeError:
         gone = self._without_coordinator()
       if gone and not self._stopped.is_set():
+        if self._index == 0:  # the others find out from its store, and would take it for the lost one
+          time.sleep(2 * self._timeout / _SIGNS_IN_TIMEOUT)
         _end(gone)
       if self._stopped.wait(self._timeout / _SIGNS_IN_TIMEOUT):
         return
