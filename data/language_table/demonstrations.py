@@ -4,13 +4,12 @@ The executed actions are disturbed by noise, and at times by a push over several
 oracle's. (seed, number) determines an episode completely, and the five families take turns.
 """
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rtjax import envs
+from rtjax.data.generation import encode_jpeg
 from rtjax.data.windows import next_changes
 from rtjax.envs.language_table_source import FAMILIES
 
@@ -65,7 +64,7 @@ def _episode(env: Any, config: RecordingConfig, number: int) -> dict[str, Any]:
   ended = False
   while not ended:
     action, state = oracle(env.state), env.state
-    stored = {'rgb': _jpeg(observation['image']), 'instruction': encoded(observation['instruction']),
+    stored = {'rgb': encode_jpeg(observation['image']), 'instruction': encoded(observation['instruction']),
               'effector_translation': np.asarray(state['effector_translation'], np.float32),
               'effector_target_translation': np.asarray(state['effector_target_translation'], np.float32)}
     pushing.append(not env.phase.startswith('move_to_pre_block'))
@@ -103,9 +102,3 @@ def encoded(instruction: str) -> np.ndarray:
   content = np.frombuffer(instruction.encode(), np.uint8)
   numbers[:len(content)] = content
   return numbers
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, format='JPEG', quality=95, subsampling=0)
-  return buffer.getvalue()

@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import sys
-import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
@@ -19,6 +18,7 @@ import demonstrations
 import tyro
 
 from rtjax import envs
+from rtjax.data import generation
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.envs import language_table_source as source
 from rtjax.envs.language_table import FULL_SIZE
@@ -44,8 +44,8 @@ class Config:
 
   def recipe(self, version: str) -> dict[str, Any]:
     """Return the parameters that determine the episodes, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.recording) | {
-        'episodes': self.episodes, 'simulator': f'language-table {version}'}))
+    return generation.as_json(dataclasses.asdict(self.recording) | {
+        'episodes': self.episodes, 'simulator': f'language-table {version}'})
 
   def check(self) -> None:
     if self.episodes < 1:
@@ -91,10 +91,7 @@ def _write(config: Config, raw: ItemStore, splits: SplitRanges, recipe: dict[str
   if not nonempty:
     raise ValueError('the oracle succeeded in no episode: set a lower --disturbance.')
   builder = builders.Builder(raw=raw, recording=config.recording, splits=nonempty, recipe=recipe, data_dir=config.out)
-  shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
-  return {name: split.num_examples for name, split in builder.info.splits.items()}
+  return generation.write(builder)
 
 
 if __name__ == '__main__':

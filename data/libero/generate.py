@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import sys
-import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
@@ -19,6 +18,7 @@ import libero_demonstrations as demonstrations
 import tyro
 
 from rtjax import envs
+from rtjax.data import generation
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.runtime import cli, interrupt
 
@@ -37,7 +37,7 @@ class Config:
 
   def recipe(self) -> dict[str, Any]:
     """Return the parameters that determine the episodes, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.recording) | {'episodes': self.episodes}))
+    return generation.as_json(dataclasses.asdict(self.recording) | {'episodes': self.episodes})
 
 
 def main(config: Config) -> None:
@@ -78,10 +78,7 @@ def _write(config: Config, raw: ItemStore, splits: SplitRanges) -> dict[str, int
     raise ValueError('no episode succeeded: set a lower --disturbance.')
   builder = libero_dataset_builder.Builder(raw=raw, recording=config.recording, recipe=config.recipe(), splits=nonempty,
                                            data_dir=config.out)
-  shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
-  return {name: split.num_examples for name, split in builder.info.splits.items()}
+  return generation.write(builder)
 
 
 if __name__ == '__main__':

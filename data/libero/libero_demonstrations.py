@@ -5,13 +5,12 @@ actions are disturbed as in the tabletop: noise, at times a push over several st
 the wrong moment. The recorded actions are the expert's. (seed, number) determines an episode completely.
 """
 import dataclasses
-import io
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from rtjax import envs
+from rtjax.data.generation import encode_jpeg
 from rtjax.language.instructions import hashed_ngrams
 
 EPISODES_PER_FILE = 10
@@ -22,7 +21,6 @@ OWN_START = -1
 _NOISE = np.array([0.1] * 3 + [0.04] * 3 + [0.0], np.float32)
 _PUSH_CHANCE, _PUSH_STEPS, _PUSH = 0.01, 6, 0.8
 _SLIP_CHANCE, _SLIP_STEPS = 0.004, 8
-_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Recorder:
     ended = info['success']
     while not ended:
       action = expert(self._env.state)
-      stored = {'image': _jpeg(observation['image']), 'state': observation['proprioception']}
+      stored = {'image': encode_jpeg(observation['image']), 'state': observation['proprioception']}
       observation, reward, terminated, truncated, info = self._env.step(disturbance(action))
       ended = terminated or truncated
       steps.append({
@@ -115,9 +113,3 @@ def record(config: RecordingConfig, first: int, end: int) -> list[dict[str, Any]
     return [recorder.record(number) for number in range(first, end)]
   finally:
     recorder.close()
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, **_JPEG)
-  return buffer.getvalue()

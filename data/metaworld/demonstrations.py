@@ -6,13 +6,12 @@ successful episodes are kept: a failed one is repeated from another start. (seed
 completely, so that MT10's are a part of MT50's.
 """
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rtjax import envs
+from rtjax.data.generation import encode_jpeg
 from rtjax.data.item_store import SplitRanges
 from rtjax.envs.metaworld_tasks import TASKS
 from rtjax.language.instructions import hashed_ngrams
@@ -25,7 +24,6 @@ _EPISODES_PER_SEED = 10_000  # of a task; keeps the starts of all seeds below 2 
 _NOISE = np.array([0.2, 0.2, 0.2, 0.0])
 _PUSH_CHANCE, _PUSH_STEPS = 0.02, 10
 _SLIP_CHANCE, _SLIP_STEPS = 0.004, 4
-_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +116,7 @@ class Recorder:
     ended = False
     while not ended:
       action = expert(env.state).astype(np.float32)
-      stored = {'image': _jpeg(observation['image']), 'state': observation['proprioception']}
+      stored = {'image': encode_jpeg(observation['image']), 'state': observation['proprioception']}
       observation, _, terminated, truncated, _ = env.step(disturbance(action))
       ended = terminated or truncated
       steps.append({
@@ -160,9 +158,3 @@ def record(config: RecordingConfig, first: int, end: int) -> list[dict[str, Any]
     return [recorder.record(number) for number in range(first, end)]
   finally:
     recorder.close()
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, **_JPEG)
-  return buffer.getvalue()

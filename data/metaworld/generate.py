@@ -10,7 +10,6 @@ import os
 import pathlib
 import shutil
 import sys
-import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
@@ -19,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import demonstrations
 import tyro
 
+from rtjax.data import generation
 from rtjax.data.item_store import ItemStore
 from rtjax.runtime import cli, interrupt
 
@@ -35,7 +35,7 @@ class Config:
 
   def recipe(self) -> dict[str, Any]:
     """Return the parameters that determine the episodes, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.recording)))
+    return generation.as_json(dataclasses.asdict(self.recording))
 
 
 def main(config: Config) -> None:
@@ -78,9 +78,7 @@ def _write(config: Config, raw: ItemStore) -> dict[str, int]:
   """Write the dataset; return the number of episodes in each split."""
   import metaworld_dataset_builder as builders  # imports TensorFlow, which is slow and which the workers do not need
   builder = builders.Builder(raw=raw, recording=config.recording, recipe=config.recipe(), data_dir=config.out)
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
-  return {name: split.num_examples for name, split in builder.info.splits.items()}
+  return generation.write(builder)
 
 
 def _print_failures(raw: ItemStore, recording: demonstrations.RecordingConfig) -> None:

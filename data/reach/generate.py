@@ -5,7 +5,6 @@
 import dataclasses
 import pathlib
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -13,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import reach_dataset_builder
 import tyro
 
+from rtjax.data import generation
 from rtjax.runtime import cli
 
 
@@ -32,9 +32,7 @@ def main(config: Config) -> None:
   if pathlib.Path(builder.data_dir).exists():
     raise SystemExit(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')
   start = time.time()
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
-  counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+  counts = generation.write(builder)
   print(f'{counts["train"]} episodes in train, {counts["val"]} in val, {time.time() - start:.0f} s')
   print(f'Train on it with: --data {builder.data_dir}')
 

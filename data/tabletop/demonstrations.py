@@ -5,13 +5,12 @@ several steps, an opening gripper, or a grasp at nothing, from which a policy th
 recorded actions are the expert's. (seed, number) determines an episode completely.
 """
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rtjax import envs
+from rtjax.data.generation import encode_jpeg
 from rtjax.envs.tabletop import splits
 from rtjax.envs.tabletop.scene import CAMERAS
 from rtjax.language.instructions import hashed_ngrams
@@ -23,7 +22,6 @@ _NOISE = np.array([0.004] * 3 + [0.02] * 3 + [0.0])
 _PUSH_CHANCE, _PUSH_STEPS, _PUSH = 0.04, 3, 0.03
 _OPEN_CHANCE = 0.006
 _GRASP_CHANCE, _GRASP_STEPS = 0.03, 6
-_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Recorder:
     self._env.close()
 
   def _stored(self, observation: dict[str, Any]) -> dict[str, Any]:
-    images = {key: _jpeg(observation[key]) for key in self._config.image_keys}
+    images = {key: encode_jpeg(observation[key]) for key in self._config.image_keys}
     return images | {'state': observation['proprioception']}
 
 
@@ -145,9 +143,3 @@ def record(config: RecordingConfig, first: int, end: int) -> list[dict[str, Any]
     return [recorder.record(number) for number in range(first, end)]
   finally:
     recorder.close()
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, **_JPEG)
-  return buffer.getvalue()

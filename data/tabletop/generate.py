@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import sys
-import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
@@ -18,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import demonstrations
 import tyro
 
+from rtjax.data import generation
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.runtime import cli, interrupt
 
@@ -38,7 +38,7 @@ class Config:
 
   def recipe(self) -> dict[str, Any]:
     """Return the parameters that determine the episodes, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.recording) | {'episodes': self.episodes}))
+    return generation.as_json(dataclasses.asdict(self.recording) | {'episodes': self.episodes})
 
 
 def main(config: Config) -> None:
@@ -88,10 +88,7 @@ def _write(config: Config, raw: ItemStore, splits: SplitRanges) -> dict[str, dic
       continue
     builder = cls(raw=raw, recording=config.recording, recipe=config.recipe(), splits=nonempty,
                   outcome_in_words=config.outcome_in_words, data_dir=config.out)
-    shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
-    with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-      builder.download_and_prepare(download_dir=downloads)
-    counts[builder.name] = {name: split.num_examples for name, split in builder.info.splits.items()}
+    counts[builder.name] = generation.write(builder)
   return counts
 
 

@@ -1,6 +1,5 @@
 """Images with questions and answers, balanced within each file."""
 import collections
-import io
 import itertools
 import statistics
 from collections.abc import Iterator
@@ -9,8 +8,9 @@ from typing import Any
 import captions
 import numpy as np
 import questions
-from PIL import Image
 from scenes import GenerationConfig, SceneSampler, SceneView
+
+from rtjax.data.generation import encode_jpeg
 
 EXAMPLES_PER_FILE = 50
 """Raw examples per file, the unit of resuming; answers are balanced within a file."""
@@ -24,7 +24,6 @@ TASKS = ('caption', 'vqa', 'match', 'point')
 _QUESTIONS = 5  # per image at most, of different types
 _POINTS, _DESCRIPTIONS = 4, 3  # their answers are balanced by the scenes
 _CAPTIONS = 2
-_JPEG = {'format': 'JPEG', 'quality': 95, 'subsampling': 0}  # as in data/tabletop
 
 
 class QuestionSampler:
@@ -85,14 +84,8 @@ def examples(config: GenerationConfig, first: int, end: int) -> list[dict[str, A
   """
   sampler, sample_questions = SceneSampler(config), QuestionSampler()
   try:
-    return [{'number': number, 'image': _jpeg(image), 'objects': sorted(view.present),
+    return [{'number': number, 'image': encode_jpeg(image), 'objects': sorted(view.present),
              'pairs': list(sample_questions(view, rng))}
             for number in range(first, end) for image, view, rng in [sampler.sample(number)]]
   finally:
     sampler.close()
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, **_JPEG)
-  return buffer.getvalue()

@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import sys
-import tempfile
 from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
@@ -19,6 +18,7 @@ import examples
 import scenes
 import tyro
 
+from rtjax.data import generation
 from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.evaluation.language import vqa
 from rtjax.runtime import cli, interrupt
@@ -38,8 +38,7 @@ class Config:
 
   def recipe(self) -> dict[str, Any]:
     """Return the parameters that determine the dataset, as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(self.generation) | {
-        'images': self.images, 'texts': examples.TEXTS}))
+    return generation.as_json(dataclasses.asdict(self.generation) | {'images': self.images, 'texts': examples.TEXTS})
 
 
 def main(config: Config) -> None:
@@ -62,8 +61,7 @@ def main(config: Config) -> None:
   import tabletop_qa_dataset_builder  # imports TensorFlow, which is slow and which the workers do not need
   builder = tabletop_qa_dataset_builder.Builder(
       raw=raw, generation=config.generation, splits=splits, recipe=config.recipe(), data_dir=config.out)
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
+  generation.write(builder)
   shutil.rmtree(raw.folder)
   print(f'Train on it with: {target}')
 

@@ -8,6 +8,7 @@ They need NumPy alone, and no download.
 The second one has 6-bit weights. Its vectors are close to those of TensorFlow Hub's (cosine 0.99) and not equal, hence
 an id of its own. Each sentence is encoded alone, so that its vector does not depend on its neighbours in a batch.
 """
+import abc
 import importlib
 import pathlib
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _FIRST = {MINILM: (0.00449, -0.01370, -0.07131, 0.10559), USE_MULTILINGUAL: (0.0
 _TOLERANCE = 1e-4
 
 
-class _SentenceEncoder:
+class _SentenceEncoder(abc.ABC):
   """Encoder of one sentence after the other, which checks its weights first."""
   id: str
   size: int
@@ -35,8 +36,9 @@ class _SentenceEncoder:
     vectors = [self._encode(normalized(text)) for text in listed(texts)]
     return np.array(vectors, np.float32).reshape(-1, self.size)
 
+  @abc.abstractmethod
   def _encode(self, text: str) -> np.ndarray:
-    raise NotImplementedError
+    """Return the vector of a text in normal form."""
 
   def _check(self, package: str) -> None:
     expected, found = _FIRST[self.id], self._encode(_SENTENCE)[:len(_FIRST[self.id])]

@@ -9,7 +9,7 @@
 Source: PaLI, section 3.1.
 """
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -20,13 +20,13 @@ from rtjax.models.backbones import t5
 from rtjax.models.backbones.conv_stem import ConvStem, ConvStemConfig
 from rtjax.models.backbones.siglip import SigLIPConfig
 from rtjax.models.backbones.t5 import T5, DecoderCache, T5Config
-from rtjax.models.backbones.vision_language import ImageFeatures, Memory, VisionLanguageBackbone, VisionLanguageConfig
+from rtjax.models.backbones.vision_language import ImageFeatures, Memory, TwoPartConfig, VisionLanguageBackbone
 from rtjax.models.backbones.vit import ViT, ViTConfig
 from rtjax.models.layers.common import lecun_linear
 
 
 @dataclasses.dataclass(frozen=True)
-class PaLIConfig(VisionLanguageConfig):
+class PaLIConfig(TwoPartConfig):
   """Shape of the network.
 
   Attributes:
@@ -41,22 +41,6 @@ class PaLIConfig(VisionLanguageConfig):
   end_id: ClassVar[int] = t5.END
   partitions: ClassVar[dict[str, str]] = {'decoder': 'text/(decoder|token_head)/'}
 
-  @property
-  def width(self) -> int:
-    return self.text.width
-
-  @property
-  def image_tokens(self) -> int:
-    return self.vision.tokens
-
-  @property
-  def image_size(self) -> tuple[int, int]:
-    return self.vision.image_size
-
-  @property
-  def vocab_size(self) -> int:
-    return self.text.vocab_size
-
   def feature_width(self, stem: ConvStemConfig) -> int:
     if not stem.patch:
       return 0
@@ -64,10 +48,6 @@ class PaLIConfig(VisionLanguageConfig):
       raise ValueError(f'stem.patch is {stem.patch}, expected a divisor of the image encoder\'s patch of '
                        f'{self.vision.patch} pixels, or 0 (no stem).')
     return stem.width
-
-  def with_computation(self, dtype: Literal['float32', 'bfloat16'], remat: bool) -> 'PaLIConfig':
-    return dataclasses.replace(self, vision=dataclasses.replace(self.vision, dtype=dtype, remat=remat),
-                               text=dataclasses.replace(self.text, dtype=dtype, remat=remat))
 
 
 @registry.register('pali', PaLIConfig)

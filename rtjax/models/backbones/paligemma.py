@@ -11,7 +11,7 @@ The output of the prefix's last token predicts a1. Positions count real tokens a
 Source: google-research/big_vision, models/proj/paligemma; names and numbers as published on Hugging Face.
 """
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,12 +23,12 @@ from rtjax.models.backbones import gemma
 from rtjax.models.backbones.conv_stem import ConvStemConfig
 from rtjax.models.backbones.gemma import DecoderCache, GemmaConfig, KeyValue, Masks
 from rtjax.models.backbones.siglip import SigLIP, SigLIPConfig
-from rtjax.models.backbones.vision_language import ImageFeatures, Memory, VisionLanguageBackbone, VisionLanguageConfig
+from rtjax.models.backbones.vision_language import ImageFeatures, Memory, TwoPartConfig, VisionLanguageBackbone
 from rtjax.models.layers.common import lecun_linear
 
 
 @dataclasses.dataclass(frozen=True)
-class PaliGemmaConfig(VisionLanguageConfig):
+class PaliGemmaConfig(TwoPartConfig):
   """Shape of the network; the defaults are PaliGemma 3B's at 224.
 
   Attributes:
@@ -46,28 +46,8 @@ class PaliGemmaConfig(VisionLanguageConfig):
   prompt_format: ClassVar[formats.PromptFormat] = formats.PALIGEMMA
   partitions: ClassVar[dict[str, str]] = {'decoder': 'text/'}
 
-  @property
-  def width(self) -> int:
-    return self.text.width
-
-  @property
-  def image_tokens(self) -> int:
-    return self.vision.tokens
-
-  @property
-  def image_size(self) -> tuple[int, int]:
-    return self.vision.image_size
-
-  @property
-  def vocab_size(self) -> int:
-    return self.text.vocab_size
-
   def feature_width(self, stem: ConvStemConfig) -> int:
     return no_stem(stem)
-
-  def with_computation(self, dtype: Literal['float32', 'bfloat16'], remat: bool) -> 'PaliGemmaConfig':
-    return dataclasses.replace(self, vision=dataclasses.replace(self.vision, dtype=dtype, remat=remat),
-                               text=dataclasses.replace(self.text, dtype=dtype, remat=remat))
 
 
 def no_stem(stem: ConvStemConfig) -> int:

@@ -21,6 +21,7 @@ attends to a column of q. A new backbone is a file beside this one, with a confi
 `rtjax/models/rt2` stays as it is.
 """
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -111,6 +112,37 @@ class VisionLanguageConfig(abc.ABC):
     Args:
       remat: recompute layers in the backward pass instead of keeping their activations.
     """
+
+
+class TwoPartConfig(VisionLanguageConfig):
+  """Base for an image encoder whose tokens enter a text network.
+
+  Attributes:
+    vision, text: configurations of the parts, dataclasses.
+  """
+  vision: Any
+  text: Any
+
+  @property
+  def width(self) -> int:
+    return self.text.width
+
+  @property
+  def image_tokens(self) -> int:
+    return self.vision.tokens
+
+  @property
+  def image_size(self) -> tuple[int, int]:
+    return self.vision.image_size
+
+  @property
+  def vocab_size(self) -> int:
+    return self.text.vocab_size
+
+  def with_computation(self, dtype: Literal['float32', 'bfloat16'], remat: bool) -> Any:
+    return dataclasses.replace(  # type: ignore[type-var]
+        self, vision=dataclasses.replace(self.vision, dtype=dtype, remat=remat),
+        text=dataclasses.replace(self.text, dtype=dtype, remat=remat))
 
 
 class VisionLanguageBackbone(nnx.Module):
