@@ -11,6 +11,7 @@ from rtjax import actions
 from rtjax.configs.rt1_tabletop import ENCODER
 from rtjax.data.augment import AugmentConfig
 from rtjax.data.config import DataConfig
+from rtjax.language.instructions import HASHED_NGRAMS
 from rtjax.models import RT1Config
 from rtjax.models.auxiliary.config import AuxiliaryConfig
 from rtjax.training.config import CheckpointConfig, DistillationConfig, LoggingConfig, TrainConfig, ValidationConfig
@@ -24,7 +25,8 @@ config = TrainConfig(
         proprioception_size=8, token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu',
         dropout=0.0, normalize_instruction=True, bin_smoothing=3.0, decoding='mean',
         auxiliary=AuxiliaryConfig(language_tokens=4, waypoint_weight=10.0)),
-    pipeline=DataConfig(waypoints=True, proprioception=True),
+    # LIBERO's public datasets have no instruction vectors.
+    pipeline=DataConfig(waypoints=True, proprioception=True, encoder=HASHED_NGRAMS),
     # Mirrored cameras would swap sides, and instructions say left and right.
     augment=AugmentConfig(crop=False, brightness=0.1, contrast=0.1),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))

@@ -28,7 +28,7 @@ SKILLS = ['pick_up_the_milk_and_place_it_in_the_basket', 'pick_up_the_butter_and
 
 def command(out, *options):
   return [sys.executable, ROOT / 'data/libero/generate.py', '--out', out, '--suite', 'object', '--skills', *SKILLS,
-          '--episodes', '5', '--image-size', '8', '16', '--renderer', 'none', '--workers', '1', *options]
+          '--episodes', '5', '--renderer', 'none', '--workers', '1', *options]
 
 
 def generate(out, *options):
@@ -52,6 +52,14 @@ def test_the_adapter_of_the_public_datasets_reads_it(folder):
   for episode in episodes:
     assert not actions.LIBERO.clipped(episode.actions).any() and episode.proprioception.shape[1] == 8
     assert {-1, 1} == set(np.unique(episode.actions[:, 6]))
+
+
+def test_the_preset_trains_on_it(folder, tmp_path):
+  result = subprocess.run(
+      [sys.executable, ROOT / 'train.py', 'rt1_libero', '--data', folder, '--output', tmp_path / 'run', '--steps', '1',
+       '--batch-size', '2', '--validation.batches', '1'], capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  assert (tmp_path / 'run/checkpoints/1').is_dir()
 
 
 def test_starts_are_never_the_evaluated_ones(folder):
