@@ -1,13 +1,17 @@
 """Benchmark of host memory while a large checkpoint is loaded.
 
     python bench/load_weights.py [--devices 1 8] [--dtype bfloat16]
+    python bench/load_weights.py --run
 
 Writes a T5 1.1 XL (2.85 B parameters, bfloat16) in shards of 2 GB as published on Hugging Face, of zeros that take no
 disk, and loads it in a process of its own for each number of simulated devices. Devices of a CPU share the host's
 memory, so that `extra_gib`, the peak less what importing and the parameters take, is what loading itself needs. Prints
 one line of JSON for each.
+
+With --run, a model is filled by `--init.weights` from a run of rtjax instead: an RT-2 of 0.26 B parameters, 1 GB.
 """
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -79,6 +83,39 @@ def measure(folder: str, dtype: str) -> None:
       'extra_gib': round((_status('VmHWM') - before - held) / _GIB, 2)}))
 
 
+def measure_run(folder: pathlib.Path) -> None:
+  """Fill a network from a run of zeros, and print the memory."""
+  import jax
+  import jax.numpy as jnp
+  import orbax.checkpoint as ocp
+  from flax import nnx
+
+  from rtjax import checkpoints, models
+  from rtjax.models.backbones.pali import PaLIConfig
+  from rtjax.models.backbones.t5 import T5Config
+  from rtjax.training import initialize
+  from rtjax.training.state import split
+  config = models.RT2Config(backbone=PaLIConfig(text=T5Config(encoder_layers=2, decoder_layers=2, vocab_size=80000)))
+  model = models.abstract(dataclasses.replace(config, backbone=dataclasses.replace(
+      config.backbone, vision=dataclasses.replace(config.backbone.vision, layers=6))))
+  graphdef, variables = nnx.split(model)
+  model = nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables))
+  step = folder / 'checkpoints' / '0'
+  with ocp.StandardCheckpointer() as writer:
+    writer.save(step / 'state', dict(zip(('params', 'batch_stats', 'constants'), split(model)[1:], strict=True)))
+  (step / 'metadata').mkdir()
+  (step / 'metadata' / 'metadata').write_text(json.dumps({
+      'format': checkpoints.FORMAT, 'step': 0, 'config': models.config_to_json(model.config), 'statistics': {},
+      'embedding_id': '', 'train': {'pipeline': {'image_size': None, 'views': []}}}))
+  pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again
+  before, start = _status('VmRSS'), time.perf_counter()
+  initialize.start_from(model, folder)
+  held = sum(value.nbytes for value in models.parameters.stored(model).values())
+  print(json.dumps({'held_gib': round(held / _GIB, 2), 'seconds': round(time.perf_counter() - start, 1),
+                    'before_gib': round(before / _GIB, 2), 'peak_gib': round(_status('VmHWM') / _GIB, 2),
+                    'extra_gib': round((_status('VmHWM') - before) / _GIB, 2)}))
+
+
 def _status(entry: str) -> int:
   """Return bytes of this process; mapped pages of files count."""
   lines = pathlib.Path('/proc/self/status').read_text().splitlines()
@@ -89,11 +126,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--devices', type=int, nargs='+', default=[1, 8])
   parser.add_argument('--dtype', default='bfloat16')
+  parser.add_argument('--run', action='store_true', help='fill a network from a run of rtjax')
   parser.add_argument('--folder', help='of a checkpoint, to load it in this process')
   args = parser.parse_args()
   if args.folder:
     return measure(args.folder, args.dtype)
   with tempfile.TemporaryDirectory() as folder:
+    if args.run:
+      return measure_run(pathlib.Path(folder))
     write_zeros(pathlib.Path(folder))
     for devices in args.devices:
       flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'

@@ -13,10 +13,11 @@ rtjax.training.checkpoint writes them.
 """
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
-from collections.abc import Callable, Collection
-from typing import Any, Self
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from rtjax import models
-from rtjax.models import PolicyModel, parameters
+from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.runtime import checksums, limits, serialization
 from rtjax.runtime.cli import UserError, describe
 
@@ -32,6 +33,8 @@ FORMAT = 2
 _TRIED = 20  # newest steps that are tried, should some be damaged; in a folder of 10^5 others none is a checkpoint
 Tree = Any  # nested dicts with string keys and arrays as leaves
 Json = dict[str, Any]
+_READ_AT_ONCE = 2 ** 26  # bytes of small arrays
+_TREES = 'params', 'batch_stats', 'constants', 'ema'
 _SHOWN = 3  # damaged files that a message lists
 
 UNIVERSAL_SENTENCE_ENCODER = 'universal-sentence-encoder-large/5'
@@ -116,6 +119,19 @@ def is_checkpoint(path: epath.PathLike) -> bool:
   return bool(_candidates(path))
 
 
+class UnreadWeights(NamedTuple):
+  """Weights of a model, whose numbers are read when they are needed.
+
+  Attributes:
+    config: the model's configuration.
+    shapes: shape of each variable; layers are stacked or apart.
+    read: from names of variables to pairs of name and numbers; holds few of them at a time.
+  """
+  config: PolicyConfig
+  shapes: Mapping[str, tuple[int, ...]]
+  read: Callable[[Collection[str]], Iterator[tuple[str, np.ndarray]]]
+
+
 def load(path: epath.PathLike, *, verify: bool = True) -> tuple[PolicyModel, PolicyMetadata]:
   """Return the model and the metadata of a checkpoint.
 
@@ -153,10 +169,57 @@ def load_weights(path: epath.PathLike, *, verify: bool = True) -> tuple[Json, di
   """
   folder = _existing(path)[0]
   limits.check_all_downloaded(folder)
-  try:
+  with _readable(folder):
     return _read(folder, verify)
-  except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
-    raise CheckpointError(f'the checkpoint {folder} cannot be read: {describe(error)}. {_advice(folder)}') from error
+
+
+def open_weights(path: epath.PathLike, *, verify: bool = True) -> UnreadWeights:
+  """Open the weights of `load` without reading them.
+
+  Arguments and errors as for `load_weights`.
+  """
+  folder = _existing(path)[0]
+  limits.check_all_downloaded(folder)
+  with _readable(folder):
+    data = _read_checked_json(folder, verify)
+    trees = _describe_arrays(folder / 'state', _TREES)
+  trees.pop('params' if 'ema' in trees else 'ema', None)
+  leaves = {name: (part, leaf) for part, tree in trees.items() for name, leaf in parameters.named_leaves(tree).items()}
+
+  def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for group in _groups({name: leaves[name][1] for name in names}):
+      with _readable(folder):
+        found = _restore(folder / 'state', _nested({f'{leaves[name][0]}/{name}': leaves[name][1] for name in group}))
+      values = {name: value for tree in found.values() for name, value in parameters.named_leaves(tree).items()}
+      del found
+      for name in group:
+        yield name, values.pop(name)
+
+  return UnreadWeights(models.config_from_json(data['config']),
+                       {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}, read)
+
+
+def _groups(leaves: Mapping[str, Any]) -> Iterator[list[str]]:
+  """Yield names of arrays to read at once, up to _READ_AT_ONCE or one."""
+  group: list[str] = []
+  size = 0
+  for name, leaf in leaves.items():
+    more = limits.array_bytes(leaf.shape, leaf.dtype)
+    if group and size + more > _READ_AT_ONCE:
+      yield group
+      group, size = [], 0
+    group, size = [*group, name], size + more
+  if group:
+    yield group
+
+
+def _nested(leaves: Mapping[str, Any]) -> Tree:
+  """Return the tree of leaves by path."""
+  tree: Tree = {}
+  for path, leaf in leaves.items():
+    *above, last = path.split('/')
+    functools.reduce(lambda part, key: part.setdefault(key, {}), above, tree)[last] = leaf
+  return tree
 
 
 def check_files(folder: epath.Path, part: slice = slice(None)) -> None:
@@ -225,13 +288,26 @@ def _candidates(path: epath.PathLike) -> list[epath.Path]:
   return [path for step in steps(folder)[:_TRIED] if (path := folder / str(step)).is_dir()]
 
 
+@contextlib.contextmanager
+def _readable(folder: epath.Path) -> Iterator[None]:
+  """Explain an error of the reading inside."""
+  try:
+    yield
+  except Exception as error:  # orbax, tensorstore and JSON each fail in their own ways on a damaged file
+    raise CheckpointError(f'the checkpoint {folder} cannot be read: {describe(error)}. {_advice(folder)}') from error
+
+
 def _read(folder: epath.Path, verify: bool) -> tuple[Json, dict[str, Tree]]:
+  return _read_checked_json(folder, verify), read_arrays(folder / 'state', _TREES)
+
+
+def _read_checked_json(folder: epath.Path, verify: bool) -> Json:
   if verify:
     check_files(folder)
   data = read_step_json(folder)
   if data.get('format') != FORMAT:
     raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}')
-  return data, read_arrays(folder / 'state', ('params', 'batch_stats', 'constants', 'ema'))
+  return data
 
 
 def _advice(damaged: epath.Path) -> str:
@@ -252,10 +328,21 @@ def read_arrays(folder: epath.Path, names: Collection[str]) -> dict[str, Tree]:
   Args:
     names: keys at the top of the tree; those that it lacks are left out.
   """
+  return _restore(folder, _describe_arrays(folder, names))
+
+
+def _describe_arrays(folder: epath.Path, names: Collection[str]) -> dict[str, Tree]:
+  """Return shapes and types of parts of an orbax tree."""
   silence_orbax()
   with ocp.PyTreeCheckpointer() as reader:
     stored = reader.metadata(folder).item_metadata.tree
-    wanted = {name: stored[name] for name in names if stored.get(name) is not None}
-    limits.check_inflation(sum(limits.array_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(wanted)), folder)
-    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+  wanted = {name: stored[name] for name in names if stored.get(name) is not None}
+  limits.check_inflation(sum(limits.array_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(wanted)), folder)
+  return wanted
+
+
+def _restore(folder: epath.Path, wanted: Tree) -> Tree:
+  """Read arrays of an orbax tree into NumPy arrays."""
+  on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+  with ocp.PyTreeCheckpointer() as reader:
     return reader.restore(folder, args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True))

@@ -8,6 +8,7 @@ from rtjax.models.registry import build as build
 from rtjax.models.registry import config_from_json as config_from_json
 from rtjax.models.registry import config_to_json as config_to_json
 from rtjax.models.registry import from_values as from_values
+from rtjax.models.registry import model_class as model_class
 from rtjax.models.registry import register as register
 from rtjax.models.rt1 import RT1 as RT1
 from rtjax.models.rt1 import RT1_X as RT1_X

@@ -22,9 +22,18 @@ _VARIABLES = (nnx.Param, nnx.BatchStat, Constant)
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
   """Return the shape of every variable; the model may be abstract."""
-  return {name: shape[1:] if is_stacked(stored) else shape
-          for stored, shape in ((name, tuple(v.shape)) for name, v in _variables(model).items())
-          for name in _names(stored, shape)}
+  return shapes_of_layers(stored_shapes(model))
+
+
+def stored_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+  """Return the shape of every variable as it is stored, layers stacked."""
+  return {name: tuple(v.shape) for name, v in _variables(model).items()}
+
+
+def shapes_of_layers(stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+  """Return stored shapes with those of each layer apart."""
+  return {name: shape[1:] if is_stacked(place) else shape
+          for place, shape in stored.items() for name in names_of_layers(place, shape)}
 
 
 def named(model: nnx.Module) -> dict[str, jax.Array]:
@@ -55,11 +64,11 @@ def reader(model: nnx.Module) -> Callable[[str], jax.Array]:
 def each_layer(values: Mapping[str, Any]) -> dict[str, Any]:
   """Return stored variables with those of each layer apart."""
   return {name: _row(value, layer) if is_stacked(place) else value
-          for place, value in values.items() for layer, name in enumerate(_names(place, value.shape))}
+          for place, value in values.items() for layer, name in enumerate(names_of_layers(place, value.shape))}
 
 
-def _names(place: str, shape: tuple[int, ...]) -> list[str]:
-  """Return the names of a stored variable."""
+def names_of_layers(place: str, shape: tuple[int, ...]) -> list[str]:
+  """Return the names of a stored variable, one for each layer."""
   return [layer_name(place, layer) for layer in range(shape[0])] if is_stacked(place) else [place]
 
 
@@ -102,11 +111,11 @@ def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | N
   Raises:
     ValueError: names the variables that are missing, unknown or of another shape.
   """
-  given = {name: np.shape(value)[1:] if is_stacked(place) else np.shape(value)
-           for place, value in values.items() for name in _names(place, np.shape(value))}
+  given = shapes_of_layers({place: np.shape(value) for place, value in values.items()})
   check(shapes(model), given, 'the values')
   for place, variable in _variables(model).items():
-    value = values[place] if place in values else _stack([values[name] for name in _names(place, variable.shape)])
+    value = values[place] if place in values else _stack(
+        [values[name] for name in names_of_layers(place, variable.shape)])
     variable.set_value(jnp.asarray(value, dtype or variable.dtype))
 
 

@@ -1,11 +1,12 @@
 """Readers of weights: rtjax's own, released RT-1, RT-1-X, Keras, Hugging Face."""
 import os
 import pathlib
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from rtjax import checkpoints
-from rtjax.checkpoints import PolicyMetadata
+from rtjax.checkpoints import PolicyMetadata, UnreadWeights
 from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
 from rtjax.pretrained.huggingface import load_huggingface as load_huggingface
@@ -43,6 +44,33 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   for part, values in (('', parameters.stored(model)), ('statistics/', numbers)):
     parameters.check_finite({part + name: np.asarray(value) for name, value in values.items()}, str(path))
   return model, metadata
+
+
+def open_weights(path: str | os.PathLike) -> UnreadWeights:
+  """Open the weights of a model, to be read one by one.
+
+  Errors as for `load`; `read` raises ValueError for numbers that are not finite.
+  """
+  source = _open(path)
+
+  def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in source.read(names):
+      parameters.check_finite({name: value}, str(path))
+      yield name, value
+  return source._replace(read=read)
+
+
+def _open(path: str | os.PathLike) -> UnreadWeights:
+  if checkpoints.is_checkpoint(path):
+    return checkpoints.open_weights(path)
+  return safetensors.open_weights(path) if safetensors.find(path) else opened(load_model(path))
+
+
+def opened(model: PolicyModel) -> UnreadWeights:
+  """Return the weights of a model as if they were not read."""
+  read = parameters.reader(model)
+  return UnreadWeights(model.config, parameters.stored_shapes(model),
+                       lambda names: ((name, np.asarray(read(name))) for name in names))
 
 
 def _read(path: str | os.PathLike, verify: bool) -> tuple[PolicyModel, PolicyMetadata]:

@@ -7,14 +7,14 @@ comes with NAME.scale; the value is their product. The file's metadata entry 'rt
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from rtjax import checkpoints, models
-from rtjax.checkpoints import PolicyMetadata
+from rtjax.checkpoints import PolicyMetadata, UnreadWeights
 from rtjax.models import PolicyModel
 from rtjax.runtime import checksums, cli, limits, serialization
 
@@ -47,15 +47,9 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
     ValueError: the file cannot be read, is not an export of rtjax, or its variables do not fit the model; or a file of
       the export has other contents than were written.
   """
-  if verify and (file := find(path)):
-    _verify(epath.Path(file.parent))
+  data = _read_metadata(path, verify)
   with open_file(path) as file:
-    stored = (file.metadata() or {}).get(_KEY)
-    if stored is None:
-      raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
-                       'Hugging Face are read by rtjax.pretrained.load_huggingface.')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-  data = limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
   try:
     config, embedding_id = models.config_from_json(data['config']), serialization.from_json(data['embedding_id'], str)
     image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
@@ -67,6 +61,36 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   checkpoints.attach_tokenizer(model, data)
   recorded = {str(number): {'image_size': size} for number, size in enumerate(sizes)}
   return model, PolicyMetadata(str(path), embedding_id, image_size, statistics=recorded)
+
+
+def open_weights(path: str | os.PathLike, *, verify: bool = True) -> UnreadWeights:
+  """Open the weights without reading them; as for `load`."""
+  data = _read_metadata(path, verify)
+  with open_file(path) as file:
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+  def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
+      with open_file(path) as file:  # pages count as memory of the process as long as a file is mapped
+        tensors = {part: file.get_tensor(part) for part in (name, name + _SCALE) if part in shapes}
+      yield name, _scaled(name, tensors[name], tensors)
+  try:
+    config = models.config_from_json(data['config'])
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
+  return UnreadWeights(config, {name: shape for name, shape in shapes.items() if not name.endswith(_SCALE)}, read)
+
+
+def _read_metadata(path: str | os.PathLike, verify: bool) -> dict[str, Any]:
+  """Return the JSON of rtjax in a file's metadata."""
+  if verify and (file := find(path)):
+    _verify(epath.Path(file.parent))
+  with open_file(path) as opened:
+    stored = (opened.metadata() or {}).get(_KEY)
+  if stored is None:
+    raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
+                     'Hugging Face are read by rtjax.pretrained.load_huggingface.')
+  return limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
 
 
 def _verify(folder: epath.Path) -> None:

@@ -4,14 +4,15 @@ Weights may come from another dataset, action space, window or horizon.
 """
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtjax import pretrained
+from rtjax import models, pretrained
+from rtjax.checkpoints import UnreadWeights
 from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.observation import Batch
 from rtjax.pretrained import keras_efficientnet
@@ -73,33 +74,53 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
   if str(path) == 'imagenet' or str(path).endswith('.h5'):
     filled = keras_efficientnet.load_imagenet(model, path)
     return f'started from {path}:\n  loaded: {len(filled)} variables of the image encoder; all others are new'
-  source, pruned = pretrained.load_model(path), ''
-  if prune_on is not None:
-    if not source.config.prunable_layers or source.config.prunable_layers != model.config.prunable_layers:
-      raise ValueError(f'--init.prune removes heads and layers of RT-1 or RT-1-X; {path} is {type(source).__name__}, '
-                       f'this model {type(model).__name__}.')
-    source, pruned = pruning.prune(source, model.config, prune_on)
-  theirs, ours = sizes(source), sizes(model)
-  read_theirs, read_ours = parameters.reader(source), parameters.reader(model)
+  source, pruned = _pruned(path, model, prune_on) if prune_on is not None else (pretrained.open_weights(path), '')
+  theirs, ours = _sized(parameters.shapes_of_layers(source.shapes)), sizes(model)
   fitting, changed, partly = matching(theirs, ours), {}, ''
-  if type(source) is not type(model):  # elsewhere the same name may have another role
+  if models.model_class(source.config) is not type(model):  # elsewhere the same name may have another role
     fitting = {name: size for name, size in fitting.items() if name.startswith(_IMAGE_ENCODER)}
   elif _POSITION in ours and _POSITION in theirs:
-    kernel, rows = merge_positions(read_theirs(_POSITION), read_ours(_POSITION), source.config, model.config)
-    if rows < len(kernel):
-      partly = f'\n  in part: {_POSITION} ({rows} of {len(kernel)} rows)'
-    changed[_POSITION] = kernel
-    fitting[_POSITION] = ours[_POSITION]
+    (_, rows), = source.read([_POSITION])
+    kernel, count = merge_positions(rows, parameters.reader(model)(_POSITION), source.config, model.config)
+    if count < len(kernel):
+      partly = f'\n  in part: {_POSITION} ({count} of {len(kernel)} rows)'
+    changed[_POSITION], fitting[_POSITION] = kernel, ours[_POSITION]
   if not fitting:
     raise ValueError(f'--init.weights {path}: none of its {len(theirs)} variables fits this network. Give the model '
                      'the sizes of the one it starts from (width, layers, heads, ...).')
-  parameters.assign_each(model, ((name, changed[name] if name in changed else read_theirs(name)) for name in fitting))
+  parameters.assign_each(model, ((name, changed.get(name, value))
+                                 for name, value in _fitting_values(source, model, fitting)))
   return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
+
+
+def _pruned(path: str | os.PathLike, model: PolicyModel, batches: list[Batch]) -> tuple[UnreadWeights, str]:
+  """Return the weights of a larger network, pruned, and a report."""
+  source = pretrained.load_model(path)
+  if not source.config.prunable_layers or source.config.prunable_layers != model.config.prunable_layers:
+    raise ValueError(f'--init.prune removes heads and layers of RT-1 or RT-1-X; {path} is {type(source).__name__}, '
+                     f'this model {type(model).__name__}.')
+  source, report = pruning.prune(source, model.config, batches)
+  return pretrained.opened(source), report
+
+
+def _fitting_values(source: UnreadWeights, model: PolicyModel, fitting: Collection[str]) -> Iterator[tuple[str, Any]]:
+  """Yield variables that fit, equal stacks of layers as a whole."""
+  layers = {place: parameters.names_of_layers(place, shape) for place, shape in source.shapes.items()}
+  own = parameters.stored_shapes(model)
+  for place, value in source.read([place for place, names in layers.items() if any(name in fitting for name in names)]):
+    if own.get(place) == value.shape or layers[place] == [place]:
+      yield place, value
+    else:
+      yield from ((name, row) for name, row in zip(layers[place], value, strict=True) if name in fitting)
 
 
 def sizes(model: PolicyModel) -> dict[str, jax.ShapeDtypeStruct]:
   """Return the shape of every variable."""
-  return {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in parameters.shapes(model).items()}
+  return _sized(parameters.shapes(model))
+
+
+def _sized(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.ShapeDtypeStruct]:
+  return {name: jax.ShapeDtypeStruct(shape, 'float32') for name, shape in shapes.items()}
 
 
 def matching(theirs: Sized, ours: Sized) -> dict[str, Any]:

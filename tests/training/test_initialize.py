@@ -2,11 +2,14 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
-from helpers import tiny_training
+from helpers import saved_run, tiny_rt2, tiny_training
 
-from rtjax import actions, models, pretrained
+from rtjax import actions, checkpoints, models, pretrained
+from rtjax.export import safetensors
+from rtjax.export.step import Step
 from rtjax.models import RT1Config, RT1MultiviewConfig, parameters
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
 from rtjax.training import initialize
@@ -21,8 +24,13 @@ def source():
   return models.build(SMALL, seed=0)
 
 
+def export_safetensors(model, folder):
+  safetensors.save(Step(model, (16, 16)), folder, False)
+  return folder
+
+
 def start(source, monkeypatch, **changes):
-  monkeypatch.setattr(pretrained, 'load_model', lambda path: source)
+  monkeypatch.setattr(pretrained, 'open_weights', lambda path: pretrained.opened(source))
   model = models.build(dataclasses.replace(SMALL, **changes), seed=1)
   fresh = parameters.named(model)
   report = initialize.start_from(model, 'WEIGHTS')
@@ -87,6 +95,42 @@ def test_nothing_in_common_is_an_error(monkeypatch):
     start(other, monkeypatch)
 
 
+@pytest.mark.parametrize('write', [lambda model, folder: saved_run.save(model, folder, 'none'), export_safetensors])
+def test_layers_of_a_deeper_and_a_shallower_network(write, tmp_path):
+  source = tiny_rt2.randomised(tiny_rt2.TINY)
+  text = dataclasses.replace(tiny_rt2.TINY.backbone.text, encoder_layers=1, decoder_layers=3)
+  model = models.build(dataclasses.replace(tiny_rt2.TINY, backbone=dataclasses.replace(
+      tiny_rt2.TINY.backbone, text=text)), seed=5)
+  theirs, fresh = parameters.named(source), parameters.named(model)
+  report = initialize.start_from(model, write(source, tmp_path))
+  ours = parameters.named(model)
+  for name, value in ours.items():
+    np.testing.assert_array_equal(value, theirs[name] if name in theirs else fresh[name], err_msg=name)
+  only_ours, only_theirs = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+  assert {name.split('/layers/')[0] for name in only_ours} == {'backbone/text/decoder'}
+  assert f'new: {len(only_ours)} variables' in report and f'left out: {len(only_theirs)} variables' in report
+
+
+def test_the_host_holds_a_part_of_a_checkpoint_at_a_time(tmp_path, monkeypatch):
+  run, held, restore = saved_run.save(tiny_rt2.randomised(tiny_rt2.TINY), tmp_path, 'none'), [], checkpoints._restore
+  monkeypatch.setattr(checkpoints, '_READ_AT_ONCE', 5000)
+
+  def recorded(folder, wanted):
+    held.append([np.prod(leaf.shape, dtype=int) * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted)])
+    return restore(folder, wanted)
+  monkeypatch.setattr(checkpoints, '_restore', recorded)
+  model = models.build(dataclasses.replace(tiny_rt2.TINY, action_spec=tiny_rt2.FAST_SPEC), seed=5)
+  initialize.start_from(model, run)
+  assert max(map(len, held)) > 5 and all(sum(sizes) <= 5000 or len(sizes) == 1 for sizes in held)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+  broken = models.build(tiny_rt2.TINY, seed=0)
+  broken.classifier.bias[...] = broken.classifier.bias[...].at[0, 0].set(np.nan)
+  with pytest.raises(ValueError, match='NaN or infinite numbers in 1 arrays:\n  classifier/bias'):
+    initialize.start_from(models.build(tiny_rt2.TINY, seed=1), saved_run.save(broken, tmp_path, 'none'))
+
+
 def test_an_encoder_other_than_b3_refuses_imagenet():
   with pytest.raises(ValueError, match='EfficientNet-B3'):
     initialize.start_from(models.build(SMALL, seed=0), 'imagenet')
@@ -111,7 +155,7 @@ def test_statistics_are_those_of_all_datasets_together():
 def test_the_multiview_network_starts_from_the_image_encoder_of_rt1(monkeypatch):
   """TokenLearner has the same names and shapes in both, and another input."""
   rt1 = models.build(dataclasses.replace(SMALL, token_width=32, image_tokens=8), seed=1)
-  monkeypatch.setattr(pretrained, 'load_model', lambda path: rt1)
+  monkeypatch.setattr(pretrained, 'open_weights', lambda path: pretrained.opened(rt1))
   model = models.build(RT1MultiviewConfig(
       views=2, image_size=(16, 16), width=32, heads=2, layers=1, hidden=64, encoder=SMALL.encoder), seed=0)
   report = initialize.start_from(model, 'WEIGHTS')
