@@ -276,6 +276,20 @@ class ActionSpec:
       tables += [spread / spread.sum(-1, keepdims=True)] * f.num_tokens
     return jnp.asarray(np.array(tables, np.float32))[np.arange(self.num_tokens), tokens]
 
+  def decide_classes(self, action: Float[Array, '*b A']) -> Float[Array, '*b A']:
+    """Return the action with one-hot classes, 1 at the largest number.
+
+    NaN stays NaN.
+    """
+    xp = jnp if isinstance(action, jax.Array) else np
+    fields = self.unpack(action)
+    for f in self.fields:
+      if f.kind == 'classes':
+        part = fields[f.name]
+        one_hot = xp.asarray(np.eye(f.size, dtype=np.float32))[xp.argmax(part, -1)]
+        fields[f.name] = xp.where(xp.isnan(part), part, one_hot)
+    return xp.concatenate([*fields.values()], -1)
+
   def mirror(self, action: Float[Array, '*b A']) -> Float[Array, '*b A']:
     """Return the same action in a world mirrored left to right."""
     return action * np.concatenate([f.mirror for f in self.fields]).astype(np.float32)

@@ -140,6 +140,10 @@ class PolicyConfig:
     """
     return self
 
+  def with_placeholders(self) -> 'PolicyConfig':
+    """Return the configuration completed without data and tokenizer, to be compiled alone."""
+    return self
+
 
 class PolicyModel(nnx.Module):
   """Base of policy models.

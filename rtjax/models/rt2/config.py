@@ -1,5 +1,6 @@
 """Configuration of RT-2: its backbone, action head, additions and loss."""
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -116,9 +117,11 @@ class RT2Config(PolicyConfig):
     if self.horizon < 2:
       raise ValueError("model.action_head 'fast' writes chunks of actions, and model.horizon is 1: set "
                        '--model.horizon 8, or as many as the robot takes in a second.')
-    if found := [f.name for f in spec.fields if f.kind == 'classes']:
-      raise ValueError(f"model.action_head 'fast' writes numbers, and model.action_spec has the classes {found}. Use "
-                       "model.action_head 'text'.")
+    found, least = [f.name for f in spec.fields if f.kind == 'classes'], self.horizon ** 0.5 / 2
+    if found and self.fast_scale <= least:  # a number of -1 or 1 moves by at most sqrt(horizon) / 2 / scale
+      raise ValueError(f"model.action_head 'fast' writes a class as numbers, 1 for it and 0 for others, and those of "
+                       f'{found} would be mixed up by rounding to model.fast_scale {self.fast_scale}. Set '
+                       f'--model.fast-scale {math.floor(least) + 1} or more.')
     for name, size in (('fast_size', self.fast_size), ('action_codec', codec.size if codec else 2)):
       if not 2 <= size <= _MOST_TOKENS:
         raise ValueError(f'model.{name} has {size} tokens, expected 2 to {_MOST_TOKENS}, such as 1024.')
@@ -167,7 +170,7 @@ class RT2Config(PolicyConfig):
   def decode(self, logits: Float[actions.Array, '*b KF V']) -> Float[actions.Array, '*b F A']:
     if self.action_codec is None:
       return super().decode(logits)
-    return fast.decode(self.action_codec, logits.argmax(-1))
+    return self.action_spec.decide_classes(fast.decode(self.action_codec, logits.argmax(-1)))
 
   def with_codec(self, chunks: Callable[[], Float[np.ndarray, 'n F A']], known: Sequence[FastCodec] = ()
                  ) -> 'RT2Config':
@@ -196,3 +199,8 @@ class RT2Config(PolicyConfig):
       raise ValueError(f'the tokenizer {tokenizer.id!r} has other action tokens than the weights were trained on. Use '
                        'the tokenizer of their checkpoint.')
     return dataclasses.replace(self, action_ids=ids)
+
+  def with_placeholders(self) -> 'RT2Config':
+    low, high = self.action_spec.bounds
+    config = self.with_codec(lambda: np.random.default_rng(0).uniform(low, high, (1000, self.horizon, len(low))))
+    return dataclasses.replace(config, action_ids=tuple(range(config.action_words)))

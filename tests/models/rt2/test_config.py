@@ -37,7 +37,7 @@ def test_json_of_an_unknown_backbone():
     ({'horizon': 0}, 'model.horizon is 0'),
     ({'action_head': 'text', 'knowledge_insulation': True}, "knowledge_insulation is on and .*action_head is 'text'"),
     ({'action_head': 'fast'}, "writes chunks of actions, and model.horizon is 1.*--model.horizon 8"),
-    ({'action_head': 'fast', 'horizon': 4}, r"numbers, and model.action_spec has the classes \['grip'\]"),
+    ({'action_head': 'fast', 'horizon': 16, 'fast_scale': 2.0}, r"those of \['grip'\] would .*--model.fast-scale 3 or"),
     ({'label_smoothing': 1.0}, 'label_smoothing is 1.0'), ({'bin_smoothing': -1.0}, 'bin_smoothing is -1.0'),
     ({'proprioception_size': -1}, 'proprioception_size is -1'),
     ({'action_head': 'text', 'decoding': 'mean'}, "need model.action_head 'classifier'"),

@@ -42,6 +42,23 @@ def test_tokens_and_chunks_are_those_of_the_codec(size):
   assert np.sqrt(np.mean(error ** 2, 1)).max() <= 0.5 / codec.scale + 1e-6
 
 
+def test_classes_are_those_recorded():
+  """At the coarsest scale that the configuration takes; every step has another class."""
+  spec, random = tiny_rt2.SPEC, np.random.default_rng(2)
+  tokens = np.stack([random.integers(0, bins, (500, 16)) for bins in spec.token_bins], -1)
+  some = spec.detokenize(tokens).astype(np.float32)
+  config = dataclasses.replace(tiny_rt2.TINY, action_head='fast', horizon=16, fast_scale=2.1, action_ids=())
+  config = config.with_codec(lambda: some)
+  config = dataclasses.replace(config, action_ids=tuple(range(config.action_words)), backbone=dataclasses.replace(
+      config.backbone, text=dataclasses.replace(config.backbone.text, vocab_size=config.action_words)))
+  codec = config.action_codec
+  logits = jax.nn.one_hot(fast.encode(codec, jnp.asarray(some)), codec.size + 1)
+  for found in (config.decode(np.asarray(logits)), jax.jit(config.decode)(logits)):
+    np.testing.assert_array_equal(spec.unpack(found)['grip'], spec.unpack(some)['grip'])
+  nothing = np.broadcast_to(np.eye(codec.size + 1, dtype=np.float32)[-1], logits.shape)
+  assert np.isnan(config.decode(nothing)).all()
+
+
 def test_tokens_that_the_codec_cannot_decode_are_no_actions(codec):
   """Random texts: too short, too long, and now and then a chunk."""
   random = np.random.default_rng(0)
