@@ -125,6 +125,17 @@ def open_folder(folder: str | os.PathLike) -> tuple[Plan, dict[str, Tensor]]:
   return found._replace(config=_preprocessed(found.config, settings, folder)), tensors
 
 
+def read_architecture(folder: str | os.PathLike) -> Config:
+  """Return the configuration of a folder's network, from JSON alone.
+
+  Raises:
+    FileNotFoundError, ValueError: see `load_huggingface`.
+  """
+  folder = pathlib.Path(folder)
+  config, *_ = understand(huggingface_files.read_config(folder), {}, str(folder))
+  return _preprocessed(config, huggingface_files.read_preprocessor(folder), folder)
+
+
 def _preprocessed(config: Config, settings: Json, folder: pathlib.Path) -> Config:
   """Return a configuration whose `preprocess` is that of the folder's image processor."""
   if isinstance(config, (PaliGemmaConfig, T5Gemma2Config)):
@@ -322,7 +333,10 @@ _FAMILIES: dict[str, Family] = {
 
 _NAFLEX = ('the NaFlex kind of SigLIP 2, another network: it takes patches of images of any aspect. Use a SigLIP 2 of '
            "one size, such as siglip2-so400m-patch14-224, whose model_type is 'siglip'.")
+_TEXT_ALONE = 'a language model that sees no images. Use PaliGemma or T5Gemma 2, which are made of such layers.'
 _OTHERS = {
+    'umt5': 'another network than mT5: each of its layers has a position bias of its own. Use mT5.',
+    **dict.fromkeys(('gemma', 'gemma2', 'gemma3_text'), _TEXT_ALONE),
     'siglip2': _NAFLEX, 'siglip2_vision_model': _NAFLEX,
     't5gemma': 'the first T5Gemma, another network: its decoder attends to the encoder in layers of their own, and '
                'it sees no images. Use T5Gemma 2.'}

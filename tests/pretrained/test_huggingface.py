@@ -197,7 +197,9 @@ def test_tensors_that_do_not_fit(copy, case, change, message):
 
 @pytest.mark.parametrize('case, change, message', [
     ('vit_in21k', {'model_type': 'vits'}, "model_type 'vits', expected one of .* Did you mean 'vit'"),
-    ('t5_v11', {'model_type': 'umt5'}, "Did you mean 'mt5'"),
+    ('t5_v11', {'model_type': 'umt5'}, "'umt5': another network than mT5"),
+    ('t5_v11', {'model_type': 'mt6'}, "Did you mean 'mt5'"),
+    ('paligemma1', {'model_type': 'gemma2'}, "'gemma2': a language model that sees no images. Use PaliGemma"),
     ('t5_v11', {'model_type': 'paligemma'}, "lacks an entry .*'text_config'"),
     ('t5_v11', {'model_type': 't5gemma2'}, "lacks an entry .*'encoder'"),
     ('siglip_head', {'model_type': 'siglip2'}, "siglip_head: .*NaFlex .*another network.*'siglip'"),
@@ -312,7 +314,7 @@ def test_tensors_of_gemma_that_do_not_fit(copy, case, tensor):
       huggingface.read(folder)
 
 
-@pytest.mark.parametrize('case', ['siglip_head', 'paligemma2', 't5gemma2'])
+@pytest.mark.parametrize('case', ['vit_in21k', 'siglip_head', 't5_v11', 'paligemma1', 'paligemma2', 't5gemma2'])
 def test_shards_that_are_missing_or_truncated(copy, case):
   folder, tensors = copy(case, save=False)
   names = sorted(tensors)

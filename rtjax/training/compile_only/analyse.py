@@ -40,10 +40,8 @@ def analyse(config: TrainConfig, target: str) -> Report:
   sharding.check_batch(config.batch_size, config.grad_accum_steps, mesh)
   if not config.text_data:
     config = dataclasses.replace(config, data=config.data or ('robot episodes',))
-  model = config.model
-  if model.reads_prompts:
-    model = model.with_tokenizer(lineage.open_tokenizer(config))
-    config = dataclasses.replace(config, model=model)
+  model = lineage.with_backbone(config, weights=False).with_placeholders()
+  config = dataclasses.replace(config, model=model)
   optimizer = optimizers.build(config.optimizer, config.steps)
   graphdef, state = loop.target_state(config, models.abstract(model), optimizer, mesh)
   step, _ = loop.training_step(config, graphdef, optimizer, state, mesh)

@@ -70,15 +70,19 @@ def _topology(target: str, kind: str, layout: str) -> Sequence[jax.Device]:
     raise ValueError(f'--compile-only {target}: expected a topology behind the kind, such as {kind}:2x2'
                      f'{"" if kind in ("v5e", "v6e") else "x1"}.')
   # Without these, libtpu asks the metadata server of Google Cloud for the machine that it is on.
+  # It also keeps others from loading it, as if it would use a TPU.
   os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_ACCELERATOR_TYPE': _slice(kind),
-                 'TPU_LIBRARY_PATH': str(pathlib.Path(found.origin).with_name('libtpu.so'))}
+                 'TPU_LIBRARY_PATH': str(pathlib.Path(found.origin).with_name('libtpu.so')),
+                 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
   # Two cores of a v4 chip count as one device, as in training.
   options = {'chip_config_name': 'megacore', 'chips_per_host_bounds': (2, 2, 1)} if kind == 'v4' else {}
+  if set(layout) <= set('1x'):
+    options['chips_per_host_bounds'] = 1, 1, 1
   try:
     return topologies.get_topology_desc(target, 'tpu', **options).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-    raise ValueError(f'--compile-only {target}: libtpu knows no such topology. Sizes grow from 2x2 in powers of two '
-                     f'(v4 and v5p: 2x2x1). It says: {str(error).splitlines()[0][:200]}') from None
+    raise ValueError(f'--compile-only {target}: libtpu knows no such topology. Sizes grow from 1x1 in powers of two '
+                     f'(v4 and v5p: 1x1x1). It says: {str(error).splitlines()[0][:200]}') from None
 
 
 def _slice(kind: str) -> str:
