@@ -1,7 +1,8 @@
 """Tokenizer, action codec, backbone weights and lineage of RT-2's runs."""
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
@@ -9,6 +10,7 @@ from rtjax import checkpoints, models
 from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vision_language import VisionLanguageConfig
+from rtjax.models.backbones.vit import resize_positions
 from rtjax.training import initialize
 from rtjax.training.config import TrainConfig
 
@@ -19,29 +21,47 @@ if TYPE_CHECKING:
 BACKBONE_PARTS = {'backbone': 'backbone/', 'vision': 'backbone/vision/', 'text': 'backbone/text/'}
 """Settings of `init` that name a Hugging Face folder, and the variables that it fills."""
 
+# Fields of a configuration that change the computation and hardly a shape.
+_UNSEEN = 'activation', 'epsilon', 'max_distance', 'class_token', 'patch'
 
-def with_backbone(config: TrainConfig) -> PolicyConfig:
+
+def with_backbone(config: TrainConfig, *, weights: bool = True) -> PolicyConfig:
   """Return the model's configuration with the backbone of `init.backbone`.
 
-  It is that of the run's own checkpoints, where there are some.
+  Or, with `init.vision`, with the way in which its images are resized. Both are those of the run's own checkpoints,
+  where there are some.
+
+  Args:
+    weights: whether the folder must hold its weights too, not config.json alone.
 
   Raises:
     FileNotFoundError, ValueError: as `load_huggingface`; or the folder holds a part of a backbone alone.
   """
   model: Any = config.model
-  if not config.init.backbone:
+  folder = config.init.backbone or config.init.vision
+  if not folder:
     return model
+  from rtjax.pretrained import huggingface
   if checkpoints.is_checkpoint(config.output):
     stored: Any = models.config_from_json(checkpoints.read_json(config.output)['config'])
-    return dataclasses.replace(model, backbone=stored.backbone)
-  from rtjax.pretrained import huggingface
-  found = huggingface.open_folder(config.init.backbone)[0].config
+    found = stored.backbone if config.init.backbone else stored.backbone.vision
+  else:
+    found = huggingface.open_folder(folder)[0].config if weights else huggingface.read_architecture(folder)
+  if config.init.backbone:
+    return dataclasses.replace(model, backbone=_whole(found, model, folder))
+  vision = dataclasses.replace(model.backbone.vision, interpolation=getattr(
+      found, 'interpolation', model.backbone.vision.interpolation))
+  return dataclasses.replace(model, backbone=dataclasses.replace(model.backbone, vision=vision))
+
+
+def _whole(found: Any, model: Any, folder: str) -> Any:
+  """Return the configuration of a backbone of the model's kind."""
   if type(found) is not type(model.backbone):
     held, expected = (type(c).__name__.removesuffix('Config') for c in (found, model.backbone))
     part = 'text' if isinstance(found, T5Config) else 'vision'
     advice = 'Use the preset of its family' if isinstance(found, VisionLanguageConfig) else f'Give it as --init.{part}'
-    raise ValueError(f'--init.backbone {config.init.backbone} holds a {held}, the model is on {expected}. {advice}.')
-  return dataclasses.replace(model, backbone=found)
+    raise ValueError(f'--init.backbone {folder} holds a {held}, the model is on {expected}. {advice}.')
+  return found
 
 
 def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
@@ -144,9 +164,29 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
     raise ValueError(f'--init.{part} {folder}: it holds a {type(found.config).__name__.removesuffix("Config")}, '
                      f'expected {expected}; none of its {len(theirs)} variables fits the {part} part of this network. '
                      f'Give model.backbone.{part} the sizes of its config.json.')
+  backbone: Any = model.config.backbone  # type: ignore[attr-defined]
+  own, published = getattr(backbone, part, backbone), cast(Any, found.config)
+  _check_unseen(published, own, part, folder)
+  positions, resized = f'{prefix}positions', ''
+  if positions in theirs and positions not in fitting and own.width == published.width:
+    fitting[positions] = ours[positions]
+    resized = f'\n  interpolated: positions of {published.grid} patches for {own.grid}'
   wanted = {name.removeprefix(prefix) for name in fitting}
-  parameters.assign_each(model, ((f'{prefix}{name}', value) for name, value in huggingface.stream(
-      found, tensors, wanted=wanted)))
+
+  def values() -> Iterator[tuple[str, Any]]:
+    for name, value in huggingface.stream(found, tensors, wanted=wanted):
+      name = f'{prefix}{name}'
+      yield name, resize_positions(value, published, own.grid) if name == positions else value
+  parameters.assign_each(model, values())
   part_of_ours = {name: value for name, value in ours.items() if name.startswith(prefix)}
   unused = f'\n  not used here: {", ".join(sorted(found.ignored))}' if found.ignored else ''
-  return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting) + unused
+  return f'{part} started from {folder}:\n' + initialize.summary(part_of_ours, theirs, fitting, resized) + unused
+
+
+def _check_unseen(found: Any, own: Any, part: str, folder: str | os.PathLike) -> None:
+  """Refuse another computation that the shapes of the weights do not show."""
+  if other := [f'{name} {theirs!r}, model.backbone.{part} has {ours!r}' for name in _UNSEEN
+               if (theirs := getattr(found, name, None)) != (ours := getattr(own, name, None))]:
+    raise ValueError(f'--init.{part} {folder}: its {type(found).__name__.removesuffix("Config")} has '
+                     f'{"; ".join(other)}. With these weights that would be another network: choose a preset of its '
+                     f'kind, or set --model.backbone.{part}.{other[0].split()[0].replace("_", "-")} accordingly.')

@@ -3,13 +3,15 @@ import dataclasses
 import re
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import checkpoint_files, rt2_training
+from helpers import checkpoint_files, public_backbones, rt2_training
 from helpers.rt2_training import COLOURS, MODEL, config
 
 import rtjax
 from rtjax import models
+from rtjax.pretrained import save_huggingface
 from rtjax.training import lineage, loop
 from rtjax.training.config import TrainConfig, VisionLanguageInit
 
@@ -75,3 +77,46 @@ def test_parts_from_hugging_face(shared):
   with pytest.raises(FileNotFoundError, match=r'holds no spiece\.model'):
     lineage.open_tokenizer(TrainConfig(model=MODEL, output='nowhere',
                                        init=VisionLanguageInit(text=str(folders['text']))))
+
+
+def _siglip(folder, **changes):
+  """A published SigLIP of 2x2 patches, as a folder and as a network."""
+  network = models.build(dataclasses.replace(public_backbones.CONFIGS['pali_mt5'].vision, **changes), seed=7)
+  save_huggingface(network, folder)
+  return network
+
+
+def _larger(**changes):
+  """RT-2 on that SigLIP, for images of 4x3 patches."""
+  backbone = public_backbones.CONFIGS['pali_mt5']
+  vision = dataclasses.replace(backbone.vision, image_size=(32, 24), **changes)
+  return dataclasses.replace(MODEL, backbone=dataclasses.replace(backbone, vision=vision))
+
+
+def test_positions_are_interpolated_for_the_models_image_size(tmp_path):
+  published, model = _siglip(tmp_path), models.build(_larger(), seed=0)
+  report = lineage.fill_backbone_part(model, 'vision', tmp_path)
+  assert 'interpolated: positions of (2, 2) patches for (4, 3)' in report and 'new: 0 variables' in report
+  pixels = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 32, 24, 3)), jnp.float32)
+  np.testing.assert_allclose(model.backbone.vision(pixels), published(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'class_token': True}, r"class_token False, model.backbone.vision has True"),
+    ({'activation': 'gelu'}, r"activation 'gelu_tanh', .* has 'gelu'"),
+    ({'patch': 4}, r'patch 8, .* has 4.*--model.backbone.vision.patch accordingly')])
+def test_another_computation_than_the_weights_are_for_is_refused(tmp_path, changes, message):
+  _siglip(tmp_path)
+  with pytest.raises(ValueError, match=message):
+    lineage.fill_backbone_part(models.build(_larger(**changes), seed=0), 'vision', tmp_path)
+
+
+def test_images_are_resized_as_for_the_published_vision(tmp_path, questions):
+  _siglip(tmp_path)
+  (tmp_path / 'preprocessor_config.json').write_text('{"resample": 2}')
+  settings = config(tmp_path / 'run', questions, init={'vision': str(tmp_path)}, model=_larger())
+  for weights in (True, False):
+    model = lineage.with_backbone(settings, weights=weights)
+    assert model.backbone.vision.interpolation == 'linear'
+    assert model == dataclasses.replace(settings.model, backbone=model.backbone)
+  assert settings.model.backbone.vision.interpolation == 'cubic'

@@ -135,6 +135,22 @@ def sincos_position_embedding(grid: tuple[int, int], width: int) -> Float[np.nda
   return np.pad(table, ((0, 0), (0, width - 4 * waves))).astype(np.float32)
 
 
+def resize_positions(table: Float[Array | np.ndarray, 'N D'], config: ViTConfig, grid: tuple[int, int]
+                     ) -> Float[Array | np.ndarray, 'n D']:
+  """Return positions, interpolated for a grid of another size (cubic).
+
+  Args:
+    config: of the network that the table belongs to.
+  """
+  if grid == config.grid:
+    return table
+  first, (rows, columns) = int(config.class_token), config.grid
+  down, across = cubic_weights(rows, grid[0]), cubic_weights(columns, grid[1])
+  table_2d = table[first:].reshape(rows, columns, -1)
+  resized = jnp.einsum('hr,wc,rcd->hwd', down, across, table_2d, precision='highest')
+  return jnp.concatenate([table[:first], resized.reshape(-1, table.shape[-1])])
+
+
 @register('vit', ViTConfig)
 class ViT(nnx.Module):
   """Vision transformer; see the module's docstring.
@@ -233,11 +249,4 @@ class ViT(nnx.Module):
 
   def _positions(self, grid: tuple[int, int]) -> Float[Array, 'N D']:
     """Return one row per token, interpolated for a grid of another size."""
-    table, (rows, columns) = self.positions[...], self.config.grid
-    if grid == (rows, columns):
-      return table
-    first = int(self.config.class_token)
-    down, across = cubic_weights(rows, grid[0]), cubic_weights(columns, grid[1])
-    table_2d = table[first:].reshape(rows, columns, -1)
-    resized = jnp.einsum('hr,wc,rcd->hwd', down, across, table_2d, precision='highest')
-    return jnp.concatenate([table[:first], resized.reshape(-1, table.shape[-1])])
+    return resize_positions(self.positions[...], self.config, grid)
