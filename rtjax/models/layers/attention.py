@@ -24,6 +24,9 @@ def fan_in_normal(scale: float = 1.0) -> KernelInit:
 
 _FAN_IN_NORMAL = fan_in_normal()
 
+_MOST_SCORES = 2 ** 21
+"""Scores of a head to compute at once. Beyond are the 4,096 patches of 896x896 pixels: 1.1 GB an image and layer."""
+
 
 def glorot(shape: tuple[int, ...]) -> Initializer:
   """Glorot uniform on the flat kernel [inputs, outputs], as Flax computes it."""
@@ -97,6 +100,19 @@ class Attention(nnx.Module):
       rotation: of the positions of `x`; None: queries have no position.
     """
     query = self._placed(self.query(x), self.query_norm, rotation)
+    count = _blocks(query.shape[1], key.shape[1])
+    if count == 1 or position_bias is not None or mask is not None or (self.dropout and rngs is not None):
+      return self.out(self._attended(query, key, value, position_bias, mask, rngs))
+    # The backward pass computes the scores of a block again, so that those of all blocks never exist together.
+    attended = jax.lax.map(jax.checkpoint(lambda block: self._attended(block, key, value), prevent_cse=False),
+                           jnp.stack(jnp.split(query, count, 1)))
+    return self.out(jnp.concatenate(jnp.unstack(attended), 1))
+
+  def _attended(self, query: Float[Array, 'B Q h d'], key: Float[Array, 'B N g d'], value: Float[Array, 'B N g d'],
+                position_bias: Float[Array, 'h Q N'] | None = None,
+                mask: Bool[Array | np.ndarray, '... #Q N'] | None = None,
+                rngs: nnx.Rngs | None = None) -> Float[Array, 'B Q h d']:
+    """Return each head's weighted sums of values."""
     scores = _scores(query, key) * np.float32(self.scale)
     if self.cap:
       scores = self.cap * jnp.tanh(scores / self.cap)
@@ -106,12 +122,18 @@ class Attention(nnx.Module):
       scores = jnp.where(jnp.expand_dims(mask, -3), scores, jnp.finfo(jnp.float32).min)
     shape = (1, 1, *scores.shape[2:]) if self.shared_dropout else None
     weights = dropout(jax.nn.softmax(scores, axis=-1), self.dropout, rngs, shape).astype(value.dtype)
-    return self.out(_weighted(weights, value))
+    return _weighted(weights, value)
 
   def _placed(self, x: Float[Array, 'B N h d'], norm: Callable[[Array], Array] | None, rotation: Rotation | None
               ) -> Float[Array, 'B N h d']:
     x = x if norm is None else norm(x)
     return x if rotation is None else rotate(x, rotation)
+
+
+def _blocks(queries: int, keys: int) -> int:
+  """Return the number of equal blocks with at most _MOST_SCORES each."""
+  return next(n for n in range(1, queries + 1) if queries % n == 0 and (queries // n * keys <= _MOST_SCORES or
+                                                                        n == queries))
 
 
 def _scores(query: Float[Array, 'B Q h d'], key: Float[Array, 'B N g d']) -> Float[Array, 'B h Q N']:
