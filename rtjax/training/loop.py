@@ -238,6 +238,22 @@ def target_state(config: TrainConfig, model: PolicyModel, optimizer: optax.Gradi
 
 def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh,
                    batches: TrainingInput) -> TrainState:
+  # What --init.prune measures, it measures on the device.
+  with contextlib.nullcontext() if config.init.prune else sharding.started_on(mesh):
+    model, reports = _initial_model(config, mesh, batches)
+    _, params, batch_stats, constants = split(model, config.is_trainable)
+    del model
+    constants = with_dtype(constants, config.model.dtype, free=True)
+  if jax.process_index() == 0 and reports:
+    print('\n'.join(reports))
+  layout = jax.tree.map(lambda leaf: leaf.sharding, target)
+  placed = [sharding.place(tree, mesh) for tree in (params, batch_stats, constants)]
+  del params, batch_stats, constants
+  return jax.jit(_creator(config, optimizer), out_shardings=layout, donate_argnums=(0, 1, 2))(*placed)
+
+
+def _initial_model(config: TrainConfig, mesh: Mesh, batches: TrainingInput) -> tuple[PolicyModel, list[str]]:
+  """Return the model before the first step, and reports on its weights."""
   with initializers.placed(sharding.spread(mesh)):
     model = models.build(config.model, seed=config.seed)
   from_data = config.model.normalization == 'from_data'
@@ -249,15 +265,9 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
     reports.append(initialize.start_from(model, config.init.weights, prune_on))
   reports += [lineage.fill_backbone_part(model, part, folder) for part in lineage.BACKBONE_PARTS
               if (folder := getattr(config.init, part))]
-  if jax.process_index() == 0 and reports:
-    print('\n'.join(reports))
   if from_data and config.data:  # replaces that of the weights, which may come from no robot at all
     initialize.set_normalization(model, batches.statistics)
-  _, *trees = split(model, config.is_trainable)
-  del model
-  layout = jax.tree.map(lambda leaf: leaf.sharding, target)
-  return jax.jit(_creator(config, optimizer), out_shardings=layout,
-                 donate_argnums=0)(*[sharding.place(tree, mesh) for tree in trees])
+  return model, reports
 
 
 def training_step(config: TrainConfig, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation,

@@ -8,6 +8,7 @@ of stacked layers is never split: a loop takes one of them at a time, which each
 A mesh whose `fsdp` is no power of two, or a large one, has a fourth axis, `fsdp_rest`: few dimensions divide by 24 or
 by 256, most by 8 or by 128, and the rest splits another dimension or stays unused.
 """
+import contextlib
 import functools
 import itertools
 import json
@@ -216,8 +217,8 @@ def shardings(tree: Tree, mesh: Mesh) -> Tree:
 def place(tree: Tree, mesh: Mesh) -> Tree:
   """Put arrays in their places on the mesh."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == mesh.size > 1:
-      return jax.device_put(leaf, sharding, donate=True)
+    if isinstance(leaf, jax.Array) and leaf.sharding.device_set == sharding.device_set:
+      return jax.device_put(leaf, sharding, donate=mesh.size > 1)  # on one device it is there already
     return from_host(np.asarray(leaf), sharding)
   return jax.tree.map(put, tree, shardings(tree, mesh))
 
@@ -239,6 +240,18 @@ def spread(mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
     where = spec('', value.shape, all_devices)
     return from_host(value, NamedSharding(all_devices, where)) if any(where) else jnp.asarray(value)
   return put
+
+
+def started_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
+  """Return a context that makes new arrays on the host, for one device.
+
+  The device then receives them in their final types, and needs no memory for others.
+  """
+  if mesh.size > 1:
+    return contextlib.nullcontext()
+  with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves no CPU
+    return jax.default_device(jax.local_devices(backend='cpu')[0])
+  return contextlib.nullcontext()
 
 
 def place_batch(batch: _B, mesh: Mesh) -> _B:

@@ -82,13 +82,22 @@ def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
                     jax.tree.map(jnp.copy, params) if ema else None, rng)
 
 
-def with_dtype(constants: Tree, dtype: DTypeLike) -> Tree:
+def with_dtype(constants: Tree, dtype: DTypeLike, *, free: bool = False) -> Tree:
   """Return constants whose kernels and embeddings have the type of the computation.
 
   Layers read them in no other type, so that frozen parameters take less memory and all results stay the same.
+
+  Args:
+    free: delete each array that another one replaces, so that both trees never exist together.
   """
   def cast(path: Any, leaf: jax.Array) -> jax.Array:
-    return leaf.astype(dtype) if parameters.path_name(path).endswith(('/kernel', '/embedding')) else leaf
+    if not parameters.path_name(path).endswith(('/kernel', '/embedding')) or leaf.dtype == dtype:
+      return leaf
+    new = leaf.astype(dtype)
+    if free:
+      new.block_until_ready()
+      leaf.delete()
+    return new
   return jax.tree_util.tree_map_with_path(cast, constants)
 
 
