@@ -1,13 +1,16 @@
 """RT-2 on public backbones, from downloaded folders to a robot: random weights in the published layout."""
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from helpers import public_backbones, rt2_training, tiny_training
 from helpers.fakes import serving
+from helpers.paths import ROOT
 from rtjax_client import RemotePolicy
 
 import rtjax
@@ -87,7 +90,19 @@ def test_an_episode_in_the_tabletop(stage_two, tmp_path, monkeypatch):
 
 
 def test_the_server_and_exports_act_as_the_policy(stage_two, tmp_path):
-  _, _, run = stage_two
+  require_equal_actions(stage_two[2], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_server_and_exports_act_as_an_adapted_classifier(stage_two, questions, tmp_path):
+  family, init, _ = stage_two
+  run = train(family, tmp_path / 'run', init | {'trainable': 'lora'}, questions, model={
+      'action_head': 'classifier', 'lora': LoraConfig(rank=2)}).run
+  require_equal_actions(run, tmp_path)
+
+
+def require_equal_actions(run, tmp_path):
+  """Compare policy, server, and exports of the merged model."""
   policy = rtjax.load_policy(run)
   model, images = policy.model, np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
   with (serving(BatchPolicy(model, 1, policy.metadata), size=SIZE) as (_, port),
@@ -97,6 +112,7 @@ def test_the_server_and_exports_act_as_the_policy(stage_two, tmp_path):
     for image in images:
       expected = policy.step(image)
       np.testing.assert_array_equal(remote.step(image).tokens, expected.tokens)
+  model = model.merged()
   step = Step(model, SIZE)
   episodes = check.noise_frames(step, 6)
   for export in (stablehlo, safetensors_export):
@@ -113,7 +129,8 @@ def test_questions_are_answered_in_words(stage_two):
   assert len(answers) == 2 and all(isinstance(answer, str) for answer in answers)
 
 
-@pytest.mark.parametrize('trainable', ['lora', pytest.param('heads', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('trainable', [
+    'lora', pytest.param('heads', marks=pytest.mark.slow), pytest.param('decoder', marks=pytest.mark.slow)])
 def test_frozen_parts_stay(stage_two, questions, tmp_path, trainable):
   """By classifier: the other way to act than that of most presets."""
   family, init, _ = stage_two
@@ -121,12 +138,32 @@ def test_frozen_parts_stay(stage_two, questions, tmp_path, trainable):
       'action_head': 'classifier', 'lora': LoraConfig(rank=2)}).run
   model, published = rtjax.load_model(run), parameters.named(models.build(public_backbones.CONFIGS[family], seed=3))
   ours = parameters.named(model.backbone)
+  decoder = tuple(name for name in published if re.match(model.config.backbone.partitions['decoder'], name))
+  assert any(np.any(ours[name] != published[name]) for name in decoder) == (trainable == 'decoder')
   for name, value in published.items():
-    if family != 'pali_mt5' or not name.startswith('projection/'):
+    if name not in decoder and (family != 'pali_mt5' or not name.startswith('projection/')):
       np.testing.assert_array_equal(ours[name], value, err_msg=name)
   moved = [name for name, value in ours.items() if name.endswith('lora_b') and np.any(value)]
   assert bool(moved) == (trainable == 'lora')
   assert np.any(parameters.named(model)['classifier/bias'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('family, trainable', [
+    ('paligemma', 'full'), ('paligemma', 'lora'), ('t5gemma2', 'full'), ('pali_mt5', 'full')])
+def test_eight_devices_take_the_steps_of_one(family, trainable):
+  """With data, fsdp and tensor axes, robot windows beside texts."""
+  command = [sys.executable, ROOT / 'tests/helpers/rt2_layouts.py', family, trainable]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr[-3000:]
+  found = json.loads(done.stdout.splitlines()[-1])
+  single, split = found['single'], found['split']
+  np.testing.assert_allclose(split['losses'], single['losses'], rtol=2e-4)
+  assert single['losses'][-1] != single['losses'][0]
+  divided = {name: np.divide(*shapes) for name, shapes in split['shapes'].items()}
+  (table,) = [ratio.tolist() for name, ratio in divided.items() if name.endswith('token_embedding/embedding')]
+  assert table == [2, 2]  # tensor and fsdp
+  assert all(shapes[0] == shapes[1] for shapes in single['shapes'].values())
 
 
 def test_a_part_is_no_backbone(tmp_path, questions):
