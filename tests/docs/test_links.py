@@ -61,7 +61,7 @@ def _known_flags() -> set[str]:
 def _flags(page: pathlib.Path) -> Iterator[str]:
   """Yield flags in commands and backticks; those of other programs stand on lines that name the program."""
   for line in page.read_text().splitlines():
-    if not re.search(r'\b(pip|git|ssh|tmux|venv|pytest|tensorboard|qemu|gcloud|sbatch|docker)\b', line):
+    if not re.search(r'\b(pip|git|ssh|tmux|venv|pytest|tensorboard|qemu|gcloud|sbatch|docker|hf)\b', line):
       yield from re.findall(r'(?<![\w-])--([a-z][a-z0-9.-]*[a-z0-9])', line)
 
 
