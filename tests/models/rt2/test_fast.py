@@ -156,3 +156,11 @@ def test_a_codec_is_fitted_once_and_stored(codec, monkeypatch):
   with pytest.raises(ValueError, match=r'action_head is .fast. and model\.action_ids is empty'):
     models.build(empty, seed=0).action_logits(compiled(
         randomised(fitted), 'encode_observation', batch(fitted).observation))
+
+
+def test_a_configuration_is_completed_without_data_and_tokenizer():
+  """To be compiled alone."""
+  for empty in (dataclasses.replace(tiny_rt2.fast(), action_codec=None, action_ids=()),
+                dataclasses.replace(tiny_rt2.TEXT, action_ids=())):
+    config = empty.with_placeholders()
+    assert config.action_ids == tuple(range(config.action_words)) and config.action_words >= 8
