@@ -81,7 +81,7 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
     fitting = {name: size for name, size in fitting.items() if name.startswith(_IMAGE_ENCODER)}
   elif _POSITION in ours and _POSITION in theirs:
     (_, rows), = source.read([_POSITION])
-    kernel, count = merge_positions(rows, parameters.reader(model)(_POSITION), source.config, model.config)
+    kernel, count = merge_positions(jnp.asarray(rows), parameters.reader(model)(_POSITION), source.config, model.config)
     if count < len(kernel):
       partly = f'\n  in part: {_POSITION} ({count} of {len(kernel)} rows)'
     changed[_POSITION], fitting[_POSITION] = kernel, ours[_POSITION]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
+import jax.numpy as jnp
 
 from rtjax import checkpoints, models
 from rtjax.models import PolicyConfig, PolicyModel, parameters
@@ -176,7 +177,7 @@ def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike)
   def values() -> Iterator[tuple[str, Any]]:
     for name, value in huggingface.stream(found, tensors, wanted=wanted):
       name = f'{prefix}{name}'
-      yield name, resize_positions(value, published, own.grid) if name == positions else value
+      yield name, resize_positions(jnp.asarray(value), published, own.grid) if name == positions else value
   parameters.assign_each(model, values())
   part_of_ours = {name: value for name, value in ours.items() if name.startswith(prefix)}
   unused = f'\n  not used here: {", ".join(sorted(found.ignored))}' if found.ignored else ''

@@ -135,8 +135,7 @@ def sincos_position_embedding(grid: tuple[int, int], width: int) -> Float[np.nda
   return np.pad(table, ((0, 0), (0, width - 4 * waves))).astype(np.float32)
 
 
-def resize_positions(table: Float[Array | np.ndarray, 'N D'], config: ViTConfig, grid: tuple[int, int]
-                     ) -> Float[Array | np.ndarray, 'n D']:
+def resize_positions(table: Float[Array, 'N D'], config: ViTConfig, grid: tuple[int, int]) -> Float[Array, 'n D']:
   """Return positions, interpolated for a grid of another size (cubic).
 
   Args:
