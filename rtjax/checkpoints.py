@@ -200,7 +200,7 @@ def open_weights(path: epath.PathLike, *, verify: bool = True) -> UnreadWeights:
 
 
 def _groups(leaves: Mapping[str, Any]) -> Iterator[list[str]]:
-  """Yield names of arrays to read at once, up to _READ_AT_ONCE or one."""
+  """Yield names of arrays to read at once."""
   group: list[str] = []
   size = 0
   for name, leaf in leaves.items():

@@ -243,9 +243,9 @@ def spread(mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
 
 
 def started_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
-  """Return a context that makes new arrays on the host, for one device.
+  """Return a context that makes new arrays on the host.
 
-  The device then receives them in their final types, and needs no memory for others.
+  For a mesh of one device, which then receives them in their final types, and needs no memory for others.
   """
   if mesh.size > 1:
     return contextlib.nullcontext()
