@@ -217,8 +217,8 @@ def shardings(tree: Tree, mesh: Mesh) -> Tree:
 def place(tree: Tree, mesh: Mesh) -> Tree:
   """Put arrays in their places on the mesh."""
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    if isinstance(leaf, jax.Array) and leaf.sharding.device_set == sharding.device_set:
-      return jax.device_put(leaf, sharding, donate=mesh.size > 1)  # on one device it is there already
+    if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == mesh.size > 1:
+      return jax.device_put(leaf, sharding, donate=True)
     return from_host(np.asarray(leaf), sharding)
   return jax.tree.map(put, tree, shardings(tree, mesh))
 
