@@ -16,6 +16,6 @@ from rtjax.training.optimizer import OptimizerConfig
 config = TrainConfig(
     steps=2000, batch_size=32, validation=ValidationConfig(every=200), checkpoints=CheckpointConfig(every=200),
     distillation=DistillationConfig(),
-    model=RT1Config(action_spec=actions.ARM_7D),
+    model=RT1Config(action_spec=actions.ARM_7D, dtype='bfloat16'),
     augment=AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2),
     optimizer=OptimizerConfig(learning_rate=2.5e-5, warmup_steps=100, weight_decay=0.01, ema_decay=0.999))

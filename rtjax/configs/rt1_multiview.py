@@ -21,5 +21,5 @@ from rtjax.data.config import DataConfig
 from rtjax.models import RT1MultiviewConfig
 from rtjax.training.config import TrainConfig, ValidationConfig
 
-config = TrainConfig(validation=ValidationConfig(batches=50), model=RT1MultiviewConfig(),
+config = TrainConfig(validation=ValidationConfig(batches=50), model=RT1MultiviewConfig(dtype='bfloat16'),
                      pipeline=DataConfig(proprioception=True))

@@ -13,6 +13,8 @@ the loss. Differences: the labels of world_vector use the range [-2, 2] that the
 gripper is -1 in taco_play and toto, too (`--pipeline.rt1-x-grippers` takes the notebook's 1). The last 2 % of each
 dataset are held out. The notebook trained 1 M steps, the released weights 900,000.
 """
+import dataclasses
+
 from rtjax.data.config import DataConfig
 from rtjax.models import RT1_X
 from rtjax.training.config import CheckpointConfig, DistillationConfig, TrainConfig, ValidationConfig
@@ -25,7 +27,7 @@ config = TrainConfig(
     data=tuple(f'gs://gresearch/robotics/{name}' for name in DATASETS),
     steps=1_000_000, batch_size=1024, validation=ValidationConfig(every=10_000, batches=10),
     checkpoints=CheckpointConfig(every=5000), distillation=DistillationConfig(),
-    model=RT1_X,
+    model=dataclasses.replace(RT1_X, dtype='bfloat16'),
     # The public recipe clips: 0.01 inside the bounds in most maps, at the bounds in the others.
     pipeline=DataConfig(split='train[:98%]', validation_split='train[98%:]', image_size=(256, 320),
                         padding_in_loss=True, allow_clipping=True),
