@@ -100,7 +100,7 @@ def input_pipeline() -> Iterator[Pair]:
 
 
 def command(*words: str) -> Iterator[Pair]:
-  """Yield CPU seconds of a Python process, and of one that imports NumPy."""
+  """Yield CPU seconds of a Python process, and of importing NumPy."""
   def seconds(*words: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=RECORDED.parent.parent)
@@ -114,8 +114,8 @@ def command(*words: str) -> Iterator[Pair]:
 ROWS: dict[str, tuple[Callable[[], Iterator[Pair]], int]] = {
     'import': (functools.partial(command, '-c', 'import rtjax'), 9),
     'help': (functools.partial(command, 'train.py', 'rt1', '--help'), 9),
-    'rt1_policy': (functools.partial(policy_step, 'rt1'), 25),
-    'rt1_tabletop_training': (functools.partial(training_step, 'rt1_tabletop'), 15),
+    'rt1_policy': (functools.partial(policy_step, 'rt1'), 15),
+    'rt1_tabletop_training': (functools.partial(training_step, 'rt1_tabletop'), 11),
     'rt2_tabletop_policy': (functools.partial(policy_step, 'rt2_tabletop'), 25),
     'input_pipeline': (input_pipeline, 9)}
 
