@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from machine import describe
 
-from rtjax import configs
+from rtjax import configs, models
 from rtjax.runtime import compiler, malloc
 
 RECORDED = pathlib.Path(__file__).with_name('ratios.json')
@@ -54,26 +54,26 @@ def against_product(work: Callable[[], object]) -> Iterator[Pair]:
 
 
 def policy_step(preset: str) -> Iterator[Pair]:
-  from gpu import random_batch, random_model
+  from gpu import random_batch
 
   from rtjax.policies.policy import BatchPolicy
   config = dataclasses.replace(configs.get(preset).model, dtype='float32')  # type: ignore[type-var]  # dataclasses all
   observation = random_batch(config, 1).observation
-  policy = BatchPolicy(random_model(config), 1)
+  policy = BatchPolicy(models.build(config, seed=0), 1)
   policy.reset(0, embedding=(observation.instruction if observation.prompt is None else observation.prompt)[0])
   states = None if observation.proprioception is None else observation.proprioception[:, -1]
   return against_product(lambda: policy.step(observation.images[:, -1], proprioception=states))
 
 
 def training_step(preset: str) -> Iterator[Pair]:
-  from gpu import random_batch, random_model
+  from gpu import random_batch
 
   from rtjax.training import optimizer as optimizers
   from rtjax.training.state import create, split
   from rtjax.training.step import train_step
   config = configs.get(preset)
   optimizer = optimizers.build(config.optimizer, config.steps)
-  graphdef, *trees = split(random_model(config.model))
+  graphdef, *trees = split(models.build(config.model, seed=0))
   state = create(*trees, jax.random.key(0), optimizer=optimizer, ema=config.optimizer.ema_decay > 0)
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer),
                  compiler_options=compiler.options())
