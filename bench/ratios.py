@@ -137,20 +137,21 @@ def verdict(now: Quartiles, recorded: Quartiles | None) -> str:
 
 
 def main(only: tuple[str, ...] = (), record: bool = False) -> None:
-  recorded = json.loads(RECORDED.read_text())['rows'] if RECORDED.exists() else {}
-  rows, moved = {}, {}
+  rows = json.loads(RECORDED.read_text())['rows'] if RECORDED.exists() else {}
+  moved = {}
   print(f'{"row":<24}{"ratio now":>24}{"recorded":>24}')
   for name in only or ROWS:
     try:
-      rows[name] = measure(name)
+      now = measure(name)
     except Exception as error:  # speed is no test, and the other rows still count
       print(f'{name:<24}  not measured: {type(error).__name__}: {error}')
       continue
-    moved[name] = verdict(rows[name], recorded.get(name))
-    print(f'{name:<24}{_text(rows[name]):>24}{_text(recorded.get(name)):>24}  {moved[name]}', flush=True)
+    moved[name] = verdict(now, rows.get(name))
+    print(f'{name:<24}{_text(now):>24}{_text(rows.get(name)):>24}  {moved[name]}', flush=True)
+    if record:
+      rows[name] = now
+      RECORDED.write_text(json.dumps({'rows': rows, 'machine': describe()}, indent=1) + '\n')
   print('Moved: ' + (', '.join(f'{name} ({text})' for name, text in moved.items() if text) or 'nothing'))
-  if record:
-    RECORDED.write_text(json.dumps({'rows': recorded | rows, 'machine': describe()}, indent=1) + '\n')
 
 
 def _text(quartiles: Quartiles | None) -> str:
