@@ -84,7 +84,7 @@ def table(rows: list[Row]) -> str:
 
 
 def in_process(preset: str, flags: str, target: str) -> Row | None:
-  """Compile a row in a process of its own; None if it fails."""
+  """Compile a row in its own process; None if it fails."""
   ended = subprocess.run([sys.executable, __file__, '--row', json.dumps([preset, flags, target])], capture_output=True,
                          text=True, check=False)
   if ended.returncode:

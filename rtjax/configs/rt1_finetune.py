@@ -5,8 +5,8 @@
 WEIGHTS is a run of this package or a released RT-1; actions are the 7 numbers of an arm. All variables that fit are
 loaded; the loaded, new and left out ones are printed. A quarter of the learning rate of `rt1`, a short warm-up, small
 batches, a moving average of the parameters, and colour augmentation on top of the random shift, since a few episodes
-are quickly memorised. For one TPU v5e or one GPU of 16 GB: 32 windows in bfloat16, as many as `rt1` has on each of
-eight TPU v5e.
+are quickly memorised. For one TPU v5e: 32 windows in bfloat16, as many as `rt1` has on each of eight. Or for one GPU of
+24 GB, an estimate from the TPU's figures.
 """
 from rtjax import actions
 from rtjax.data.augment import AugmentConfig
