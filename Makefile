@@ -1,6 +1,7 @@
 # make test   set up a virtual environment and run the tests
 # make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
 # make test-benchmarks   a smoke episode of each public benchmark, in virtual environments with their extras
+# make bench  a few CPU benchmarks beside their recorded ratios; minutes
 # make setup  set up the virtual environment alone: activate it with . .venv/bin/activate
 # All need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
 
@@ -11,7 +12,7 @@ DEMO ?= checkpoints/demo
 # Extras of public benchmarks. Language-Table is a clone: make test-benchmarks LANGUAGE_TABLE=FOLDER, else it is skipped.
 BENCHMARKS ?= metaworld libero language_table
 
-.PHONY: setup test test-full test-benchmarks lint demo bench-gpu clean
+.PHONY: setup test test-full test-benchmarks lint demo bench bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -60,6 +61,9 @@ demo: setup
 	$(RUN) data/tabletop/generate.py --out data/built/pick --episodes 3000 --skills pick --no-wrist
 	$(RUN) train.py rt1_tabletop --data data/built/pick/tabletop/1.0.0 --output $(DEMO)
 	$(RUN) eval.py $(DEMO) --env tabletop --split seen --skills pick --baseline untrained blind --output $(DEMO)/report
+
+bench: setup
+	$(RUN) bench/ratios.py
 
 # With the JAX that is installed, which must see the GPU; see the script for the packages that it needs.
 bench-gpu:

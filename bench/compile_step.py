@@ -1,10 +1,10 @@
 """Benchmark of compiling the training step of RT-2 on simulated devices.
 
-    python bench/compile_step.py [--preset rt2_5b] [--devices 8] [--layers 1.0]
+    python bench/compile_step.py [--preset rt2_5b] [--devices 8] [--mesh 1 -1 1] [--layers 1.0]
 
-Parameters and batch are shapes alone, and parameters are split over all devices (fsdp). Prints one line of JSON with
-seconds of CPU time to trace and to compile, gigabytes of host memory at its peak, and the number of messages between
-devices in the program, by kind. A loop over layers holds those of a layer once.
+Parameters and batch are shapes alone; the mesh is that of --mesh.data, --mesh.fsdp and --mesh.tensor, all fsdp by
+default. Prints one line of JSON with seconds of CPU time to trace and to compile, gigabytes of host memory at its peak,
+and the number of messages between devices in the program, by kind. A loop over layers holds those of a layer once.
 """
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ _KINDS = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collectiv
 _COUNTED = ('layers', 'encoder_layers', 'decoder_layers')
 
 
-def measure(preset: str, layers: float) -> dict[str, Any]:
+def measure(preset: str, layers: float, shape: tuple[int, int, int]) -> dict[str, Any]:
   """Compile the step with this share of the layers."""
   import jax
   from machine import describe
@@ -33,7 +33,7 @@ def measure(preset: str, layers: float) -> dict[str, Any]:
   from rtjax.training.step import train_step
   config = importlib.import_module(f'rtjax.configs.{preset}').config
   model = dataclasses.replace(config.model, backbone=_shallower(config.model.backbone, layers))
-  mesh, optimizer = sharding.make_mesh((1, -1, 1)), optimizers.build(config.optimizer, config.steps)
+  mesh, optimizer = sharding.make_mesh(shape), optimizers.build(config.optimizer, config.steps)
   start = time.process_time()
   graphdef, *trees = split(abstract(model), config.is_trainable)
   state = jax.eval_shape(functools.partial(create, rng=jax.random.key(0), optimizer=optimizer,
@@ -42,13 +42,13 @@ def measure(preset: str, layers: float) -> dict[str, Any]:
   state = jax.tree.map(_abstract, state, layout)
   share = jax.NamedSharding(mesh, sharding.batch_spec(mesh))
   batch = jax.tree.map(lambda leaf: _abstract(leaf, share), _batch(model, config))
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
-                 out_shardings=(layout, None))
+  step = jax.jit(sharding.on_mesh(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), mesh),
+                 donate_argnums=0, out_shardings=(layout, None))
   lowered = step.lower(state, batch)
   traced = time.process_time()
   compiled = lowered.compile()
   text, used = compiled.as_text(), compiled.memory_analysis()
-  return {'preset': preset, 'layers': layers, 'devices': jax.device_count(),
+  return {'preset': preset, 'layers': layers, 'mesh': sharding.layout(mesh),
           'trace_seconds': round(traced - start, 1), 'compile_seconds': round(time.process_time() - traced, 1),
           'peak_gb': round(_peak() / 1e9, 2), 'device_gb': round(used.peak_memory_in_bytes / 1e9, 2),
           'messages': {kind: len(re.findall(rf'\b{kind}(-start)?\(', text)) for kind in _KINDS}, 'machine': describe()}
@@ -104,12 +104,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--preset', default='rt2_5b')
   parser.add_argument('--devices', type=int, default=8)
+  parser.add_argument('--mesh', type=int, nargs=3, default=(1, -1, 1), metavar=('DATA', 'FSDP', 'TENSOR'))
   parser.add_argument('--layers', type=float, default=1.0, help='share of the layers, of each stack')
   args = parser.parse_args()
   os.environ['JAX_PLATFORMS'] = 'cpu'
   os.environ['XLA_FLAGS'] = (f'{os.environ.get("XLA_FLAGS", "")} '
                              f'--xla_force_host_platform_device_count={args.devices}')
-  print(json.dumps(measure(args.preset, args.layers)))
+  print(json.dumps(measure(args.preset, args.layers, tuple(args.mesh))))
 
 
 if __name__ == '__main__':

@@ -29,6 +29,6 @@ def test_bridge_sample_is_memorised(shared, tmp_path):
 
 def test_rt1_trains(shared, tmp_path):
   rows = train('rt1', shared, tmp_path / 'run', '--batch-size', '2', '--steps', '4', '--logging.every',
-               '1', '--validation.every', '0', '--optimizer.warmup-steps', '1')
+               '1', '--validation.every', '0', '--optimizer.warmup-steps', '1', '--model.dtype', 'float32')
   losses = [row['loss'] for row in rows if 'loss' in row]
   assert len(losses) == 4 and np.all(np.isfinite(losses)) and len(set(losses)) == 4

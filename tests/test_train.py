@@ -44,8 +44,9 @@ def test_every_preset_builds_and_documents_itself():
 
 def test_rt1_is_the_official_recipe():
   rt1 = configs.get('rt1')
-  assert rt1.batch_size == 256 and rt1.optimizer.learning_rate == 1e-4 and rt1.model == RT1Config()
+  assert rt1.batch_size == 256 and rt1.optimizer.learning_rate == 1e-4
   assert rt1.optimizer.warmup_steps > 0 and rt1.optimizer.end_learning_rate == 0
+  assert rt1.model == RT1Config(dtype='bfloat16')  # all else is the official network
 
 
 def test_a_command_line():
@@ -53,7 +54,7 @@ def test_a_command_line():
                        '--mesh.data', '-1', '--mesh.fsdp', '4', '--optimizer.learning-rate', '3e-4',
                        '--logging.no-tensorboard', '--pipeline.weights', '1', '2'])
   assert found.data == ('one', 'two') and found.output == 'checkpoints/rt1' and found.mesh == MeshConfig(-1, 4)
-  assert found.model == dataclasses.replace(RT1Config(), action_spec=actions.ARM_7D, window=3)
+  assert found.model == RT1Config(action_spec=actions.ARM_7D, window=3, dtype='bfloat16')
   assert found.optimizer.learning_rate == 3e-4 and found.pipeline.weights == (1.0, 2.0)
   assert not found.logging.tensorboard
 
@@ -61,8 +62,10 @@ def test_a_command_line():
 def test_the_preset_decides_the_network():
   found = train.parse(['rt1_multiview', '--model.views', '1', '--model.window', '6', '--model.encoder.padding',
                        'same'])
-  assert found.model == RT1MultiviewConfig(views=1, window=6, encoder=EfficientNetConfig(padding='same'))
-  assert found.pipeline.proprioception and configs.get('rt1_multiview').model == RT1MultiviewConfig()
+  assert found.model == RT1MultiviewConfig(views=1, window=6, encoder=EfficientNetConfig(padding='same'),
+                                           dtype='bfloat16')
+  assert found.pipeline.proprioception
+  assert configs.get('rt1_multiview').model == RT1MultiviewConfig(dtype='bfloat16')
 
 
 def test_a_preset_with_a_new_action_spec(monkeypatch):

@@ -55,7 +55,7 @@ def test_off_by_default():
   names = ['/'.join(map(str, path)) for path, _ in nnx.to_flat_state(params)]
   auxiliary = 'language_pooling', 'state/', 'waypoint', 'instruction/', 'conv/norm'
   assert not [name for name in names if any(part in name for part in auxiliary)]
-  assert configs.get('rt1').model == RT1Config()
+  assert configs.get('rt1').model == RT1Config(dtype='bfloat16')
 
 
 def test_waypoints_without_a_weight_change_nothing():
