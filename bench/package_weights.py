@@ -5,8 +5,9 @@
 Weights in half precision (`rtjax.pretrained.safetensors.pack`) are evaluated in the tabletop beside the checkpoint, on
 the same episodes, and refused if they are significantly worse. Writes NAME.safetensors and NAME.md in rtjax/packaged,
 over those of an earlier policy of that name, and tests/packaged/NAME.npz: the first step of an episode, and seeds of
-episodes that both solved.
+episodes that both solved. The report is kept in reports/, where the same command resumes an interrupted evaluation.
 """
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -50,15 +51,16 @@ def main(checkpoint: tyro.conf.Positional[pathlib.Path], name: tyro.conf.Positio
     image_text: image-text data, whose held-out questions an RT-2 answers as well.
   """
   with tempfile.TemporaryDirectory() as folder:
-    file, out = pathlib.Path(folder, f'{name}.safetensors'), pathlib.Path(folder, 'report')
+    file = pathlib.Path(folder, f'{name}.safetensors')
     safetensors.pack(checkpoint, file)
+    out = ROOT / 'reports' / f'{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}'
     command = ['--env', 'tabletop', '--split', *splits, '--skills', *skills, '--episodes', episodes, '--compare',
                compare or checkpoint, *(['--image-text', *image_text] if image_text else [])]
     subprocess.run([sys.executable, ROOT / 'eval.py', file, *map(str, command), '--output', out], check=True)
     report = json.loads((out / 'report.json').read_text())
     test, = report['comparisons']
     if test['difference'] < 0 and test['p'] < WORSE:
-      raise SystemExit(f'the weights in half precision solve fewer episodes: {test}. Keep them in float32.')
+      raise SystemExit(f'the weights in half precision solve fewer episodes: {test}. They were not packaged.')
     policy = rtjax.load_policy(file)
     (packaged.FOLDER / f'{name}.md').write_text(card(name, trained, policy, file.stat().st_size, report))
     write_example(TESTS / f'{name}.npz', policy, solved(report))
