@@ -48,7 +48,7 @@ def test_a_model_with_language_answers(tmp_path):
   pytest.importorskip('sentencepiece', reason="needs the extra 'language'")
   from rtjax.language.tokenizer import Tokenizer
   tokenizer = Tokenizer()
-  config = dataclasses.replace(tiny_rt2.ADAPTED, action_ids=(), backbone=dataclasses.replace(
+  config = dataclasses.replace(tiny_rt2.ADAPTED, action_ids=(), prompt_length=24, backbone=dataclasses.replace(
       tiny_rt2.TINY.backbone, text=dataclasses.replace(tiny_rt2.TINY.backbone.text, vocab_size=tokenizer.size)))
   model = tiny_rt2.randomised(config.with_tokenizer(tokenizer))
   model.set_tokenizer(tokenizer)
