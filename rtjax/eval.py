@@ -1,4 +1,5 @@
 """Command to evaluate a policy: python eval.py CHECKPOINT --env tabletop, or --dataset FOLDER_OR_NAME."""
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -6,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from rtjax import packaged
 from rtjax.runtime import cli, interrupt
 
 
@@ -19,9 +21,9 @@ class Config:
   With --dataset recorded episodes are replayed, and the accuracy of single actions is measured.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """Run folder of train.py (its newest checkpoint is taken), folder of one step, or released RT-1 weights. With --env
-  also 'expert', the scripted expert of the environment, or 'random'. Or a log (.jsonl) of episodes of another
-  program."""
+  """Run folder of train.py (its newest checkpoint is taken), folder of one step, released RT-1 weights, or a packaged
+  policy, such as rt1_tabletop. With --env also 'expert', the scripted expert of the environment, or 'random'. Or a log
+  (.jsonl) of episodes of another program."""
   env: str = ''
   """Environment to act in: tabletop; libero/object, spatial, goal or long; metaworld/mt10, metaworld/mt50 or
   metaworld/TASK; or MODULE:NAME, one that a module registers (docs/add_an_environment.md)."""
@@ -35,6 +37,8 @@ class Config:
   """Episodes with images on the page."""
   videos: int = 0
   """--env: how many of these have a video; each adds up to half a megabyte to the page."""
+  live: bool = False
+  """--env: show the episodes while they run, at twice the real speed, on a page for this machine's browser."""
   output: str = ''
   """Folder of the report; empty = reports/CHECKPOINT-ENV_OR_DATASET-SPLIT."""
   skills: tuple[str, ...] = ()
@@ -84,6 +88,8 @@ class Config:
       raise ValueError(f'--threshold is {self.threshold}, it must be a probability, from 0 (never) to 1.')
     if self.execute < 1:
       raise ValueError(f'--execute is {self.execute}, it must be at least 1.')
+    if self.live and not self.env:
+      raise ValueError('--live is for --env: only there episodes run that can be shown.')
     if self.cameras != 'agent' and not self.env.startswith('libero/'):
       raise ValueError(f'--cameras {self.cameras} is for --env libero/SUITE: no other environment joins its cameras.')
     for name in ('wrist', 'multiview'):
@@ -128,7 +134,7 @@ def _require_paths(config: Config) -> None:
   scripted = ('expert', 'random') if config.env else ()
   for checkpoint in (config.checkpoint, *config.compare):
     if checkpoint not in scripted:
-      cli.require_weights(checkpoint)
+      packaged.require(checkpoint)
   if config.dataset:
     names.require(config.dataset)
   for source in config.image_text:
@@ -136,7 +142,7 @@ def _require_paths(config: Config) -> None:
 
 
 def _simulate(config: Config, folder: pathlib.Path) -> None:
-  from rtjax.evaluation.closed_loop import agents, environment, evaluator
+  from rtjax.evaluation.closed_loop import agents, environment, evaluator, live
   from rtjax.language.instructions import open_encoder
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
@@ -154,9 +160,12 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   elif config.env.startswith('libero/'):
     options['cameras'] = config.cameras
   env = environment.open_environment(config.env, splits, options)
-  evaluation = evaluator.Evaluation(env, config.episodes or 100, settings, config.videos, config.image_text,
-                                    config.min_shared)
-  _print(evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show), folder)
+  title = f'{config.checkpoint} in {config.env}'
+  with live.opened(title, env.control_hz) if config.live else contextlib.nullcontext() as viewer:
+    evaluation = evaluator.Evaluation(env, config.episodes or 100, settings, config.videos, config.image_text,
+                                      config.min_shared, viewer)
+    report = evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show)
+  _print(report, folder)
 
 
 def _report_log(config: Config, folder: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from rtjax import packaged
 from rtjax.runtime import cli, interrupt
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Config:
   connections from this machine only.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""
+  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, released weights, or a packaged
+  policy, such as rt1_tabletop."""
   host: str = '127.0.0.1'
   """Address to listen on; 0.0.0.0 is all addresses of this machine, and needs a key."""
   port: int = 8000
@@ -71,7 +73,7 @@ def main() -> None:
   api_key = os.environ.get('RTJAX_API_KEY', '')
   config.check(api_key)
   if not config.encoder:
-    cli.require_weights(config.checkpoint)
+    packaged.require(config.checkpoint)
   interrupt.keep('The server holds nothing to keep; the same command starts it again.')
   logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rtjax import configs
+from rtjax import configs, packaged
 from rtjax.runtime import cli, interrupt
 
 # Late imports: neither the usage nor the list of presets waits for JAX.
@@ -143,7 +143,7 @@ def _require_paths(config: 'TrainConfig') -> None:
   init = config.init
   for path in (init.weights, init.vision, init.text, config.distillation.teacher if config.distillation else ''):
     if path:
-      cli.require_weights(path)
+      packaged.require(path)
 
 
 def _kept(run: pathlib.Path) -> str:

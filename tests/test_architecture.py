@@ -12,6 +12,7 @@ from helpers.paths import ROOT
 # A module may import its own package and the rows above. Names in one row, between bars, do not import each other.
 LAYERS = '''
 runtime
+packaged
 actions
 observation
 language

@@ -198,8 +198,9 @@ def test_image_size_of_the_training_data(run_eval, tmp_path):
 
 def test_expert_acts_as_in_one_process(run_eval, tmp_path):
   pytest.importorskip('mujoco', reason="needs the extra 'sim'")
-  code, printed = run_eval('expert', *SMALL, '--split', 'seen', 'unseen_objects', '--episodes', 2, '--output', tmp_path)
-  assert code == 0 and '4 of 4 episodes' in printed.out
+  code, printed = run_eval('expert', *SMALL, '--split', 'seen', 'unseen_objects', '--episodes', 2, '--live',
+                           '--output', tmp_path)
+  assert code == 0 and '4 of 4 episodes' in printed.out and printed.out.startswith('Live: http://127.0.0.1:')
   for report in json.loads((tmp_path / 'report.json').read_text())['policies'][0]['episodes']:
     env = rtjax.envs.make('tabletop', split=report['split'], image_size=(8, 8))
     _, info = env.reset(seed=report['seed'], options={'skill': report['skill']})
@@ -223,6 +224,7 @@ def test_expert_acts_as_in_one_process(run_eval, tmp_path):
     ((), 'give either --env'), (('--env', 'tabletop', '--dataset', 'x'), 'give either --env'),
     (('--dataset', 'x', '--baseline', 'blind'), '--dataset replays one split and takes no --baseline'),
     (('--dataset', 'x', '--split', 'a', 'b'), '--dataset replays one split'),
+    (('--dataset', 'x', '--live'), '--live is for --env'),
 ])
 def test_error_messages_with_an_environment(run_eval, tmp_path, arguments, message):
   pytest.importorskip('mujoco', reason="needs the extra 'sim'")

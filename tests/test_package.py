@@ -118,6 +118,8 @@ def test_a_wheel_works_in_a_fresh_environment(installed, tmp_path):
       '--model.layers', '1', '--validation.every', '0')
   start('rtjax', 'export', 'run', '--to', 'safetensors', '--frames', '2', '--output', 'exported')
   assert (tmp_path / 'exported' / 'policy.safetensors').exists()
-  # The vocabulary and the status page are read from the package.
-  code = 'from rtjax.language.tokenizer import Tokenizer; from rtjax.serving import page; print(Tokenizer().size)'
-  assert start('python', '-c', code) == '1536\n'
+  # The vocabulary, the pages and the packaged policy are read from the package.
+  code = ('from rtjax.language.tokenizer import Tokenizer; from rtjax.serving import page; '
+          'from rtjax.evaluation.closed_loop import live; import rtjax; '
+          "print(Tokenizer().size, rtjax.load_policy('rt1_tabletop').metadata.step > 0)")
+  assert start('python', '-c', code) == '1536 True\n'

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from rtjax import packaged
 from rtjax.data import names
 from rtjax.runtime import cli, interrupt
 from rtjax.runtime.suggest import did_you_mean
@@ -19,7 +20,8 @@ class Config:
   docs/guides/export.md describes the formats and their interfaces.
   """
   checkpoint: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar='CHECKPOINT')]]
-  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, or released weights."""
+  """Run folder of train.py (its newest checkpoint is taken), the folder of one step, released weights, or a packaged
+  policy, such as rt1_tabletop."""
   to: Annotated[str, tyro.conf.arg(metavar='{' + ','.join(FORMATS) + '}')]
   """Format to write."""
   int8: bool = False
@@ -53,7 +55,7 @@ class Config:
 def main() -> None:
   config = tyro.cli(Config, prog=cli.prog('python -m rtjax.export'))
   config.check()
-  cli.require_weights(config.checkpoint)
+  packaged.require(config.checkpoint)
   if config.dataset:
     names.require(config.dataset)
   interrupt.keep('Nothing was written; the same command starts again.')

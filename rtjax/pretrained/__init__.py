@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from rtjax import checkpoints
+from rtjax import checkpoints, packaged
 from rtjax.checkpoints import PolicyMetadata, UnreadWeights
 from rtjax.models import PolicyModel, parameters
 from rtjax.pretrained import rt1_x, safetensors, tf_rt1
@@ -27,9 +27,10 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   """Load a model and its metadata; format and architecture are detected.
 
   Args:
-    path: an rtjax run folder or the folder of one step; or a released TensorFlow RT-1: a checkpoint prefix, its folder,
-      or a SavedModel folder (needs `pip install rtjax[data]`); or a released RT-1-X: its msgpack file, the folder
-      around it, or an Orbax folder; or a safetensors file of `python -m rtjax.export`, or its folder.
+    path: the name of a packaged policy (`rtjax.packaged.names()`); an rtjax run folder or the folder of one step; or a
+      released TensorFlow RT-1: a checkpoint prefix, its folder, or a SavedModel folder (needs `pip install
+      rtjax[data]`); or a released RT-1-X: its msgpack file, the folder around it, or an Orbax folder; or a safetensors
+      file of `python -m rtjax.export`, or its folder.
     verify: compare the checksums of the files of an rtjax checkpoint or export first; other formats have none.
 
   Raises:
@@ -38,6 +39,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
     ValueError: the format is known, but the file is damaged, beyond a bound, or a pointer of Git LFS, or variables do
       not fit the model, or they or the statistics are not finite; the error names them.
   """
+  path = packaged.resolve(path)
   model, metadata = _read(path, verify)
   numbers = {name: leaf for name, leaf in parameters.named_leaves(metadata.statistics).items()
              if isinstance(leaf, float)}
@@ -51,7 +53,7 @@ def open_weights(path: str | os.PathLike) -> UnreadWeights:
 
   Errors as for `load`; `read` raises ValueError for numbers that are not finite.
   """
-  source = _open(path)
+  source = _open(packaged.resolve(path))
 
   def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
     for name, value in source.read(names):
@@ -84,7 +86,7 @@ def _read(path: str | os.PathLike, verify: bool) -> tuple[PolicyModel, PolicyMet
     return rt1_x.load(path)
   folder = pathlib.Path(path)
   if not folder.exists():
-    raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
+    raise packaged.missing(path)
   limits.check_downloaded(folder)
   limits.check_all_downloaded(folder)
   content = f'it holds {sorted(p.name for p in folder.iterdir())[:5]}' if folder.is_dir() else 'it is a file'

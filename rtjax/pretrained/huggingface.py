@@ -78,7 +78,7 @@ def load_huggingface(folder: str | os.PathLike, *, dtype: DTypeLike = 'float32',
 
   Args:
     folder: config.json, whose `model_type` names the architecture, and model.safetensors (or
-      model.safetensors.index.json and its shards) in float32, bfloat16 or float16; needs `pip install safetensors`.
+      model.safetensors.index.json and its shards) in float32, bfloat16 or float16.
     dtype: type of the parameters: float32, bfloat16 or float16.
     sharding: place of a variable on the devices, from its name and shape, such as
       `rtjax.training.sharding.by_name(mesh)`; None: the default device.

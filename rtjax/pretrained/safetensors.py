@@ -1,8 +1,9 @@
-"""Reader and writer of rtjax's safetensors files (`python -m rtjax.export --to safetensors`).
+"""Reader and writer of rtjax's safetensors files: exports (`python -m rtjax.export`) and packaged policies.
 
 Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
 comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
-'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language.
+'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language. That of a packaged policy is
+the JSON of its checkpoint (rtjax/checkpoints.py), which adds 'step', 'statistics', 'train' and 'lineage'.
 """
 import json
 import os
@@ -11,14 +12,17 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import safetensors
 from etils import epath
+from safetensors.numpy import save_file
 
 from rtjax import checkpoints, models
 from rtjax.checkpoints import PolicyMetadata, UnreadWeights
-from rtjax.models import PolicyModel
+from rtjax.models import PolicyModel, parameters
 from rtjax.runtime import checksums, cli, limits, serialization
 
 _KEY, _SCALE = 'rtjax', '.scale'
+_KEPT = ('embedding_id', 'step', 'statistics', 'train', 'lineage', 'tokenizer')  # of a checkpoint, in a packaged policy
 _SHOWN = 3  # damaged files that a message lists
 
 
@@ -31,9 +35,32 @@ def find(path: str | os.PathLike) -> pathlib.Path | None:
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
   """Write tensors and JSON metadata."""
-  from safetensors.numpy import save_file
   save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path,
             {_KEY: json.dumps(metadata)})
+
+
+def pack(checkpoint: str | os.PathLike, file: pathlib.Path) -> None:
+  """Write a checkpoint's policy as one small file.
+
+  The weights are the moving average where there is one, with adapters merged, matrices and kernels in float16.
+
+  Raises:
+    ValueError: a matrix has numbers beyond float16.
+  """
+  loaded, _ = checkpoints.load(checkpoint)
+  model, stored = loaded.merged(), checkpoints.read_json(checkpoint)
+  kept = {name: stored[name] for name in _KEPT if name in stored} | {'config': models.config_to_json(model.config)}
+  write(file, {name: _small(name, np.asarray(value)) for name, value in parameters.named(model).items()}, kept)
+
+
+def _small(name: str, value: np.ndarray) -> np.ndarray:
+  """Return a matrix in float16, a vector in float32."""
+  with np.errstate(over='ignore'):
+    small = value.astype(np.float16 if value.ndim > 1 else np.float32)
+  if not np.isfinite(small).all():
+    raise ValueError(f'{name} has numbers up to {np.abs(value).max():g}, expected at most {np.finfo(np.float16).max}, '
+                     'the largest of float16.')
+  return small
 
 
 def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, PolicyMetadata]:
@@ -51,16 +78,21 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   with open_file(path) as file:
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
   try:
-    config, embedding_id = models.config_from_json(data['config']), serialization.from_json(data['embedding_id'], str)
-    image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
-    sizes = serialization.from_json(data.get('recorded_sizes', []), tuple[tuple[int, int], ...])
+    config = models.config_from_json(data['config'])
+    metadata = PolicyMetadata.from_json(path, data) if 'train' in data else _export_metadata(path, data)
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
   model = models.from_values(config, {name: _scaled(name, value, tensors) for name, value in tensors.items()
                                       if not name.endswith(_SCALE)})
   checkpoints.attach_tokenizer(model, data)
+  return model, metadata
+
+
+def _export_metadata(path: str | os.PathLike, data: dict[str, Any]) -> PolicyMetadata:
+  image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
+  sizes = serialization.from_json(data.get('recorded_sizes', []), tuple[tuple[int, int], ...])
   recorded = {str(number): {'image_size': size} for number, size in enumerate(sizes)}
-  return model, PolicyMetadata(str(path), embedding_id, image_size, statistics=recorded)
+  return PolicyMetadata(str(path), serialization.from_json(data['embedding_id'], str), image_size, statistics=recorded)
 
 
 def open_weights(path: str | os.PathLike, *, verify: bool = True) -> UnreadWeights:
@@ -114,12 +146,8 @@ def open_file(path: str | os.PathLike) -> Any:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it cannot be read, or the package safetensors is not installed.
+    ValueError: it cannot be read.
   """
-  try:
-    import safetensors
-  except ModuleNotFoundError as error:
-    raise ValueError(f'{path} needs the package safetensors: pip install safetensors.') from error
   file = find(path)
   if file is None:
     raise FileNotFoundError(f'no safetensors file at {path}: expected one, or a folder that holds one.')

@@ -1,7 +1,6 @@
 """Entry point shared by all commands: errors and Ctrl-C become one line."""
 import contextlib
 import importlib
-import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -64,13 +63,3 @@ def noted_if_slow(text: str) -> Iterator[None]:
     yield
   finally:
     timer.cancel()
-
-
-def require_weights(path: str) -> None:
-  """Require a file or folder at the path of weights.
-
-  A TensorFlow checkpoint is named by the prefix of its files. Raises FileNotFoundError.
-  """
-  expanded = pathlib.Path(path).expanduser()
-  if '://' not in path and not expanded.exists() and not expanded.with_name(f'{expanded.name}.index').exists():
-    raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')

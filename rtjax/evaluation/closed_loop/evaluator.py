@@ -15,6 +15,7 @@ from rtjax.envs.vector import EnvironmentDied
 from rtjax.evaluation.closed_loop import agents, report, summary
 from rtjax.evaluation.closed_loop.agents import Agent, AgentSettings, PolicyAgent
 from rtjax.evaluation.closed_loop.environment import EvalEnvironment
+from rtjax.evaluation.closed_loop.live import Viewer
 from rtjax.evaluation.closed_loop.protocol import FIRST_SEED, FORMAT, EpisodeId, EpisodeLog, episode_ids
 from rtjax.evaluation.closed_loop.rollout import Runner
 from rtjax.evaluation.language import answers
@@ -35,6 +36,7 @@ class Evaluation:
       those on the page depends on their outcomes.
     image_text: image-text sources; models that generate text answer their held-out questions.
     min_shared: fewest episodes that an earlier report must share with this evaluation.
+    viewer: sees the episodes while they run.
   """
   environment: EvalEnvironment
   episodes: int
@@ -42,6 +44,7 @@ class Evaluation:
   videos: int = 0
   image_text: tuple[str, ...] = ()
   min_shared: int = summary.MIN_SHARED
+  viewer: Viewer | None = None
 
   @property
   def episode_ids(self) -> list[EpisodeId]:
@@ -181,19 +184,22 @@ def _run_all(evaluation: Evaluation, runs: Sequence[Agent], folder: pathlib.Path
   logs = [EpisodeLog(path, evaluation.log_header(agent)) for path, agent in zip(folders, runs, strict=True)]
   with env.vector(evaluation.agents.num_environments) as vector:
     for path, agent, log in zip(folders, runs, logs, strict=True):
-      runner = Runner(agent, vector, log, env.action_spec, env.control_hz, path / 'films', evaluation.videos > 0)
+      runner = Runner(agent, vector, log, env.action_spec, env.control_hz, path / 'films', evaluation.videos > 0,
+                      evaluation.viewer)
       size = env.settings.get('image_size')
       if isinstance(agent, PolicyAgent) and size and log.missing(episodes):
         cli.note(f'{agent.name}: {agent.announcement((size[0], size[1]))}')
-      _run(runner, log, episodes, agent.name)
+      _run(runner, log, episodes, agent.name, evaluation.viewer)
       records = log.records(episodes)
       yield {'name': agent.name, 'identity': agent.identity, 'summary': summary.summarize(records),
              'episodes': [{k: v for k, v in record.items() if k != 'latency_ms'} for record in records]}
 
 
-def _run(runner: Runner, log: EpisodeLog, episodes: Sequence[EpisodeId], name: str) -> None:
+def _run(runner: Runner, log: EpisodeLog, episodes: Sequence[EpisodeId], name: str, viewer: Viewer | None) -> None:
   done = log.records(episodes)
   successes = sum(record['success'] for record in done)
+  if viewer:
+    viewer.begin(name, len(done), len(episodes), successes)
   with Progress(name, len(episodes), 'episodes', len(done)) as progress:
     try:
       for finished, record in enumerate(runner.run(episodes), len(done) + 1):

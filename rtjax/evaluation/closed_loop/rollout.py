@@ -12,6 +12,7 @@ import numpy as np
 from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop import failures
 from rtjax.evaluation.closed_loop.agents import Agent, Decision
+from rtjax.evaluation.closed_loop.live import Viewer
 from rtjax.evaluation.closed_loop.protocol import EpisodeId, EpisodeLog
 from rtjax.runtime.html import frames
 
@@ -41,12 +42,14 @@ class Runner:
     control_hz: control steps per second of the environment.
     films: folder for filmstrips, one JPEG per episode.
     videos: whether to write an animated WebP as well.
+    viewer: sees the episodes while they run.
   """
 
   def __init__(self, agent: Agent, vector: gymnasium.vector.AsyncVectorEnv, log: EpisodeLog, action_spec: ActionSpec,
-               control_hz: float, films: pathlib.Path, videos: bool = False):
+               control_hz: float, films: pathlib.Path, videos: bool = False, viewer: Viewer | None = None):
     self._agent, self._vector, self._log = agent, vector, log
     self._spec, self._hz, self._films, self._videos = action_spec, control_hz, films, videos
+    self._viewer = viewer
     self._films.mkdir(parents=True, exist_ok=True)
     self._running: list[_Episode | None] = [None] * vector.num_envs
 
@@ -90,6 +93,8 @@ class Runner:
     for row, (slot, decision) in enumerate(zip(slots, decisions, strict=True)):
       actions[slot] = decision.action
       self._record_decision(slot, inputs['image'][row], decision, seconds)
+    if self._viewer:
+      self._viewer.pace()
     observations, _, terminated, truncated, infos = self._vector.step(actions)
     for slot in slots:
       episode = self._episode(slot)
@@ -107,6 +112,8 @@ class Runner:
       episode.confidence.append(decision.confidence)
     if seconds is not None:
       episode.latency_ms.append(round(1000 * seconds, 3))
+    if self._viewer:
+      self._viewer.step(slot, episode.info.get('instruction', ''), len(episode.actions), episode.thumbnails[-1])
 
   def _finish(self, slot: int) -> dict[str, Any]:
     episode = self._episode(slot)
@@ -119,6 +126,8 @@ class Runner:
         (self._films / f'{episode.id.name}.webp').write_bytes(frames.video(episode.thumbnails, self._hz))
     record = self._record(episode) | {'filmstrip': shown}
     self._log.add(record)
+    if self._viewer:
+      self._viewer.finish(slot, record, episode.thumbnails)
     return record
 
   def _record(self, episode: _Episode) -> dict[str, Any]:
