@@ -2,19 +2,24 @@
 
     RUN/config.json               the run's configuration
     RUN/checkpoints/STEP/state    the TrainState (orbax)
-    RUN/checkpoints/STEP/metadata JSON: "format", "step", "checksums" (their file), "config" (the model's), "train" (the
-                                  run's), "statistics", "embedding_id", "data" (position in the data, one per
-                                  process), "metrics"; of a vision-language model also "tokenizer" and "lineage" (the
-                                  weights it started from)
+    RUN/checkpoints/STEP/metadata JSON: "format", "rtjax" (the version), "step", "checksums" (their file), "config" (the
+                                  model's), "train" (the run's), "statistics", "embedding_id", "data" (position in the
+                                  data, one per process), "metrics"; of a vision-language model also "tokenizer" and
+                                  "lineage" (the weights it started from)
     RUN/checkpoints/STEP/metrics  JSON: metrics that decide which checkpoint is best; only where the step was validated
     RUN/checkpoints/STEP/SHA256SUMS    checksums of the files, verified before they are read
 
 rtjax.training.checkpoint writes them.
+
+Versions. A setting that a configuration lacks, since an older version wrote it, has its default, which is what that
+version did; a warning names it. A setting that this version does not know is an error, which names the version that
+wrote it. "format" rises where neither is enough.
 """
 import contextlib
 import dataclasses
 import logging
 import pathlib
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any, Self
 
@@ -23,8 +28,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+import rtjax
 from rtjax import models
-from rtjax.models import PolicyModel, parameters
+from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.runtime import checksums, limits, serialization
 from rtjax.runtime.cli import UserError, describe
 
@@ -123,10 +129,49 @@ def load(path: epath.PathLike, *, verify: bool = True) -> tuple[PolicyModel, Pol
   """
   data, weights = load_weights(path, verify=verify)
   trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
-  model = models.from_values(models.config_from_json(data['config']), {
+  model = models.from_values(model_config(path, data), {
       name: value for tree in trees for name, value in parameters.named_leaves(tree).items()})
   attach_tokenizer(model, data)
   return model, PolicyMetadata.from_json(path, data)
+
+
+def model_config(path: epath.PathLike, data: Json) -> PolicyConfig:
+  """Return the model's configuration in the JSON of a checkpoint or export.
+
+  A warning names the settings that it lacks, see the module's docstring.
+
+  Args:
+    path: of the checkpoint, for messages.
+
+  Raises:
+    CheckpointError: settings are unknown or damaged; names the version that wrote them.
+  """
+  try:
+    config = models.config_from_json(data.get('config'))
+  except ValueError as error:
+    raise CheckpointError(f'the model in {path} cannot be read: {error}{version_advice(data)}') from error
+  if added := serialization.missing(data['config'], models.config_to_json(config)):
+    warnings.warn(describe_defaults(path, data, added), stacklevel=3)
+  return config
+
+
+def describe_defaults(path: epath.PathLike, data: Json, added: Json) -> str:
+  """Describe the settings that a run lacks, with their defaults."""
+  settings = ', '.join(f'{name} = {limits.short(value)}' for name, value in added.items())
+  return f'{path} was written by {_writer(data)}, without these settings, whose defaults hold: {settings}.'
+
+
+def version_advice(data: Json) -> str:
+  """Return the advice about the version that wrote a checkpoint."""
+  if data.get('rtjax') == rtjax.__version__:
+    return ''
+  return (f' It was written by {_writer(data)}, this is rtjax {rtjax.__version__}: read it with that version, or with '
+          'a newer one.')
+
+
+def _writer(data: Json) -> str:
+  version = data.get('rtjax')
+  return f'rtjax {version[:20]}' if isinstance(version, str) else 'a version of rtjax that did not name itself'
 
 
 def attach_tokenizer(model: PolicyModel, data: Json) -> None:
@@ -230,7 +275,8 @@ def _read(folder: epath.Path, verify: bool) -> tuple[Json, dict[str, Tree]]:
     check_files(folder)
   data = read_step_json(folder)
   if data.get('format') != FORMAT:
-    raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}')
+    raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}.'
+                          f'{version_advice(data)}')
   return data, read_arrays(folder / 'state', ('params', 'batch_stats', 'constants', 'ema'))
 
 

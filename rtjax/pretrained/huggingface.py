@@ -325,7 +325,8 @@ _NAFLEX = ('the NaFlex kind of SigLIP 2, another network: it takes patches of im
 _OTHERS = {
     'siglip2': _NAFLEX, 'siglip2_vision_model': _NAFLEX,
     't5gemma': 'the first T5Gemma, another network: its decoder attends to the encoder in layers of their own, and '
-               'it sees no images. Use T5Gemma 2.'}
+               'it sees no images. Use T5Gemma 2.',
+    'umt5': 'another network than mT5: each of its layers has position biases of its own. Use mT5.'}
 """Networks whose names look like those of known ones."""
 
 

@@ -2,7 +2,7 @@
 
 Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
 comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
-'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language.
+'embedding_id', 'image_size', 'recorded_sizes', 'rtjax' (the version), and 'tokenizer' for models with language.
 """
 import json
 import os
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
   data = limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
   try:
-    config, embedding_id = models.config_from_json(data['config']), serialization.from_json(data['embedding_id'], str)
+    config, embedding_id = checkpoints.model_config(path, data), serialization.from_json(data['embedding_id'], str)
     image_size = data['image_size'] and serialization.from_json(data['image_size'], tuple[int, int])
     sizes = serialization.from_json(data.get('recorded_sizes', []), tuple[tuple[int, int], ...])
   except (KeyError, TypeError, ValueError) as error:

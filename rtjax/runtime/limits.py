@@ -146,6 +146,8 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
 def inside(folder: str | os.PathLike, name: str | os.PathLike) -> pathlib.Path:
   """Return the path of a file in a folder.
 
+  In a cache of Hugging Face (NAME/snapshots/REVISION), files are links to those in NAME/blobs, which count as inside.
+
   Raises:
     BoundError: the name, or a link, leads out of the folder.
   """
@@ -155,10 +157,16 @@ def inside(folder: str | os.PathLike, name: str | os.PathLike) -> pathlib.Path:
     real = path.resolve()
   except (OSError, RuntimeError) as error:  # a cycle of links
     raise BoundError(f'{os.fspath(name)!r} in {folder} leads nowhere: {error}.') from error
-  if not real.is_relative_to(root):
+  if not real.is_relative_to(root) and not _is_blob(real, root):
     raise BoundError(f'{os.fspath(name)!r} leads out of the folder {folder}, to {real}. Files of a dataset or log are '
                      'read from its own folder only: copy them into it (cp -rL copies what links stand for).')
   return path
+
+
+def _is_blob(file: pathlib.Path, root: pathlib.Path) -> bool:
+  """Return whether a file is among the blobs of the cache that a folder is in."""
+  snapshots = next((p for p in root.parents if p.name == 'snapshots' and '--' in p.parent.name), None)
+  return snapshots is not None and file.parent == snapshots.parent / 'blobs' and file.is_file()
 
 
 def check_name(name: object, what: str) -> str:

@@ -95,7 +95,7 @@ def _refusal(run: pathlib.Path, file: IO[str]) -> str:
   try:
     holder = json.load(file)
     process = f'process {holder["pid"]} on {holder["host"]} has been training into it since {holder["since"]}'
-  except (ValueError, KeyError):  # just being written
+  except (ValueError, KeyError, TypeError):  # just being written
     process = 'another process trains into it'
   return (f'{run} is in use: {process}. Wait for its end, stop it (it saves and the same command resumes), or give '
           'another --output.')

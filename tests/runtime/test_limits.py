@@ -63,6 +63,26 @@ def test_files_outside_of_the_folder(tmp_path):
   assert limits.inside(inside, 'good').name == 'good'
 
 
+def test_links_into_the_blobs_of_a_hugging_face_cache(tmp_path):
+  cache = tmp_path / 'hub/datasets--lab--pick'
+  blob, snapshot = cache / 'blobs/abc', cache / 'snapshots/1f2e/1.0.0'
+  for folder in (cache / 'blobs/folder', snapshot):
+    folder.mkdir(parents=True)
+  for file in (blob, cache / 'secret'):
+    file.write_text('x')
+  links = {'data': '../../../blobs/abc', 'secret': '../../../secret', 'folder': '../../../blobs/folder'}
+  for name, target in links.items():
+    (snapshot / name).symlink_to(target)
+  assert limits.inside(snapshot, 'data').read_text() == 'x'
+  for name in ('secret', 'folder'):
+    with pytest.raises(limits.BoundError, match='leads out of the folder'):
+      limits.inside(snapshot, name)
+  (cache / 'blobs').rename(tmp_path / 'elsewhere')
+  (cache / 'blobs').symlink_to(tmp_path / 'elsewhere')  # the cache itself points somewhere else
+  with pytest.raises(limits.BoundError, match='leads out of the folder'):
+    limits.inside(snapshot, 'data')
+
+
 @pytest.mark.parametrize('name', ['../x', 'a/b', 'a\\b', '.x', '\x00', 'x' * 101, 3, None])
 def test_names_that_are_paths(name):
   with pytest.raises(ValueError, match=r'it is .*, expected a name'):

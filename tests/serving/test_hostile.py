@@ -194,6 +194,48 @@ def test_more_sockets_than_descriptors():
   assert 'Traceback' not in errors and 'connections refused' in errors and errors.count('\n') < 10
 
 
+def test_silent_connections_keep_no_robot_out(monkeypatch):
+  """A new one takes the place of the oldest, which is told so."""
+  monkeypatch.setattr(server, 'most_connections', lambda _: 3)
+  monkeypatch.setattr(server, '_OPEN_S', 60)
+  with serving(CountingPolicies(2)) as (_, port), contextlib.ExitStack() as stack:
+    silent = [stack.enter_context(socket.create_connection(('127.0.0.1', port))) for _ in range(3)]
+    silent[1].sendall(b'GET / HTTP/1.1\r\n')  # and no end of the request
+    policy = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
+    second = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
+    for connection in silent[:2]:
+      connection.settimeout(5)
+      assert connection.recv(100).startswith(b'HTTP/1.1 503 ')
+    for robot in (policy, second):
+      robot.reset('go')
+      assert robot.step(IMAGE).begins
+
+
+@pytest.mark.parametrize('steps', [False, True])
+def test_a_client_without_a_step_gives_way_to_a_new_one(monkeypatch, steps):
+  monkeypatch.setattr(server, '_UNUSED_S', 0.2)
+  with serving(CountingPolicies(1)) as (running, port), opened(port) as first:
+    first.recv()
+    if steps:
+      first.send(codec.pack({'image': IMAGE, 'instruction': 'go'}))
+      first.recv(timeout=10)
+    time.sleep(0.3)
+    if steps:
+      with pytest.raises(ConnectionClosed, match='all 1 slots are taken'), opened(port) as second:
+        second.recv(timeout=10)
+      first.send(codec.pack({'image': IMAGE}))
+      assert not codec.unpack(first.recv(timeout=10))['begins']
+      return
+    with RemotePolicy(port=port) as policy:
+      policy.reset('go')
+      assert [policy.step(IMAGE).begins for _ in range(2)] == [True, False]
+      with pytest.raises(ConnectionClosed, match=r'no step in 0\.2 s, and another client came'):
+        first.recv(timeout=10)
+      assert not policy.step(IMAGE).begins  # the old session's end does not free the slot
+    until(lambda: len(running.sessions) == 0)
+    assert running.metrics.value('rtjax_connections_total', outcome='unused') == 1
+
+
 def test_a_client_without_room(monkeypatch):
   monkeypatch.setattr(server, 'most_connections', lambda _: 1)
   with (serving(CountingPolicies(2)) as (_, port), RemotePolicy(port=port),
