@@ -138,6 +138,7 @@ def _require_paths(config: Config) -> None:
 def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation.closed_loop import agents, environment, evaluator
   from rtjax.language.instructions import open_encoder
+  from rtjax.runtime import lock
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
   encoder = open_encoder(config.encoder) if config.encoder else None
@@ -156,7 +157,8 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   env = environment.open_environment(config.env, splits, options)
   evaluation = evaluator.Evaluation(env, config.episodes or 100, settings, config.videos, config.image_text,
                                     config.min_shared)
-  _print(evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show), folder)
+  with lock.locked(folder, 'Wait for its end, stop it (the same command continues), or give another --output.'):
+    _print(evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show), folder)
 
 
 def _report_log(config: Config, folder: pathlib.Path) -> None:

@@ -20,6 +20,7 @@ from rtjax.runtime import checksums, cli, limits, serialization
 
 _KEY, _SCALE = 'rtjax', '.scale'
 _SHOWN = 3  # damaged files that a message lists
+_TYPES = ('F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL')
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
@@ -54,7 +55,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
     if stored is None:
       raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
                        'Hugging Face are read by rtjax.pretrained.load_huggingface.')
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    tensors = {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118 (no mapping)
   data = limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
   try:
     config, embedding_id = checkpoints.model_config(path, data), serialization.from_json(data['embedding_id'], str)
@@ -67,6 +68,13 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   checkpoints.attach_tokenizer(model, data)
   recorded = {str(number): {'image_size': size} for number, size in enumerate(sizes)}
   return model, PolicyMetadata(str(path), embedding_id, image_size, statistics=recorded)
+
+
+def _tensor(file: Any, name: str, path: str | os.PathLike) -> np.ndarray:
+  dtype = file.get_slice(name).get_dtype()
+  if dtype not in _TYPES:
+    raise ValueError(f'{name} in {path} has the type {dtype}, expected one of {list(_TYPES)}.')
+  return file.get_tensor(name)
 
 
 def _verify(folder: epath.Path) -> None:

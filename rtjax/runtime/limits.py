@@ -192,6 +192,20 @@ def read_json(path: Any) -> Any:
   return parse_json((path if hasattr(path, 'read_bytes') else pathlib.Path(path)).read_bytes(), path)
 
 
+def lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
+  """Yield number and content of each line of a local text file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    BoundError: the file, or a line, is too large.
+  """
+  check_file(path, TEXT_BYTES)
+  with open(path, 'rb') as file:
+    for number, line in enumerate(iter(lambda: file.readline(SENTENCE_BYTES + 1), b''), 1):
+      check_size(len(line), SENTENCE_BYTES, f'{os.fspath(path)}, line {number}')
+      yield number, line
+
+
 def parse_json(text: str | bytes, source: object) -> Any:
   """Return the value of a JSON text.
 

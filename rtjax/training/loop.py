@@ -80,7 +80,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     ValueError, FileNotFoundError: the configuration or the data cannot be trained with.
     TrainingError: a loss or gradient is not finite.
     CheckpointError: a checkpoint cannot be written, or none of those present can be read.
-    RunLockedError: another process trains into the folder.
+    LockedError: another process trains into the folder.
   """
   processes.connect(config.mesh.distributed, config.mesh.timeout)
   run = pathlib.Path(config.output).expanduser().resolve()

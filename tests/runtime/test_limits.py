@@ -3,6 +3,7 @@ import io
 import json
 import os
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -36,6 +37,17 @@ def test_deep_json(tmp_path, depth, pair):
   (tmp_path / 'deep.json').write_text(opened * depth + '1' + closed * depth)
   with pytest.raises(limits.BoundError, match=r'deep.json is JSON of more than 64 levels'):
     limits.read_json(tmp_path / 'deep.json')
+
+
+def test_a_line_without_an_end(tmp_path):
+  path = hostile_files.sparse(tmp_path / 'log.jsonl', limits.TEXT_BYTES)
+  tracemalloc.start()
+  with pytest.raises(limits.BoundError, match=r'log.jsonl, line 1 has 1,048,577 bytes, expected at most 1,048,576'):
+    list(limits.lines(path))
+  assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+  tracemalloc.stop()
+  path.write_bytes(b'a\n\nb')
+  assert list(limits.lines(path)) == [(1, b'a\n'), (2, b'\n'), (3, b'b')]
 
 
 def test_json_at_the_bound(tmp_path):

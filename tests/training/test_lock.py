@@ -10,13 +10,14 @@ import sys
 import pytest
 from helpers import run_tiny_training
 
+from rtjax.runtime.lock import LockedError
 from rtjax.training import lock
 
 
 def test_a_second_holder_is_refused_and_told_of_the_first(tmp_path):
   with lock.locked(tmp_path / 'run'):
     held = rf'is in use: process {os.getpid()} on .* since \d{{4}}-'
-    with pytest.raises(lock.RunLockedError, match=held), lock.locked(tmp_path / 'run'):
+    with pytest.raises(LockedError, match=held), lock.locked(tmp_path / 'run'):
       pass
     (tmp_path / 'run' / 'config.json').write_text('{}')
   with lock.locked(tmp_path / 'run'):
