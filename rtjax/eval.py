@@ -125,6 +125,7 @@ def main() -> None:
 def _require_paths(config: Config) -> None:
   """Require that paths exist, before TensorFlow and the network load."""
   from rtjax.data import names
+  from rtjax.language import instructions
   scripted = ('expert', 'random') if config.env else ()
   for checkpoint in (config.checkpoint, *config.compare):
     if checkpoint not in scripted:
@@ -133,6 +134,8 @@ def _require_paths(config: Config) -> None:
     names.require(config.dataset)
   for source in config.image_text:
     names.require_image_text(source)
+  if config.encoder:
+    instructions.require(config.encoder)
 
 
 def _simulate(config: Config, folder: pathlib.Path) -> None:

@@ -136,14 +136,21 @@ def _compile_only(config: 'TrainConfig') -> None:
 def _require_paths(config: 'TrainConfig') -> None:
   """Require that paths exist, before TensorFlow and the network load."""
   from rtjax.data import names
+  from rtjax.data.config import NO_VECTORS
+  from rtjax.language import instructions
   for dataset in config.data:
     names.require(dataset)
   for source in config.text_data:
     names.require_image_text(source)
   init = config.init
-  for path in (init.weights, init.vision, init.text, config.distillation.teacher if config.distillation else ''):
-    if path:
+  teacher = config.distillation.teacher if config.distillation else ''
+  for path in (init.weights, init.backbone, init.vision, init.text, teacher):
+    if path not in ('', 'imagenet'):  # which Keras downloads
       cli.require_weights(path)
+  if init.tokenizer:
+    cli.require_weights(init.tokenizer, 'tokenizer')
+  if config.pipeline.encoder not in ('', NO_VECTORS):
+    instructions.require(config.pipeline.encoder)
 
 
 def _kept(run: pathlib.Path) -> str:

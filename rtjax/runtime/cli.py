@@ -66,11 +66,11 @@ def noted_if_slow(text: str) -> Iterator[None]:
     timer.cancel()
 
 
-def require_weights(path: str) -> None:
+def require_weights(path: str, what: str = 'model') -> None:
   """Require a file or folder at the path of weights.
 
-  A TensorFlow checkpoint is named by the prefix of its files. Raises FileNotFoundError.
+  A TensorFlow checkpoint is named by the prefix of its files. Raises FileNotFoundError, about a `what`.
   """
   expanded = pathlib.Path(path).expanduser()
   if '://' not in path and not expanded.exists() and not expanded.with_name(f'{expanded.name}.index').exists():
-    raise FileNotFoundError(f'no model at {path}: there is no such file or folder.')
+    raise FileNotFoundError(f'no {what} at {path}: there is no such file or folder.')
