@@ -42,6 +42,9 @@ _OPEN_S = 3
 # Time for a client to take its first step, after which another one may have its slot.
 _UNUSED_S = 10
 
+# Time for a client to read a reply. One that reads nothing would keep its slot: pings wait for the reply before them.
+_READ_S = 20
+
 # Time for a client to answer the closing handshake, during which it keeps its slot.
 _CLOSE_S = 2
 
@@ -148,11 +151,21 @@ class Server:
     while (message := await self._receive(connection, session)) is not None and not session.lost:
       started = time.monotonic()
       session.busy = True
-      await connection.send(await self._reply(message, session, started, previous))
+      await self._send(connection, session, await self._reply(message, session, started, previous))
       session.busy = False
       previous = {'prev_total_ms': 1000 * (time.monotonic() - started)}
       if self._stopping:
         await connection.close(1001, 'the server stops')
+
+  async def _send(self, connection: ServerConnection, session: Session, reply: bytes | str) -> None:
+    """Send a reply; drop a client that does not read."""
+    try:
+      async with asyncio.timeout(_READ_S):
+        await connection.send(reply)
+    except TimeoutError:
+      self.metrics.connections.labels('unread').inc()
+      self._troubles.add('unread', f'client {session.slot} dropped: it did not read for {_READ_S:g} s')
+      connection.transport.abort()
 
   async def _receive(self, connection: ServerConnection, session: Session) -> bytes | str | None:
     """Return the next message.

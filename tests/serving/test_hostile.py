@@ -211,6 +211,20 @@ def test_silent_connections_keep_no_robot_out(monkeypatch):
       assert robot.step(IMAGE).begins
 
 
+def test_a_client_that_does_not_read_loses_its_slot(monkeypatch):
+  """Its replies fill the buffers, and the pings wait behind them."""
+  monkeypatch.setattr(server, '_READ_S', 0.3)
+  monkeypatch.setattr(protocol, 'reply', lambda *_: {'actions': np.zeros(2 ** 23, np.uint8)})
+  with (serving(CountingPolicies(1)) as (running, port),
+        connect(f'ws://127.0.0.1:{port}', compression=None, max_size=None, max_queue=1) as deaf):
+    for _ in range(8):
+      deaf.send(codec.pack({'image': IMAGE, 'instruction': 'go'}))
+    until(lambda: running.metrics.value('rtjax_connections_total', outcome='unread') == 1, 20)
+    until(lambda: len(running.sessions) == 0)
+    with RemotePolicy(port=port) as policy:
+      assert policy.metadata['max_clients'] == 1
+
+
 @pytest.mark.parametrize('steps', [False, True])
 def test_a_client_without_a_step_gives_way_to_a_new_one(monkeypatch, steps):
   monkeypatch.setattr(server, '_UNUSED_S', 0.2)
