@@ -83,9 +83,9 @@ class PolicyMetadata:
     """
     read: Callable[[Any, Any], Any] = serialization.from_json  # also of unions, which are no `type`
     try:
-      pipeline = data['train']['pipeline']
-      return cls(str(path), read(data['embedding_id'], str), read(pipeline['image_size'], tuple[int, int] | None),
-                 read(pipeline['views'], tuple[str, ...]), read(data['step'], int | None),
+      pipeline = limits.json_object(data['train']['pipeline'], 'train.pipeline')  # older versions had fewer settings
+      return cls(str(path), read(data['embedding_id'], str), read(pipeline.get('image_size'), tuple[int, int] | None),
+                 read(pipeline.get('views', []), tuple[str, ...]), read(data['step'], int | None),
                  limits.json_object(data['statistics'], 'statistics'), limits.json_object(data['train'], 'train'),
                  limits.json_object(data.get('lineage') or {}, 'lineage'), read(pipeline.get('camera', ''), str))
     except (KeyError, TypeError, ValueError) as error:

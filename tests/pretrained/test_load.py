@@ -85,3 +85,9 @@ def test_an_export_of_another_version(model, tmp_path):
   safetensors.write(path, tensors, metadata | {'config': metadata['config'] | {'later': 1}, 'rtjax': '9.0'})
   with pytest.raises(CheckpointError, match=r'unknown settings \(later\).* written by rtjax 9\.0'):
     rtjax.load_model(path)
+
+
+def test_a_run_of_a_version_without_these_settings(model, tmp_path):
+  saved_run.save(model, tmp_path, 'hashed-ngrams/1', train={'pipeline': {}})
+  metadata = rtjax.load_policy(tmp_path).metadata
+  assert (metadata.image_size, metadata.views, metadata.camera) == (None, (), '')
