@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rtjax.data.tf import tfds
-
 import scene as reach  # isort: skip  (beside this file; the folder is on the path, and no package)
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger('rtjax.serve')
 # Robots do not wait longer for an action.
 _SHUTDOWN_S = 10
 
-# Time for a client to send its request. Idle connections, should they take up all there may be, delay a robot so long.
+# Time for a client to send its request.
 _OPEN_S = 3
 
 # Time for a client to take its first step, after which another one may have its slot.
