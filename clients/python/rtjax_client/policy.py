@@ -231,10 +231,11 @@ def _read_action(reply: Dict[str, Any], total_ms: float) -> RemoteAction:
     ServerError: it holds none. `Hold` where numbers are not finite.
   """
   try:
-    action = RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
-                          np.array(reply['actions'], np.float32), np.asarray(reply['tokens'], np.int32),
-                          np.asarray(reply['confidence'], np.float32), bool(reply['begins']),
-                          dict(reply['server_timing'], total_ms=total_ms))
+    with np.errstate(over='ignore'):  # numbers beyond float32 become infinite
+      action = RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
+                            np.array(reply['actions'], np.float32), np.asarray(reply['tokens'], np.int32),
+                            np.asarray(reply['confidence'], np.float32), bool(reply['begins']),
+                            dict(reply['server_timing'], total_ms=total_ms))
   except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
     raise ServerError(f'the server sent a reply without an action: {error!r}.') from error
   if not all(np.isfinite(part).all() for part in (action.plan, *action.action.values())):
