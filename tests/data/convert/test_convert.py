@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -97,7 +98,10 @@ def test_a_finished_dataset_stays_and_a_partial_one_is_removed(tmp_path, monkeyp
   with lock.beside(tmp_path / 'out/bot'), pytest.raises(lock.LockedError, match=r'\.bot is in use: process .* --name'):
     run(monkeypatch, path, '--out', tmp_path / 'out')
   assert left_over.exists()  # it may be of the process that holds the lock
+  (tmp_path / 'scratch').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'scratch'))
   run(monkeypatch, path, '--out', tmp_path / 'out')
+  assert not list((tmp_path / 'scratch').iterdir())
   assert [p.name for p in (tmp_path / 'out').iterdir()] == ['bot']
   assert not left_over.exists()
   with pytest.raises(ValueError, match='exists already'):
