@@ -229,7 +229,7 @@ class Server:
 
   def _crowded(self) -> None:
     self.metrics.connections.labels('crowded').inc()
-    self._troubles.add('crowded', f'connections refused: {self._most_connections} are open')
+    self._troubles.add('crowded', f'connections refused, silent ones first: {self._most_connections} are open')
 
   def _loop_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log an error outside of any request, without a traceback."""
