@@ -275,8 +275,8 @@ def _read(folder: epath.Path, verify: bool) -> tuple[Json, dict[str, Tree]]:
     check_files(folder)
   data = read_step_json(folder)
   if data.get('format') != FORMAT:
-    raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}.'
-                          f'{version_advice(data)}')
+    found = f'it is of format {limits.short(data.get("format"))}, this rtjax reads format {FORMAT}.'
+    raise CheckpointError(f'{found}{version_advice(data)}'.rstrip('.'))
   return data, read_arrays(folder / 'state', ('params', 'batch_stats', 'constants', 'ema'))
 
 

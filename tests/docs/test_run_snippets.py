@@ -89,8 +89,10 @@ def home(tmp_path_factory) -> pathlib.Path:
   described = folder / 'data/built/my_robot/1.0.0'
   (described / 'metadata.json').write_text(json.dumps(adapters.standard_metadata(actions.ARM_7D, HASHED_NGRAMS)))
   (described / 'action_spec.json').write_text(json.dumps(serialization.to_json(actions.ARM_7D)))
+  asked = [{'kind': 'vqa', 'question': 'how many?', 'answer': '3'}, {'kind': 'caption', 'question': '', 'answer': 'a'},
+           {'kind': 'match', 'question': 'a can', 'answer': 'no'}]
   pairs.write_tfds(folder / 'data/built', 'tabletop_qa', pairs.TABLETOP, [
-      {'image': pairs.pixels(1), 'pairs': [{'kind': 'vqa', 'question': 'how many?', 'answer': '3'}]}] * 3)
+      {'image': pairs.pixels(1), 'pairs': asked}] * 3)
   pairs.write_jsonl(folder / 'photos', pairs.LINES)
   return folder
 
@@ -205,7 +207,7 @@ def test_environments(name, home, monkeypatch, capsys):
   found = run(name, home, names)
   assert found['observation']['image'].dtype == np.uint8
   if 'policy' in found:
-    assert found['done'] and capsys.readouterr().out.startswith('pick up ')
+    assert found['done'] and capsys.readouterr().out.split()[-1] in ('True', 'False')
   found['env'].close()
 
 
