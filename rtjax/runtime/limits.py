@@ -164,7 +164,7 @@ def inside(folder: str | os.PathLike, name: str | os.PathLike) -> pathlib.Path:
 
 
 def _is_blob(file: pathlib.Path, root: pathlib.Path) -> bool:
-  """Return whether a file is among the blobs of the cache that a folder is in."""
+  """Return whether a file is a blob of the folder's cache."""
   snapshots = next((p for p in root.parents if p.name == 'snapshots' and '--' in p.parent.name), None)
   return snapshots is not None and file.parent == snapshots.parent / 'blobs' and file.is_file()
 

@@ -48,7 +48,7 @@ def from_json(data: Any, declared: type[_T]) -> _T:
 
 
 def missing(data: Any, complete: Any) -> dict[str, Any]:
-  """Return the settings of `complete`, by place, that `data` lacks; both are JSON."""
+  """Return the settings, by place, that `data` lacks; both are JSON."""
   given = flat(data)
   return {name: value for name, value in flat(complete).items() if name not in given}
 

@@ -50,7 +50,7 @@ class Connections:
   """Factory of a server's connections, which keeps them below a limit.
 
   At the limit a new connection takes the place of the oldest one without a complete handshake, so that silent ones keep
-  nobody out. Where all are served, the new one is refused.
+  nobody out. It is refused if there is none.
 
   Args:
     most: number of connections at once.

@@ -132,7 +132,7 @@ class Server:
                          logging.INFO)
 
   def _open_in_unused(self, peer: str) -> Session | None:
-    """Open a session in the slot of a client that took no step, if any."""
+    """Open a session in the slot of a client without a step."""
     unused = self.sessions.take_unused(_UNUSED_S)
     if unused is None:
       return None

@@ -1,4 +1,4 @@
-"""Lock of a run's folder, which the first process of the run holds for all of them."""
+"""Lock of a run's folder, held by its first process for all."""
 import contextlib
 import pathlib
 from collections.abc import Iterator

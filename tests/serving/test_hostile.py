@@ -195,7 +195,7 @@ def test_more_sockets_than_descriptors():
 
 
 def test_silent_connections_keep_no_robot_out(monkeypatch):
-  """A new one takes the place of the oldest, which is told so."""
+  """A new one takes the place of the oldest, which gets the reason."""
   monkeypatch.setattr(server, 'most_connections', lambda _: 3)
   monkeypatch.setattr(server, '_OPEN_S', 60)
   with serving(CountingPolicies(2)) as (_, port), contextlib.ExitStack() as stack:
