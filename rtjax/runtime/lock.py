@@ -45,7 +45,7 @@ def locked(folder: pathlib.Path, advice: str) -> Iterator[None]:
 
 
 def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-  """Hold the lock of a new dataset, in a hidden folder beside it."""
+  """Hold the lock of a new dataset, in a folder beside it."""
   return locked(path.with_name(f'.{path.name}'), 'Wait for its end, or choose another --name or --out.')
 
 
