@@ -29,8 +29,8 @@ from rtjax.runtime.suggest import did_you_mean
 Array = jax.Array | np.ndarray
 
 
-MOST_NUMBERS, MOST_BINS = 1024, 2 ** 20
-"""Bounds of an ActionSpec, which may be of a stranger's dataset."""
+MOST_NUMBERS, MOST_BINS = 1024, 2 ** 13
+"""Bounds of an ActionSpec, which may be of a stranger's dataset: tables of bins times bins are made from it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,9 @@ class ActionField:
       raise ValueError(f'ActionField {self.name!r}: low {self.low} must be below high {self.high}, also in float32.')
     if self.kind == 'classes' and self.bins != self.size:
       raise ValueError(f'ActionField {self.name!r}: {self.bins} classes need as many numbers, size is {self.size}.')
+    if not 0 <= self.fallback < self.bins:
+      raise ValueError(f'ActionField {self.name!r}: fallback is {self.fallback}, expected a class, 0 to '
+                       f'{self.bins - 1}.')
 
   @property
   def num_tokens(self) -> int:
@@ -110,6 +113,8 @@ class ActionSpec:
     names = [f.name for f in self.fields]
     if len(set(names)) != len(names):
       raise ValueError(f'ActionSpec: field names repeat: {names}.')
+    if self.size > MOST_NUMBERS:
+      raise ValueError(f'ActionSpec: its fields have {self.size} numbers, expected at most {MOST_NUMBERS}.')
     if self.vocab_size > MOST_BINS:
       raise ValueError(f'ActionSpec: vocab_size is {self.vocab_size}, expected at most {MOST_BINS}.')
     most = max(f.bins for f in self.fields)

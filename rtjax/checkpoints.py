@@ -2,20 +2,25 @@
 
     RUN/config.json               the run's configuration
     RUN/checkpoints/STEP/state    the TrainState (orbax)
-    RUN/checkpoints/STEP/metadata JSON: "format", "step", "checksums" (their file), "config" (the model's), "train" (the
-                                  run's), "statistics", "embedding_id", "data" (position in the data, one per
-                                  process), "metrics"; of a vision-language model also "tokenizer" and "lineage" (the
-                                  weights it started from)
+    RUN/checkpoints/STEP/metadata JSON: "format", "rtjax" (the version), "step", "checksums" (their file), "config" (the
+                                  model's), "train" (the run's), "statistics", "embedding_id", "data" (position in the
+                                  data, one per process), "metrics"; of a vision-language model also "tokenizer" and
+                                  "lineage" (the weights it started from)
     RUN/checkpoints/STEP/metrics  JSON: metrics that decide which checkpoint is best; only where the step was validated
     RUN/checkpoints/STEP/SHA256SUMS    checksums of the files, verified before they are read
 
 rtjax.training.checkpoint writes them.
+
+Versions. A setting that a configuration lacks, since an older version wrote it, has its default, which is what that
+version did; a warning names it. A setting that this version does not know is an error, which names the version that
+wrote it. "format" rises where neither is enough.
 """
 import contextlib
 import dataclasses
 import functools
 import logging
 import pathlib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -24,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+import rtjax
 from rtjax import models
 from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.runtime import checksums, limits, serialization
@@ -80,9 +86,9 @@ class PolicyMetadata:
     """
     read: Callable[[Any, Any], Any] = serialization.from_json  # also of unions, which are no `type`
     try:
-      pipeline = data['train']['pipeline']
-      return cls(str(path), read(data['embedding_id'], str), read(pipeline['image_size'], tuple[int, int] | None),
-                 read(pipeline['views'], tuple[str, ...]), read(data['step'], int | None),
+      pipeline = limits.json_object(data['train']['pipeline'], 'train.pipeline')  # older versions had fewer settings
+      return cls(str(path), read(data['embedding_id'], str), read(pipeline.get('image_size'), tuple[int, int] | None),
+                 read(pipeline.get('views', []), tuple[str, ...]), read(data['step'], int | None),
                  limits.json_object(data['statistics'], 'statistics'), limits.json_object(data['train'], 'train'),
                  limits.json_object(data.get('lineage') or {}, 'lineage'), read(pipeline.get('camera', ''), str))
     except (KeyError, TypeError, ValueError) as error:
@@ -139,10 +145,49 @@ def load(path: epath.PathLike, *, verify: bool = True) -> tuple[PolicyModel, Pol
   """
   data, weights = load_weights(path, verify=verify)
   trees = weights.get('ema', weights['params']), weights['batch_stats'], weights['constants']
-  model = models.from_values(models.config_from_json(data['config']), {
+  model = models.from_values(model_config(path, data), {
       name: value for tree in trees for name, value in parameters.named_leaves(tree).items()})
   attach_tokenizer(model, data)
   return model, PolicyMetadata.from_json(path, data)
+
+
+def model_config(path: epath.PathLike, data: Json) -> PolicyConfig:
+  """Return the model's configuration in the JSON of a checkpoint or export.
+
+  A warning names the settings that it lacks, see the module's docstring.
+
+  Args:
+    path: of the checkpoint, for messages.
+
+  Raises:
+    CheckpointError: settings are unknown or damaged; names the version that wrote them.
+  """
+  try:
+    config = models.config_from_json(data.get('config'))
+  except ValueError as error:
+    raise CheckpointError(f'the model in {path} cannot be read: {error}{version_advice(data)}') from error
+  if added := serialization.missing(data['config'], models.config_to_json(config)):
+    warnings.warn(describe_defaults(path, data, added), stacklevel=3)
+  return config
+
+
+def describe_defaults(path: epath.PathLike, data: Json, added: Json) -> str:
+  """Describe the settings that a run lacks, with their defaults."""
+  settings = ', '.join(f'{name} = {limits.short(value)}' for name, value in added.items())
+  return f'{path} was written by {_writer(data)}, without these settings, whose defaults hold: {settings}.'
+
+
+def version_advice(data: Json) -> str:
+  """Return the advice about the version that wrote a checkpoint."""
+  if data.get('rtjax') == rtjax.__version__:
+    return ''
+  return (f' It was written by {_writer(data)}, this is rtjax {rtjax.__version__}: read it with that version, or with '
+          'a newer one.')
+
+
+def _writer(data: Json) -> str:
+  version = data.get('rtjax')
+  return f'rtjax {version[:20]}' if isinstance(version, str) else 'a version of rtjax that did not name itself'
 
 
 def attach_tokenizer(model: PolicyModel, data: Json) -> None:
@@ -195,8 +240,7 @@ def open_weights(path: epath.PathLike, *, verify: bool = True) -> UnreadWeights:
       for name in group:
         yield name, values.pop(name)
 
-  return UnreadWeights(models.config_from_json(data['config']),
-                       {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}, read)
+  return UnreadWeights(model_config(folder, data), {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}, read)
 
 
 def _groups(leaves: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -306,7 +350,8 @@ def _read_checked_json(folder: epath.Path, verify: bool) -> Json:
     check_files(folder)
   data = read_step_json(folder)
   if data.get('format') != FORMAT:
-    raise CheckpointError(f'it is of format {data.get("format")}, this rtjax reads format {FORMAT}')
+    found = f'it is of format {limits.short(data.get("format"))}, this rtjax reads format {FORMAT}.'
+    raise CheckpointError(f'{found}{version_advice(data)}'.rstrip('.'))
   return data
 
 

@@ -131,6 +131,7 @@ def main() -> None:
 def _require_paths(config: Config) -> None:
   """Require that paths exist, before TensorFlow and the network load."""
   from rtjax.data import names
+  from rtjax.language import instructions
   scripted = ('expert', 'random') if config.env else ()
   for checkpoint in (config.checkpoint, *config.compare):
     if checkpoint not in scripted:
@@ -139,11 +140,14 @@ def _require_paths(config: Config) -> None:
     names.require(config.dataset)
   for source in config.image_text:
     names.require_image_text(source)
+  if config.encoder:
+    instructions.require(config.encoder)
 
 
 def _simulate(config: Config, folder: pathlib.Path) -> None:
   from rtjax.evaluation.closed_loop import agents, environment, evaluator, live
   from rtjax.language.instructions import open_encoder
+  from rtjax.runtime import lock
 
   splits = environment.choose_splits(config.env, config.split, config.skills)
   encoder = open_encoder(config.encoder) if config.encoder else None
@@ -161,11 +165,11 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
     options['cameras'] = config.cameras
   env = environment.open_environment(config.env, splits, options)
   title = f'{config.checkpoint} in {config.env}'
-  with live.opened(title, env.control_hz) if config.live else contextlib.nullcontext() as viewer:
+  with (lock.locked(folder, 'Wait for its end, stop it (the same command continues), or give another --output.'),
+        live.opened(title, env.control_hz) if config.live else contextlib.nullcontext() as viewer):
     evaluation = evaluator.Evaluation(env, config.episodes or 100, settings, config.videos, config.image_text,
                                       config.min_shared, viewer)
-    report = evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show)
-  _print(report, folder)
+    _print(evaluator.evaluate(evaluation, agent, config.baseline, config.compare, folder, config.show), folder)
 
 
 def _report_log(config: Config, folder: pathlib.Path) -> None:

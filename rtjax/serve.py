@@ -72,14 +72,15 @@ def main() -> None:
   config = tyro.cli(Config, prog=cli.prog('python -m rtjax.serve'))
   api_key = os.environ.get('RTJAX_API_KEY', '')
   config.check(api_key)
-  if not config.encoder:
-    packaged.require(config.checkpoint)
+  from rtjax.language import instructions
+  if config.encoder:
+    instructions.require(config.encoder)
+  packaged.require(config.checkpoint)
   interrupt.keep('The server holds nothing to keep; the same command starts it again.')
   logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s')
   logging.getLogger('rtjax.serve').setLevel(logging.INFO)
   # Imported here, because --help should not wait for JAX.
   import rtjax
-  from rtjax.language import instructions
   from rtjax.policies import image_size
   from rtjax.serving import server
 

@@ -136,14 +136,22 @@ def _compile_only(config: 'TrainConfig') -> None:
 def _require_paths(config: 'TrainConfig') -> None:
   """Require that paths exist, before TensorFlow and the network load."""
   from rtjax.data import names
+  from rtjax.data.config import NO_VECTORS
+  from rtjax.language import instructions
   for dataset in config.data:
     names.require(dataset)
   for source in config.text_data:
     names.require_image_text(source)
   init = config.init
-  for path in (init.weights, init.vision, init.text, config.distillation.teacher if config.distillation else ''):
-    if path:
+  for path in (init.weights, config.distillation.teacher if config.distillation else ''):
+    if path not in ('', 'imagenet'):  # which Keras downloads
       packaged.require(path)
+  for path, what in ((init.backbone, 'backbone'), (init.vision, 'image encoder'), (init.text, 'language model'),
+                     (init.tokenizer, 'tokenizer')):
+    if path:
+      cli.require_weights(path, what)
+  if config.pipeline.encoder not in ('', NO_VECTORS):
+    instructions.require(config.pipeline.encoder)
 
 
 def _kept(run: pathlib.Path) -> str:

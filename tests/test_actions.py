@@ -98,6 +98,9 @@ def test_sizes_and_names():
     (lambda: ActionField('x', 2, low=(0.0,)), 'low has 1 numbers'),
     (lambda: ActionField('x', 1, 1.0, 0.0), 'below high'),
     (lambda: ActionSpec((ActionField('x', 1, bins=512),)), 'more than vocab_size'),
+    (lambda: ActionSpec(tuple(ActionField(f'{i}', 1024) for i in range(2))), '2048 numbers, expected at most 1024'),
+    (lambda: ActionField('x', 1, bins=10 ** 5), 'bins is 100000, expected 2 to 8192'),
+    (lambda: actions.classes('x', 3, fallback=3), 'fallback is 3, expected a class, 0 to 2'),
 ])
 def test_bad_input(call, words):
   with pytest.raises(ValueError, match=words):

@@ -15,10 +15,11 @@ from helpers.tiny_rt1 import TINY
 
 save_file = pytest.importorskip('safetensors.numpy').save_file
 hypothesis = pytest.importorskip('hypothesis', reason='hypothesis is not installed: pip install rtjax[dev]')
+from etils import epath  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rtjax import actions, checkpoints, models  # noqa: E402
+from rtjax import actions, checkpoints, configs, models  # noqa: E402
 from rtjax.actions import ActionSpec  # noqa: E402
 from rtjax.data import images as stored_images  # noqa: E402
 from rtjax.data.convert import logs  # noqa: E402
@@ -32,8 +33,10 @@ from rtjax.evaluation.closed_loop import external_log, report  # noqa: E402
 from rtjax.language.instructions import Table  # noqa: E402
 from rtjax.language.tokenizer import Tokenizer  # noqa: E402
 from rtjax.pretrained import huggingface, rt1_x, safetensors, tf_rt1  # noqa: E402
-from rtjax.runtime import serialization  # noqa: E402
+from rtjax.runtime import checksums, limits, serialization  # noqa: E402
 from rtjax.runtime.cli import UserError  # noqa: E402
+from rtjax.training import log as training_log  # noqa: E402
+from rtjax.training.config import check_same_run  # noqa: E402
 
 CLEAR = (ValueError, OSError, UserError)
 """Errors that `runtime.cli.run` prints as one line."""
@@ -328,3 +331,47 @@ def test_tensorflow_checkpoints(tmp_path, pattern):
       if 'but not of RT-1' not in str(error):
         raise
   fuzz(tmp_path, next(tmp_path.glob(pattern)).name, read)
+
+
+def test_runs_of_other_versions(tmp_path):
+  """config.json of a run that is resumed."""
+  config = configs.get('my_robot')
+  file = tmp_path / 'config.json'
+  file.write_text(json.dumps(serialization.to_json(config)))
+  fuzz(tmp_path, 'config.json', lambda: check_same_run(limits.json_object(limits.read_json(file), file), config, file))
+
+
+def test_rows_of_metrics(tmp_path):
+  file = tmp_path / 'metrics.jsonl'
+  file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+  fuzz(tmp_path, 'metrics.jsonl', lambda: training_log._rows(file))
+
+
+def test_checksums(tmp_path):
+  (tmp_path / 'a').write_text('x')
+  checksums.write(epath.Path(tmp_path))
+  fuzz(tmp_path, checksums.NAME, lambda: checksums.problems(epath.Path(tmp_path)))
+
+
+def test_messages_of_robots(tmp_path):
+  pytest.importorskip('msgpack', reason="needs the extra 'serve'")
+  from rtjax.serving import protocol
+  message = protocol.pack({'image': np.zeros((4, 6, 3), np.uint8), 'instruction': 'pick', 'reset': True,
+                           'proprioception': np.zeros(7, np.float32)})
+  (tmp_path / 'message').write_bytes(message)
+  fuzz(tmp_path, 'message', lambda: protocol.read_request((tmp_path / 'message').read_bytes(), (4, 6)))
+
+
+def test_messages_of_servers(tmp_path):
+  """The client raises its own errors alone, and returns finite actions."""
+  pytest.importorskip('msgpack', reason="needs the extra 'serve'")
+  from rtjax_client import codec, policy
+  (tmp_path / 'message').write_bytes(codec.pack({
+      'actions': np.ones((1, 7), np.float32), 'action': {'gripper': [1.0]}, 'tokens': [0], 'confidence': [1.0],
+      'begins': False, 'server_timing': {'infer_ms': 1.0}}))
+
+  def read():
+    with contextlib.suppress(policy.ServerError):
+      action = policy._read_action(policy._unpack((tmp_path / 'message').read_bytes()), 1.0)
+      assert all(np.isfinite(part).all() for part in (action.plan, *action.action.values()))
+  fuzz(tmp_path, 'message', read)

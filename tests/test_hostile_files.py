@@ -162,6 +162,23 @@ def test_a_record_that_declares_terabytes(rlds, tmp_path):
     read_rlds(str(folder))
 
 
+@pytest.mark.parametrize('pattern', ['*.tfrecord*', 'dataset_info.json', 'features.json'])
+def test_files_of_a_dataset_that_are_links(rlds, tmp_path, pattern):
+  """Out of the folder they are refused; those of a Hugging Face cache lead to its blobs."""
+  folder = pathlib.Path(shutil.copytree(rlds, tmp_path / 'datasets--lab--pick/snapshots/1f2e'))
+  blobs = folder.parent.parent / 'blobs'
+  blobs.mkdir()
+  file = next(folder.glob(pattern))
+  file.rename(blobs / 'abc')
+  file.symlink_to('../../blobs/abc')
+  assert len(read_rlds(str(folder))) == 2
+  blobs.rename(tmp_path / 'elsewhere')
+  file.unlink()
+  file.symlink_to(tmp_path / 'elsewhere/abc')
+  with pytest.raises(BoundError, match='leads out of the folder'):
+    read_rlds(str(folder))
+
+
 def test_git_lfs_pointers_in_a_dataset(rlds, tmp_path):
   for pattern in ('*.tfrecord*', 'features.json', 'dataset_info.json'):
     folder = pathlib.Path(shutil.copytree(rlds, tmp_path / pattern.strip('*.')))

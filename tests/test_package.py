@@ -60,6 +60,10 @@ def test_the_command_has_the_help_of_the_module():
     ['train.py', 'rt1', '--data', 'data/built/no'], ['train.py', 'rt1', '--data', 'bridge', '--init.weights', 'no'],
     ['eval.py', 'no', '--env', 'tabletop'], ['eval.py', 'docs', '--dataset', 'data/built/nothing'],
     ['-m', 'rtjax.export', 'no', '--to', 'onnx'], ['-m', 'rtjax.serve', 'no'],
+    ['train.py', 'rt2_paligemma', '--init.backbone', 'no'], ['train.py', 'rt2', '--init.tokenizer', 'no'],
+    ['train.py', 'rt1', '--pipeline.encoder', 'no'], ['eval.py', 'docs', '--env', 'tabletop', '--encoder', 'no'],
+    ['-m', 'rtjax.data.convert', 'docs', '--name', 'x', '--encoder', 'no'], ['-m', 'rtjax.data.look', 'data/built/no'],
+    ['-m', 'rtjax.serve', 'docs', '--encoder', 'no'],
     ['-m', 'rtjax.data.convert', 'no', '--name', 'my_robot'], ['-m', 'rtjax.data.instruction_table', 'data/built/no'],
     ['-m', 'rtjax.data.image_text.check', '/no']], ids=' '.join)
 def test_wrong_paths_fail_before_tensorflow_is_imported(words, tmp_path):

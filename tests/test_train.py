@@ -49,6 +49,12 @@ def test_rt1_is_the_official_recipe():
   assert rt1.model == RT1Config(dtype='bfloat16')  # all else is the official network
 
 
+def test_imagenet_is_no_path():
+  train._require_paths(train.parse(['rt1', '--init.weights', 'imagenet']))
+  with pytest.raises(FileNotFoundError, match='no model at image_net'):
+    train._require_paths(train.parse(['rt1', '--init.weights', 'image_net']))
+
+
 def test_a_command_line():
   found = train.parse(['rt1', '--data', 'one', 'two', '--model.action-spec', 'arm7d', '--model.window', '3',
                        '--mesh.data', '-1', '--mesh.fsdp', '4', '--optimizer.learning-rate', '3e-4',

@@ -8,9 +8,9 @@ from typing import Any
 
 import demonstrations
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.data.tf import tfds
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

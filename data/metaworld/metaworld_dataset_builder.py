@@ -9,11 +9,11 @@ from typing import Any
 
 import demonstrations
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax import actions
 from rtjax.data.item_store import ItemStore
 from rtjax.data.rlds.adapters import standard_metadata
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import HASHED_NGRAMS
 
 

@@ -9,7 +9,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-import reach_dataset_builder
 import tyro
 
 from rtjax.data import generation
@@ -28,6 +27,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+  import reach_dataset_builder  # late: --help need not wait for TensorFlow
   builder = reach_dataset_builder.Builder(data_dir=config.out, episodes=config.episodes, seed=config.seed)
   if pathlib.Path(builder.data_dir).exists():
     raise SystemExit(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 import scene as reach  # isort: skip  (beside this file; the folder is on the path, and no package)
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import demonstrations
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 
 

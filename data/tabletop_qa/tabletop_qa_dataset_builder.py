@@ -12,10 +12,10 @@ from typing import Any
 import examples
 import numpy as np
 import questions
-import tensorflow_datasets as tfds
 from scenes import GenerationConfig
 
 from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.data.tf import tfds
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

@@ -59,6 +59,7 @@ def _check_description(folder: epath.Path) -> None:
     path = folder / file
     if not path.exists():
       continue
+    _require_inside(path)
     content = limits.json_object(limits.read_json(path), path)
     if file == 'features.json':
       for class_name in _class_names(content):
@@ -98,6 +99,12 @@ def _class_names(value: Any) -> Iterator[object]:
         yield inner
       else:
         yield from _class_names(inner)
+
+
+def _require_inside(file: Any) -> None:
+  """Require that a local file is no link out of its folder."""
+  if '://' not in os.fspath(file):
+    limits.inside(os.path.dirname(file), os.path.basename(file))
 
 
 def _registered_builder(name: str) -> Any:
@@ -157,6 +164,7 @@ def _check_count(name: str, instruction: Any) -> None:
   file, count = instruction.filename, instruction.skip + instruction.take
   if '://' in file or not os.path.exists(file):  # the error of a missing file comes when it is read
     return
+  _require_inside(file)
   limits.check_file(file)
   if not 0 < count <= (size := os.path.getsize(file)) // _RECORD_FRAME:
     raise limits.BoundError(f'{name}: dataset_info.json counts {count:,} records in {file}, which has {size:,} bytes '

@@ -53,7 +53,7 @@ def export(checkpoint: str, to: str, folder: pathlib.Path, *, int8: bool = False
       cli.note(f'{compiling}, and writing it as {to}')
       _save(format_module, step, written, int8)
       (written / 'policy.json').write_text(json.dumps(
-          {'format': to, 'int8': int8, 'rtjax': rtjax.__version__} | step.metadata, indent=1) + '\n')
+          {'format': to, 'int8': int8} | step.metadata, indent=1) + '\n')
       checksums.write(epath.Path(written))
       cli.note('Comparing it with the policy')
       comparison = check.compare(check.reference(policy, episodes), format_module.load(written, step), step, episodes)

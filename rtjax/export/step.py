@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import export
 
+import rtjax
 from rtjax import models
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.models import PolicyModel, parameters
@@ -70,9 +71,10 @@ class Step:
     """JSON with configuration, encoder id, image sizes, inputs and tokenizer."""
     language = {'tokenizer': self._tokenizer.to_json()} if self._tokenizer else {}
     return language | {
-        'config': models.config_to_json(self.config), 'embedding_id': self._metadata.embedding_id,
-        'image_size': self._metadata.input_size(), 'recorded_sizes': self._metadata.recorded_sizes(),
-        'camera_size': self.camera_size, 'observation': self._layout()}
+        'rtjax': rtjax.__version__, 'config': models.config_to_json(self.config),
+        'embedding_id': self._metadata.embedding_id, 'image_size': self._metadata.input_size(),
+        'recorded_sizes': self._metadata.recorded_sizes(), 'camera_size': self.camera_size,
+        'observation': self._layout()}
 
   def shapes(self, batch: Any) -> tuple[Any, ...]:
     """Return shapes and types of the cache and of each input.

@@ -75,16 +75,22 @@ def open_encoder(spec: str | os.PathLike) -> InstructionEncoder:
     ValueError: the folder or file is no encoder or table.
     ImportError: the encoder's package is not installed.
   """
+  require(spec)
   if spec in NAMED:
     return _open_named(str(spec))
   path = pathlib.Path(spec).expanduser()
-  if path.is_dir():
-    return UniversalSentenceEncoder(path)
-  if path.is_file():
-    return Table.load(path)
-  raise FileNotFoundError(
-      f'instruction encoder {str(spec)!r}: no such folder or file. Expected one of {list(NAMED)}, a folder of a '
-      'Universal Sentence Encoder from TensorFlow Hub, or an .npz table.' + did_you_mean(spec, list(NAMED)))
+  return UniversalSentenceEncoder(path) if path.is_dir() else Table.load(path)
+
+
+def require(spec: str | os.PathLike) -> None:
+  """Require the id of an encoder, or an existing folder or file.
+
+  Raises FileNotFoundError.
+  """
+  if spec not in NAMED and not pathlib.Path(spec).expanduser().exists():
+    raise FileNotFoundError(
+        f'instruction encoder {str(spec)!r}: no such folder or file. Expected one of {list(NAMED)}, a folder of a '
+        'Universal Sentence Encoder from TensorFlow Hub, or an .npz table.' + did_you_mean(spec, list(NAMED)))
 
 
 def for_policy(embedding_id: str, encoder: InstructionEncoder | None = None) -> InstructionEncoder:

@@ -22,7 +22,7 @@ def resolve(path: str | os.PathLike) -> str | os.PathLike:
   if os.fspath(path) not in names():
     return path
   file = FOLDER / f'{path}.safetensors'
-  if not _exists(path):
+  if not cli.weights_exist(path):
     return file
   cli.note(f'{path} is a file or folder here, which is read. The packaged policy of that name is {file}.')
   return path
@@ -33,7 +33,7 @@ def require(path: str) -> None:
 
   Raises FileNotFoundError.
   """
-  if path not in names() and '://' not in path and not _exists(path):
+  if path not in names() and not cli.weights_exist(path):
     raise missing(path)
 
 
@@ -41,12 +41,3 @@ def missing(path: str | os.PathLike) -> FileNotFoundError:
   """Return the error of a path at which there is nothing."""
   return FileNotFoundError(f'no model at {path}: there is no such file or folder, and no packaged policy of that name '
                            f'(there are: {", ".join(names())}).{did_you_mean(path, names())}')
-
-
-def _exists(path: str | os.PathLike) -> bool:
-  """Return whether there is a file or folder at a path.
-
-  A TensorFlow checkpoint is named by the prefix of its files.
-  """
-  expanded = pathlib.Path(path).expanduser()
-  return expanded.exists() or expanded.with_name(f'{expanded.name}.index').exists()

@@ -335,11 +335,11 @@ _NAFLEX = ('the NaFlex kind of SigLIP 2, another network: it takes patches of im
            "one size, such as siglip2-so400m-patch14-224, whose model_type is 'siglip'.")
 _TEXT_ALONE = 'a language model that sees no images. Use PaliGemma or T5Gemma 2, which are made of such layers.'
 _OTHERS = {
-    'umt5': 'another network than mT5: each of its layers has a position bias of its own. Use mT5.',
     **dict.fromkeys(('gemma', 'gemma2', 'gemma3_text'), _TEXT_ALONE),
     'siglip2': _NAFLEX, 'siglip2_vision_model': _NAFLEX,
     't5gemma': 'the first T5Gemma, another network: its decoder attends to the encoder in layers of their own, and '
-               'it sees no images. Use T5Gemma 2.'}
+               'it sees no images. Use T5Gemma 2.',
+    'umt5': 'another network than mT5: each of its layers has position biases of its own. Use mT5.'}
 """Networks whose names look like those of known ones."""
 
 

@@ -48,7 +48,7 @@ class Tensor(NamedTuple):
 
   def equals(self, other: 'Tensor', rows: int = 4096) -> bool:
     """Return whether two matrices are equal; reads until the first difference."""
-    if self.shape != other.shape:
+    if self.shape != other.shape or not {self.dtype, other.dtype} <= {*_TYPES}:
       return False
     with safetensors.open_file(self.file) as one, safetensors.open_file(other.file) as two:
       a, b = one.get_slice(self.name), two.get_slice(other.name)

@@ -2,8 +2,9 @@
 
 Tensors have the names of `rtjax.models.parameters` ('transformer/layers/0/attention/query/kernel'). An int8 tensor NAME
 comes with NAME.scale; the value is their product. The file's metadata entry 'rtjax' is JSON: 'config' (the model's),
-'embedding_id', 'image_size', 'recorded_sizes', and 'tokenizer' for models with language. That of a packaged policy is
-the JSON of its checkpoint (rtjax/checkpoints.py), which adds 'step', 'statistics', 'train' and 'lineage'.
+'embedding_id', 'image_size', 'recorded_sizes', 'rtjax' (the version), and 'tokenizer' for models with language. That of
+a packaged policy is the JSON of its checkpoint (rtjax/checkpoints.py), which adds 'step', 'statistics', 'train' and
+'lineage'.
 """
 import json
 import os
@@ -24,6 +25,7 @@ from rtjax.runtime import checksums, cli, limits, serialization
 _KEY, _SCALE = 'rtjax', '.scale'
 _KEPT = ('embedding_id', 'step', 'statistics', 'train', 'lineage', 'tokenizer')  # of a checkpoint, in a packaged policy
 _SHOWN = 3  # damaged files that a message lists
+_TYPES = ('F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL')
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
@@ -76,9 +78,9 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> tuple[PolicyModel, 
   """
   data = _read_metadata(path, verify)
   with open_file(path) as file:
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    tensors = {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118 (no mapping)
   try:
-    config = models.config_from_json(data['config'])
+    config = checkpoints.model_config(path, data)
     metadata = PolicyMetadata.from_json(path, data) if 'train' in data else _export_metadata(path, data)
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
@@ -104,13 +106,10 @@ def open_weights(path: str | os.PathLike, *, verify: bool = True) -> UnreadWeigh
   def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
       with open_file(path) as file:  # pages count as memory of the process as long as a file is mapped
-        tensors = {part: file.get_tensor(part) for part in (name, name + _SCALE) if part in shapes}
+        tensors = {part: _tensor(file, part, path) for part in (name, name + _SCALE) if part in shapes}
       yield name, _scaled(name, tensors[name], tensors)
-  try:
-    config = models.config_from_json(data['config'])
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f'the metadata of {path} cannot be read: {cli.describe(error)}') from error
-  return UnreadWeights(config, {name: shape for name, shape in shapes.items() if not name.endswith(_SCALE)}, read)
+  return UnreadWeights(checkpoints.model_config(path, data),
+                       {name: shape for name, shape in shapes.items() if not name.endswith(_SCALE)}, read)
 
 
 def _read_metadata(path: str | os.PathLike, verify: bool) -> dict[str, Any]:
@@ -123,6 +122,13 @@ def _read_metadata(path: str | os.PathLike, verify: bool) -> dict[str, Any]:
     raise ValueError(f'{path} is no export of rtjax: its metadata has no entry {_KEY!r}. Folders as published on '
                      'Hugging Face are read by rtjax.pretrained.load_huggingface.')
   return limits.json_object(limits.parse_json(stored, f'the metadata of {path}'), f'the metadata of {path}')
+
+
+def _tensor(file: Any, name: str, path: str | os.PathLike) -> np.ndarray:
+  dtype = file.get_slice(name).get_dtype()
+  if dtype not in _TYPES:
+    raise ValueError(f'{name} in {path} has the type {dtype}, expected one of {list(_TYPES)}.')
+  return file.get_tensor(name)
 
 
 def _verify(folder: epath.Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Collection
 
 from etils import epath
 
+from rtjax.runtime import limits
+
 NAME = 'SHA256SUMS'
 _BLOCK = 1 << 20
 _THREADS = 8  # hashlib lets other threads run; on a network file system they also hide its latency
@@ -34,10 +36,11 @@ def problems(folder: epath.Path, part: slice = slice(None)) -> list[str]:
   Raises:
     FileNotFoundError: the folder has no checksums.
   """
+  limits.check_file(folder / NAME, limits.JSON_BYTES)
   head, _, lines = (folder / NAME).read_bytes().decode('utf-8', 'replace').partition('\n')
   if head.split()[1:2] != [_of_text(lines)]:
     return [f'{NAME} is damaged itself']
-  saved = dict(reversed(line.split('  ', 1)) for line in lines.splitlines())
+  saved = {file: digest for digest, _, file in (line.partition('  ') for line in lines.splitlines())}
   files = list(saved)[part]
   present = _files(folder)
   lost = [f'{file} is missing' for file in files if file not in present]
@@ -64,6 +67,7 @@ def _digests(folder: epath.Path, files: list[str]) -> list[str]:
 
 
 def _of_file(path: epath.Path) -> str:
+  limits.check_file(path)  # a device or a pipe has no end
   digest = hashlib.sha256()
   with path.open('rb') as file:
     while block := file.read(_BLOCK):

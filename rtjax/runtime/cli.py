@@ -1,6 +1,8 @@
 """Entry point shared by all commands: errors and Ctrl-C become one line."""
 import contextlib
 import importlib
+import os
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -63,3 +65,21 @@ def noted_if_slow(text: str) -> Iterator[None]:
     yield
   finally:
     timer.cancel()
+
+
+def weights_exist(path: str | os.PathLike) -> bool:
+  """Return whether there is a file or folder at a path of weights.
+
+  A TensorFlow checkpoint is named by the prefix of its files.
+  """
+  expanded = pathlib.Path(path).expanduser()
+  return '://' in os.fspath(path) or expanded.exists() or expanded.with_name(f'{expanded.name}.index').exists()
+
+
+def require_weights(path: str, what: str = 'model') -> None:
+  """Require weights at a path.
+
+  Raises FileNotFoundError, about a `what`.
+  """
+  if not weights_exist(path):
+    raise FileNotFoundError(f'no {what} at {path}: there is no such file or folder.')

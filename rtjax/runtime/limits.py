@@ -146,6 +146,8 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
 def inside(folder: str | os.PathLike, name: str | os.PathLike) -> pathlib.Path:
   """Return the path of a file in a folder.
 
+  In a cache of Hugging Face (NAME/snapshots/REVISION), files are links to those in NAME/blobs, which count as inside.
+
   Raises:
     BoundError: the name, or a link, leads out of the folder.
   """
@@ -155,10 +157,16 @@ def inside(folder: str | os.PathLike, name: str | os.PathLike) -> pathlib.Path:
     real = path.resolve()
   except (OSError, RuntimeError) as error:  # a cycle of links
     raise BoundError(f'{os.fspath(name)!r} in {folder} leads nowhere: {error}.') from error
-  if not real.is_relative_to(root):
+  if not real.is_relative_to(root) and not _is_blob(real, root):
     raise BoundError(f'{os.fspath(name)!r} leads out of the folder {folder}, to {real}. Files of a dataset or log are '
                      'read from its own folder only: copy them into it (cp -rL copies what links stand for).')
   return path
+
+
+def _is_blob(file: pathlib.Path, root: pathlib.Path) -> bool:
+  """Return whether a file is a blob of the folder's cache."""
+  snapshots = next((p for p in root.parents if p.name == 'snapshots' and '--' in p.parent.name), None)
+  return snapshots is not None and file.parent == snapshots.parent / 'blobs' and file.is_file()
 
 
 def check_name(name: object, what: str) -> str:
@@ -182,6 +190,20 @@ def read_json(path: Any) -> Any:
   """
   check_file(path, JSON_BYTES)
   return parse_json((path if hasattr(path, 'read_bytes') else pathlib.Path(path)).read_bytes(), path)
+
+
+def lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
+  """Yield number and content of each line of a local text file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    BoundError: the file, or a line, is too large.
+  """
+  check_file(path, TEXT_BYTES)
+  with open(path, 'rb') as file:
+    for number, line in enumerate(iter(lambda: file.readline(SENTENCE_BYTES + 1), b''), 1):
+      check_size(len(line), SENTENCE_BYTES, f'{os.fspath(path)}, line {number}')
+      yield number, line
 
 
 def parse_json(text: str | bytes, source: object) -> Any:

@@ -1,7 +1,8 @@
 """Configurations to JSON and back, by their type hints.
 
 A dataclass becomes an object with an entry for each field; in a union of dataclasses the entry 'type' names the class.
-Reading is strict: unknown entries, missing ones and values of another type are errors that name the place.
+Reading is strict: unknown settings, and values of another type, are errors that name the place. Settings that are
+missing, since an older version did not have them, get their defaults; `missing` lists them.
 """
 import dataclasses
 import json
@@ -14,6 +15,10 @@ import cattrs
 
 _T = TypeVar('_T')
 _converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+class UnreadableError(ValueError):
+  """JSON is not the configuration that it should be."""
 
 
 def to_json(config: Any, declared: Any = None) -> Any:
@@ -30,16 +35,31 @@ def from_json(data: Any, declared: type[_T]) -> _T:
   """Return the configuration that `to_json` wrote.
 
   Raises:
-    ValueError: lists the entries that are unknown, missing or of another type.
+    UnreadableError: lists the settings that are unknown, missing without a default, or of another type.
   """
   try:
     return _converter.structure(data, declared)
   except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError) as error:
     found = '; '.join(cattrs.transform_error(error, format_exception=_describe))
-    raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
+    raise UnreadableError(f'this {getattr(declared, "__name__", declared)} cannot be read: {found}.') from error
   except (AttributeError, TypeError) as error:  # cattrs takes objects and lists to be such
-    raise ValueError(f'this {getattr(declared, "__name__", declared)} cannot be read: {repr(data)[:60]} has another '
-                     'type.') from error
+    raise UnreadableError(f'this {getattr(declared, "__name__", declared)} cannot be read: {repr(data)[:60]} has '
+                          'another type.') from error
+
+
+def missing(data: Any, complete: Any) -> dict[str, Any]:
+  """Return the settings, by place, that `data` lacks; both are JSON."""
+  given = flat(data)
+  return {name: value for name, value in flat(complete).items() if name not in given}
+
+
+def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+  """Return the values of nested JSON by their places, such as model.width."""
+  values: dict[str, Any] = {}
+  for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+    is_nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    values |= flat(value, f'{prefix}{key}.') if is_nested else {f'{prefix}{key}': value}
+  return values
 
 
 def register(base: type, write: Callable[[Any], Any], read: Callable[[Any], Any]) -> None:
@@ -63,6 +83,8 @@ class _ReadError(ValueError):
 
 
 def _describe(error: BaseException, expected: Any) -> str:
+  if isinstance(error, cattrs.ForbiddenExtraKeysError):
+    return f'unknown settings ({", ".join(sorted(error.extra_fields))})'
   of_class = type(error) in (ValueError, ImportError)  # of a dataclass that checks its fields
   return str(error).rstrip('.') if of_class or isinstance(error, _ReadError) else cattrs.v.format_exception(
       error, expected)

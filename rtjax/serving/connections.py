@@ -4,11 +4,13 @@ Without it, a process out of descriptors can neither accept a robot nor open a f
 """
 import asyncio
 import os
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State
 
 # Connections beside those of robots: pages, health checks, handshakes.
 _OTHERS = 256
@@ -45,11 +47,14 @@ def most_connections(robots: int) -> int:
 
 
 class Connections:
-  """Factory of a server's connections, which refuses those above a limit.
+  """Factory of a server's connections, which keeps them below a limit.
+
+  At the limit a new connection takes the place of the oldest one without a complete handshake, so that silent ones keep
+  nobody out. It is refused if there is none.
 
   Args:
     most: number of connections at once.
-    refused: called for each one above it.
+    refused: called for each one that is closed or refused.
   """
 
   def __init__(self, most: int, refused: Callable[[], None]):
@@ -61,6 +66,9 @@ class Connections:
     if len(self._open) < self._most:
       return _Counted(self._open, *arguments, **options)
     self._refused()
+    if silent := [connection for connection in self._open if connection.is_silent]:
+      min(silent, key=lambda connection: connection.since).make_room()
+      return _Counted(self._open, *arguments, **options)
     refusal = _Refusal(patient=len(self._waiting) < _REFUSALS)
     self._waiting.add(refusal)
     return refusal
@@ -71,8 +79,20 @@ class _Counted(ServerConnection):
 
   def __init__(self, opened: 'weakref.WeakSet[_Counted]', *arguments: Any, **options: Any):
     super().__init__(*arguments, **options)
-    self._opened = opened
+    self._opened, self.since = opened, time.monotonic()
     opened.add(self)
+
+  @property
+  def is_silent(self) -> bool:
+    """Whether it is connected, and its handshake is not complete."""
+    return self.state is not State.OPEN and hasattr(self, 'transport')
+
+  def make_room(self) -> None:
+    """Close at once, with an explanation."""
+    self._opened.discard(self)
+    if not self.transport.is_closing():
+      self.transport.write(_RESPONSE)
+      self.transport.close()
 
   def connection_lost(self, error: Exception | None) -> None:
     self._opened.discard(self)

@@ -37,7 +37,7 @@ class Metrics:
         rtjax.__version__, model).set(1)
     for outcome in ('answered', 'refused', 'failed'):
       self.requests.labels(outcome)
-    for outcome in ('served', 'idle', 'full', 'unauthorized', 'misdirected', 'invalid', 'crowded'):
+    for outcome in ('served', 'idle', 'unused', 'unread', 'full', 'unauthorized', 'misdirected', 'invalid', 'crowded'):
       self.connections.labels(outcome)
     self._recent: collections.deque[float] = collections.deque(maxlen=RECENT)
 

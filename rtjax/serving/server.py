@@ -36,8 +36,14 @@ log = logging.getLogger('rtjax.serve')
 # Robots do not wait longer for an action.
 _SHUTDOWN_S = 10
 
-# Time for a client to send its request. Idle connections, should they take up all there may be, delay a robot so long.
+# Time for a client to send its request.
 _OPEN_S = 3
+
+# Time for a client to take its first step, after which another one may have its slot.
+_UNUSED_S = 10
+
+# Time for a client to read a reply. One that reads nothing would keep its slot: pings wait for the reply before them.
+_READ_S = 20
 
 # Time for a client to answer the closing handshake, during which it keeps its slot.
 _CLOSE_S = 2
@@ -73,6 +79,7 @@ class Server:
     self.metrics = Metrics(name)
     self.batcher = Batcher(policies, self.sessions, self.metrics)
     self._connections: dict[Session, ServerConnection] = {}
+    self._closing: set[asyncio.Task[None]] = set()
     self._stopping = False
 
   async def run(self, host: str, port: int, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
@@ -103,7 +110,7 @@ class Server:
 
   async def _handle(self, connection: ServerConnection) -> None:
     peer = '{}:{}'.format(*connection.remote_address[:2])
-    session = self.sessions.open(peer)
+    session = self.sessions.open(peer) or self._open_in_unused(peer)
     if session is None:
       self.metrics.connections.labels('full').inc()
       self._troubles.add('full', f'{peer} refused: all {self.sessions.slots} slots are taken, see --max-clients')
@@ -124,17 +131,41 @@ class Server:
       self._troubles.add(f'left {session.slot}', f'client {session.slot} left after {session.episodes} episodes',
                          logging.INFO)
 
+  def _open_in_unused(self, peer: str) -> Session | None:
+    """Open a session in the slot of a client without a step."""
+    unused = self.sessions.take_unused(_UNUSED_S)
+    if unused is None:
+      return None
+    self.metrics.connections.labels('unused').inc()
+    self._troubles.add('unused', f'client {unused.slot} lost its slot to {peer}: it took no step, and all '
+                       f'{self.sessions.slots} are taken, see --max-clients')
+    closing = asyncio.create_task(self._connections[unused].close(
+        1013, f'no step in {_UNUSED_S} s, and another client came; see --max-clients'))
+    self._closing.add(closing)
+    closing.add_done_callback(self._closing.discard)
+    return self.sessions.open(peer)
+
   async def _serve_client(self, connection: ServerConnection, session: Session) -> None:
     await connection.send(protocol.pack(self.metadata))
     previous: dict[str, float] = {}
-    while (message := await self._receive(connection, session)) is not None:
+    while (message := await self._receive(connection, session)) is not None and not session.lost:
       started = time.monotonic()
       session.busy = True
-      await connection.send(await self._reply(message, session, started, previous))
+      await self._send(connection, session, await self._reply(message, session, started, previous))
       session.busy = False
       previous = {'prev_total_ms': 1000 * (time.monotonic() - started)}
       if self._stopping:
         await connection.close(1001, 'the server stops')
+
+  async def _send(self, connection: ServerConnection, session: Session, reply: bytes | str) -> None:
+    """Send a reply; drop a client that does not read."""
+    try:
+      async with asyncio.timeout(_READ_S):
+        await connection.send(reply)
+    except TimeoutError:
+      self.metrics.connections.labels('unread').inc()
+      self._troubles.add('unread', f'client {session.slot} dropped: it did not read for {_READ_S:g} s')
+      connection.transport.abort()
 
   async def _receive(self, connection: ServerConnection, session: Session) -> bytes | str | None:
     """Return the next message.
@@ -198,7 +229,7 @@ class Server:
 
   def _crowded(self) -> None:
     self.metrics.connections.labels('crowded').inc()
-    self._troubles.add('crowded', f'connections refused: {self._most_connections} are open')
+    self._troubles.add('crowded', f'connections refused, silent ones first: {self._most_connections} are open')
 
   def _loop_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log an error outside of any request, without a traceback."""

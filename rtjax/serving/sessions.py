@@ -22,6 +22,7 @@ class Session:
     task: its last instruction, as text or embedding; None before the first observation.
     started: whether its slot holds the frames of a running episode.
     busy: whether it waits for a reply.
+    lost: whether it lost its slot to another client.
     connected: `time.monotonic` of the connection.
     active: `time.monotonic` of the last step, or of the connection.
     episodes, step: number of episodes begun, and of steps of the current one.
@@ -33,6 +34,7 @@ class Session:
   task: str | np.ndarray | None = None
   started: bool = False
   busy: bool = False
+  lost: bool = False
   connected: float = dataclasses.field(default_factory=time.monotonic)
   active: float = dataclasses.field(default_factory=time.monotonic)
   episodes: int = 0
@@ -83,5 +85,23 @@ class Sessions:
     return None
 
   def close(self, session: Session) -> None:
-    """Free the slot of a session."""
-    del self._open[session.slot]
+    """Free the slot of a session, unless another one has it."""
+    if self._open.get(session.slot) is session:
+      del self._open[session.slot]
+
+  def take_unused(self, seconds: float) -> Session | None:
+    """Free the slot that is unused for the longest time.
+
+    Args:
+      seconds: least time since the connection, in which the client took no step.
+
+    Returns:
+      The session that lost it; None if there is no such slot.
+    """
+    unused = [s for s in self if not (s.episodes or s.busy) and time.monotonic() - s.connected >= seconds]
+    if not unused:
+      return None
+    found = min(unused, key=lambda session: session.connected)
+    found.lost = True
+    self.close(found)
+    return found

@@ -8,7 +8,6 @@ read. The newest `keep` are kept, and the best one.
 """
 import contextlib
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,9 +19,10 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 from orbax.checkpoint.path import atomicity
 
+import rtjax
 from rtjax import checkpoints
 from rtjax.checkpoints import FORMAT, CheckpointError, Json
-from rtjax.runtime import checksums
+from rtjax.runtime import checksums, limits
 from rtjax.training import sharding, single_layers
 from rtjax.training.state import TrainState
 
@@ -90,7 +90,7 @@ class RunCheckpoints:
       CheckpointError: this or the previous one could not be written, on a full disk for instance.
     """
     step = int(state.step)
-    header = {'format': FORMAT, 'step': step, 'checksums': checksums.NAME}
+    header = {'format': FORMAT, 'rtjax': rtjax.__version__, 'step': step, 'checksums': checksums.NAME}
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state),
                                    metadata=ocp.args.JsonSave(header | metadata))
     self.wait()
@@ -198,7 +198,7 @@ def _read(folder: epath.Path, target: TrainState) -> tuple[TrainState, Json]:
 
 def _read_metrics(folder: epath.Path) -> None:
   if (folder / 'metrics').exists():
-    json.loads((folder / 'metrics' / 'metrics').read_text())
+    limits.read_json(folder / 'metrics' / 'metrics')
 
 
 @contextlib.contextmanager

@@ -235,28 +235,33 @@ FREE = ('output', 'data', 'text.data', 'steps', 'compile_only', 'checkpoints', '
         'text.pipeline.threads')
 
 
-def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.Path) -> None:
+def check_same_run(stored: dict[str, Any], config: TrainConfig, folder: pathlib.Path) -> dict[str, Any]:
   """Refuse to resume a run with another configuration.
+
+  A setting that the run lacks, since an older version wrote it, counts as its default.
 
   Args:
     stored: JSON of the run's configuration.
 
+  Returns:
+    The settings that the run lacks and the parameters depend on, with their defaults.
+
   Raises:
-    ValueError: lists the fields that differ.
+    ValueError: lists the settings that differ, or are unknown.
   """
-  before, now = _flat(stored), _flat(serialization.to_json(config))
+  complete = serialization.to_json(serialization.from_json(stored, TrainConfig))
+  added = {name: value for name, value in serialization.missing(stored, complete).items() if not _is_free(name)}
+  before, now = serialization.flat(complete), serialization.flat(serialization.to_json(config))
   missing = 'not set'
-  differing = [f'{name}: {limits.short(before.get(name, missing))} there, {limits.short(now.get(name, missing))} now'
-               for name in sorted(before.keys() | now.keys())
-               if before.get(name) != now.get(name) and not any(f'{name}.'.startswith(f'{free}.') for free in FREE)]
+  differing = [f'{name}: {limits.short(before.get(name, missing))} there{" (default)" * (name in added)}, '
+               f'{limits.short(now.get(name, missing))} now' for name in sorted(before.keys() | now.keys())
+               if before.get(name) != now.get(name) and not _is_free(name)]
   if differing:
     raise ValueError(f'{folder} holds a run with another configuration:\n  ' + '\n  '.join(differing) +
                      '\nTo resume it, use its settings. To start a new run, give another --output '
                      f'(with --init.weights {folder} it starts from these weights).')
+  return added
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
-  return flat
+def _is_free(name: str) -> bool:
+  return any(f'{name}.'.startswith(f'{free}.') for free in FREE)

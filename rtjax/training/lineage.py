@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jax
 import jax.numpy as jnp
 
-from rtjax import checkpoints, models
+from rtjax import checkpoints
 from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vision_language import VisionLanguageConfig
@@ -44,7 +44,7 @@ def with_backbone(config: TrainConfig, *, weights: bool = True) -> PolicyConfig:
     return model
   from rtjax.pretrained import huggingface
   if checkpoints.is_checkpoint(config.output):
-    stored: Any = models.config_from_json(checkpoints.read_json(config.output)['config'])
+    stored: Any = checkpoints.model_config(config.output, checkpoints.read_json(config.output))
     found = stored.backbone if config.init.backbone else stored.backbone.vision
   else:
     found = huggingface.open_folder(folder)[0].config if weights else huggingface.read_architecture(folder)
@@ -106,7 +106,7 @@ def with_codec(config: TrainConfig, data: Any) -> PolicyConfig:
   Raises:
     FileNotFoundError, ValueError: the data cannot be read.
   """
-  stored = [models.config_from_json(checkpoints.read_json(path)['config']).action_codec
+  stored = [checkpoints.model_config(path, checkpoints.read_json(path)).action_codec
             for path in (config.output, config.init.weights) if path and checkpoints.is_checkpoint(path)]
   known = [codec for codec in stored if codec]
   if not config.data and not known:

@@ -80,7 +80,7 @@ def train(config: TrainConfig, *, data: Any = None) -> Outcome:
     ValueError, FileNotFoundError: the configuration or the data cannot be trained with.
     TrainingError: a loss or gradient is not finite.
     CheckpointError: a checkpoint cannot be written, or none of those present can be read.
-    RunLockedError: another process trains into the folder.
+    LockedError: another process trains into the folder.
   """
   processes.connect(config.mesh.distributed, config.mesh.timeout)
   run = pathlib.Path(config.output).expanduser().resolve()
@@ -208,7 +208,14 @@ def _check_run_folder(config: TrainConfig, run: pathlib.Path) -> None:
     if not (run / 'config.json').exists():
       raise ValueError(f'output {run} holds checkpoints and no config.json with the configuration of their run. Choose '
                        'another folder, or remove this one; to start from its weights, give it as --init.weights.')
-    check_same_run(_stored_config(run), config, run)
+    try:
+      added = check_same_run(_stored_config(run), config, run)
+    except serialization.UnreadableError as error:
+      advice = checkpoints.version_advice(checkpoints.read_json(run))
+      raise ValueError(f'{run} cannot be resumed: {error}{advice} Or give another --output to start a new run.'
+                       ) from error
+    if added and jax.process_index() == 0:
+      print(checkpoints.describe_defaults(run, checkpoints.read_json(run), added))
 
 
 def _stored_config(run: pathlib.Path) -> dict[str, Any]:

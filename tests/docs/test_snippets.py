@@ -11,6 +11,7 @@ import pytest
 import tyro
 from helpers import saved_run
 from helpers.paths import ROOT
+from helpers.snippets import PAGES, snippets
 from helpers.tiny_rt1 import TINY
 
 import rtjax
@@ -20,20 +21,10 @@ from rtjax.data.convert.options import Options
 from rtjax.export import __main__ as export
 from rtjax.export import run as run_export
 
-PAGES = [ROOT / name for name in ('README.md', 'data/README.md', 'clients/python/README.md')] + sorted(
-    ROOT.glob('docs/**/*.md'))
-FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 MODULES = {call: module for name in ('serve', 'export', 'convert')
            for module in [COMMANDS[name][0].removesuffix('.__main__')]
            for call in (f'rtjax {name}', f'python -m {module}')}
 """Calls of the commands whose flags are checked here; test_commands.py has train and eval."""
-
-
-def snippets() -> Iterator[tuple[str, str]]:
-  for page in PAGES:
-    for number, (language, text) in enumerate(FENCE.findall(page.read_text())):
-      if language == 'python':
-        yield f'{page.relative_to(ROOT)}:{number}', text
 
 
 def commands() -> Iterator[str]:

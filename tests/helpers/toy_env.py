@@ -65,7 +65,8 @@ class ToyEnv(gymnasium.Env):
 
   def _info(self):
     return {'success': self._forward > self._digit, 'skill': self._options.get('skill'),
-            'instruction': self._observe()['instruction'], 'task': 'pick: red cube', 'moved': 0.03 * self._forward}
+            'instruction': self._observe()['instruction'], 'task': 'pick: red cube', 'moved': 0.03 * self._forward,
+            'clipped': np.int64(0)}
 
 
 class DyingEnv(ToyEnv):

@@ -1,5 +1,6 @@
 """Loading: weights and statistics must be finite, whatever the format."""
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from helpers import saved_run
 from helpers.tiny_rt1 import TINY
 
 import rtjax
-from rtjax.checkpoints import PolicyMetadata
+from rtjax.checkpoints import CheckpointError, PolicyMetadata
 from rtjax.export import safetensors as export_safetensors
 from rtjax.export.step import Step
 from rtjax.models import build, from_values, parameters
@@ -59,3 +60,34 @@ def test_safetensors(model, tmp_path, int8):
   safetensors.write(path, tensors, metadata)
   with pytest.raises(ValueError, match=rf'NaN or infinite numbers in 1 arrays:\n  {changed.removesuffix(".scale")} '):
     rtjax.load_model(path)
+
+
+@pytest.mark.parametrize(('dtype', 'size'), [('F8_E4M3', 2), ('F4', 1), ('C64', 16)])
+def test_safetensors_of_other_types(tmp_path, dtype, size):
+  header = json.dumps({'a': {'dtype': dtype, 'shape': [2], 'data_offsets': [0, size]},
+                       '__metadata__': {'rtjax': '{}'}}).encode()
+  (tmp_path / 'a.safetensors').write_bytes(struct.pack('<Q', len(header)) + header + bytes(size))
+  with pytest.raises(ValueError, match=rf'a in .* has the type {dtype}, expected one of'):
+    rtjax.load_model(tmp_path)
+
+
+def test_an_export_of_another_version(model, tmp_path):
+  export_safetensors.save(Step(model, (32, 40), PolicyMetadata()), tmp_path, False)
+  path = tmp_path / 'policy.safetensors'
+  with safetensors.open_file(path) as file:
+    metadata = json.loads(file.metadata()['rtjax'])
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+  assert metadata['rtjax'] == rtjax.__version__
+  older = {name: value for name, value in metadata['config'].items() if name != 'dropout'}
+  safetensors.write(path, tensors, metadata | {'config': older, 'rtjax': '0.0.9'})
+  with pytest.warns(UserWarning, match=r'written by rtjax 0\.0\.9, .* whose defaults hold: dropout = '):
+    assert rtjax.load_model(path).config == model.config
+  safetensors.write(path, tensors, metadata | {'config': metadata['config'] | {'later': 1}, 'rtjax': '9.0'})
+  with pytest.raises(CheckpointError, match=r'unknown settings \(later\).* written by rtjax 9\.0'):
+    rtjax.load_model(path)
+
+
+def test_a_run_of_a_version_without_these_settings(model, tmp_path):
+  saved_run.save(model, tmp_path, 'hashed-ngrams/1', train={'pipeline': {}})
+  metadata = rtjax.load_policy(tmp_path).metadata
+  assert (metadata.image_size, metadata.views, metadata.camera) == (None, (), '')

@@ -1,4 +1,6 @@
 """Checksums of a folder: what they find, and sha256sum's agreement."""
+import hashlib
+import os
 import shutil
 import subprocess
 
@@ -45,3 +47,19 @@ def test_sha256sum_reads_them(folder):
   done = subprocess.run(['sha256sum', '--check', '--strict', checksums.NAME], cwd=folder, capture_output=True,
                         text=True, check=True)
   assert done.stdout.splitlines() == ['a: OK', 'inner/a file: OK', 'inner/b: OK']
+
+
+def test_a_device_or_a_pipe_in_place_of_a_file(folder):
+  (folder / 'a').unlink()
+  for make in (os.mkfifo, lambda path: os.symlink('/dev/zero', path)):
+    make(folder / 'a')
+    with pytest.raises(ValueError, match='a device or a pipe'):
+      checksums.problems(folder)
+    (folder / 'a').unlink()
+
+
+def test_lines_that_are_no_checksums(folder):
+  lines = 'no checksum\n'
+  head = hashlib.sha256(lines.encode()).hexdigest()
+  (folder / checksums.NAME).write_text(f'# {head} sha256\n{lines}')
+  assert checksums.problems(folder) == [' is missing']

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -38,6 +39,17 @@ def test_deep_json(tmp_path, depth, pair):
     limits.read_json(tmp_path / 'deep.json')
 
 
+def test_a_line_without_an_end(tmp_path):
+  path = hostile_files.sparse(tmp_path / 'log.jsonl', limits.TEXT_BYTES)
+  tracemalloc.start()
+  with pytest.raises(limits.BoundError, match=r'log.jsonl, line 1 has 1,048,577 bytes, expected at most 1,048,576'):
+    list(limits.lines(path))
+  assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+  tracemalloc.stop()
+  path.write_bytes(b'a\n\nb')
+  assert list(limits.lines(path)) == [(1, b'a\n'), (2, b'\n'), (3, b'b')]
+
+
 def test_json_at_the_bound(tmp_path):
   (tmp_path / 'a.json').write_text('[' * 64 + ']' * 64)
   limits.read_json(tmp_path / 'a.json')
@@ -61,6 +73,26 @@ def test_files_outside_of_the_folder(tmp_path):
   with pytest.raises(limits.BoundError, match='leads nowhere'):
     limits.inside(inside, 'loop')
   assert limits.inside(inside, 'good').name == 'good'
+
+
+def test_links_into_the_blobs_of_a_hugging_face_cache(tmp_path):
+  cache = tmp_path / 'hub/datasets--lab--pick'
+  blob, snapshot = cache / 'blobs/abc', cache / 'snapshots/1f2e/1.0.0'
+  for folder in (cache / 'blobs/folder', snapshot):
+    folder.mkdir(parents=True)
+  for file in (blob, cache / 'secret'):
+    file.write_text('x')
+  links = {'data': '../../../blobs/abc', 'secret': '../../../secret', 'folder': '../../../blobs/folder'}
+  for name, target in links.items():
+    (snapshot / name).symlink_to(target)
+  assert limits.inside(snapshot, 'data').read_text() == 'x'
+  for name in ('secret', 'folder'):
+    with pytest.raises(limits.BoundError, match='leads out of the folder'):
+      limits.inside(snapshot, name)
+  (cache / 'blobs').rename(tmp_path / 'elsewhere')
+  (cache / 'blobs').symlink_to(tmp_path / 'elsewhere')  # the cache itself points somewhere else
+  with pytest.raises(limits.BoundError, match='leads out of the folder'):
+    limits.inside(snapshot, 'data')
 
 
 @pytest.mark.parametrize('name', ['../x', 'a/b', 'a\\b', '.x', '\x00', 'x' * 101, 3, None])

@@ -41,12 +41,23 @@ def test_action_specs(spec):
 
 
 @pytest.mark.parametrize('data,words', [
-    ({'sise': [1, 2]}, r'Config cannot be read: extra fields found \(sise\)'),
+    ({'sise': [1, 2]}, r'Config cannot be read: unknown settings \(sise\)'),
     ({'size': [1, 'x']}, r'expected int @ \$\.size\[1\]'),
     ({'kind': 'c'}, 'not in literal'),
     ({'part': {'width': 1}}, r"type is None, expected one of \['Large', 'Small'\]"),
-    ({'part': {'type': 'Small', 'layers': 1}}, 'extra fields found'),
+    ({'part': {'type': 'Small', 'layers': 1}}, r'unknown settings \(layers\)'),
 ])
 def test_damaged(data, words):
   with pytest.raises(ValueError, match=words):
     serialization.from_json(data, Config)
+
+
+def test_settings_of_a_later_version_have_their_defaults():
+  data = {'size': [3, 4], 'part': {'type': 'Large', 'width': 5}}
+  read = serialization.from_json(data, Config)
+  assert read == Config(size=(3, 4), part=Large(width=5))
+  assert serialization.missing(data, serialization.to_json(read)) == {
+      'part.layers': 2, 'kind': 'a', 'limit': None, 'rates': []}
+  fields = serialization.to_json(actions.ARM_7D)
+  del fields['fields'][1]['mirror']
+  assert list(serialization.missing(fields, serialization.to_json(actions.ARM_7D))) == ['fields.1.mirror']

@@ -113,6 +113,37 @@ def test_hold():
     assert policy.step(IMAGE).begins
 
 
+GOOD = {'actions': np.ones((1, 7), np.float32), 'action': {'gripper': [1.0]}, 'tokens': [0], 'confidence': [1.0],
+        'begins': False, 'server_timing': {}}
+
+
+@pytest.mark.parametrize(('message', 'error', 'words'), [
+    (b'\xc1', ServerError, 'no msgpack map'), (codec.pack([1]), ServerError, 'sent a list, expected a map'),
+    *[(codec.pack({k: v for k, v in GOOD.items() if k != name}), ServerError, f'without an action: .*{name}')
+      for name in GOOD],
+    (codec.pack(GOOD | {'action': [1.0]}), ServerError, 'without an action'),
+    (codec.pack(GOOD | {'action': {'gripper': 'open'}}), ServerError, 'without an action'),
+    (codec.pack(GOOD | {'tokens': [2 ** 40]}), ServerError, 'without an action'),
+    (codec.pack(GOOD | {'action': {'gripper': [float('nan')]}}), Hold, 'NaN or infinite'),
+    (codec.pack(GOOD | {'actions': np.full((1, 7), np.inf)}), Hold, 'NaN or infinite')])
+def test_messages_of_a_broken_server_move_no_robot(message, error, words):
+  def handler(connection):
+    metadata(connection)
+    for _ in connection:
+      connection.send(message)
+  with scripted(handler) as port, RemotePolicy(port=port) as policy:
+    policy.reset('go')
+    with pytest.raises(error, match=words):
+      policy.step(IMAGE)
+
+
+@pytest.mark.parametrize('first', [{}, {'image_size': [0, 4]}, {'image_size': 'ab'}, {'image_size': [1, 2, 3]}])
+def test_a_server_of_another_kind(first):
+  with scripted(lambda connection: connection.send(codec.pack(first))) as port, pytest.raises(
+      ServerError, match='is no policy server of rtjax'):
+    RemotePolicy(port=port, connect_timeout=1)
+
+
 def test_threads_get_the_answers_to_their_own_images():
   with serving(CountingPolicies(1)) as (_, port), RemotePolicy(port=port, timeout=20) as policy:
     policy.reset('go')

@@ -165,7 +165,7 @@ def test_no_host(served):
 
 
 def test_more_sockets_than_descriptors():
-  """Idle sockets beyond the limit are refused with 503: no traceback, few lines, and robots go on."""
+  """Idle sockets beyond the limit get 503, the oldest first: no traceback, few lines, and robots go on."""
   code = ('import logging, resource, sys\n'
           'resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n'
           'logging.basicConfig(level=logging.INFO)\n'
@@ -185,13 +185,69 @@ def test_more_sockets_than_descriptors():
     assert [policy.step(IMAGE).begins for _ in range(3)] == [True, False, False]
     for connection in idle:
       connection.settimeout(5)
-    assert any(connection.recv(100).startswith(b'HTTP/1.1 503 ') for connection in reversed(idle))
+    assert any(connection.recv(100).startswith(b'HTTP/1.1 503 ') for connection in idle)
     for connection in idle:
       connection.close()
     until(lambda: _answers(port))
     assert not policy.step(IMAGE).begins
     _, errors = process.communicate('')
   assert 'Traceback' not in errors and 'connections refused' in errors and errors.count('\n') < 10
+
+
+def test_silent_connections_keep_no_robot_out(monkeypatch):
+  """A new one takes the place of the oldest, which gets the reason."""
+  monkeypatch.setattr(server, 'most_connections', lambda _: 3)
+  monkeypatch.setattr(server, '_OPEN_S', 60)
+  with serving(CountingPolicies(2)) as (_, port), contextlib.ExitStack() as stack:
+    silent = [stack.enter_context(socket.create_connection(('127.0.0.1', port))) for _ in range(3)]
+    silent[1].sendall(b'GET / HTTP/1.1\r\n')  # and no end of the request
+    policy = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
+    second = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
+    for connection in silent[:2]:
+      connection.settimeout(5)
+      assert connection.recv(100).startswith(b'HTTP/1.1 503 ')
+    for robot in (policy, second):
+      robot.reset('go')
+      assert robot.step(IMAGE).begins
+
+
+def test_a_client_that_does_not_read_loses_its_slot(monkeypatch):
+  """Its replies fill the buffers, and the pings wait behind them."""
+  monkeypatch.setattr(server, '_READ_S', 0.3)
+  monkeypatch.setattr(protocol, 'reply', lambda *_: {'actions': np.zeros(2 ** 23, np.uint8)})
+  with (serving(CountingPolicies(1)) as (running, port),
+        connect(f'ws://127.0.0.1:{port}', compression=None, max_size=None, max_queue=1) as deaf):
+    for _ in range(8):
+      deaf.send(codec.pack({'image': IMAGE, 'instruction': 'go'}))
+    until(lambda: running.metrics.value('rtjax_connections_total', outcome='unread') == 1, 20)
+    until(lambda: len(running.sessions) == 0)
+    with RemotePolicy(port=port) as policy:
+      assert policy.metadata['max_clients'] == 1
+
+
+@pytest.mark.parametrize('steps', [False, True])
+def test_a_client_without_a_step_gives_way_to_a_new_one(monkeypatch, steps):
+  monkeypatch.setattr(server, '_UNUSED_S', 0.2)
+  with serving(CountingPolicies(1)) as (running, port), opened(port) as first:
+    first.recv()
+    if steps:
+      first.send(codec.pack({'image': IMAGE, 'instruction': 'go'}))
+      first.recv(timeout=10)
+    time.sleep(0.3)
+    if steps:
+      with pytest.raises(ConnectionClosed, match='all 1 slots are taken'), opened(port) as second:
+        second.recv(timeout=10)
+      first.send(codec.pack({'image': IMAGE}))
+      assert not codec.unpack(first.recv(timeout=10))['begins']
+      return
+    with RemotePolicy(port=port) as policy:
+      policy.reset('go')
+      assert [policy.step(IMAGE).begins for _ in range(2)] == [True, False]
+      with pytest.raises(ConnectionClosed, match=r'no step in 0\.2 s, and another client came'):
+        first.recv(timeout=10)
+      assert not policy.step(IMAGE).begins  # the old session's end does not free the slot
+    until(lambda: len(running.sessions) == 0)
+    assert running.metrics.value('rtjax_connections_total', outcome='unused') == 1
 
 
 def test_a_client_without_room(monkeypatch):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import checkpoint_files, run_tiny_training, tiny_training
 
+import rtjax
 from rtjax import checkpoints
 from rtjax.runtime import checksums
 from rtjax.training import checkpoint, loop, state
@@ -37,6 +38,44 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, four_step
     train(run)
   assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
   assert (run / 'checkpoints' / '4.corrupt').is_dir()
+
+
+def write_as(run, version, change):
+  """Rewrite a run's configurations as another version of rtjax would have."""
+  def changed(text):
+    data = json.loads(text)
+    change(data['train'], data['config'])
+    return json.dumps(data | {'rtjax': version})
+  for step in (run / 'checkpoints').iterdir():
+    checkpoint_files.change_metadata(step, changed)
+  train = json.loads((run / 'config.json').read_text())
+  change(train, train['model'])
+  (run / 'config.json').write_text(json.dumps(train))
+
+
+def test_a_run_of_an_older_version_resumes_with_the_defaults_and_one_line(run, four_steps, capsys):
+  shutil.rmtree(run / 'checkpoints' / '4')
+  write_as(run, '0.0.9', lambda train, model: [
+      group.pop(name, None) for group, name in ((train['optimizer'], 'ema_decay'), (train, 'logging'),
+                                                (train['model'], 'width'), (model, 'width'))])
+  with pytest.warns(UserWarning, match=r'run was written by rtjax 0\.0\.9, without .* hold: width = 64\.'):
+    checkpoints.load(run)
+  train(run)
+  assert run_tiny_training.digest(run) == run_tiny_training.digest(four_steps)
+  line = 'run was written by rtjax 0.0.9, without these settings, whose defaults hold: '
+  assert f'{line}model.width = 64, optimizer.ema_decay = 0.0.' in capsys.readouterr().out
+  train(run)
+  assert line not in capsys.readouterr().out
+
+
+def test_a_run_of_a_later_version_is_refused_by_name(run):
+  write_as(run, '9.1.0', lambda train, model: [settings.update(later=1) for settings in (train['model'], model)])
+  advice = (rf'unknown settings \(later\).* written by rtjax 9\.1\.0, this is rtjax {rtjax.__version__}: read it with '
+            'that version, or with a newer one')
+  with pytest.raises(ValueError, match=f'{run} cannot be resumed: .*{advice}.*--output'):
+    train(run)
+  with pytest.raises(checkpoints.CheckpointError, match=f'the model in {run} cannot be read: .*{advice}'):
+    rtjax.load_model(run)
 
 
 def test_a_flipped_bit_in_any_file_is_found_when_loading(run):

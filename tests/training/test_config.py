@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from helpers import rt2_training, tiny_training
 
+from rtjax import configs
 from rtjax.models import RT1Config
 from rtjax.runtime import serialization
 from rtjax.training.config import (
@@ -83,3 +84,27 @@ def test_partitions_select_parameters():
   is_trainable = TrainConfig(model=rt2_training.MODEL, init=VisionLanguageInit(trainable='decoder')).is_trainable
   assert is_trainable('backbone/text/decoder/norm/scale') and is_trainable('classifier/queries')
   assert not is_trainable('backbone/vision/norm/scale') and not is_trainable('backbone/text/encoder/norm/scale')
+
+
+@pytest.mark.parametrize('preset', configs.names())
+def test_every_preset_is_the_same_run_as_itself(preset):
+  assert check_same_run(stored(configs.get(preset)), configs.get(preset), RUN) == {}
+
+
+def test_settings_that_a_run_of_an_older_version_lacks_have_their_defaults():
+  config = tiny_training.config(RUN)
+  older = stored(config)
+  del older['model']['width'], older['optimizer']['ema_decay'], older['mesh'], older['logging']['profile']
+  assert check_same_run(older, config, RUN) == {'model.width': 64, 'optimizer.ema_decay': 0.0}  # mesh may differ anyway
+  other = dataclasses.replace(config, model=tiny_training.TinyConfig(width=32))
+  with pytest.raises(ValueError, match=r'model\.width: 64 there \(default\), 32 now'):
+    check_same_run(older, other, RUN)
+
+
+@pytest.mark.parametrize('group', ['', 'model', 'optimizer', 'logging'])
+def test_settings_of_a_later_version_are_refused(group):
+  config = tiny_training.config(RUN)
+  later = stored(config)
+  (later[group] if group else later)['later'] = 1
+  with pytest.raises(serialization.UnreadableError, match=r'unknown settings \(later\)'):
+    check_same_run(later, config, RUN)

@@ -153,10 +153,7 @@ class RemotePolicy:
     started = time.monotonic()
     with self._lock:
       reply = self._until(started + self._timeout, functools.partial(self._exchange, observation))
-    timing = dict(reply['server_timing'], total_ms=1000 * (time.monotonic() - started))
-    return RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
-                        np.array(reply['actions']), np.asarray(reply['tokens'], np.int32),
-                        np.asarray(reply['confidence'], np.float32), reply['begins'], timing)
+    return _read_action(reply, 1000 * (time.monotonic() - started))
 
   def _until(self, deadline: float, attempt: Callable[[float], Any]) -> Any:
     """Repeat an attempt while the connection fails, until the deadline."""
@@ -187,7 +184,10 @@ class RemotePolicy:
       limit = struct.pack('ll', int(self._timeout), int(self._timeout % 1 * 1e6))
       with contextlib.suppress(OSError):  # closed by a server that refused: the reason is received below
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    self.metadata = codec.unpack(connection.recv(timeout=_left(deadline)))
+    self.metadata = _unpack(connection.recv(timeout=_left(deadline)))
+    if not _is_size(self.metadata.get('image_size')):
+      self._drop()
+      raise ServerError(f'{self._url} is no policy server of rtjax: its metadata has no image_size.')
     self._connection = connection
     return connection
 
@@ -206,7 +206,41 @@ class RemotePolicy:
     if isinstance(message, str):
       raise (Hold if message.startswith('hold: ') else ServerError)(message)
     self._begins = False
-    return codec.unpack(message)
+    return _unpack(message)
+
+
+def _unpack(message: Any) -> Dict[str, Any]:
+  """Decode a map of a server."""
+  try:
+    value = codec.unpack(message)
+  except Exception as error:  # msgpack and NumPy each fail in their own ways
+    raise ServerError(f'the server sent a message that is no msgpack map ({type(error).__name__}).') from error
+  if not isinstance(value, dict):
+    raise ServerError(f'the server sent a {type(value).__name__}, expected a map.')
+  return value
+
+
+def _is_size(value: Any) -> bool:
+  return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
+
+
+def _read_action(reply: Dict[str, Any], total_ms: float) -> RemoteAction:
+  """Return the action of a reply.
+
+  Raises:
+    ServerError: it holds none. `Hold` where numbers are not finite.
+  """
+  try:
+    with np.errstate(over='ignore'):  # numbers beyond float32 become infinite
+      action = RemoteAction({name: np.asarray(value, np.float32) for name, value in reply['action'].items()},
+                            np.array(reply['actions'], np.float32), np.asarray(reply['tokens'], np.int32),
+                            np.asarray(reply['confidence'], np.float32), bool(reply['begins']),
+                            dict(reply['server_timing'], total_ms=total_ms))
+  except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    raise ServerError(f'the server sent a reply without an action: {error!r}.') from error
+  if not all(np.isfinite(part).all() for part in (action.plan, *action.action.values())):
+    raise Hold('hold: the server sent NaN or infinite numbers.')
+  return action
 
 
 def _without_proxy(url: str) -> Dict[str, Any]:

@@ -16,6 +16,7 @@ def main() -> None:
   options = tyro.cli(Options, prog=cli.prog('python -m rtjax.data.convert'))
   if not options.logs.exists():
     raise FileNotFoundError(f'LOGS is {options.logs}: no such file or folder.')
+  instructions.require(options.encoder)
   interrupt.keep('Nothing was written; the same command starts again.')
   # Imported here so that --help does not wait for TensorFlow.
   try:

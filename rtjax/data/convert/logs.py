@@ -285,6 +285,9 @@ class FolderLog:
       raise _unreadable(file, error) from error
     if not header:
       raise Problem('unreadable', f'{_TABLE} is empty, expected a header and a row for each step.')
+    if len(header) == 1 and (separator := next((s for s in ';\t' if s in header[0]), '')):
+      raise Problem('unreadable', f'{_TABLE} separates its columns by {separator!r}, expected commas, and points in '
+                    'numbers. Save it so: spreadsheets in other languages write their own.')
     names = [name.strip() for name in header]
     if twice := sorted({name for name in names if names.count(name) > 1}):
       raise Problem('unreadable', f'{_TABLE} has two columns of one name: {", ".join(twice[:5])}. Rename one.')

@@ -23,7 +23,7 @@ from rtjax.data.episode import PARAPHRASES
 from rtjax.data.rlds import adapters
 from rtjax.data.tf import tf, tfds
 from rtjax.language.instructions import InstructionEncoder
-from rtjax.runtime import serialization
+from rtjax.runtime import lock, serialization
 from rtjax.runtime.numbers import unusable
 
 VERSION = '1.0.0'
@@ -68,12 +68,21 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
   killed process is removed now. `done` is called after each episode.
 
   Raises:
+    LockedError: another process is writing the dataset.
     OSError: the dataset cannot be written; the disk may be full.
     ValueError: a log has changed since the check.
   """
   path = dataset_folder(options)
-  for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
-    shutil.rmtree(left_over)
+  with lock.beside(path.parent):
+    for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
+      shutil.rmtree(left_over)
+    _build(parts, options, spec, report, encoder, done)
+  (path / 'action_spec.json').write_text(json.dumps(serialization.to_json(spec), indent=2) + '\n')
+  return path
+
+
+def _build(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report, encoder: InstructionEncoder,
+           done: Callable[[], object]) -> None:
   builder = _Builder(parts, options, spec, report, encoder, done)
   try:
     # TFDS creates a folder for downloads, of which there are none, and prints that it downloads.
@@ -82,9 +91,8 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
   except (tf.errors.OpError, OSError, RuntimeError) as error:
     if isinstance(error, RuntimeError) and not isinstance(error.__cause__, tf.errors.OpError):
       raise
-    raise OSError(f'{path} cannot be written: {error}. Is the disk full? Nothing was left there.') from error
-  (path / 'action_spec.json').write_text(json.dumps(serialization.to_json(spec), indent=2) + '\n')
-  return path
+    raise OSError(f'{builder.data_dir} cannot be written: {error}. Is the disk full? Nothing was left there.'
+                  ) from error
 
 
 def view_flags(options: Options, report: Report) -> str:

@@ -70,22 +70,19 @@ def open_jsonl(name: str, split: str, file: pathlib.Path) -> FileSource:
   Raises:
     ValueError: lines cannot be used.
   """
-  limits.check_file(limits.inside(file.parent, file.name), limits.TEXT_BYTES)
   entries, problems, number = [], [], 0
-  with file.open('rb') as lines:
-    for number, line in enumerate(lines, 1):
-      if not line.strip():
-        continue
-      try:
-        entries.append(_parse_line(file.parent, number, line))
-      except (ValueError, OSError) as error:
-        problems.append(f'line {number}: {error}')
+  for number, line in limits.lines(limits.inside(file.parent, file.name)):
+    if not line.strip():
+      continue
+    try:
+      entries.append(_parse_line(file.parent, number, line))
+    except (ValueError, OSError) as error:
+      problems.append(f'line {number}: {error}')
   _raise_problems(str(file), 'lines', problems, number)
   return FileSource(name, split, entries)
 
 
 def _parse_line(folder: pathlib.Path, number: int, line: bytes) -> Entry:
-  limits.check_size(len(line), limits.SENTENCE_BYTES, 'it')
   fields = limits.json_object(limits.parse_json(line, 'the text'), 'the text')
   image = fields.pop('image', None)
   if not isinstance(image, str) or not image:

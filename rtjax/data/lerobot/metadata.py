@@ -253,12 +253,9 @@ def _fill(info: dict[str, Any], template: str, values: Mapping[str, Any]) -> str
 
 def _json_lines(folder: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
   path = limits.inside(folder, name)
-  limits.check_file(path, limits.TEXT_BYTES)
-  with path.open('rb') as lines:
-    for number, line in enumerate(iter(lambda: lines.readline(limits.SENTENCE_BYTES + 1), b''), 1):
-      limits.check_size(len(line), limits.SENTENCE_BYTES, f'line {number} of {path}')
-      if line.strip():
-        yield limits.json_object(limits.parse_json(line, f'line {number} of {path}'), f'line {number} of {path}')
+  for number, line in limits.lines(path):
+    if line.strip():
+      yield limits.json_object(limits.parse_json(line, f'line {number} of {path}'), f'line {number} of {path}')
 
 
 def _number(entry: Mapping[str, Any], key: str, source: str) -> int:

@@ -18,7 +18,7 @@ from PIL import Image
 from rtjax.actions import ActionSpec
 from rtjax.data.lerobot.metadata import SPEC_FILE
 from rtjax.data.lerobot.parquet import pa, pq
-from rtjax.runtime import serialization
+from rtjax.runtime import lock, serialization
 
 Frames = Literal['video', 'png', 'jpeg']
 """Form of stored frames; PNG loses nothing."""
@@ -62,25 +62,27 @@ def write(folder: pathlib.Path, name: str, splits: Mapping[str, Iterable[Recordi
     frames: form of the stored frames.
 
   Raises:
+    LockedError: another process is writing the dataset.
     ValueError: PyAV is missing; frames differ in size, or have an odd one and shall become a video.
     OSError: the dataset cannot be written; the disk may be full.
   """
-  partial = folder.with_name(f'{folder.name}.incomplete')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  try:
-    writer, ranges = _Writer(partial, spec, fps, frames), {}
-    with writer:
-      for split, episodes in splits.items():
-        first = len(writer.rows)
-        for episode in episodes:
-          writer.add(episode)
-        ranges[split] = f'{first}:{len(writer.rows)}'
-    writer.describe(name, ranges)
-    partial.rename(folder)
-  except BaseException:
+  with lock.beside(folder):
+    partial = folder.with_name(f'{folder.name}.incomplete')
     shutil.rmtree(partial, ignore_errors=True)
-    raise
+    partial.mkdir(parents=True)
+    try:
+      writer, ranges = _Writer(partial, spec, fps, frames), {}
+      with writer:
+        for split, episodes in splits.items():
+          first = len(writer.rows)
+          for episode in episodes:
+            writer.add(episode)
+          ranges[split] = f'{first}:{len(writer.rows)}'
+      writer.describe(name, ranges)
+      partial.rename(folder)
+    except BaseException:
+      shutil.rmtree(partial, ignore_errors=True)
+      raise
 
 
 class _Writer:

@@ -6,6 +6,7 @@ import pathlib
 
 import tyro
 
+from rtjax.data import names
 from rtjax.runtime import cli
 
 
@@ -24,6 +25,7 @@ def look(dataset: str, out: pathlib.Path = pathlib.Path('dataset.html'), split: 
   """
   if episodes < 0 or most < 1:
     raise ValueError(f'--episodes is {episodes} and --most {most}, expected at least 0 and 1.')
+  names.require(dataset)
   if not out.parent.is_dir():
     raise FileNotFoundError(f'--out is {out}: there is no folder {out.parent}.')
   from rtjax.data.look import page, summary  # imported here so that --help does not wait for TensorFlow

@@ -13,13 +13,14 @@ import numpy as np
 from rtjax.actions import ActionSpec
 from rtjax.data.rlds import open_x, rt1_x
 from rtjax.data.rlds.adapter import Action, ActionMap, Adapter, Steps, arm_action, feature, flat_arm, rt1_action
-from rtjax.runtime import serialization
+from rtjax.runtime import limits, serialization
 from rtjax.runtime.suggest import did_you_mean
 
 __all__ = ['ADAPTERS', 'STANDARD_LAYOUT', 'Action', 'ActionMap', 'Adapter', 'Steps', 'arm_action', 'feature',
            'flat_arm', 'get', 'register', 'registered', 'rt1_action', 'standard_metadata', 'stored_spec']
 
-STANDARD_LAYOUT = 'rtjax/1'
+_LAYOUTS = 'rtjax/'
+STANDARD_LAYOUT = f'{_LAYOUTS}1'
 """Layout that rtjax.data.convert writes; the number rises with each incompatible change."""
 
 _FLAT: dict[str, Any] = {
@@ -98,6 +99,10 @@ def get(name: str, metadata: Mapping[str, Any] | None = None, features: Mapping[
     except ValueError as error:
       raise ValueError(f'the metadata.json of the dataset {name!r}: {error}') from error
   found = found or _family(name)
+  layout = (metadata or {}).get('layout')
+  if found is None and isinstance(layout, str) and layout.startswith(_LAYOUTS):
+    raise ValueError(f'the dataset {name!r} has the layout {limits.short(layout)}, this version of rtjax reads '
+                     f'{STANDARD_LAYOUT!r}: read it with the version that wrote it, or with a newer one.')
   if found is None:
     raise ValueError(f'no adapter for the dataset {name!r}.{did_you_mean(name, ADAPTERS)}{_described(name, features)} '
                      'Adding your own takes one small dataclass: docs/guides/your_robot.md. The existing ones are in '

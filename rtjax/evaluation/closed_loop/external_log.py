@@ -106,18 +106,15 @@ def build(logs: Sequence[str], min_shared: int = summary.MIN_SHARED) -> dict[str
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  limits.check_file(path, limits.TEXT_BYTES)
   header: dict[str, Any] = {}
   records: list[dict[str, Any]] = []
-  with path.open('rb') as file:
-    for number, line in enumerate(file, 1):
-      where = f'{path}, line {number}'
-      limits.check_size(len(line), limits.SENTENCE_BYTES, where)
-      value = limits.parse_json(line, where)
-      if number == 1:
-        header = _checked(where, value, _HEADER, _HEADER_OPTIONS)
-      else:
-        records.append(complete(where, value, header['max_steps']))
+  for number, line in limits.lines(path):
+    where = f'{path}, line {number}'
+    value = limits.parse_json(line, where)
+    if number == 1:
+      header = _checked(where, value, _HEADER, _HEADER_OPTIONS)
+    else:
+      records.append(complete(where, value, header['max_steps']))
   if not records:
     raise ValueError(f'{path} has {bool(header):d} lines, expected a header and one line per episode.')
   return header, records

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from rtjax.runtime import limits
 
 FORMAT = 2
@@ -41,6 +43,20 @@ def episode_ids(splits: Mapping[str, Sequence[str]], episodes: int, first_seed: 
   """
   return [EpisodeId(split, skills[i % len(skills)] if skills else '', first_seed + i)
           for split, skills in splits.items() for i in range(episodes)]
+
+
+def as_json(record: dict[str, Any]) -> dict[str, Any]:
+  """Return a record as JSON keeps it; NumPy's numbers become Python's.
+
+  Raises:
+    ValueError: an environment's info holds something else.
+  """
+  def plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+      return value.tolist()
+    raise ValueError(f"the environment's info holds {limits.short(value)} of type {type(value).__name__}, expected "
+                     'what JSON can hold: texts, numbers, lists.')
+  return json.loads(json.dumps(record, default=plain))
 
 
 class EpisodeLog:

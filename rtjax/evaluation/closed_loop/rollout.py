@@ -13,7 +13,7 @@ from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop import failures
 from rtjax.evaluation.closed_loop.agents import Agent, Decision
 from rtjax.evaluation.closed_loop.live import Viewer
-from rtjax.evaluation.closed_loop.protocol import EpisodeId, EpisodeLog
+from rtjax.evaluation.closed_loop.protocol import EpisodeId, EpisodeLog, as_json
 from rtjax.runtime.html import frames
 
 
@@ -133,7 +133,7 @@ class Runner:
   def _record(self, episode: _Episode) -> dict[str, Any]:
     info, held = episode.info, episode.held
     actions = np.array(episode.actions, np.float32).reshape(-1, self._spec.size)
-    return {
+    return as_json({
         **dataclasses.asdict(episode.id),
         'task': info.get('task', ''), 'instruction': info.get('instruction', ''),
         'success': bool(info.get('success')),
@@ -144,7 +144,7 @@ class Runner:
         'jerk': jerk(actions, self._spec, self._hz), 'clipped': info.get('clipped', 0),
         'confidence': float(np.mean(episode.confidence)) if episode.confidence else None,
         'interventions': episode.interventions, 'dropped_starts': info.get('dropped_starts', {}),
-        'latency_ms': episode.latency_ms}
+        'latency_ms': episode.latency_ms})
 
   def _episode(self, slot: int) -> _Episode:
     episode = self._running[slot]

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.tf import tf, tfds
 from rtjax.language import instructions
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
-from rtjax.runtime import serialization
+from rtjax.runtime import lock, serialization
 
 EPISODES = {f'demo_{number}': robot_logs.episode(number, 4 + number % 3) for number in range(11)}
 WRITERS = {
@@ -94,7 +95,14 @@ def test_a_finished_dataset_stays_and_a_partial_one_is_removed(tmp_path, monkeyp
   path = robot_logs.write_npz(tmp_path / 'bot', EPISODES)
   left_over = tmp_path / 'out/bot/incomplete.ABCDEF_1.0.0'
   left_over.mkdir(parents=True)
+  with lock.beside(tmp_path / 'out/bot'), pytest.raises(lock.LockedError, match=r'\.bot is in use: process .* --name'):
+    run(monkeypatch, path, '--out', tmp_path / 'out')
+  assert left_over.exists()  # it may be of the process that holds the lock
+  (tmp_path / 'scratch').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'scratch'))
   run(monkeypatch, path, '--out', tmp_path / 'out')
+  assert not list((tmp_path / 'scratch').iterdir())
+  assert [p.name for p in (tmp_path / 'out').iterdir()] == ['bot']
   assert not left_over.exists()
   with pytest.raises(ValueError, match='exists already'):
     run(monkeypatch, path, '--out', tmp_path / 'out')

@@ -58,3 +58,13 @@ def test_image_files_of_other_formats_are_named(tmp_path):
   (log,) = logs.find_logs(folder, 'action')
   with pytest.raises(logs.Problem, match=r"no 'images', and \.tiff files are not read\. Save them as \.jpg"):
     log.read('images')
+
+
+@pytest.mark.parametrize('separator', [';', '\t'])
+def test_a_table_of_a_spreadsheet_in_another_language(tmp_path, separator):
+  folder = robot_logs.write_folders(tmp_path, {'a': robot_logs.episode(0, 2)})
+  table = folder / 'a/steps.csv'
+  table.write_text(table.read_text().replace(',', separator).replace('.', ','))
+  (log,) = logs.find_logs(folder, 'action')
+  with pytest.raises(logs.Problem, match=f'separates its columns by {separator!r}'.replace('\\', '\\\\')):
+    log.read('action')

@@ -211,3 +211,5 @@ def test_a_registered_adapter_precedes_metadata(monkeypatch):
   assert adapters.get('mine', metadata) is mine
   with pytest.raises(ValueError, match='no adapter'):
     adapters.get('other', metadata | {'layout': 'unknown/7'})
+  with pytest.raises(ValueError, match=r"'other' has the layout 'rtjax/2', this version .* reads 'rtjax/1': read it"):
+    adapters.get('other', metadata | {'layout': 'rtjax/2'})

@@ -1,11 +1,12 @@
 """Episodes of the protocol and their log."""
+import numpy as np
 import pytest
 
 pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
 from helpers import toy_env
 
-from rtjax.evaluation.closed_loop import agents
+from rtjax.evaluation.closed_loop import agents, protocol
 from rtjax.evaluation.closed_loop.protocol import FIRST_SEED, EpisodeId, EpisodeLog, episode_ids
 
 
@@ -37,3 +38,11 @@ def test_damaged_log(tmp_path):
   (tmp_path / 'episodes.jsonl').write_text('{"format": 1}\nno json\n')
   with pytest.raises(ValueError, match='is damaged'):
     EpisodeLog(tmp_path, {})
+
+
+def test_numbers_of_numpy_in_an_info():
+  record = {'clipped': np.int64(3), 'moved': np.float32(0.5), 'done': np.bool_(True), 'at': np.ones(2),
+            'task': np.str_('a')}
+  assert protocol.as_json(record) == {'clipped': 3, 'moved': 0.5, 'done': True, 'at': [1.0, 1.0], 'task': 'a'}
+  with pytest.raises(ValueError, match=r"environment's info holds .* of type set, expected what JSON can hold"):
+    protocol.as_json({'touched': {'a'}})
