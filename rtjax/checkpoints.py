@@ -240,7 +240,8 @@ def open_weights(path: epath.PathLike, *, verify: bool = True) -> UnreadWeights:
       for name in group:
         yield name, values.pop(name)
 
-  return UnreadWeights(model_config(folder, data), {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}, read)
+  return UnreadWeights(model_config(folder, data),
+                       {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}, read)
 
 
 def _groups(leaves: Mapping[str, Any]) -> Iterator[list[str]]:
