@@ -51,7 +51,7 @@ def preset(name: str, *, small: bool, lora: int = 0, **changes: Any) -> TrainCon
 
 
 def training(config: TrainConfig, steps: int, rates: Row) -> Iterator[Row]:
-  """Yield the figures of a training step, then its dearest operations."""
+  """Yield the figures of a training step, then its slowest operations."""
   flops = config.batch_size * model_flops(config)
   step = TrainingStep(config, random_model(config.model))
   memory = step.compiled.memory_analysis()
@@ -70,7 +70,7 @@ def training(config: TrainConfig, steps: int, rates: Row) -> Iterator[Row]:
          'accessed_gb': round(cost(step.compiled).get('bytes accessed', 0) / 1e9, 1),
          'arguments_gib': round(memory.argument_size_in_bytes / 2 ** 30, 2),
          'temporary_gib': round(memory.temp_size_in_bytes / 2 ** 30, 2), 'compile_s': step.compile_s, **device_memory()}
-  yield {'dearest': dearest(train)}
+  yield {'slowest': slowest(train)}
 
 
 def policy(config: PolicyConfig, robots: int, steps: int) -> Row:
@@ -96,8 +96,8 @@ def best(function: Callable[[], Any]) -> float:
   return min(seconds(lambda: jax.block_until_ready(function()), 11)[1:])
 
 
-def dearest(function: Callable[[], Any], count: int = 12) -> list[tuple[str, float, int]]:
-  """Return the dearest operations, their milliseconds and kernels."""
+def slowest(function: Callable[[], Any], count: int = 12) -> list[tuple[str, float, int]]:
+  """Return the slowest operations, their milliseconds and kernels."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       function()
@@ -148,7 +148,7 @@ def measure(row: str, small: bool) -> None:
   """Print the lines of one row."""
   rate = rates(small=small)
   for line in ROWS[row](small, rate):
-    print(json.dumps({'row': row} | line | ({} if 'dearest' in line else rate | describe())), flush=True)
+    print(json.dumps({'row': row} | line | ({} if 'slowest' in line else rate | describe())), flush=True)
 
 
 def table(lines: list[Row]) -> str:

@@ -91,7 +91,8 @@ class Disturbance:
 
   def __init__(self, rng: np.random.Generator, strength: float):
     self._rng, self._strength = rng, strength
-    self._push = disturbance.Spell(rng, _PUSH_CHANCE * strength, _PUSH_STEPS, lambda: rng.uniform(-_PUSH, _PUSH, 2))
+    self._push = disturbance.RandomEvent(rng, _PUSH_CHANCE * strength, _PUSH_STEPS,
+                                         lambda: rng.uniform(-_PUSH, _PUSH, 2))
 
   def __call__(self, action: np.ndarray) -> np.ndarray:
     push = self._push()

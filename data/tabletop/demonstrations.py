@@ -95,8 +95,9 @@ class Disturbance:
 
   def __init__(self, rng: np.random.Generator, strength: float = 1.0):
     self._rng, self._strength = rng, strength
-    self._push = disturbance.Spell(rng, _PUSH_CHANCE * strength, _PUSH_STEPS, lambda: rng.uniform(-_PUSH, _PUSH, 3))
-    self._lift = disturbance.Spell(rng, _GRASP_CHANCE * strength, _GRASP_STEPS, lambda: rng.uniform(0, 0.05))
+    self._push = disturbance.RandomEvent(rng, _PUSH_CHANCE * strength, _PUSH_STEPS,
+                                         lambda: rng.uniform(-_PUSH, _PUSH, 3))
+    self._lift = disturbance.RandomEvent(rng, _GRASP_CHANCE * strength, _GRASP_STEPS, lambda: rng.uniform(0, 0.05))
 
   def __call__(self, action: np.ndarray) -> np.ndarray:
     push, lift = self._push(), self._lift()

@@ -11,7 +11,7 @@ def check_strength(strength: float) -> None:
     raise ValueError(f'--disturbance is {strength}, expected a finite number of at least 0.')
 
 
-class Spell:
+class RandomEvent:
   """Event that begins by chance and lasts several steps.
 
   Args:
@@ -50,8 +50,8 @@ class ArmDisturbance:
                push: tuple[float, tuple[int, int], float], slip: tuple[float, tuple[int, int]]):
     chance, steps, most = push
     self._rng, self._strength, self._noise = rng, strength, noise
-    self._push = Spell(rng, strength * chance, steps, lambda: rng.uniform(-most, most, 3))
-    self._slip = Spell(rng, strength * slip[0], slip[1])
+    self._push = RandomEvent(rng, strength * chance, steps, lambda: rng.uniform(-most, most, 3))
+    self._slip = RandomEvent(rng, strength * slip[0], slip[1])
 
   def __call__(self, action: np.ndarray) -> np.ndarray:
     push, slip = self._push(), self._slip()
