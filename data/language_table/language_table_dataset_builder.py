@@ -4,9 +4,9 @@ It converts raw episodes (`demonstrations.record`) to RLDS. The feature `waypoin
 """
 import demonstrations
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax.data.generation.builder import RawBuilder, jpeg, numbers, step_flags, versions
+from rtjax.data.tf import tfds
 
 
 class Builder(RawBuilder):

@@ -4,9 +4,9 @@ It converts raw episodes (`libero_demonstrations.record`) to RLDS. Features have
 datasets of LIBERO (openvla/modified_libero_rlds), so that the adapter `libero_*` reads both.
 """
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax.data.generation.builder import RawBuilder, jpeg, numbers, step_features, versions
+from rtjax.data.tf import tfds
 
 
 class Builder(RawBuilder):

@@ -3,11 +3,11 @@
 It converts raw episodes (`demonstrations.record`) to RLDS, in the standard layout, which needs no adapter.
 """
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax import actions
 from rtjax.data.generation.builder import RawBuilder, jpeg, numbers, step_features, versions
 from rtjax.data.rlds.adapters import standard_metadata
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import HASHED_NGRAMS
 
 

@@ -9,10 +9,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-import reach_dataset_builder
 import tyro
 
-from rtjax.data.generation import builder as builders
 from rtjax.runtime import cli
 
 
@@ -28,11 +26,14 @@ class Config:
 
 
 def main(config: Config) -> None:
+  import reach_dataset_builder  # late: --help need not wait for TensorFlow
+
+  from rtjax.data.generation.builder import write
   builder = reach_dataset_builder.Builder(data_dir=config.out, episodes=config.episodes, seed=config.seed)
   if pathlib.Path(builder.data_dir).exists():
     raise ValueError(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')
   start = time.time()
-  counts = builders.write(builder)
+  counts = write(builder)
   print(f'{counts["train"]} episodes in train, {counts["val"]} in val, {time.time() - start:.0f} s')
   print(f'Train on it with: --data {builder.data_dir}')
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from rtjax.data.generation.builder import RawBuilder, jpeg, numbers, step_features, versions
+from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import examples
 import numpy as np
 import questions
-import tensorflow_datasets as tfds
 
 from rtjax.data.generation.builder import RawBuilder, jpeg, versions
+from rtjax.data.tf import tfds
 
 
 class Builder(RawBuilder):
