@@ -140,7 +140,8 @@ def read_request(message: bytes | str, image_size: tuple[int, int], views: int =
     if name and value is not None:
       fields[name] = _READERS[name](key, value)
   if 'image' not in fields:
-    raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {limits.short(sorted(received), 200)}.")
+    raise ProtocolError("the message has no 'image' (nor 'observation/image'), only "
+                        f'{limits.short(sorted(received), 200)}.')
   if fields['image'].shape[:-3] != ((views,) if views > 1 else ()):
     raise ProtocolError(f'image is {_kind(fields["image"])}, this policy takes {views} view(s): expected uint8 '
                         + (f'[{views}, H, W, 3].' if views > 1 else '[H, W, 3].'))
