@@ -28,7 +28,7 @@ sys.path[:0] = [str(_DATA / 'language_table')]
 import demonstrations  # noqa: E402  (on the path since above)
 
 from rtjax import configs  # noqa: E402
-from rtjax.data.item_store import ItemStore, split_ranges  # noqa: E402
+from rtjax.data.generation.item_store import ItemStore, split_ranges  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

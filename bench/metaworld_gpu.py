@@ -27,7 +27,7 @@ from machine import describe
 
 from rtjax import configs
 from rtjax.actions import METAWORLD
-from rtjax.data.item_store import ItemStore
+from rtjax.data.generation.item_store import ItemStore
 from rtjax.envs.metaworld_tasks import DIFFICULTY
 from rtjax.evaluation.closed_loop import agents, environment, evaluator
 

@@ -13,8 +13,8 @@ import numpy as np
 from array_training import episode_arrays, pixels, window_arrays
 
 from rtjax.actions import ARM_7D
+from rtjax.data.generation.item_store import ItemStore, split_ranges
 from rtjax.data.image_text.pairs import Pair, make_pair
-from rtjax.data.item_store import ItemStore, split_ranges
 from rtjax.language import prompts
 from rtjax.language.instructions import PromptEncoder
 from rtjax.language.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ import tyro
 
 from rtjax import envs
 from rtjax.data.generation import command
-from rtjax.data.item_store import split_ranges
+from rtjax.data.generation.item_store import split_ranges
 
 
 @dataclasses.dataclass(frozen=True)

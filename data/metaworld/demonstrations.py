@@ -12,7 +12,7 @@ import numpy as np
 
 from rtjax import envs
 from rtjax.data.generation import disturbance, recording
-from rtjax.data.item_store import SplitRanges
+from rtjax.data.generation.item_store import SplitRanges
 from rtjax.envs.metaworld_tasks import TASKS
 
 EPISODES_PER_FILE = 10

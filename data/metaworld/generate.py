@@ -15,7 +15,7 @@ import demonstrations
 import tyro
 
 from rtjax.data.generation import command
-from rtjax.data.item_store import ItemStore
+from rtjax.data.generation.item_store import ItemStore
 
 
 @dataclasses.dataclass(frozen=True)

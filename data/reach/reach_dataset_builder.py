@@ -8,7 +8,7 @@ from typing import Any
 
 import scene as reach  # isort: skip  (beside this file; the folder is on the path, and no package)
 from rtjax.data.generation.builder import jpeg, numbers, step_features
-from rtjax.data.item_store import split_ranges
+from rtjax.data.generation.item_store import split_ranges
 from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 

@@ -15,7 +15,7 @@ import demonstrations
 import tyro
 
 from rtjax.data.generation import command
-from rtjax.data.item_store import split_ranges
+from rtjax.data.generation.item_store import split_ranges
 
 
 @dataclasses.dataclass(frozen=True)

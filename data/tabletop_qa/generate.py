@@ -16,7 +16,7 @@ import scenes
 import tyro
 
 from rtjax.data.generation import command
-from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
+from rtjax.data.generation.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.evaluation.language import vqa
 
 

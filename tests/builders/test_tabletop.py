@@ -18,7 +18,7 @@ from rtjax import actions
 from rtjax.data import catalog
 from rtjax.data.config import DataConfig
 from rtjax.data.episodes.statistics import statistics
-from rtjax.data.item_store import ItemStore
+from rtjax.data.generation.item_store import ItemStore
 from rtjax.data.rlds import adapters
 from rtjax.envs.tabletop import splits
 from rtjax.language.instructions import hashed_ngrams

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.data.generation.item_store import ItemStore, SplitRanges
 from rtjax.data.tf import tfds
 from rtjax.language.instructions import HashedNgrams
 

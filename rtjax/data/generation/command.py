@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from rtjax.data.item_store import ItemStore, SplitRanges
+from rtjax.data.generation.item_store import ItemStore, SplitRanges
 from rtjax.runtime import cli, interrupt
 
 

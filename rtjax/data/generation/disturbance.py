@@ -16,7 +16,7 @@ class RandomEvent:
 
   Args:
     chance: probability that it begins in a step without it.
-    steps: shortest and longest duration.
+    steps: least and most steps that it lasts beyond the first.
     draw: returns its value, drawn once at the beginning.
   """
 
@@ -42,8 +42,8 @@ class ArmDisturbance:
 
   Args:
     noise: standard deviation of each number [A], at strength 1.
-    push: chance and durations of a push, at strength 1, and the largest change of x y z.
-    slip: chance and durations of the gripper's mistake, at strength 1.
+    push: chance at strength 1 and steps of a push, see RandomEvent, and the largest change of x y z.
+    slip: chance at strength 1 and steps of the gripper's mistake.
   """
 
   def __init__(self, rng: np.random.Generator, strength: float, noise: np.ndarray,
