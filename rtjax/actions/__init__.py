@@ -8,9 +8,9 @@ in [0, V). Each continuous number has a token; a field of classes (one-hot numbe
     world_vector              continuous         3       3
     ...                                          A       K
 """
-from rtjax.actions.field import ActionField, classes
+from rtjax.actions.field import ActionField, Array, classes
 from rtjax.actions.named import ARM_7D, LANGUAGE_TABLE, LIBERO, METAWORLD, POSE_7D, RT1, RT1_X, SPECS, get
 from rtjax.actions.spec import ActionSpec
 
 __all__ = ['ARM_7D', 'LANGUAGE_TABLE', 'LIBERO', 'METAWORLD', 'POSE_7D', 'RT1', 'RT1_X', 'SPECS', 'ActionField',
-           'ActionSpec', 'classes', 'get']
+           'ActionSpec', 'Array', 'classes', 'get']

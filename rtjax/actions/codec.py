@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from rtjax.actions.field import ActionField
+from rtjax.actions.field import ActionField, Array
 
-Array = jax.Array | np.ndarray
 Fields = Sequence[ActionField]
 
 

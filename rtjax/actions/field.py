@@ -2,7 +2,10 @@
 import dataclasses
 from typing import Literal
 
+import jax
 import numpy as np
+
+Array = jax.Array | np.ndarray
 
 MOST_NUMBERS, MOST_BINS = 1024, 2 ** 20
 """Bounds of an ActionSpec, which may be of a stranger's dataset."""

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rtjax.actions import codec
-from rtjax.actions.field import MOST_BINS, ActionField
+from rtjax.actions.field import MOST_BINS, ActionField, Array
 from rtjax.runtime.suggest import did_you_mean
-
-Array = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
