@@ -13,6 +13,7 @@ instructions say 'left' and 'right'.
 import dataclasses
 
 from rtjax import actions
+from rtjax.configs.rt1_tabletop import MODEL
 from rtjax.configs.rt1_tabletop import config as tabletop
 from rtjax.data.augment import AugmentConfig
 from rtjax.language.instructions import HASHED_NGRAMS
@@ -24,6 +25,6 @@ ENCODER = EfficientNetConfig(width=0.5, depth=1.0, head=128, drop_connect=0.0, m
 config = dataclasses.replace(
     tabletop, steps=12000,
     model=dataclasses.replace(
-        tabletop.model, action_spec=actions.LANGUAGE_TABLE, image_size=(90, 160), encoder=ENCODER,
+        MODEL, action_spec=actions.LANGUAGE_TABLE, image_size=(90, 160), encoder=ENCODER,
         proprioception_size=2, layers=3, bin_smoothing=2.0),
     pipeline=dataclasses.replace(tabletop.pipeline, encoder=HASHED_NGRAMS), augment=AugmentConfig(crop=False))

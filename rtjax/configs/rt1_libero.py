@@ -10,6 +10,7 @@ predicts eight actions, 0.4 s, of which four are executed. Neither times nor suc
 import dataclasses
 
 from rtjax import actions
+from rtjax.configs.rt1_tabletop import MODEL
 from rtjax.configs.rt1_tabletop import config as tabletop
 from rtjax.data.augment import AugmentConfig
 from rtjax.language.instructions import HASHED_NGRAMS
@@ -17,7 +18,7 @@ from rtjax.language.instructions import HASHED_NGRAMS
 config = dataclasses.replace(
     tabletop, steps=20_000,
     model=dataclasses.replace(
-        tabletop.model, action_spec=actions.LIBERO, horizon=8, image_size=(96, 192), proprioception_size=8),
+        MODEL, action_spec=actions.LIBERO, horizon=8, image_size=(96, 192), proprioception_size=8),
     # LIBERO's public datasets have no instruction vectors.
     pipeline=dataclasses.replace(tabletop.pipeline, encoder=HASHED_NGRAMS),
     # Mirrored cameras would swap sides, and instructions say left and right.

@@ -11,11 +11,12 @@ Meta-World's 80 Hz, one action at a time. After 6,000 of its steps it succeeds i
 import dataclasses
 
 from rtjax import actions
+from rtjax.configs.rt1_tabletop import MODEL
 from rtjax.configs.rt1_tabletop import config as tabletop
 from rtjax.data.augment import AugmentConfig
 from rtjax.training.config import ValidationConfig
 
 config = dataclasses.replace(
     tabletop, steps=20_000, validation=ValidationConfig(every=2000, batches=40),
-    model=dataclasses.replace(tabletop.model, action_spec=actions.METAWORLD, proprioception_size=4),
+    model=dataclasses.replace(MODEL, action_spec=actions.METAWORLD, proprioception_size=4),
     augment=AugmentConfig(crop=False, brightness=0.1, contrast=0.1))
