@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import golden_rt1, hostile_files
 
 import rtjax
@@ -112,6 +111,7 @@ def test_parameter_count_of_the_abstract_model(shared):
 
 @pytest.fixture(scope='module')
 def tensorflow_checkpoint(tmp_path_factory):
+  tf = pytest.importorskip('tensorflow')
   path = tmp_path_factory.mktemp('tf')
   tf.train.Checkpoint(a=tf.Variable(np.zeros((50, 50), np.float32))).write(str(path / 'ckpt'))
   return path
