@@ -1,4 +1,4 @@
-"""Training from arrays on one device, for machines without TensorFlow; benchmarks import this module.
+"""Training from arrays on one device, for machines without TensorFlow.
 
 All data is on the device, and batches are drawn there with replacement, since a GPU takes small images faster than a
 CPU decodes JPEG files. Network, loss, optimizer, augmentation and training step are those of train.py. Runs of one
@@ -105,7 +105,7 @@ def windows(pool: Arrays, rows: Any, model: PolicyConfig) -> Batch:
 
 
 def held_out_rows(count: int) -> list[np.ndarray]:
-  """Return the rows of each validation batch; a rest that fills none is left out."""
+  """Return the rows of each full validation batch."""
   size = min(_VALIDATION_BATCH, count)
   return list(np.random.default_rng(0).permutation(count)[:count // size * size].reshape(-1, size))
 
@@ -117,7 +117,7 @@ def draw_windows(pool: Arrays, key: jax.Array, config: TrainConfig) -> Batch:
 
 def train_preset(config: TrainConfig, episodes: dict[str, list[Arrays]], run: pathlib.Path, *, renderer: str,
                  reports: int, seconds: float, log: Log, seed: int = 0) -> None:
-  """Train on the episodes of 'train', validate on those of 'val', and save a run."""
+  """Train on the episodes of 'train', and save a run."""
   rows = {part: window_arrays(found) for part, found in episodes.items()}
   pools = {part: on_device(found) for part, found in rows.items()}
   spec, (name,) = config.model.action_spec, config.data
@@ -207,7 +207,7 @@ def save(run: pathlib.Path, state: TrainState, config: TrainConfig, metrics: met
 
 
 def logger() -> Log:
-  """Return a function that prints a line of JSON, with the seconds since now."""
+  """Return a function that prints lines of JSON, with the time."""
   start = time.perf_counter()
 
   def log(part: str, **values: Any) -> None:

@@ -1,4 +1,6 @@
-"""Tokens of actions: NumPy in gives NumPy, JAX in gives JAX, with equal numbers.
+"""Tokens of actions, in NumPy and in JAX.
+
+NumPy in gives NumPy, JAX in gives JAX, with equal numbers.
 
 A number becomes `int((clip(a, low, high) - low) / (high - low) * (bins - 1))`, truncated, in float32 and in this order
 of operations (robotics_transformer, tokenizers/action_tokenizer.py). Compilers may turn that division into a product,
@@ -48,7 +50,7 @@ def detokenize(fields: Fields, tokens: Int[Array, '*b K']) -> Float[Array, '*b A
 
 def decode(fields: Fields, logits: Float[Array, '*b K V'], decoding: Literal['argmax', 'mean']
            ) -> Float[Array, '*b A']:
-  """Map logits to raw actions: the likeliest tokens, or the means of bins by probability."""
+  """Map logits to raw actions: likeliest tokens, or means of bins."""
   xp, parts, at = _namespace(logits), [], 0
   if decoding == 'argmax':
     return detokenize(fields, xp.argmax(logits, -1).astype(xp.int32))

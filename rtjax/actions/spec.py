@@ -1,4 +1,4 @@
-"""Specification of an action: its fields in order, and what is computed from them."""
+"""Specification of an action: its fields in order."""
 import dataclasses
 import functools
 from typing import Any, Literal

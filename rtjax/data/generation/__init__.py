@@ -1,1 +1,1 @@
-"""Generation of datasets: recording, TFDS builders and command line, shared by the scripts under data/."""
+"""Generation of datasets in simulators, for the scripts under data/."""

@@ -42,7 +42,7 @@ def step_flags() -> dict[str, Any]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-  """Return the versions of packages, for a dataset's metadata; empty for one that is not installed."""
+  """Return the versions of those packages that are installed."""
   installed = {}
   for name in packages:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -97,7 +97,10 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
 
 
 def write_items(builder: type[RawBuilder], raw: ItemStore, splits: SplitRanges, **settings: Any) -> dict[str, int]:
-  """Write the items that a builder keeps, without empty splits, which TFDS rejects."""
+  """Write the items that a builder keeps.
+
+  Splits without any are left out, since TFDS rejects them.
+  """
   kept = {name: span for name, span in splits.items() if any(builder.keeps(item) for item in raw.read(*span))}
   return write(builder(raw=raw, splits=kept, **settings)) if kept else {}
 

@@ -1,4 +1,4 @@
-"""Command line of generators: made in parallel, resumed after an interruption, written once."""
+"""Command line of generators, which resume after an interruption."""
 import dataclasses
 import importlib
 import importlib.util
@@ -18,7 +18,9 @@ def generate(name: str, out: pathlib.Path, *, recording: Any, recipe: dict[str, 
              make: Callable[[int, int], list[Any]], splits: SplitRanges, per_file: int, workers: int,
              builders: tuple[str, ...], unit: str = 'episodes', flag: str = '--data',
              report: Callable[[ItemStore], None] | None = None, **settings: Any) -> None:
-  """Generate a dataset, go on after an interruption, or keep a complete one.
+  """Generate a dataset, or keep a complete one.
+
+  An interrupted run goes on.
 
   Args:
     name: the dataset becomes `out`/`name`/1.0.0.
@@ -59,7 +61,10 @@ def generate(name: str, out: pathlib.Path, *, recording: Any, recipe: dict[str, 
 
 
 def run(main: Callable[[Any], None], config: type) -> None:
-  """Run a generator's command line; a simulator that does not start is an error of one line."""
+  """Run a generator's command line.
+
+  A simulator that does not start is an error of one line.
+  """
   def guarded() -> None:
     try:
       main(tyro.cli(config))

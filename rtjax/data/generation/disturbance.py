@@ -26,7 +26,7 @@ class RandomEvent:
     self._left, self._value = 0, None
 
   def __call__(self) -> Any:
-    """Go on to the next step; return the value of the event, None without it."""
+    """Go on to the next step; return the event's value, or None."""
     self._left -= 1
     if self._left < 0 and self._rng.random() < self._chance:
       self._left = int(self._rng.integers(self._steps[0], self._steps[1] + 1))
@@ -35,10 +35,10 @@ class RandomEvent:
 
 
 class ArmDisturbance:
-  """Disturbance of an arm whose actions lie within -1 and 1, with the gripper last.
+  """Disturbance of an arm.
 
-  Every step has noise. At times a push lasts several steps. Rarely the gripper does for some steps the opposite of what
-  the expert wants.
+  Its actions lie within -1 and 1, with the gripper last. Every step has noise. At times a push lasts several steps.
+  Rarely the gripper does for some steps the opposite of what the expert wants.
 
   Args:
     noise: standard deviation of each number [A], at strength 1.

@@ -68,7 +68,7 @@ def stored_spec(metadata: Mapping[str, Any] | None) -> ActionSpec | None:
 
 
 def by_sizes(sizes: Mapping[str, int]) -> ActionMap:
-  """Return the action map of a feature 'action' that holds fields of these sizes one after the other."""
+  """Return the action map of a feature 'action' of these fields."""
   if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1}:
     return flat_arm
 
