@@ -11,6 +11,7 @@ ratio of every pair. The first step of each process compiles and is not counted.
 """
 import argparse
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -33,38 +34,20 @@ _ACTIONS = {'world_vector': (3, 1.0), 'rotation_delta': (3, np.pi / 2), 'gripper
 
 
 def rtjax_policy() -> Step:
+  from steps import policy_step
+
   from rtjax.models import RT1Config, build
-  from rtjax.policies.policy import BatchPolicy
-  policy, images = BatchPolicy(build(RT1Config(), seed=0), 1), _images(8, 1)
-  policy.reset(0, embedding=np.zeros(512, np.float32))
-  return lambda: policy.step(images[np.random.randint(8)])
+  return policy_step(build(RT1Config(), seed=0))
 
 
 def rtjax_train() -> Step:
-  import functools
+  from steps import TrainingStep
 
-  import jax
-
-  from rtjax.models import RT1Config, build
-  from rtjax.observation import Batch, Observation
-  from rtjax.runtime import compiler
-  from rtjax.training import optimizer as optimizers
-  from rtjax.training.state import create, split
-  from rtjax.training.step import train_step
-  graphdef, *trees = split(build(RT1Config(), seed=0))
-  optimizer = optimizers.build(optimizers.OptimizerConfig(), 1000)
-  state = create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
-  lead = _BATCH, _WINDOW
-  batch = jax.device_put(Batch(
-      Observation(_images(*lead), np.ones(lead, bool), np.zeros((*lead, 512), np.float32)),
-      np.random.default_rng(0).uniform(-1, 1, (*lead, 1, 13)).astype(np.float32), np.ones((*lead, 1), bool)))
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer), donate_argnums=0,
-                 compiler_options=compiler.options())
-
-  def run() -> None:
-    nonlocal state
-    state, _ = jax.block_until_ready(step(state, batch))
-  return run
+  from rtjax import configs, models
+  preset = configs.get('rt1')
+  config = dataclasses.replace(preset, model=dataclasses.replace(preset.model, dtype='float32'), batch_size=_BATCH,
+                               grad_accum_steps=1)
+  return TrainingStep(config, models.build(config.model, seed=0))
 
 
 def reference_policy() -> Step:

@@ -24,20 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
-from machine import describe
+from machine import describe, device_memory
+from steps import TrainingStep, cost, model_flops, policy_step, random_model, seconds
 
-from rtjax import configs, models
-from rtjax.models import PolicyConfig, PolicyModel, RT2Config
+from rtjax import configs
+from rtjax.models import PolicyConfig, RT2Config
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig
 from rtjax.models.layers.lora import LoraConfig
-from rtjax.observation import Batch, Observation
-from rtjax.policies.policy import BatchPolicy
-from rtjax.runtime import compiler
-from rtjax.training import optimizer as optimizers
 from rtjax.training.config import TrainConfig
-from rtjax.training.state import create, split
-from rtjax.training.step import train_step
 
 Row = dict[str, Any]
 _FEW = EfficientNetConfig(width=0.2, depth=0.4)
@@ -56,96 +50,35 @@ def preset(name: str, *, small: bool, lora: int = 0, **changes: Any) -> TrainCon
   return dataclasses.replace(config, model=dataclasses.replace(config.model, **model), init=init, **changes)
 
 
-def random_batch(config: PolicyConfig, size: int) -> Batch:
-  """Return windows of noise, as a camera of 256x320 would give them."""
-  random, lead = np.random.default_rng(0), (size, config.window)
-  camera = (256, 320) if not isinstance(config, RT2Config) else config.image_size
-  state = random.normal(size=(*lead, config.proprioception_size)).astype(np.float32)
-  prompted = isinstance(config, RT2Config)
-  observation = Observation(
-      random.integers(0, 256, (*lead, *camera, 3), dtype=np.uint8), np.ones(lead, bool),
-      instruction=None if prompted else random.normal(size=(size, config.instruction_size)).astype(np.float32),
-      prompt=random.integers(2, 100, (size, config.instruction_size)).astype(np.int32) if prompted else None,
-      proprioception=state if config.proprioception_size else None)
-  actions = random.uniform(-0.5, 0.5, (*lead, 1, config.action_spec.size)).astype(np.float32)
-  return Batch(observation, actions, np.ones((*lead, 1), bool), np.zeros((*lead, 3), np.float32))
-
-
-def random_model(config: PolicyConfig) -> PolicyModel:
-  """Return a network of small random numbers, drawn on the device."""
-  abstract = models.abstract(config)
-  graphdef, variables = nnx.split(abstract)
-  leaves, structure = jax.tree.flatten(variables)
-
-  def draw() -> list[jax.Array]:
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    # Vectors are scales, variances and biases: positive numbers near one are safe for each.
-    return [0.02 * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else jnp.ones(leaf.shape, leaf.dtype)
-            for key, leaf in zip(keys, leaves, strict=True)]
-  return nnx.merge(graphdef, jax.tree.unflatten(structure, jax.jit(draw)()))
-
-
 def training(config: TrainConfig, steps: int, rates: Row) -> Iterator[Row]:
-  """Yield the figures of a training step, then its dearest operations."""
-  optimizer = optimizers.build(config.optimizer, 10_000)
-  graphdef, *trees = split(random_model(config.model), config.is_trainable)
-  state = create(*trees, jax.random.key(0), optimizer=optimizer, ema=False)
-  step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer)
-  windows = jax.device_put(random_batch(config.model, config.batch_size))
-  flops = config.batch_size * model_flops(config, optimizer)
-  start = time.perf_counter()
-  compiled = jax.jit(functools.partial(step, grad_accum_steps=config.grad_accum_steps), donate_argnums=0,
-                     compiler_options=compiler.options()).lower(state, windows).compile()
-  compile_s = time.perf_counter() - start
-  memory = compiled.memory_analysis()
+  """Yield the figures of a training step, then its slowest operations."""
+  flops = config.batch_size * model_flops(config)
+  step = TrainingStep(config, random_model(config.model))
+  memory = step.compiled.memory_analysis()
 
   def train() -> None:
-    nonlocal state
-    state, out = compiled(state, windows)
-    if not np.isfinite(float(out['loss'])):
-      raise FloatingPointError(f'loss is {out["loss"]}')
+    loss = step()
+    if not np.isfinite(loss):
+      raise FloatingPointError(f'loss is {loss}')
 
-  seconds = median(train, steps)
+  median = float(np.median(seconds(train, steps + 2)[2:]))
   yield {'batch_size': config.batch_size, 'grad_accum_steps': config.grad_accum_steps, 'dtype': config.model.dtype,
-         'step_s': round(seconds, 4), 'windows_per_s': round(config.batch_size / seconds, 1),
-         'frames_per_s': round(config.batch_size * config.model.window / seconds),
-         'tflop': round(flops / 1e12, 2), 'tflop_per_s': round(flops / seconds / 1e12, 1),
-         'utilisation': round(flops / seconds / 1e12 / rates['matmul_tflop_per_s'], 3),
-         'accessed_gb': round(cost(compiled).get('bytes accessed', 0) / 1e9, 1),
+         'step_s': round(median, 4), 'windows_per_s': round(config.batch_size / median, 1),
+         'frames_per_s': round(config.batch_size * config.model.window / median),
+         'tflop': round(flops / 1e12, 2), 'tflop_per_s': round(flops / median / 1e12, 1),
+         'utilisation': round(flops / median / 1e12 / rates['matmul_tflop_per_s'], 3),
+         'accessed_gb': round(cost(step.compiled).get('bytes accessed', 0) / 1e9, 1),
          'arguments_gib': round(memory.argument_size_in_bytes / 2 ** 30, 2),
-         'temporary_gib': round(memory.temp_size_in_bytes / 2 ** 30, 2), 'compile_s': round(compile_s, 1), **peak()}
-  yield {'dearest': dearest(train)}
-
-
-def model_flops(config: TrainConfig, optimizer: Any) -> float:
-  """Return FLOPs of a training step per window, without recomputation."""
-  model = dataclasses.replace(config.model, remat=False) if hasattr(config.model, 'remat') else config.model
-  graphdef, *trees = split(models.abstract(model), config.is_trainable)
-  state = jax.eval_shape(lambda *trees: create(*trees, jax.random.key(0), optimizer=optimizer, ema=False), *trees)
-  batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, random_batch(model, 1)))
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer))
-  return cost(step.lower(state, batch))['flops']
+         'temporary_gib': round(memory.temp_size_in_bytes / 2 ** 30, 2), 'compile_s': step.compile_s, **device_memory()}
+  yield {'slowest': slowest(train)}
 
 
 def policy(config: PolicyConfig, robots: int, steps: int) -> Row:
   """Return the latency of a policy step, from host to host."""
-  actor = BatchPolicy(random_model(config), robots)
-  batch = random_batch(config, 1).observation
-  words = {'embedding': (batch.instruction if batch.prompt is None else batch.prompt)[0]}
-  for slot in range(robots):
-    actor.reset(slot, **words)
-  images = np.random.default_rng(0).integers(0, 256, (8, robots, *batch.images.shape[2:]), dtype=np.uint8)
-  states = None if batch.proprioception is None else np.repeat(batch.proprioception[:, -1], robots, 0)
-  start = time.perf_counter()
-  actor.step(images[0], proprioception=states)
-  first = time.perf_counter() - start
-  times = []
-  for index in range(steps):
-    start = time.perf_counter()
-    actor.step(images[index % 8], proprioception=states)
-    times.append(time.perf_counter() - start)
+  act = policy_step(random_model(config), robots)
+  (first,), times = seconds(act, 1), seconds(act, steps)
   return {'robots': robots, 'dtype': config.dtype, 'median_ms': round(1e3 * float(np.median(times)), 2),
-          'p95_ms': round(1e3 * float(np.percentile(times, 95)), 2), 'first_call_s': round(first, 1), **peak()}
+          'p95_ms': round(1e3 * float(np.percentile(times, 95)), 2), 'first_call_s': round(first, 1), **device_memory()}
 
 
 def rates(*, small: bool) -> Row:
@@ -160,37 +93,11 @@ def rates(*, small: bool) -> Row:
 
 
 def best(function: Callable[[], Any]) -> float:
-  jax.block_until_ready(function())
-  times = []
-  for _ in range(10):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    times.append(time.perf_counter() - start)
-  return min(times)
+  return min(seconds(lambda: jax.block_until_ready(function()), 11)[1:])
 
 
-def median(function: Callable[[], Any], times: int) -> float:
-  """Return the seconds of a call, without the first two."""
-  seconds = []
-  for _ in range(times + 2):
-    start = time.perf_counter()
-    function()
-    seconds.append(time.perf_counter() - start)
-  return float(np.median(seconds[2:]))
-
-
-def cost(stage: Any) -> dict[str, float]:
-  analysis = stage.cost_analysis()
-  return analysis[0] if isinstance(analysis, list) else analysis or {}
-
-
-def peak() -> Row:
-  used = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
-  return {} if used is None else {'peak_gib': round(used / 2 ** 30, 2)}
-
-
-def dearest(function: Callable[[], Any], count: int = 12) -> list[tuple[str, float, int]]:
-  """Return the dearest operations, their milliseconds and kernels."""
+def slowest(function: Callable[[], Any], count: int = 12) -> list[tuple[str, float, int]]:
+  """Return the slowest operations, their milliseconds and kernels."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       function()
@@ -241,7 +148,7 @@ def measure(row: str, small: bool) -> None:
   """Print the lines of one row."""
   rate = rates(small=small)
   for line in ROWS[row](small, rate):
-    print(json.dumps({'row': row} | line | ({} if 'dearest' in line else rate | describe())), flush=True)
+    print(json.dumps({'row': row} | line | ({} if 'slowest' in line else rate | describe())), flush=True)
 
 
 def table(lines: list[Row]) -> str:

@@ -7,38 +7,27 @@ and 2.3 s with its image tokens cached.
 """
 import dataclasses
 import json
-import time
 from typing import Literal
 
 import numpy as np
 import tyro
 from machine import describe, matmul_gflops
+from steps import policy_step, seconds
 
 from rtjax.models import RT1_X, RT1Config, build
-from rtjax.policies.policy import BatchPolicy
 from rtjax.runtime import malloc
 
 
 def main(model: Literal['rt1', 'rt1_x'] = 'rt1', robots: int = 1, steps: int = 30, dtype: str = 'float32') -> None:
   malloc.keep_freed_memory()  # as eval.py and the server do
   config = dataclasses.replace({'rt1': RT1Config(), 'rt1_x': RT1_X}[model], dtype=dtype)
-  policy = BatchPolicy(build(config, seed=0), robots)
-  for slot in range(robots):
-    policy.reset(slot, embedding=np.zeros(512, np.float32))
-  images = np.random.default_rng(0).integers(0, 256, (8, robots, 256, 320, 3), dtype=np.uint8)
-  start = time.perf_counter()
-  policy.step(images[0])
-  compile_s = time.perf_counter() - start
-  times = []
-  for index in range(steps):
-    start = time.perf_counter()
-    policy.step(images[index % 8])
-    times.append(time.perf_counter() - start)
+  act = policy_step(build(config, seed=0), robots)
+  (first,), times = seconds(act, 1), seconds(act, steps)
   print(json.dumps({
       'benchmark': 'policy_step', 'model': model, 'robots': robots, 'dtype': dtype,
       'median_s': round(float(np.median(times)), 4),
       'min_s': round(min(times), 4), 'p95_s': round(float(np.percentile(times, 95)), 4),
-      'first_call_s': round(compile_s, 1),
+      'first_call_s': round(first, 1),
       'matmul_gflops': round(matmul_gflops(dtype)), **describe()}))
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from machine import describe
+from steps import random_batch
 
 from rtjax.models import RT1Config, abstract, build
-from rtjax.observation import Batch, Observation
 from rtjax.training import optimizer as optimizers
 from rtjax.training.state import create, split
 from rtjax.training.step import train_step
@@ -33,10 +32,7 @@ def main() -> None:
   optimizer = optimizers.build(optimizers.OptimizerConfig(), 1000)
   graphdef, *trees = split(abstract(config))
   state = jax.eval_shape(functools.partial(create, rng=jax.random.key(0), optimizer=optimizer, ema=False), *trees)
-  lead = (1, config.window)
-  batch = Batch(Observation(np.zeros((*lead, 256, 320, 3), np.uint8), np.ones(lead, bool),
-                            np.zeros((*lead, 512), np.float32)),
-                np.zeros((*lead, 1, 13), np.float32), np.ones((*lead, 1), bool))
+  batch = random_batch(config, 1)
   step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer))
   print(json.dumps({'abstract': seconds(lambda: abstract(config)),
                     'build': seconds(lambda: split(build(config, seed=0))),

@@ -4,21 +4,19 @@ They are made as data/tabletop/generate.py and data/tabletop_qa/generate.py make
 GPU takes small images faster than a CPU decodes JPEG files.
 """
 import functools
-import io
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from array_training import episode_arrays, pixels, window_arrays
 
 from rtjax.actions import ARM_7D
+from rtjax.data.generation.item_store import ItemStore, split_ranges
 from rtjax.data.image_text.pairs import Pair, make_pair
-from rtjax.data.item_store import ItemStore, split_ranges
-from rtjax.data.windows import next_changes
 from rtjax.language import prompts
-from rtjax.language.instructions import HASHED_NGRAMS, PromptEncoder, hashed_ngrams
+from rtjax.language.instructions import PromptEncoder
 from rtjax.language.tokenizer import Tokenizer
 
 _DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
@@ -57,19 +55,10 @@ def load_questions(folder: pathlib.Path, count: int, workers: int = 0) -> dict[s
   return {name: list(store.read(*span)) for name, span in splits.items()}
 
 
-def window_arrays(episodes: Items, tokenizer: Tokenizer, prompt_length: int) -> Arrays:
-  """Return one row per step, and one row per sentence.
-
-  'sentence' is each step's row in 'instruction', float32 [n, 512], and in 'prompt', int32 [n, L].
-  """
-  sentences = sorted({episode['instruction'] for episode in episodes})
-  number = {text: i for i, text in enumerate(sentences)}
-  rows = {name: np.concatenate([episode[name] for episode in episodes])
-          for name in ('images', 'actions', 'proprioception', 'waypoints')}
-  return rows | {
-      'sentence': np.repeat([number[e['instruction']] for e in episodes], [len(e['actions']) for e in episodes]),
-      'prompt': PromptEncoder(tokenizer, prompt_length)(sentences),
-      'instruction': np.stack([hashed_ngrams(text) for text in sentences])}
+def prompted_windows(episodes: Items, tokenizer: Tokenizer, prompt_length: int) -> Arrays:
+  """Return `window_arrays`, with a prompt per sentence, 'prompt' int32 [n, L]."""
+  rows = window_arrays(episodes)
+  return rows | {'prompt': PromptEncoder(tokenizer, prompt_length)(rows['sentences'])}
 
 
 def pair_arrays(items: Items, tokenizer: Tokenizer, prompt_length: int, answer_length: int) -> Arrays:
@@ -89,47 +78,18 @@ def pair_arrays(items: Items, tokenizer: Tokenizer, prompt_length: int, answer_l
           'first': np.searchsorted(tasks, np.arange(len(prompts.TASKS) + 1))}
 
 
-def statistics(episodes: Items) -> dict[str, Any]:
-  """Return the part of `rtjax.data.statistics` that models and evaluation use."""
-  lengths = np.array([len(e['actions']) for e in episodes])
-  values = {name: np.concatenate([e[name] for e in episodes]) for name in ('actions', 'proprioception')}
-  embeddings = np.repeat(np.stack([hashed_ngrams(e['instruction']) for e in episodes]), lengths, 0)
-  return {'tabletop': {
-      'name': 'tabletop', 'split': 'train', 'embedding_id': HASHED_NGRAMS, 'renderer': 'rays', 'image_size': [96, 96],
-      'episodes': len(episodes), 'steps': int(lengths.sum()), 'instruction': _moments(embeddings),
-      'action': {'names': list(ARM_7D.dimension_names), **_moments(values['actions'])},
-      'proprioception': _moments(values['proprioception'])}}
-
-
-def _moments(values: np.ndarray) -> dict[str, list[float]]:
-  return {'mean': values.mean(0, np.float64).tolist(), 'std': values.std(0, np.float64).tolist()}
-
-
 def _record(config: demonstrations.RecordingConfig, first: int, end: int) -> list[dict[str, Any] | None]:
-  return [_episode(found) if found['episode_metadata']['success'] else None
+  return [episode_arrays(found, ARM_7D) if found['episode_metadata']['success'] else None
           for found in demonstrations.record(config, first, end)]
 
 
-def _episode(found: dict[str, Any]) -> dict[str, Any]:
-  steps = found['steps']
-  actions, states = (np.stack(values).astype(np.float32) for values in (
-      [step['action'] for step in steps], [step['observation']['state'] for step in steps]))
-  changes = next_changes(ARM_7D.gripper_commands(actions))
-  return {'images': np.stack([_pixels(step['observation']['image']) for step in steps]), 'actions': actions,
-          'proprioception': states, 'waypoints': states[changes, :3], 'instruction': steps[0]['language_instruction']}
-
-
 def _render(config: scenes.GenerationConfig, first: int, end: int) -> Items:
-  return [{'image': _pixels(found['image']), 'pairs': [_pair(**pair) for pair in found['pairs']]}
+  return [{'image': pixels(found['image']), 'pairs': [_pair(**pair) for pair in found['pairs']]}
           for found in examples.examples(config, first, end)]
 
 
 def _pair(kind: str, question: str, answer: str, type: str) -> Pair:
   return make_pair(kind, question, answer, questions.GRID if kind == 'point' else 0)
-
-
-def _pixels(jpeg: bytes) -> np.ndarray:
-  return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:

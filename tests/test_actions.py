@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rtjax import actions
-from rtjax.actions import ActionField, ActionSpec
+from rtjax.actions import ActionField, ActionSpec, codec
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +40,7 @@ def test_thresholds_are_the_rule(low, high, bins):
   """Every float near a bound between two bins, and random ones, get the token of the plain formula."""
   field = ActionField('x', 1, low, high, bins)
   spec = ActionSpec((field,), max(bins, 256))
-  edges = actions._thresholds(field)[0]
+  edges = codec._thresholds(field)[0]
   below, above = (np.nextafter(edges, np.float32(towards)) for towards in (-np.inf, np.inf))
   random = np.random.default_rng(0).uniform(low - 1, high + 1, 4000).astype(np.float32)
   values = np.concatenate([edges, below, above, random, np.float32([low, high])])

@@ -111,8 +111,9 @@ def test_the_documentation_quotes_the_layers(layers: str) -> None:
 
 
 def test_the_check_detects_a_wrong_import(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-  wrong = ROOT / 'rtjax/actions.py'
-  copy = tmp_path / 'actions.py'
+  wrong = ROOT / 'rtjax/observation.py'
+  copy = tmp_path / 'observation.py'
   copy.write_text(wrong.read_text() + '\n\ndef late():\n  from rtjax.models import rt1\n  return rt1\n')
-  monkeypatch.setitem(MODULES, 'rtjax.actions', copy)
-  assert [target for target, _ in imports('rtjax.actions') if target.startswith('rtjax.models')] == ['rtjax.models.rt1']
+  monkeypatch.setitem(MODULES, 'rtjax.observation', copy)
+  found = [target for target, _ in imports('rtjax.observation') if target.startswith('rtjax.models')]
+  assert found == ['rtjax.models.rt1']

@@ -4,12 +4,9 @@
 """
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import shutil
 import sys
-from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -18,9 +15,8 @@ import libero_demonstrations as demonstrations
 import tyro
 
 from rtjax import envs
-from rtjax.data import generation
-from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
-from rtjax.runtime import cli, interrupt
+from rtjax.data.generation import command
+from rtjax.data.generation.item_store import split_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,51 +31,17 @@ class Config:
   workers: int = 0
   """Number of processes, of 1.5 GB each; 0 is one per core."""
 
-  def recipe(self) -> dict[str, Any]:
-    """Return the parameters that determine the episodes, as JSON keeps them."""
-    return generation.as_json(dataclasses.asdict(self.recording) | {'episodes': self.episodes})
-
 
 def main(config: Config) -> None:
-  if config.episodes < 1:
-    raise ValueError(f'--episodes is {config.episodes}, expected at least 1.')
-  if not 0 <= config.recording.disturbance < float('inf'):
-    raise ValueError(f'--disturbance is {config.recording.disturbance}, expected a finite number of at least 0.')
-  target = config.out / 'libero_scripted' / '1.0.0'
-  if target.exists():
-    recipe = json.loads((target / 'metadata.json').read_text()).get('recipe')
-    if recipe != config.recipe():
-      raise ValueError(f'{target} exists already with another recipe, {recipe}: remove it, or choose another folder '
-                       'with --out.')
-    print(f'{target} is complete already.')
-    return
-  raw, splits = ItemStore(config.out / 'libero.raw', demonstrations.EPISODES_PER_FILE), split_ranges(config.episodes)
-  try:
-    known = envs.splits(f'libero/{config.recording.suite}')['seen']  # fails here rather than in a worker
-    for skill in config.recording.skills:
-      envs.require_known('skill', skill, known)
-    raw.create(config.recipe())
-  except ImportError as error:
-    raise ValueError(str(error)) from error
-  interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
-  raw.fill(functools.partial(demonstrations.record, config.recording), splits, config.workers, 'episodes')
-  counts = _write(config, raw, splits)
-  shutil.rmtree(raw.folder)
-  print(f'{counts.get("train", 0)} of {config.episodes} episodes succeeded and are in train, {counts.get("val", 0)} in '
-        'val.')
-  print(f'Train on it with: --data {target}')
-
-
-def _write(config: Config, raw: ItemStore, splits: SplitRanges) -> dict[str, int]:
-  import libero_dataset_builder  # imports TensorFlow, which is slow and which the workers do not need
-  nonempty = {name: span for name, span in splits.items()
-              if any(episode['episode_metadata']['success'] for episode in raw.read(*span))}
-  if 'train' not in nonempty:
-    raise ValueError('no episode succeeded: set a lower --disturbance.')
-  builder = libero_dataset_builder.Builder(raw=raw, recording=config.recording, recipe=config.recipe(), splits=nonempty,
-                                           data_dir=config.out)
-  return generation.write(builder)
+  recording = config.recording
+  known = envs.splits(f'libero/{recording.suite}')['seen']  # fails here rather than in a worker
+  for skill in recording.skills:
+    envs.require_known('skill', skill, known)
+  command.generate(
+      'libero_scripted', config.out, recording=recording, recipe={'episodes': config.episodes},
+      make=functools.partial(demonstrations.record, recording), splits=split_ranges(config.episodes),
+      per_file=demonstrations.EPISODES_PER_FILE, workers=config.workers, builders=('libero_dataset_builder', 'Builder'))
 
 
 if __name__ == '__main__':
-  cli.run(lambda: main(tyro.cli(Config)))
+  command.run(main, Config)

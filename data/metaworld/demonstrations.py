@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from rtjax import envs
-from rtjax.data.generation import encode_jpeg
-from rtjax.data.item_store import SplitRanges
+from rtjax.data.generation import disturbance, recording
+from rtjax.data.generation.item_store import SplitRanges
 from rtjax.envs.metaworld_tasks import TASKS
-from rtjax.language.instructions import hashed_ngrams
 
 EPISODES_PER_FILE = 10
 """Raw episodes per file, the unit of resuming."""
@@ -22,8 +21,8 @@ EPISODES_PER_FILE = 10
 _ATTEMPTS = 20
 _EPISODES_PER_SEED = 10_000  # of a task; keeps the starts of all seeds below 2 ** 31
 _NOISE = np.array([0.2, 0.2, 0.2, 0.0])
-_PUSH_CHANCE, _PUSH_STEPS = 0.02, 10
-_SLIP_CHANCE, _SLIP_STEPS = 0.004, 4
+_PUSH = 0.02, (1, 10), 1.0
+_SLIP = 0.004, (1, 4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +49,7 @@ class RecordingConfig:
       raise ValueError(f'--episodes is {self.episodes}, expected 1 to {_EPISODES_PER_SEED // 2} for each task.')
     if not 0 <= self.seed < 10_000:
       raise ValueError(f'--seed is {self.seed}, expected 0 to 9999.')
-    if not 0 <= self.disturbance < float('inf'):
-      raise ValueError(f'--disturbance is {self.disturbance}, expected a finite number of at least 0.')
+    disturbance.check_strength(self.disturbance)
 
   @property
   def held_out(self) -> int:
@@ -76,18 +74,15 @@ class RecordingConfig:
     return envs.splits(f'metaworld/{self.tasks}')['seen']
 
 
-class Recorder:
+class Recorder(recording.Recorder):
   """Recorder of episodes."""
 
   def __init__(self, config: RecordingConfig):
     self._config = config
-    self._env: Any = envs.make(f'metaworld/{config.tasks}', image_size=config.image_size, renderer=config.renderer)
+    super().__init__(envs.make(f'metaworld/{config.tasks}', image_size=config.image_size, renderer=config.renderer))
 
   def record(self, number: int) -> dict[str, Any]:
     """Record a successful episode.
-
-    Returns:
-      {'steps': [...], 'episode_metadata': {...}}, images as JPEG bytes.
 
     Raises:
       RuntimeError: no attempt succeeded.
@@ -96,65 +91,21 @@ class Recorder:
     rng = np.random.default_rng((self._config.seed, TASKS.index(task), index))
     first = (self._config.seed * _EPISODES_PER_SEED + index) * _ATTEMPTS
     for attempt in range(_ATTEMPTS):
-      steps = self._attempt(task, first + attempt, rng)
-      if steps[-1]['is_terminal']:
+      start = self._env.reset(seed=first + attempt, options={'skill': task})
+      steps, info = self._follow_expert(start, make_disturbance(rng, self._config.disturbance))
+      if info['success']:
         return {'steps': steps, 'episode_metadata': {
             'number': number, 'task': task, 'start': first + attempt, 'failed_attempts': attempt,
             'renderer': self._config.renderer}}
     raise RuntimeError(f'{task}: the expert failed from {_ATTEMPTS} starts (from seed {first} on). Set a lower '
                        '--disturbance.')
 
-  def close(self) -> None:
-    self._env.close()
 
-  def _attempt(self, task: str, start: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    env = self._env
-    observation, _ = env.reset(seed=start, options={'skill': task})
-    expert, disturbance = env.expert(), Disturbance(rng, self._config.disturbance)
-    embedding = hashed_ngrams(observation['instruction'])
-    steps: list[dict[str, Any]] = []
-    ended = False
-    while not ended:
-      action = expert(env.state).astype(np.float32)
-      stored = {'image': encode_jpeg(observation['image']), 'state': observation['proprioception']}
-      observation, _, terminated, truncated, _ = env.step(disturbance(action))
-      ended = terminated or truncated
-      steps.append({
-          'observation': stored, 'action': action, 'reward': np.float32(terminated), 'discount': np.float32(1),
-          'language_instruction': observation['instruction'], 'language_embedding': embedding,
-          'is_first': not steps, 'is_last': ended, 'is_terminal': terminated})
-    return steps
-
-
-class Disturbance:
-  """Random disturbance of executed actions.
-
-  Every step has noise. At times a push lasts several steps. Rarely the gripper does the opposite for some steps.
-  """
-
-  def __init__(self, rng: np.random.Generator, strength: float = 1.0):
-    self._rng, self._strength = rng, strength
-    self._push, self._push_steps, self._slip_steps = np.zeros(4), 0, 0  # steps left
-
-  def __call__(self, action: np.ndarray) -> np.ndarray:
-    self._push_steps, self._slip_steps = self._push_steps - 1, self._slip_steps - 1
-    if self._push_steps < 0 and self._rng.random() < _PUSH_CHANCE * self._strength:
-      self._push_steps = int(self._rng.integers(1, _PUSH_STEPS + 1))
-      self._push = np.append(self._rng.uniform(-1, 1, 3), 0)
-    if self._slip_steps < 0 and self._rng.random() < _SLIP_CHANCE * self._strength:
-      self._slip_steps = int(self._rng.integers(1, _SLIP_STEPS + 1))
-    executed = action + self._strength * _NOISE * self._rng.normal(size=4)
-    if self._push_steps >= 0:
-      executed = executed + self._push
-    if self._slip_steps >= 0:
-      executed[3] = -executed[3]
-    return np.clip(executed, -1, 1).astype(np.float32)
+def make_disturbance(rng: np.random.Generator, strength: float = 1.0) -> disturbance.ArmDisturbance:
+  """Create the random disturbance of an episode."""
+  return disturbance.ArmDisturbance(rng, strength, _NOISE, _PUSH, _SLIP)
 
 
 def record(config: RecordingConfig, first: int, end: int) -> list[dict[str, Any]]:
   """Record episodes [first, end)."""
-  recorder = Recorder(config)
-  try:
-    return [recorder.record(number) for number in range(first, end)]
-  finally:
-    recorder.close()
+  return Recorder(config).record_range(first, end)

@@ -4,13 +4,9 @@
 """
 import dataclasses
 import functools
-import importlib.util
-import json
 import os
 import pathlib
-import shutil
 import sys
-from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -18,9 +14,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import demonstrations
 import tyro
 
-from rtjax.data import generation
-from rtjax.data.item_store import ItemStore
-from rtjax.runtime import cli, interrupt
+from rtjax.data.generation import command
+from rtjax.data.generation.item_store import ItemStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,55 +28,18 @@ class Config:
   workers: int = 0
   """Number of processes; 0 is one per core."""
 
-  def recipe(self) -> dict[str, Any]:
-    """Return the parameters that determine the episodes, as JSON keeps them."""
-    return generation.as_json(dataclasses.asdict(self.recording))
-
 
 def main(config: Config) -> None:
-  try:
-    _generate(config)
-  except (ImportError, RuntimeError) as error:  # of the simulator, OpenGL, or an expert that always fails
-    raise cli.UserError(str(error)) from error
-
-
-def _generate(config: Config) -> None:
-  target = config.out / 'metaworld' / '1.0.0'
-  if target.exists():
-    _require_same_recipe(target, config)
-    print(f'{target} is complete already.')
-    return
-  if importlib.util.find_spec('tensorflow_datasets') is None:  # needed at the end, hours later
-    raise cli.UserError("the dataset's writer needs TensorFlow Datasets: pip install -e '.[metaworld,data]'.")
   recording = config.recording
-  raw = ItemStore(config.out / 'metaworld.raw', demonstrations.EPISODES_PER_FILE)
-  raw.create(config.recipe())
-  interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
   # The simulator stays out of this process: Mesa's OpenGL and TensorFlow, which writes the dataset, crash in one.
-  raw.fill(functools.partial(demonstrations.record, recording), recording.splits(), config.workers, 'episodes')
-  for name, count in _write(config, raw).items():
-    print(f'{count} episodes in {name}')
-  _print_failures(raw, recording)
-  shutil.rmtree(raw.folder)
-  print(f'Train on it with: --data {target}')
+  command.generate(
+      'metaworld', config.out, recording=recording, recipe={}, splits=recording.splits(),
+      make=functools.partial(demonstrations.record, recording), per_file=demonstrations.EPISODES_PER_FILE,
+      workers=config.workers, builders=('metaworld_dataset_builder', 'Builder'),
+      report=functools.partial(_print_failures, recording))
 
 
-def _require_same_recipe(target: pathlib.Path, config: Config) -> None:
-  """Raise ValueError unless the dataset at `target` has the requested recipe."""
-  existing = json.loads((target / 'metadata.json').read_text()).get('recipe')
-  if existing != config.recipe():
-    raise ValueError(f'{target} exists already with another recipe, {existing}: remove it, or choose another folder '
-                     'with --out.')
-
-
-def _write(config: Config, raw: ItemStore) -> dict[str, int]:
-  """Write the dataset; return the number of episodes in each split."""
-  import metaworld_dataset_builder as builders  # imports TensorFlow, which is slow and which the workers do not need
-  builder = builders.Builder(raw=raw, recording=config.recording, recipe=config.recipe(), data_dir=config.out)
-  return generation.write(builder)
-
-
-def _print_failures(raw: ItemStore, recording: demonstrations.RecordingConfig) -> None:
+def _print_failures(recording: demonstrations.RecordingConfig, raw: ItemStore) -> None:
   """Print how often each expert failed; these episodes were left out."""
   failed: dict[str, int] = {}
   for span in recording.splits().values():
@@ -93,4 +51,4 @@ def _print_failures(raw: ItemStore, recording: demonstrations.RecordingConfig) -
 
 
 if __name__ == '__main__':
-  cli.run(lambda: main(tyro.cli(Config)))
+  command.run(main, Config)

@@ -11,7 +11,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import tyro
 
-from rtjax.data import generation
 from rtjax.runtime import cli
 
 
@@ -28,11 +27,13 @@ class Config:
 
 def main(config: Config) -> None:
   import reach_dataset_builder  # late: --help need not wait for TensorFlow
+
+  from rtjax.data.generation.builder import write
   builder = reach_dataset_builder.Builder(data_dir=config.out, episodes=config.episodes, seed=config.seed)
   if pathlib.Path(builder.data_dir).exists():
-    raise SystemExit(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')
+    raise ValueError(f'{builder.data_dir} exists already: remove it, or choose another folder with --out.')
   start = time.time()
-  counts = generation.write(builder)
+  counts = write(builder)
   print(f'{counts["train"]} episodes in train, {counts["val"]} in val, {time.time() - start:.0f} s')
   print(f'Train on it with: --data {builder.data_dir}')
 

@@ -6,9 +6,9 @@ shape and the gripper's pose, and these determine the action.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 import scene as reach  # isort: skip  (beside this file; the folder is on the path, and no package)
+from rtjax.data.generation.builder import jpeg, numbers, step_features
+from rtjax.data.generation.item_store import split_ranges
 from rtjax.data.tf import tfds
 from rtjax.language.instructions import hashed_ngrams
 
@@ -21,35 +21,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   name = 'reach'
   VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012  (TFDS wants a plain class attribute)
 
   def __init__(self, *, episodes: int = 200, seed: int = 0, **kwargs: Any):
-    if episodes < 1:
-      raise ValueError(f'episodes is {episodes}, expected at least 1.')
-    self._episodes, self._seed = episodes, seed
+    self._splits, self._seed = split_ranges(episodes), seed
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    numbers = tfds.features.Tensor
-    step = tfds.features.FeaturesDict({
-        'observation': {
-            'image': tfds.features.Image(shape=(reach.SIZE, reach.SIZE, 3), encoding_format='jpeg'),
-            'state': numbers(shape=(7,), dtype=np.float32, doc='x y z (m), roll pitch yaw (rad), opening (1 open)'),
-        },
-        'action': numbers(shape=(7,), dtype=np.float32, doc='deltas of x y z (m), roll pitch yaw (rad), opening'),
-        'language_instruction': tfds.features.Text(),
-        'language_embedding': numbers(shape=(512,), dtype=np.float32, doc='hashed-ngrams/1'),
-        'reward': np.float32, 'discount': np.float32,
-        'is_first': np.bool_, 'is_last': np.bool_, 'is_terminal': np.bool_,
-    })
+    state = numbers(7, 'x y z (m), roll pitch yaw (rad), opening (1 open)')
+    step = step_features({'image': jpeg((reach.SIZE, reach.SIZE)), 'state': state},
+                         numbers(7, 'deltas of x y z (m), roll pitch yaw (rad), opening'))
     return tfds.core.DatasetInfo(
         builder=self, description=__doc__, features=tfds.features.FeaturesDict({'steps': tfds.features.Dataset(step)}))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
     del dl_manager
-    held_out = max(1, self._episodes // 10)
-    return {'train': self._generate_examples(0, self._episodes),
-            'val': self._generate_examples(self._episodes, self._episodes + held_out)}
+    return {name: self._generate_examples(*span) for name, span in self._splits.items()}
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
     for number in range(first, end):

@@ -10,7 +10,7 @@ import numpy as np
 import questions
 from scenes import GenerationConfig, SceneSampler, SceneView
 
-from rtjax.data.generation import encode_jpeg
+from rtjax.data.generation.recording import encode_jpeg
 
 EXAMPLES_PER_FILE = 50
 """Raw examples per file, the unit of resuming; answers are balanced within a file."""

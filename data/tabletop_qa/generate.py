@@ -4,12 +4,9 @@
 """
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import shutil
 import sys
-from typing import Any
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's threads; the workers are parallel already
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -18,10 +15,9 @@ import examples
 import scenes
 import tyro
 
-from rtjax.data import generation
-from rtjax.data.item_store import ItemStore, SplitRanges, split_ranges
+from rtjax.data.generation import command
+from rtjax.data.generation.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.evaluation.language import vqa
-from rtjax.runtime import cli, interrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,45 +32,18 @@ class Config:
   workers: int = 0
   """Number of processes; 0 is one per core."""
 
-  def recipe(self) -> dict[str, Any]:
-    """Return the parameters that determine the dataset, as JSON keeps them."""
-    return generation.as_json(dataclasses.asdict(self.generation) | {'images': self.images, 'texts': examples.TEXTS})
-
 
 def main(config: Config) -> None:
-  if config.images < 1:
-    raise SystemExit(f'--images is {config.images}, expected at least 1.')
-  target = config.out / 'tabletop_qa' / '1.0.0'
-  if target.exists():
-    _require_same_recipe(target, config)
-    print(f'{target} is complete already.')
-    return
-  raw = ItemStore(config.out / 'tabletop_qa.raw', examples.EXAMPLES_PER_FILE)
-  splits = split_ranges(config.images)
-  try:
-    raw.create(config.recipe())
-  except ValueError as error:
-    raise SystemExit(str(error)) from error
-  interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
-  raw.fill(functools.partial(examples.examples, config.generation), splits, config.workers, 'images')
-  _report(raw, splits)
-  import tabletop_qa_dataset_builder  # imports TensorFlow, which is slow and which the workers do not need
-  builder = tabletop_qa_dataset_builder.Builder(
-      raw=raw, generation=config.generation, splits=splits, recipe=config.recipe(), data_dir=config.out)
-  generation.write(builder)
-  shutil.rmtree(raw.folder)
-  print(f'Train on it with: {target}')
+  splits = split_ranges(config.images, 'images')
+  command.generate(
+      'tabletop_qa', config.out, recording=config.generation,
+      recipe={'images': config.images, 'texts': examples.TEXTS},
+      make=functools.partial(examples.examples, config.generation), splits=splits, per_file=examples.EXAMPLES_PER_FILE,
+      workers=config.workers, builders=('tabletop_qa_dataset_builder', 'Builder'), unit='images', flag='--text.data',
+      report=functools.partial(_report, splits))
 
 
-def _require_same_recipe(target: pathlib.Path, config: Config) -> None:
-  """Exit unless the complete dataset at `target` has the requested recipe."""
-  existing = json.loads((target / 'metadata.json').read_text()).get('recipe')
-  if existing != config.recipe():
-    raise SystemExit(f'{target} exists already with another recipe, {existing}: remove it, or choose another folder '
-                     'with --out.')
-
-
-def _report(raw: ItemStore, splits: SplitRanges) -> None:
+def _report(splits: SplitRanges, raw: ItemStore) -> None:
   """Print the numbers of pairs, and the accuracy of blind answers."""
   pairs = {name: [(pair['kind'], pair['question'], pair['answer'])
                   for example in raw.read(*span) for pair in example['pairs']] for name, span in splits.items()}
@@ -90,4 +59,4 @@ def _report(raw: ItemStore, splits: SplitRanges) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(lambda: main(tyro.cli(Config)))
+  command.run(main, Config)

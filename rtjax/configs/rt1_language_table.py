@@ -10,27 +10,21 @@ measured (docs/results/language_table.md). `bench/language_table_gpu.py` records
 TensorFlow. The additions to the paper's recipe are those of `rt1_tabletop`, without mirrored examples, since
 instructions say 'left' and 'right'.
 """
+import dataclasses
+
 from rtjax import actions
+from rtjax.configs.rt1_tabletop import MODEL
+from rtjax.configs.rt1_tabletop import config as tabletop
 from rtjax.data.augment import AugmentConfig
-from rtjax.data.config import DataConfig
 from rtjax.language.instructions import HASHED_NGRAMS
-from rtjax.models import RT1Config
-from rtjax.models.auxiliary.config import AuxiliaryConfig
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
-from rtjax.training.config import CheckpointConfig, DistillationConfig, LoggingConfig, TrainConfig, ValidationConfig
-from rtjax.training.optimizer import OptimizerConfig
 
 ENCODER = EfficientNetConfig(width=0.5, depth=1.0, head=128, drop_connect=0.0, momentum=0.99, stages=(
     Stage(3, 1, 64, 1, 2, dense=True), Stage(3, 4, 96, 1, 1, dense=True)))
 
-config = TrainConfig(
-    steps=12000, batch_size=32, validation=ValidationConfig(every=1000, batches=40),
-    checkpoints=CheckpointConfig(every=500), logging=LoggingConfig(every=50), distillation=DistillationConfig(),
-    model=RT1Config(
-        action_spec=actions.LANGUAGE_TABLE, window=1, image_size=(90, 160), encoder=ENCODER, image_tokens=8,
-        proprioception_size=2, token_width=64, width=128, layers=3, heads=4, head_size=32, feed_forward='swiglu',
-        dropout=0.0, normalize_instruction=True, bin_smoothing=2.0, decoding='mean',
-        auxiliary=AuxiliaryConfig(language_tokens=4, waypoint_weight=10.0)),
-    pipeline=DataConfig(waypoints=True, proprioception=True, encoder=HASHED_NGRAMS),
-    augment=AugmentConfig(crop=False),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))
+config = dataclasses.replace(
+    tabletop, steps=12000,
+    model=dataclasses.replace(
+        MODEL, action_spec=actions.LANGUAGE_TABLE, image_size=(90, 160), encoder=ENCODER,
+        proprioception_size=2, layers=3, bin_smoothing=2.0),
+    pipeline=dataclasses.replace(tabletop.pipeline, encoder=HASHED_NGRAMS), augment=AugmentConfig(crop=False))

@@ -8,23 +8,15 @@ The network of `rt1_tabletop` without mirrored examples: the camera does not loo
 Meta-World's 80 Hz, one action at a time. After 6,000 of its steps it succeeds in 64 of 100 episodes of MT10
 (docs/results/metaworld.md).
 """
-from rtjax import actions
-from rtjax.configs.rt1_tabletop import ENCODER
-from rtjax.data.augment import AugmentConfig
-from rtjax.data.config import DataConfig
-from rtjax.models import RT1Config
-from rtjax.models.auxiliary.config import AuxiliaryConfig
-from rtjax.training.config import CheckpointConfig, DistillationConfig, LoggingConfig, TrainConfig, ValidationConfig
-from rtjax.training.optimizer import OptimizerConfig
+import dataclasses
 
-config = TrainConfig(
-    steps=20_000, batch_size=32, validation=ValidationConfig(every=2000, batches=40),
-    checkpoints=CheckpointConfig(every=500), logging=LoggingConfig(every=50), distillation=DistillationConfig(),
-    model=RT1Config(
-        action_spec=actions.METAWORLD, window=1, image_size=(96, 96), encoder=ENCODER, image_tokens=8,
-        proprioception_size=4, token_width=64, width=128, layers=2, heads=4, head_size=32, feed_forward='swiglu',
-        dropout=0.0, normalize_instruction=True, bin_smoothing=3.0, decoding='mean',
-        auxiliary=AuxiliaryConfig(language_tokens=4, waypoint_weight=10.0)),
-    pipeline=DataConfig(waypoints=True, proprioception=True),
-    augment=AugmentConfig(crop=False, brightness=0.1, contrast=0.1),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.998))
+from rtjax import actions
+from rtjax.configs.rt1_tabletop import MODEL
+from rtjax.configs.rt1_tabletop import config as tabletop
+from rtjax.data.augment import AugmentConfig
+from rtjax.training.config import ValidationConfig
+
+config = dataclasses.replace(
+    tabletop, steps=20_000, validation=ValidationConfig(every=2000, batches=40),
+    model=dataclasses.replace(MODEL, action_spec=actions.METAWORLD, proprioception_size=4),
+    augment=AugmentConfig(crop=False, brightness=0.1, contrast=0.1))

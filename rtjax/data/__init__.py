@@ -19,6 +19,7 @@ anything made over its memory, is referenced; afterwards later batches reuse the
     rlds/ lerobot/        readers of episodes, and the writer of the latter
     episodes/ image_text/ two kinds of data, each with its stream
     convert/              robot logs to RLDS or LeRobot
+    generation/           datasets recorded in simulators, by the scripts under data/
     episode stream mixture batching records windows images ...     shared by them
 
 TensorFlow is imported when the first of the functions that read data is used.

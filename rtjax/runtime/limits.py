@@ -413,7 +413,7 @@ def check_inflation(declared: int, path: str | os.PathLike) -> None:
     raise BoundError(f'{path} declares {declared:,} bytes of weights, its files can hold at most {most:,}.')
 
 
-def short(value: object) -> str:
+def short(value: object, most: int = 60) -> str:
   """Return the first characters of a value, for a message."""
   text = repr(value)
-  return text if len(text) <= 60 else f'{text[:60]}...'
+  return text if len(text) <= most else f'{text[:most]}...'

@@ -1,11 +1,9 @@
 """Status page: its HTML (page.html), and its state as JSON."""
-import io
 import pathlib
 import time
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rtjax.runtime.html_style import CSS
 from rtjax.serving.metrics import Metrics
@@ -28,13 +26,6 @@ def state(metadata: dict[str, Any], sessions: Sessions, metrics: Metrics) -> dic
       'batch': metrics.value('rtjax_batch_size_sum') / batches if batches else None,
       'memory': metrics.value('process_resident_memory_bytes'),
       'uptime': time.time() - metrics.value('process_start_time_seconds')}
-
-
-def jpeg(image: np.ndarray) -> bytes:
-  """Encode an image, uint8 [H, W, 3]."""
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, 'JPEG', quality=85)
-  return buffer.getvalue()
 
 
 def _client(session: Session) -> dict[str, Any]:

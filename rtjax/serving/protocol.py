@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 
 from rtjax.policies.policy import PolicyOutput
+from rtjax.runtime import limits
 from rtjax.runtime.numbers import LARGEST, unusable
 from rtjax.runtime.suggest import did_you_mean
 
@@ -139,7 +140,8 @@ def read_request(message: bytes | str, image_size: tuple[int, int], views: int =
     if name and value is not None:
       fields[name] = _READERS[name](key, value)
   if 'image' not in fields:
-    raise ProtocolError(f"the message has no 'image' (nor 'observation/image'), only {_shorten(sorted(received))}.")
+    raise ProtocolError("the message has no 'image' (nor 'observation/image'), only "
+                        f'{limits.short(sorted(received), 200)}.')
   if fields['image'].shape[:-3] != ((views,) if views > 1 else ()):
     raise ProtocolError(f'image is {_kind(fields["image"])}, this policy takes {views} view(s): expected uint8 '
                         + (f'[{views}, H, W, 3].' if views > 1 else '[H, W, 3].'))
@@ -164,7 +166,7 @@ def reply(output: PolicyOutput, begins: bool, timing: dict[str, Any]) -> dict[st
 
 def _field_of(key: Any) -> str | None:
   if key not in KEYS:
-    raise ProtocolError(f'unknown key {_shorten(key)}, expected {sorted(KEYS)}.{did_you_mean(key, KEYS)}')
+    raise ProtocolError(f'unknown key {limits.short(key, 200)}, expected {sorted(KEYS)}.{did_you_mean(key, KEYS)}')
   return KEYS[key]
 
 
@@ -210,11 +212,6 @@ def _kind(value: Any) -> str:
   if isinstance(value, np.ndarray):
     return f'{value.dtype} {value.shape}'
   return f'a {type(value).__name__}' + (f' of length {len(value)}' if isinstance(value, (str, bytes)) else '')
-
-
-def _shorten(value: Any) -> str:
-  text = repr(value)
-  return text if len(text) <= 200 else f'{text[:200]}...'
 
 
 def _encode(value: Any) -> Any:

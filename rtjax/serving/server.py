@@ -22,6 +22,7 @@ import rtjax
 from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.policies.policy import BatchPolicy
+from rtjax.runtime.html import frames
 from rtjax.serving import page, protocol
 from rtjax.serving.access import Access, Refused
 from rtjax.serving.batching import Batcher
@@ -267,7 +268,7 @@ class Server:
     kind, _, slot = path[1:].partition('/')
     session = next((s for s in self.sessions if f'{s.slot}' == slot), None) if kind == 'frame' else None
     if session is not None and session.image is not None:
-      return _response(http.HTTPStatus.OK, 'image/jpeg', await asyncio.to_thread(page.jpeg, session.image))
+      return _response(http.HTTPStatus.OK, 'image/jpeg', await asyncio.to_thread(frames.jpeg, session.image))
     return _response(http.HTTPStatus.NOT_FOUND, 'text/plain', b'This server has /, /metrics and /healthz.\n')
 
 

@@ -14,7 +14,6 @@ The loop knows the contract of a model alone (rtjax/models/base.py).
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -24,16 +23,16 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rtjax import checkpoints, models
 from rtjax import data as rlds_data
+from rtjax import models
 from rtjax.data.augment import augment
 from rtjax.models import PolicyModel, parameters
 from rtjax.models.layers import initializers
-from rtjax.runtime import compiler, limits, serialization
-from rtjax.training import distill, initialize, lineage, lock, memory, processes, replicas, sharding
+from rtjax.runtime import compiler, serialization
+from rtjax.training import distill, initialize, lineage, lock, memory, processes, replicas, run_folder, sharding
 from rtjax.training import optimizer as optimizers
 from rtjax.training.checkpoint import RunCheckpoints
-from rtjax.training.config import TrainConfig, check_same_run
+from rtjax.training.config import TrainConfig
 from rtjax.training.input import TrainingInput
 from rtjax.training.log import MetricsLog, Progress
 from rtjax.training.meter import Meter, NonFiniteError, Row
@@ -101,7 +100,7 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
     config = dataclasses.replace(config, model=lineage.with_backbone(config))
     model_config = lineage.with_codec(config, data).with_tokenizer(tokenizer)
     config = dataclasses.replace(config, model=model_config)
-  _check_run_folder(config, run)
+  run_folder.check(config, run)
   optimizer = optimizers.build(config.optimizer, config.steps)
   model = models.abstract(config.model)
   graphdef, target = target_state(config, model, optimizer, mesh)
@@ -127,7 +126,7 @@ def _train(config: TrainConfig, run: pathlib.Path, data: Any) -> Outcome:
       state = _initial_state(config, optimizer, target, mesh, batches)
       language = {'tokenizer': tokenizer.to_json(), 'lineage': lineage.describe(config)} if tokenizer else {}
     if config.steps >= steps_before:
-      _write_config(config, run)
+      run_folder.write_config(config, run)
     try:
       return _run(config, run, mesh, batches, saves, graphdef, take_step, teacher, state, language)
     except NonFiniteError as error:
@@ -200,38 +199,6 @@ def _run(config: TrainConfig, run: pathlib.Path, mesh: Mesh, batches: TrainingIn
               validated or None)
     saves.wait()
   return Outcome(run, step, not stopped, saves.best, row, signals.number)
-
-
-def _check_run_folder(config: TrainConfig, run: pathlib.Path) -> None:
-  """Refuse a folder with checkpoints of another configuration."""
-  if checkpoints.is_checkpoint(run):
-    if not (run / 'config.json').exists():
-      raise ValueError(f'output {run} holds checkpoints and no config.json with the configuration of their run. Choose '
-                       'another folder, or remove this one; to start from its weights, give it as --init.weights.')
-    try:
-      added = check_same_run(_stored_config(run), config, run)
-    except serialization.UnreadableError as error:
-      advice = checkpoints.version_advice(checkpoints.read_json(run))
-      raise ValueError(f'{run} cannot be resumed: {error}{advice} Or give another --output to start a new run.'
-                       ) from error
-    if added and jax.process_index() == 0:
-      print(checkpoints.describe_defaults(run, checkpoints.read_json(run), added))
-
-
-def _stored_config(run: pathlib.Path) -> dict[str, Any]:
-  try:
-    return limits.json_object(limits.read_json(run / 'config.json'), run / 'config.json')
-  except ValueError:  # damaged; checkpoints hold it as well
-    return checkpoints.read_json(run)['train']
-
-
-def _write_config(config: TrainConfig, run: pathlib.Path) -> None:
-  if jax.process_index() == 0:
-    run.mkdir(parents=True, exist_ok=True)
-    unfinished = run / 'config.tmp'
-    unfinished.write_text(json.dumps(serialization.to_json(config), indent=2) + '\n')
-    unfinished.replace(run / 'config.json')
-  sharding.wait_for_all('config.json is written')
 
 
 def target_state(config: TrainConfig, model: PolicyModel, optimizer: optax.GradientTransformation,

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
   fake_language_table.write(out / 'clone')
   result = generate(out)
   assert result.returncode == 0, result.stderr
-  assert '4 episodes in train, 1 in val; the oracle failed in 0 others' in result.stdout
+  assert '4 of 4 episodes in train, 1 of 1 episodes in val' in result.stdout
   assert not (out / f'{NAME}.raw').exists()
   return out / NAME / '1.0.0'
 

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
   out = tmp_path_factory.mktemp('libero')
   result = generate(out)
   assert result.returncode == 0, result.stderr
-  assert 'of 5 episodes succeeded' in result.stdout and not (out / 'libero.raw').exists()
+  assert 'of 5 episodes in train' in result.stdout and not (out / 'libero_scripted.raw').exists()
   return out / 'libero_scripted/1.0.0'
 
 
@@ -81,7 +81,7 @@ def test_starts_are_never_the_evaluated_ones(folder):
 def test_goes_on_after_it_was_killed(folder, tmp_path):
   process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              start_new_session=True)
-  first = tmp_path / 'libero.raw/0000000.msgpack'
+  first = tmp_path / 'libero_scripted.raw/0000000.msgpack'
   while not first.exists() and process.poll() is None:
     time.sleep(0.2)
   os.killpg(process.pid, signal.SIGKILL)

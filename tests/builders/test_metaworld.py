@@ -17,6 +17,7 @@ from helpers import rlds_episodes
 from rtjax import actions, envs
 from rtjax.data import catalog
 from rtjax.data.rlds import adapters
+from rtjax.envs.metaworld import MetaWorld
 from rtjax.evaluation.closed_loop.protocol import FIRST_SEED
 
 pytestmark = pytest.mark.benchmarks
@@ -126,11 +127,12 @@ def test_recorded_actions_are_the_experts(recorder):
 def test_failed_attempts_are_repeated_from_another_start(monkeypatch):
   tried = []
 
-  def attempt(self, task, start, rng):
-    tried.append(start)
-    return [{'is_terminal': len(tried) == 3}]
+  def reset(self, *, seed, options):
+    tried.append(seed)
+    return {}, {}
 
-  monkeypatch.setattr(demonstrations.Recorder, '_attempt', attempt)
+  monkeypatch.setattr(MetaWorld, 'reset', reset)
+  monkeypatch.setattr(demonstrations.Recorder, '_follow_expert', lambda *_: ([], {'success': len(tried) == 3}))
   recorder = demonstrations.Recorder(CONFIG)
   metadata = recorder.record(REACH + 1)['episode_metadata']
   assert tried == [20, 21, 22] and metadata['start'] == 22 and metadata['failed_attempts'] == 2
@@ -139,10 +141,10 @@ def test_failed_attempts_are_repeated_from_another_start(monkeypatch):
 
 
 def test_frequency_of_disturbances():
-  disturb = demonstrations.Disturbance(np.random.default_rng(0))
+  disturb = demonstrations.make_disturbance(np.random.default_rng(0))
   executed = np.array([disturb(np.array([0.2, 0, 0, 0.6], np.float32)) for _ in range(5000)])
   assert not actions.METAWORLD.clipped(executed).any()
   assert 0.005 < (executed[:, 3] < 0).mean() < 0.02
   assert 0.15 < np.median(np.abs(executed[:, 1])) / 0.6745 < 0.3  # noise of 0.2, and pushes
-  quiet = demonstrations.Disturbance(np.random.default_rng(0), 0.0)
+  quiet = demonstrations.make_disturbance(np.random.default_rng(0), 0.0)
   np.testing.assert_allclose(quiet(np.array([0.2, -1, 1, 0.6])), [0.2, -1, 1, 0.6], rtol=1e-6)

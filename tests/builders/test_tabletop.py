@@ -18,7 +18,7 @@ from rtjax import actions
 from rtjax.data import catalog
 from rtjax.data.config import DataConfig
 from rtjax.data.episodes.statistics import statistics
-from rtjax.data.item_store import ItemStore
+from rtjax.data.generation.item_store import ItemStore
 from rtjax.data.rlds import adapters
 from rtjax.envs.tabletop import splits
 from rtjax.language.instructions import hashed_ngrams
@@ -207,8 +207,8 @@ def test_resumes_after_an_interruption(folder, tmp_path):
   finished = raw.path(0)
   raw.path(6).with_suffix('.partial').write_bytes(b'half')
   os.utime(finished, (1, 1))
-  script = ('import sys; sys.path.insert(0, {folder!r}); import demonstrations, generate, pathlib, os\n'
-            'generate.shutil.rmtree = lambda *a, **k: None\n'
+  script = ('import sys; sys.path.insert(0, {folder!r}); import demonstrations, generate, pathlib, shutil\n'
+            'shutil.rmtree = lambda *a, **k: None\n'
             'if __name__ == "__main__":\n'
             '  recording = demonstrations.RecordingConfig(3, (32, 40))\n'
             '  generate.main(generate.Config(pathlib.Path({out!r}), 6, recording, workers=1))\n')

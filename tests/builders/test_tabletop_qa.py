@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 
 pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
-from rtjax.data.item_store import ItemStore
+from rtjax.data.generation.item_store import ItemStore
 from rtjax.envs.tabletop import reasoning, textures
 from rtjax.envs.tabletop.categories import CATEGORIES, Category
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, UNSEEN_KINDS, Item

@@ -1,5 +1,7 @@
 """Reading records in runs: which ones, in which passes, and damaged files."""
+import pathlib
 import shutil
+import struct
 
 import pytest
 import tensorflow_datasets as tfds
@@ -77,3 +79,12 @@ def test_reading_can_start_inside_a_file(tiny, monkeypatch):
     opened.clear()
     assert [(e.number, len(e)) for e in dataset.read(chunks)] == [(c.first, LENGTHS[c.first]) for c in chunks]
     assert opened == passes * [chunk.file]
+
+
+def test_a_record_that_declares_terabytes(small, tmp_path):
+  """TensorFlow alone crashes on it: the checksum of the length is right."""
+  folder = pathlib.Path(shutil.copytree(small, tmp_path / 'data'))
+  (file,) = folder.glob('*.tfrecord*')
+  file.write_bytes(struct.pack('<QI', 2 ** 40, 0xcfab3f6a) + bytes(1000))
+  with pytest.raises(ValueError, match=r'record 0 of .*: the record has 1,099,511,627,776 bytes, expected at most'):
+    tiny_rlds.read(str(folder))

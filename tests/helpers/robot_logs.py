@@ -8,6 +8,10 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from rtjax.data.convert import logs
+from rtjax.data.convert.episode import LoggedEpisode, read_episode
+from rtjax.data.convert.options import Options
+
 HEIGHT, WIDTH = 12, 16
 
 
@@ -84,3 +88,9 @@ def write_folders(folder: pathlib.Path, episodes: dict[str, dict[str, Any]]) -> 
       table.writerow(columns)
       table.writerows(zip(*columns.values(), strict=True))
   return folder
+
+
+def read_first(path: pathlib.Path, **options: Any) -> LoggedEpisode:
+  """Read the first episode of logs."""
+  chosen = Options(path, task='x', **options)
+  return read_episode(logs.find_logs(path, 'action')[0], chosen, chosen.spec())

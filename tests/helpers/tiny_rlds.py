@@ -1,7 +1,9 @@
 """Tiny RLDS datasets in bridge_dataset's layout, whose numbers encode episode and step."""
+import json
 import pathlib
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from rtjax import actions
 from rtjax.data import DataConfig, TrainingStream
+from rtjax.data.rlds.episodes import Dataset
 from rtjax.data.windows import WindowConfig, window_ends
 
 IMAGE = (8, 10, 3)
@@ -57,6 +60,24 @@ def write(folder: pathlib.Path, episodes: Sequence[list[dict[str, Any]]], *, sha
 
 def write_lengths(folder: pathlib.Path, lengths: Sequence[int], shards: int = 1, **options: Any) -> str:
   return write(folder, [steps(i, length) for i, length in enumerate(lengths)], shards=shards, **options)
+
+
+def changed(dataset: str, folder: pathlib.Path, file: str, change: Callable[[Any], object]) -> str:
+  """Copy a dataset into `folder`, with one JSON file changed in place by `change`."""
+  copy = pathlib.Path(shutil.copytree(dataset, folder / 'data'))
+  content = json.loads((copy / file).read_text())
+  change(content)
+  (copy / file).write_text(json.dumps(content))
+  return str(copy)
+
+
+def step_features(content: dict[str, Any]) -> dict[str, Any]:
+  """Return the features of steps in the content of a features.json."""
+  return content['featuresDict']['features']['steps']['sequence']['feature']['featuresDict']['features']
+
+
+def read(dataset: str) -> list[Any]:
+  return list(Dataset(dataset, 'train', actions.ARM_7D).read_all())
 
 
 def stream(datasets: str | list[str], config: DataConfig | None = None, **options: Any) -> TrainingStream:

@@ -1,10 +1,11 @@
 """Released TensorFlow checkpoints: every layout, every size, and errors for damaged ones."""
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
-from helpers import golden_rt1
+from helpers import golden_rt1, hostile_files
 
 import rtjax
 from rtjax import models
@@ -106,3 +107,32 @@ def test_metadata(shared):
 def test_parameter_count_of_the_abstract_model(shared):
   shapes = parameters.shapes(models.abstract(RT1Config()))
   assert sum(int(np.prod(shape)) for shape in shapes.values()) == 35_339_431 - 131_584 - 1
+
+
+@pytest.fixture(scope='module')
+def tensorflow_checkpoint(tmp_path_factory):
+  tf = pytest.importorskip('tensorflow')
+  path = tmp_path_factory.mktemp('tf')
+  tf.train.Checkpoint(a=tf.Variable(np.zeros((50, 50), np.float32))).write(str(path / 'ckpt'))
+  return path
+
+
+def test_noise_in_a_tensorflow_index(tensorflow_checkpoint, tmp_path):
+  folder = pathlib.Path(shutil.copytree(tensorflow_checkpoint, tmp_path / 'tf'))
+  (index,) = folder.glob('*.index')
+  good = index.read_bytes()
+  for content in (np.random.default_rng(0).bytes(500), good[:-10], b'', good[:20] + bytes(20) + good[40:]):
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=r'the TensorFlow checkpoint .* is damaged'):
+      rtjax.load_model(folder)
+
+
+def test_a_truncated_data_file_of_a_tensorflow_checkpoint(tensorflow_checkpoint, tmp_path):
+  folder = pathlib.Path(shutil.copytree(tensorflow_checkpoint, tmp_path / 'tf'))
+  (data,) = folder.glob('*.data-*')
+  data.write_bytes(data.read_bytes()[:100])
+  with pytest.raises(ValueError, match='Is the copy complete'):
+    rtjax.load_model(folder)
+  hostile_files.lfs_pointer(data)
+  with pytest.raises(ValueError, match='Git LFS pointer'):
+    rtjax.load_model(folder)

@@ -16,6 +16,7 @@ from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.models import RT1Config
 from rtjax.runtime import limits, serialization
+from rtjax.runtime.limits import read_json
 
 
 def test_a_sparse_file_is_refused_by_its_size(tmp_path):
@@ -199,3 +200,9 @@ def test_configurations_of_wrong_types(changed):
   for data in ([], 'text', None, 3):
     with pytest.raises(ValueError, match='this ActionSpec cannot be read'):
       serialization.from_json(data, ActionSpec)
+
+
+def test_json_that_names_an_entry_twice(tmp_path):
+  (tmp_path / 'a.json').write_text('{"a": {"success": true, "success": false}}')
+  with pytest.raises(ValueError, match=r"a\.json is no JSON: it names 'success' twice"):
+    read_json(tmp_path / 'a.json')

@@ -20,6 +20,7 @@ from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
 from rtjax.data.convert.validate import Report
 from rtjax.data.episode import PARAPHRASES
+from rtjax.data.generation.builder import numbers, step_features
 from rtjax.data.rlds import adapters
 from rtjax.data.tf import tf, tfds
 from rtjax.language.instructions import InstructionEncoder
@@ -115,23 +116,17 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     super().__init__(data_dir=options.out.expanduser())
 
   def _info(self) -> tfds.core.DatasetInfo:
-    numbers, text = tfds.features.Tensor, tfds.features.Text()
+    text = tfds.features.Text()
     cameras = {camera: tfds.features.Image(shape=(*size, 3), encoding_format=self._options.image_format)
                for camera, size in self._report.image_sizes.items()}
     observation = {_feature(camera): image for camera, image in cameras.items()}
     if self._report.state:
-      observation['state'] = numbers(shape=(self._report.state,), dtype=np.float32)
-    step = tfds.features.FeaturesDict({
-        'observation': observation,
-        'action': numbers(shape=(self._spec.size,), dtype=np.float32, doc=', '.join(self._spec.dimension_names)),
-        'language_instruction': text,
-        'language_embedding': numbers(shape=(self._encoder.size,), dtype=np.float32, doc=self._encoder.id),
-        'reward': np.float32, 'discount': np.float32,
-        'is_first': np.bool_, 'is_last': np.bool_, 'is_terminal': np.bool_,
-    })
+      observation['state'] = numbers(self._report.state)
+    step = step_features(observation, numbers(self._spec.size, ', '.join(self._spec.dimension_names)),
+                         numbers(self._encoder.size, self._encoder.id))
     episode = {'file_path': text}
     if self._options.paraphrases:
-      vectors = numbers(shape=(None, self._encoder.size), dtype=np.float32)
+      vectors = tfds.features.Tensor(shape=(None, self._encoder.size), dtype=np.float32)
       episode |= dict(zip(PARAPHRASES, (tfds.features.Sequence(text), vectors), strict=True))
     views = {view: f'observation/{_feature(view)}' for view in self._options.cameras()}
     return tfds.core.DatasetInfo(

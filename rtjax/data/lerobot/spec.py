@@ -9,7 +9,7 @@ from rtjax.data import bounds
 from rtjax.data.lerobot import parquet
 from rtjax.data.lerobot.metadata import Metadata, load
 from rtjax.data.rlds import adapters
-from rtjax.data.rlds.adapter import Adapter, Steps, feature
+from rtjax.data.rlds.adapter import Adapter
 from rtjax.runtime.numbers import unusable
 
 TASK = 'task'
@@ -86,16 +86,8 @@ def adapter(metadata: Metadata) -> Adapter:
     return found
   spec = adapters.stored_spec(metadata.own)
   sizes = {field.name: field.size for field in spec.fields} if spec else field_sizes(metadata)
-
-  def action(steps: Steps) -> dict[str, np.ndarray]:
-    parts = np.split(feature(steps, 'action'), np.cumsum(list(sizes.values()))[:-1], -1)
-    return dict(zip(sizes, parts, strict=True))
-
   cameras = dict(metadata.cameras)
   main = cameras.pop('image', None) or (next(iter(cameras.values())) if len(cameras) == 1 else '')
-  return Adapter(metadata.name, adapters.flat_arm if sizes == _ARM_7D else action, image=main, instruction=TASK,
-                 embedding=None, views=cameras,
+  return Adapter(metadata.name, adapters.by_sizes(sizes), image=main, instruction=TASK, embedding=None, views=cameras,
                  proprioception='observation.state' if 'observation.state' in metadata.features else None)
 
-
-_ARM_7D = {'translation': 3, 'rotation': 3, 'gripper': 1}

@@ -68,14 +68,19 @@ def stored_spec(metadata: Mapping[str, Any] | None) -> ActionSpec | None:
     raise ValueError(f'the metadata.json of a dataset: {error}') from error
 
 
-def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
-  sizes = serialization.from_json(metadata.get('action_fields'), dict[str, int])
+def by_sizes(sizes: Mapping[str, int]) -> ActionMap:
+  """Return the action map of a feature 'action' of these fields."""
+  if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1}:
+    return flat_arm
 
   def fields(steps: Steps) -> Action:
     parts = np.split(feature(steps, 'action'), np.cumsum(list(sizes.values()))[:-1], -1)
     return dict(zip(sizes, parts, strict=True))
+  return fields
 
-  action = flat_arm if sizes == {'translation': 3, 'rotation': 3, 'gripper': 1} else fields
+
+def _standard(name: str, metadata: Mapping[str, Any]) -> Adapter:
+  action = by_sizes(serialization.from_json(metadata.get('action_fields'), dict[str, int]))
   return Adapter(name, action, embedding_id=serialization.from_json(metadata.get('embedding_id'), str),
                  views=serialization.from_json(metadata.get('views', {}), dict[str, str]), **_FLAT)
 

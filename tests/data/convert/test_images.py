@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from helpers import robot_logs
+from helpers import hostile_files, robot_logs
 from PIL import Image
 
 from rtjax.data.convert.images import encode, inspect, to_images
@@ -87,3 +87,9 @@ def test_jpeg_is_copied_and_bgr_is_reversed():
   assert encode(jpeg, 'jpeg', False) == jpeg
   reversed_image = Image.open(io.BytesIO(encode(jpeg, 'png', True)))
   np.testing.assert_allclose(np.asarray(reversed_image)[0, 0], [30, 10, 200], atol=4)
+
+
+def test_postscript_in_an_episode_is_not_run():
+  for encoded in (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', hostile_files.png(50_000, 50_000)):
+    with pytest.raises(Problem, match=r'of another format|expected at most'):
+      inspect(encoded)

@@ -1,5 +1,7 @@
 """ActionSpec from the logs to the configuration of training."""
 import json
+import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -8,6 +10,7 @@ from helpers import robot_logs, tiny_rlds
 
 from rtjax import actions, data, train
 from rtjax.data.convert import __main__ as command
+from rtjax.data.episodes.recorded_spec import recorded_spec
 from rtjax.runtime import serialization
 
 
@@ -63,3 +66,13 @@ def test_files_that_hold_no_spec(tmp_path):
   with pytest.raises(FileNotFoundError):
     actions.get(str(tmp_path / 'none.json'))
   np.testing.assert_array_equal(actions.get('arm7d').bounds, actions.ARM_7D.bounds)
+
+
+@pytest.mark.parametrize('change', [{'size': 10 ** 9}, {'bins': 10 ** 9}, {'low': -1e308, 'high': 1e308},
+                                    {'low': 1.0, 'high': 1.0 + 1e-9}, {'low': float('nan')}])
+def test_action_specs_of_a_dataset(small, tmp_path, change):
+  folder = pathlib.Path(shutil.copytree(small, tmp_path / 'data'))
+  field = {'name': 'a', 'size': 3, 'low': 0.0, 'high': 1.0} | change
+  (folder / 'metadata.json').write_text(json.dumps({'action_spec': {'fields': [field], 'vocab_size': 256}}))
+  with pytest.raises(ValueError, match=r"metadata\.json.*ActionField 'a': .*" + next(iter(change))):
+    recorded_spec([str(folder)])

@@ -6,11 +6,17 @@ import pytest
 
 pytest.importorskip('tensorflow', reason="needs the extra 'data'")
 
+import pathlib
+import tarfile
+
+import pytest
+from helpers import hostile_files, image_text_folders
 from helpers import image_text_folders as fabricated
 from helpers.image_text_folders import LINES
 
 from rtjax.data.image_text.pairs import Pair, parse_fields
 from rtjax.data.image_text.sources import open_source
+from rtjax.runtime.limits import BoundError
 
 PAIRS = [parse_fields(line) for line in LINES]
 
@@ -113,3 +119,35 @@ def test_chunks_cover_all(tmp_path):
     assert np.sum([c.take for c in chunks]) == 11 and max(c.take for c in chunks) <= size
     assert [p.target for chunk in chunks for image in source.read([chunk]) for p in image.pairs] == [
         str(i) for i in range(11)]
+
+
+@pytest.mark.parametrize('image', ['/etc/passwd', '../secret.png', 'images/../../secret.png', 'link.png'])
+def test_jsonl_stays_in_its_folder(tmp_path, image):
+  (tmp_path / 'secret.png').write_bytes(image_text_folders.encoded(0))
+  folder = tmp_path / 'data'
+  image_text_folders.write_jsonl(folder, [json.dumps({'image': image, 'caption': 'x'})])
+  (folder / 'link.png').symlink_to(tmp_path / 'secret.png')
+  with pytest.raises(ValueError, match='leads out of the folder'):
+    open_source(str(folder), 'train')
+
+
+def test_a_jsonl_file_that_is_a_link_or_too_large(tmp_path):
+  folder = pathlib.Path(image_text_folders.write_jsonl(tmp_path / 'a', [{'caption': 'x'}]))
+  (folder / 'linked.jsonl').symlink_to('/etc/hostname')
+  with pytest.raises(BoundError, match='leads out of the folder'):
+    open_source(str(folder), 'linked')
+  hostile_files.sparse(folder / 'train.jsonl', 2 ** 42)
+  with pytest.raises(BoundError, match=r'train.jsonl has 4,398'):
+    open_source(str(folder), 'train')
+  image_text_folders.write_jsonl(tmp_path / 'b', ['{"a":' * 100_000])
+  with pytest.raises(ValueError, match='more than 64 levels'):
+    open_source(str(tmp_path / 'b'), 'train')
+
+
+def test_sparse_and_endless_tar_members(tmp_path):
+  for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+    info = tarfile.TarInfo('a.png')
+    info.size, info.type = 10 ** 13, kind
+    (tmp_path / 'train-0.tar').write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(ValueError, match='cannot be read'):
+      open_source(str(tmp_path), 'train')

@@ -140,3 +140,16 @@ def test_light_import_and_no_gpu():
           'from rtjax.data.tf import rlds\n'
           'assert rlds.transformations.episode_length and callable(rtjax.data.statistics)')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(('shape', 'words'), [
+    (['6'], r"episode 0 of 'train' does not fit features.json: cannot reshape"),
+    (['100000000000'], 'expected at most')])
+def test_features_of_other_shapes(small, tmp_path, shape, words):
+  name = 'action' if shape == ['6'] else 'language_embedding'
+
+  def change(content):
+    tiny_rlds.step_features(content)[name]['tensor']['shape']['dimensions'] = shape
+  folder = tiny_rlds.changed(small, tmp_path, 'features.json', change)
+  with pytest.raises(ValueError, match=words):
+    tiny_rlds.read(folder)

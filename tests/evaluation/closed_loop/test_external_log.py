@@ -2,9 +2,11 @@
 import json
 
 import pytest
+from helpers import hostile_files
 
 from rtjax.evaluation import statistics
 from rtjax.evaluation.closed_loop import external_log, report
+from rtjax.runtime.limits import BoundError
 
 HEADER = {'env': 'simpler', 'policy': 'mine', 'control_hz': 3, 'max_steps': 80}
 LINES = [{'split': 'seen', 'skill': 'pick', 'seed': seed, 'success': seed < 2, 'steps': 10 + seed} for seed in range(4)]
@@ -78,3 +80,51 @@ def test_logs_of_different_environments(tmp_path):
   (tmp_path / 'c.jsonl').write_text('{"env"')
   with pytest.raises(ValueError, match='line 1 is no JSON'):
     external_log.build([str(tmp_path / 'c.jsonl')])
+
+
+SCRIPT = '<script>alert(1)</script>'
+WRONG = [('split', '../x'), ('split', 'a/b'), ('split', 3), ('skill', None), ('seed', True), ('seed', -1),
+         ('seed', 1.5), ('success', 1), ('steps', '3'), ('steps', 81), ('steps', 0), ('steps', 10 ** 12), ('task', 3),
+         ('jerk', 'x'),
+         ('instruction', []), ('message', {}), ('wrong_object', 1), ('failure', 2), ('outcome', []), ('clipped', 'x'),
+         ('confidence', '0.5'), ('confidence', float('nan')), ('interventions', None), ('latency_ms', 3), ('info', []),
+         ('latency_ms', ['x']), ('filmstrip', [SCRIPT]), ('filmstrip', 'ab'), ('info', {'moved': 'x'}),
+         ('info', {'touched': 3}), ('info', {'displaced': []}), ('info', {'grasped': []}), ('info', {'failure': []})]
+WRONG_HEADER = [('threshold', SCRIPT), ('step', 'x'), ('demonstrations', []), ('settings', 3), ('versions', []),
+                ('control_hz', 0), ('control_hz', float('inf')), ('max_steps', 3.5), ('max_steps', True), ('env', 3)]
+
+
+@pytest.mark.parametrize(('key', 'value'), WRONG)
+def test_fields_of_wrong_types(tmp_path, key, value):
+  with pytest.raises(ValueError, match=r'line 2.*expected'):
+    external_log.build([write_log(tmp_path / 'a.jsonl', HEADER, [LINES[0] | {key: value}])])
+
+
+@pytest.mark.parametrize(('key', 'value'), WRONG_HEADER)
+def test_header_fields_of_wrong_types(tmp_path, key, value):
+  with pytest.raises(ValueError, match=f"line 1: '{key}' is .*, expected"):
+    external_log.build([write_log(tmp_path / 'a.jsonl', HEADER | {key: value}, LINES)])
+
+
+def test_texts_are_escaped(tmp_path):
+  header = HEADER | {'env': SCRIPT, 'policy': SCRIPT, 'settings': {SCRIPT: SCRIPT}, 'versions': {SCRIPT: SCRIPT}}
+  texts = dict.fromkeys(('task', 'instruction', 'message', 'outcome', 'wrong_object', 'failure'), SCRIPT)
+  record = LINES[0] | texts | {
+      'split': SCRIPT.replace('/', ''), 'skill': SCRIPT.replace('/', ''), 'filmstrip': [3], 'success': False}
+  built = external_log.build([write_log(tmp_path / 'a.jsonl', header, [record, record | {'seed': 1}])])
+  films = tmp_path / 'films'
+  films.mkdir()
+  (films / f'{record["split"]}-{record["skill"]}-0.jpg').write_bytes(hostile_files.jpeg(8, 8))
+  report.write(tmp_path, built, 2)
+  page = (tmp_path / 'report.html').read_text()
+  assert 'data:image/jpeg' in page and '<script' not in page.lower()
+
+
+def test_films_are_of_the_report_folder(tmp_path):
+  (tmp_path / 'secret.jpg').write_bytes(b'secret')
+  films = tmp_path / 'report/films'
+  films.mkdir(parents=True)
+  (films / 'seen-pick-0.jpg').symlink_to(tmp_path / 'secret.jpg')
+  built = external_log.build([write_log(tmp_path / 'a.jsonl')])
+  with pytest.raises(BoundError, match='leads out of the folder'):
+    report.write(tmp_path / 'report', built, 1)

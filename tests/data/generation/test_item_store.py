@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rtjax.data.item_store import ItemStore, split_ranges
+from rtjax.data.generation.item_store import ItemStore, split_ranges
 
 pytest.importorskip('rich')
 

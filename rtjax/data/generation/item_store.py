@@ -18,11 +18,16 @@ SplitRanges = dict[str, tuple[int, int]]
 """{split: [first, end)}, the item numbers of each split."""
 
 
-def split_ranges(train: int) -> SplitRanges:
+def split_ranges(train: int, unit: str = 'episodes') -> SplitRanges:
   """Return the item numbers of the splits 'train' and 'val'.
 
   'val' has a tenth as many items as 'train', at least one.
+
+  Raises:
+    ValueError: `train` is below 1; `unit` names its option.
   """
+  if train < 1:
+    raise ValueError(f'--{unit} is {train}, expected at least 1.')
   return {'train': (0, train), 'val': (train, train + max(1, train // 10))}
 
 

@@ -1,0 +1,1 @@
+"""Generation of datasets in simulators, for the scripts under data/."""

@@ -1,0 +1,117 @@
+"""TFDS builders of raw items, and features that datasets share."""
+import contextlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rtjax.data.generation.item_store import ItemStore, SplitRanges
+from rtjax.data.tf import tfds
+from rtjax.language.instructions import HashedNgrams
+
+
+def numbers(size: int, doc: str = '', dtype: Any = np.float32) -> Any:
+  """Return the feature of a vector."""
+  return tfds.features.Tensor(shape=(size,), dtype=dtype, doc=doc)
+
+
+def jpeg(image_size: tuple[int, int]) -> Any:
+  """Return the feature of an image, stored as JPEG."""
+  return tfds.features.Image(shape=(*image_size, 3), encoding_format='jpeg')
+
+
+def step_features(observation: dict[str, Any], action: Any, embedding: Any = None) -> Any:
+  """Return the features of a step with an instruction.
+
+  Args:
+    observation, action: features.
+    embedding: feature of the instruction's embedding; None: that of 'hashed-ngrams/1'.
+  """
+  return tfds.features.FeaturesDict({
+      'observation': observation, 'action': action, 'language_instruction': tfds.features.Text(),
+      'language_embedding': numbers(HashedNgrams.size, HashedNgrams.id) if embedding is None else embedding,
+      'reward': np.float32, 'discount': np.float32, **step_flags()})
+
+
+def step_flags() -> dict[str, Any]:
+  """Return the features that mark first and last steps."""
+  return dict.fromkeys(('is_first', 'is_last', 'is_terminal'), np.bool_)
+
+
+def versions(*packages: str) -> dict[str, str]:
+  """Return the versions of those packages that are installed."""
+  installed = {}
+  for name in packages:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      installed[name] = importlib.metadata.version(name)
+  return installed
+
+
+class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+  """Base of builders that convert raw episodes to RLDS.
+
+  Episodes whose outcome is not `success` are left out.
+
+  Args:
+    raw: items of the recorder.
+    recording: configuration of the recorder.
+    splits: item numbers [first, end) of each split, such as {'train': (0, 1000), 'val': (1000, 1100)}.
+    recipe: parameters of the generator, for the dataset's metadata.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  success = True
+
+  def __init__(self, *, raw: ItemStore, recording: Any, splits: SplitRanges, recipe: dict[str, Any] | None = None,
+               **kwargs: Any):
+    self._raw, self._recording, self._splits, self._recipe = raw, recording, splits, recipe
+    super().__init__(**kwargs)
+
+  def describe(self, features: dict[str, Any], description: str, **metadata: Any) -> Any:
+    """Return TFDS's description of the dataset."""
+    return tfds.core.DatasetInfo(
+        builder=self, description=description, features=tfds.features.FeaturesDict(features),
+        metadata=tfds.core.MetadataDict(recipe=self._recipe, **metadata))
+
+  def describe_episodes(self, step: Any, episode_metadata: dict[str, Any], description: str, **metadata: Any) -> Any:
+    """Return TFDS's description of a dataset of episodes."""
+    return self.describe({'steps': tfds.features.Dataset(step), 'episode_metadata': episode_metadata}, description,
+                         **metadata)
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
+    del dl_manager
+    return {name: self._generate_examples(*span) for name, span in self._splits.items()}
+
+  def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
+    for item in self._raw.read(first, end):
+      if self.keeps(item):
+        yield item['episode_metadata']['number'], item
+
+  @classmethod
+  def keeps(cls, item: dict[str, Any]) -> bool:
+    """Return whether an item belongs to the dataset."""
+    return item['episode_metadata'].get('success', True) == cls.success
+
+
+def write_items(builder: type[RawBuilder], raw: ItemStore, splits: SplitRanges, **settings: Any) -> dict[str, int]:
+  """Write the items that a builder keeps.
+
+  Splits without any are left out, since TFDS rejects them.
+  """
+  kept = {name: span for name, span in splits.items() if any(builder.keeps(item) for item in raw.read(*span))}
+  return write(builder(raw=raw, splits=kept, **settings)) if kept else {}
+
+
+def write(builder: Any) -> dict[str, int]:
+  """Write the dataset of a TFDS builder.
+
+  Returns:
+    {split: number of episodes or examples}.
+  """
+  shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
+  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
+    builder.download_and_prepare(download_dir=downloads)
+  return {name: split.num_examples for name, split in builder.info.splits.items()}
