@@ -133,7 +133,7 @@ def test_every_snippet_is_run_or_has_a_reason():
   assert all((ROOT / test).is_file() for test in ELSEWHERE.values())
 
 
-@runs('README.md:1', 'docs/guides/released_weights.md:0', 'docs/quick_start.md:1')
+@runs('README.md:2', 'docs/guides/released_weights.md:0', 'docs/quick_start.md:2')
 def test_policies_and_models(name, home):
   moved = []
   found = run(name, home, INPUTS | {
@@ -141,6 +141,12 @@ def test_policies_and_models(name, home):
   assert found['logits'].shape == (1, 2, 7, 256)
   if name.startswith('README'):
     assert moved == [[(3,), (3,), (1,)]] * FRAMES
+
+
+@runs('docs/quick_start.md:0')
+def test_the_packaged_policy(name, home):
+  assert {key: part.shape for key, part in run(name, home)['out'].action.items()} == {
+      'translation': (3,), 'rotation': (3,), 'gripper': (1,)}
 
 
 @runs('data/README.md:5', 'data/README.md:6', 'docs/guides/your_robot.md:5')
@@ -195,7 +201,7 @@ def test_a_loop_at_the_robot(name, home):
   assert [command.shape for command in sent] == [(7,)] * FRAMES
 
 
-@runs('docs/quick_start.md:0', 'docs/guides/tabletop.md:0', 'docs/add_an_environment.md:1')
+@runs('docs/quick_start.md:1', 'docs/guides/tabletop.md:0', 'docs/add_an_environment.md:1')
 def test_environments(name, home, monkeypatch, capsys):
   pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
   monkeypatch.setattr(envs, '_registered', dict(envs._registered))
