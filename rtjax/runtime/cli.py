@@ -68,7 +68,7 @@ def noted_if_slow(text: str) -> Iterator[None]:
 
 
 def weights_exist(path: str | os.PathLike) -> bool:
-  """Return whether there is a file or folder at a path of weights.
+  """Return whether there are weights at a path, or may be.
 
   A TensorFlow checkpoint is named by the prefix of its files.
   """
