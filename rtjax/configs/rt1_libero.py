@@ -5,7 +5,8 @@
     MUJOCO_GL=egl python eval.py checkpoints/rt1_libero --env libero/object --split seen --cameras both --execute 4
 
 The cameras over the table and at the wrist lie side by side in one image of 96x192. The network of `rt1_tabletop`
-predicts eight actions, 0.4 s, of which four are executed. Neither times nor success rates have been measured yet.
+predicts eight actions, 0.4 s, of which four are executed. With 300 demonstrations and 6,000 steps, 95 minutes on two
+CPU cores, it succeeds in 90 of 100 episodes of object (docs/results/libero.md).
 """
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Train a tiny RT-1 on eight simulated devices; print losses and sizes."""
+"""Train a tiny RT-1 on meshes of eight simulated devices, given as 2,2,2; print losses and sizes."""
 import functools
 import json
 import os
@@ -75,7 +75,7 @@ INITIAL = state.split(models.build(CONFIG, seed=0))
 if __name__ == '__main__':
   one = jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
   found = {'single': curve(one)}
-  for shape in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
-    found[str(shape)] = curve(sharding.make_mesh(shape))
+  for mesh in sys.argv[1:]:
+    found[mesh] = curve(sharding.make_mesh(tuple(map(int, mesh.split(',')))))
   found['copies'] = [refusal(sharding.make_mesh(shape)) for shape in ((4, 1, 2), (1, 4, 2))]
   print(json.dumps(found))

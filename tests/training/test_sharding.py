@@ -109,25 +109,36 @@ def test_a_batch_that_does_not_divide_is_refused():
   sharding.check_batch(16, 2, mesh(2, 2, 2))
 
 
-def test_every_layout_gives_the_curve_of_one_device():
-  """With BatchNorm, dropout, drop connect, Adam and a moving average."""
-  command = [sys.executable, ROOT / 'tests/helpers/training_layouts.py']
+def check_layouts(*meshes):
+  """Train on meshes, compare with one device, and return what was found."""
+  command = [sys.executable, ROOT / 'tests/helpers/training_layouts.py', *meshes]
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout.splitlines()[-1])
-  single, copies = found.pop('single'), found.pop('copies')
+  single = found['single']
   assert single['losses'][-1][0] < single['losses'][0][0]
-  for layout, other in found.items():
-    np.testing.assert_allclose(other['losses'], single['losses'], rtol=1e-5, err_msg=layout)
-    np.testing.assert_allclose(other['mean'], single['mean'], rtol=1e-5, err_msg=layout)
-  for equal, differing in copies:
+  for mesh in meshes:
+    np.testing.assert_allclose(found[mesh]['losses'], single['losses'], rtol=1e-5, err_msg=mesh)
+    np.testing.assert_allclose(found[mesh]['mean'], single['mean'], rtol=1e-5, err_msg=mesh)
+  return found
+
+
+def test_all_axes_together_give_the_curve_of_one_device():
+  """With BatchNorm, dropout, drop connect, Adam and a moving average."""
+  found = check_layouts('2,2,2')
+  for equal, differing in found['copies']:
     assert equal == 'None'
     assert differing.startswith('step 3: copies of weights differ between devices, on those of process(es) [0]')
-  # The arrays are really split: one device holds an eighth of what is worth splitting, and half of the heads.
-  assert found['(8, 1, 1)']['held'] == single['total']
-  # Nor does any device gather the batch: the memory of a step is a part of that on one device.
-  assert found['(8, 1, 1)']['gathers'] == 0
-  assert found['(8, 1, 1)']['temporary'] < single['temporary'] / 4
-  assert found['(1, 8, 1)']['held'] < single['total'] / 2
-  assert found['(2, 2, 2)']['query'] == [[64, 2, 16], [64, 1, 16]]
-  assert found['(2, 2, 2)']['adam'] == [64, 1, 16]
+  # The arrays are really split.
+  assert found['2,2,2']['query'] == [[64, 2, 16], [64, 1, 16]]
+  assert found['2,2,2']['adam'] == [64, 1, 16]
+
+
+@pytest.mark.slow  # two more programs
+def test_data_and_fsdp_alone_give_the_curve_of_one_device():
+  found = check_layouts('8,1,1', '1,8,1')
+  total = found['single']['total']
+  assert found['8,1,1']['held'] == total and found['1,8,1']['held'] < total / 2
+  # No device gathers the batch: the memory of a step is a part of that on one device.
+  assert found['8,1,1']['gathers'] == 0
+  assert found['8,1,1']['temporary'] < found['single']['temporary'] / 4

@@ -101,9 +101,11 @@ def _broken(episodes):
 
 
 def test_wrong_arguments_fail_before_tensorflow_is_imported(tmp_path):
+  (tmp_path / 'dataset_info.json').touch()
   code = (f'import sys; from rtjax.data.look.__main__ import look\n'
-          f'try: look("x", __import__("pathlib").Path({str(tmp_path / "no/page.html")!r}))\n'
+          f'try: look({str(tmp_path)!r}, __import__("pathlib").Path({str(tmp_path / "no/page.html")!r}))\n'
           f'except FileNotFoundError as error: assert "--out is" in str(error)\n'
+          f'else: raise AssertionError\n'
           f'assert "tensorflow" not in sys.modules')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
