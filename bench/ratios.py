@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import steps
 import tyro
 from machine import describe
 
 from rtjax import configs, models
-from rtjax.runtime import compiler, malloc
+from rtjax.runtime import malloc
 
 RECORDED = pathlib.Path(__file__).with_name('ratios.json')
 
@@ -54,30 +55,13 @@ def against_product(work: Callable[[], object]) -> Iterator[Pair]:
 
 
 def policy_step(preset: str) -> Iterator[Pair]:
-  from gpu import random_batch
-
-  from rtjax.policies.policy import BatchPolicy
   config = dataclasses.replace(configs.get(preset).model, dtype='float32')  # type: ignore[type-var]  # dataclasses all
-  observation = random_batch(config, 1).observation
-  policy = BatchPolicy(models.build(config, seed=0), 1)
-  policy.reset(0, embedding=(observation.instruction if observation.prompt is None else observation.prompt)[0])
-  states = None if observation.proprioception is None else observation.proprioception[:, -1]
-  return against_product(lambda: policy.step(observation.images[:, -1], proprioception=states))
+  return against_product(steps.policy_step(models.build(config, seed=0)))
 
 
 def training_step(preset: str) -> Iterator[Pair]:
-  from gpu import random_batch
-
-  from rtjax.training import optimizer as optimizers
-  from rtjax.training.state import create, split
-  from rtjax.training.step import train_step
   config = configs.get(preset)
-  optimizer = optimizers.build(config.optimizer, config.steps)
-  graphdef, *trees = split(models.build(config.model, seed=0))
-  state = create(*trees, jax.random.key(0), optimizer=optimizer, ema=config.optimizer.ema_decay > 0)
-  step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=optimizer),
-                 compiler_options=compiler.options())
-  return against_product(functools.partial(step, state, jax.device_put(random_batch(config.model, config.batch_size))))
+  return against_product(steps.TrainingStep(config, models.build(config.model, seed=0)))
 
 
 def input_pipeline() -> Iterator[Pair]:
