@@ -6,6 +6,7 @@ Times training steps on noise, one layout after the other in each round, so that
 of them. Prints one line of JSON with the median milliseconds of a step and the seconds of its compilation.
 """
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -13,16 +14,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import rt2_table
+import steps
 from flax import nnx
 from machine import describe
 
-from rtjax import models
+from rtjax import configs, models
 from rtjax.models.backbones import gemma, t5, vit
 from rtjax.models.layers import layer_stack
 from rtjax.models.layers.common import random_streams
 from rtjax.runtime import malloc
-from rtjax.training.state import split
 
 
 class Apart(nnx.Module):
@@ -44,26 +44,16 @@ class Apart(nnx.Module):
     return jax.tree.map(lambda *each: jax.numpy.stack(each), *map(call, self.each))
 
 
-def stepper(preset: str, batch_size: int, stack: type, unrolled: int) -> tuple[Callable[[], None], float]:
-  """Return a training step, and the seconds of its compilation."""
-  rt2_table.abstract.cache_clear()
+def training_step(preset: str, batch_size: int, stack: type, unrolled: int) -> steps.TrainingStep:
+  """Compile a training step with a kind of stack."""
   for module in (gemma, t5, vit):
     module.LayerStack = stack
   layer_stack._UNROLLED = unrolled
-  config = rt2_table.variant(preset, batch_size, None, None, None)
-  step, create = rt2_table.stepper(config)
-  state = create(*split(models.build(config.model, seed=0), config.is_trainable)[1:])
-  batch = jax.device_put(rt2_table.noise(config.model, config.batch_size))
-  start = time.perf_counter()
-  compiled = step.lower(state, batch).compile()
-  seconds = time.perf_counter() - start
-
-  def take() -> None:
-    nonlocal state
-    state, out = compiled(state, batch)
-    float(out['loss'])
-  take()
-  return take, seconds
+  config = configs.get(preset)
+  config = dataclasses.replace(config, batch_size=batch_size or config.batch_size)
+  step = steps.TrainingStep(config, models.build(config.model, seed=0))
+  step()
+  return step
 
 
 def main() -> None:
@@ -74,11 +64,11 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=3, help='of each layout in a round')
   args = parser.parse_args()
   malloc.keep_freed_memory()
-  layouts = {name: stepper(args.preset, args.batch_size, stack, unrolled) for name, stack, unrolled in (
+  layouts = {name: training_step(args.preset, args.batch_size, stack, unrolled) for name, stack, unrolled in (
       ('apart', Apart, 0), ('unrolled', layer_stack.LayerStack, 99), ('loop', layer_stack.LayerStack, 0))}
   times: dict[str, list[float]] = {name: [] for name in layouts}
   for _ in range(args.rounds):
-    for name, (take, _) in layouts.items():
+    for name, take in layouts.items():
       for _ in range(args.steps):
         start = time.perf_counter()
         take()
@@ -86,7 +76,7 @@ def main() -> None:
   print(json.dumps({
       'preset': args.preset, 'step_ms': {name: round(1e3 * float(np.median(t)), 1) for name, t in times.items()},
       'least_ms': {name: round(1e3 * min(t), 1) for name, t in times.items()},
-      'compile_s': {name: round(seconds, 1) for name, (_, seconds) in layouts.items()}, 'machine': describe()}))
+      'compile_s': {name: take.compile_s for name, take in layouts.items()}, 'machine': describe()}))
 
 
 if __name__ == '__main__':
