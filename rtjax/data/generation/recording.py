@@ -1,4 +1,5 @@
 """Recording of scripted experts in simulators."""
+import abc
 import contextlib
 import io
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ def encode_jpeg(image: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-class Recorder:
+class Recorder(abc.ABC):
   """Base of recorders, which define `record`.
 
   Args:
@@ -30,13 +31,13 @@ class Recorder:
   def __init__(self, env: Any, images: Sequence[str] = ('image',)):
     self._env, self._images = env.unwrapped, images
 
+  @abc.abstractmethod
   def record(self, number: int) -> dict[str, Any]:
     """Record an episode.
 
     Returns:
       {'steps': [...], 'episode_metadata': {...}}, images as JPEG bytes.
     """
-    raise NotImplementedError
 
   def record_range(self, first: int, end: int) -> list[dict[str, Any]]:
     """Record episodes [first, end), and close the environment."""
