@@ -84,15 +84,20 @@ class _Counted(ServerConnection):
 
   @property
   def is_silent(self) -> bool:
-    """Whether it is connected, and its handshake is not complete."""
-    return self.state is not State.OPEN and hasattr(self, 'transport')
+    """Whether its handshake is not complete."""
+    return self.state is not State.OPEN
 
   def make_room(self) -> None:
-    """Close at once, with an explanation."""
+    """Close with an explanation, at once or when the event loop has connected it."""
     self._opened.discard(self)
-    if not self.transport.is_closing():
+    if hasattr(self, 'transport') and not self.transport.is_closing():
       self.transport.write(_RESPONSE)
       self.transport.close()
+
+  def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    super().connection_made(transport)
+    if self not in self._opened:  # gave way to one of the same burst, which the event loop accepts in one go
+      self.make_room()
 
   def connection_lost(self, error: Exception | None) -> None:
     self._opened.discard(self)

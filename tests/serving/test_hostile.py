@@ -1,4 +1,6 @@
 """Hostile and broken clients against a running server, and the robots that they must not disturb."""
+import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -201,14 +203,36 @@ def test_silent_connections_keep_no_robot_out(monkeypatch):
   with serving(CountingPolicies(2)) as (_, port), contextlib.ExitStack() as stack:
     silent = [stack.enter_context(socket.create_connection(('127.0.0.1', port))) for _ in range(3)]
     silent[1].sendall(b'GET / HTTP/1.1\r\n')  # and no end of the request
-    policy = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
-    second = stack.enter_context(RemotePolicy(port=port, connect_timeout=0.1))
+    policy = stack.enter_context(RemotePolicy(port=port))
+    second = stack.enter_context(RemotePolicy(port=port))
     for connection in silent[:2]:
       connection.settimeout(5)
       assert connection.recv(100).startswith(b'HTTP/1.1 503 ')
     for robot in (policy, second):
       robot.reset('go')
       assert robot.step(IMAGE).begins
+
+
+def test_silent_connections_of_one_burst_keep_no_robot_out(monkeypatch):
+  """A busy server accepts several at once, of which none is ready to be closed yet."""
+  monkeypatch.setattr(server, 'most_connections', lambda _: 3)
+  with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor() as pool:
+    stop, first_messages, silent = asyncio.Event(), [], []
+
+    def robot(port: int) -> bytes:
+      with opened(port) as connection:
+        return connection.recv(timeout=10)
+
+    def ready(port: int) -> None:
+      silent.extend(stack.enter_context(socket.create_connection(('127.0.0.1', port))) for _ in range(3))
+      first_messages.append(asyncio.get_running_loop().run_in_executor(pool, robot, port))
+      first_messages[0].add_done_callback(lambda _: stop.set())
+      time.sleep(0.2)  # the event loop accepts all of them in one go
+
+    asyncio.run(server.Server(CountingPolicies(2), SIZE).run('127.0.0.1', 0, stop, ready))
+    assert codec.unpack(first_messages[0].result())['max_clients'] == 2
+    silent[0].settimeout(5)
+    assert silent[0].recv(100).startswith(b'HTTP/1.1 503 ')
 
 
 def test_a_client_that_does_not_read_loses_its_slot(monkeypatch):
