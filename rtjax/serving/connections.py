@@ -88,7 +88,7 @@ class _Counted(ServerConnection):
     return self.state is not State.OPEN
 
   def make_room(self) -> None:
-    """Close with an explanation, at once or when the event loop has connected it."""
+    """Close with an explanation, as soon as it is connected."""
     self._opened.discard(self)
     if hasattr(self, 'transport') and not self.transport.is_closing():
       self.transport.write(_RESPONSE)
