@@ -12,7 +12,7 @@ DEMO ?= checkpoints/demo
 # Extras of public benchmarks. Language-Table is a clone: make test-benchmarks LANGUAGE_TABLE=FOLDER, else it is skipped.
 BENCHMARKS ?= metaworld libero language_table
 
-.PHONY: setup test test-full test-benchmarks lint demo bench bench-gpu clean
+.PHONY: setup test test-full coverage test-benchmarks lint demo bench bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,13 @@ test: setup
 
 test-full: setup
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+# Lines that `make test` runs, in the processes that it starts as well.
+coverage: setup
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report --skip-covered --sort=miss
 
 # An environment per benchmark, since their simulators are of different versions.
 test-benchmarks: $(BENCHMARKS:%=test-%)

@@ -251,6 +251,8 @@ def test_categories_have_members_and_ambiguous_kinds():
     Category('to sit on', ('chair',))
 
 
+# The same command line and store as test_tabletop.py's.
+@pytest.mark.slow
 def test_command_resumes_and_writes_a_readable_dataset(tmp_path):
   pytest.importorskip('tensorflow', reason="needs the extra 'data'")
   from rtjax.data.image_text.sources import open_source

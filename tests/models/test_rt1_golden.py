@@ -32,6 +32,8 @@ def close(value, expected, atol, rtol=0.0):
   np.testing.assert_allclose(np.asarray(value), expected, atol=atol, rtol=rtol)
 
 
+# These two find the stage that differs when test_forward fails.
+@pytest.mark.slow
 def test_stages(shared, model):
   golden = np.load(shared / 'parity/rt1_tf/stages.npz')
   images, instruction = jnp.asarray(golden['image']), jnp.asarray(golden['embedding'])
@@ -50,6 +52,7 @@ def test_stages(shared, model):
     close(value, golden[name], tolerance)
 
 
+@pytest.mark.slow
 def test_every_block(shared, model):
   """The output of each of the 26 blocks: means over the image, and its middle pixel."""
   golden = np.load(shared / 'parity/rt1_tf/stages.npz')

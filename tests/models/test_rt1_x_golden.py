@@ -57,6 +57,8 @@ def test_attention_mask(shared):
   np.testing.assert_array_equal(attention_mask(15, 81, 11, images_see_actions=False), expected)
 
 
+# It finds the stage that differs when test_forward fails.
+@pytest.mark.slow
 def test_stages(shared, model):
   golden = np.load(shared / 'parity/rt1_x/stages.npz')
   image_encoder = model.image_encoder

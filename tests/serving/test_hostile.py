@@ -240,7 +240,8 @@ def test_a_client_that_does_not_read_loses_its_slot(monkeypatch):
   monkeypatch.setattr(server, '_READ_S', 0.3)
   monkeypatch.setattr(protocol, 'reply', lambda *_: {'actions': np.zeros(2 ** 23, np.uint8)})
   with (serving(CountingPolicies(1)) as (running, port),
-        connect(f'ws://127.0.0.1:{port}', compression=None, max_size=None, max_queue=1) as deaf):
+        connect(f'ws://127.0.0.1:{port}', compression=None, max_size=None, max_queue=1,
+                close_timeout=0.1) as deaf):
     for _ in range(8):
       deaf.send(codec.pack({'image': IMAGE, 'instruction': 'go'}))
     until(lambda: running.metrics.value('rtjax_connections_total', outcome='unread') == 1, 20)

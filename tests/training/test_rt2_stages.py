@@ -134,7 +134,7 @@ def test_a_codec_is_fitted_on_the_data_and_kept(questions, tmp_path):
   assert lineage.with_codec(without, data) == model
 
 
-@pytest.mark.parametrize('trainable', ['decoder', 'lora'])
+@pytest.mark.parametrize('trainable', [pytest.param('decoder', marks=pytest.mark.slow), 'lora'])
 def test_frozen_parameters_stay_bitwise_the_same_and_need_no_memory(trainable, stages, questions, tmp_path):
   adapted = dataclasses.replace(MODEL, lora=LoraConfig(rank=2))
   settings = config(tmp_path / 'run', questions, data=('colours',), weights=stages / 'one',

@@ -235,6 +235,7 @@ def test_policy_decodes_the_mean_and_reports_the_likeliest_tokens():
   np.testing.assert_allclose(out.action['translation'][0], share @ np.linspace(-0.05, 0.05, 256), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_preset_learns_a_batch():
   """The full network of rt1_tabletop, trained on eight frames."""
   config = configs.get('rt1_tabletop')
