@@ -69,6 +69,8 @@ class Config:
   """--env tabletop: render all six cameras, for policies that use more than the wrist and the main one."""
   verify: bool = True
   """Compare the checksums of a checkpoint's files before it is read."""
+  dtype: Literal['float32', 'bfloat16'] | None = None
+  """Type of the policies' computation; none = that of their training. float32 is the faster one on a CPU."""
   cameras: Literal['agent', 'wrist', 'both'] = 'agent'
   """--env libero: cameras of the policy's image; 'both' are side by side."""
   execute: int = 1
@@ -152,7 +154,7 @@ def _simulate(config: Config, folder: pathlib.Path) -> None:
   splits = environment.choose_splits(config.env, config.split, config.skills)
   encoder = open_encoder(config.encoder) if config.encoder else None
   settings = agents.AgentSettings(config.environments or evaluator.num_cores(), config.threshold, encoder,
-                                  config.verify, config.execute)
+                                  config.verify, config.execute, config.dtype)
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     agent = agents.load(config.checkpoint, settings)
   size = config.image_size or agents.camera_size(agent)
@@ -204,7 +206,7 @@ def _replay(config: Config, folder: pathlib.Path) -> None:
 
   with cli.noted_if_slow(f'Loading {config.checkpoint} and {config.dataset}'):
     policy = rtjax.load_policy(config.checkpoint, encoder=open_encoder(config.encoder) if config.encoder else None,
-                               verify=config.verify)
+                               verify=config.verify, dtype=config.dtype)
     dataset = open_dataset(policy, config.dataset, config.split[0] if config.split else 'val')
   episodes = min(config.episodes or dataset.num_records, dataset.num_records)
   size = dataset.image_size

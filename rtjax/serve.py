@@ -8,7 +8,7 @@ import os
 import pathlib
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -45,6 +45,8 @@ class Config:
   with another Host header are refused, against web pages that rebind their name to this machine."""
   verify: bool = True
   """Compare the checksums of the checkpoint's files before it is read."""
+  dtype: Literal['float32', 'bfloat16'] | None = None
+  """Type of the policy's computation; none = that of its training. float32 is the faster one on a CPU."""
   encoder: str = ''
   """Instruction encoder: a folder or an .npz table, see rtjax/language/instructions.py. Not needed with encoders
   that their id opens, for models that read prompts, or for clients that send embeddings."""
@@ -87,7 +89,7 @@ def main() -> None:
   encoder = instructions.open_encoder(config.encoder) if config.encoder else None
   with cli.noted_if_slow(f'Loading {config.checkpoint}'):
     policies = rtjax.load_policy(config.checkpoint, robots=config.max_clients, encoder=encoder,
-                                  verify=config.verify)
+                                  verify=config.verify, dtype=config.dtype)
   size = config.image_size or image_size.input_size(policies.config, policies.metadata)
   print(policies.announcement(size, programs=config.max_clients.bit_length()), flush=True)
   server.warm_up(policies, size)

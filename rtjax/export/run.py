@@ -1,5 +1,4 @@
 """One export: load the policy, write, read back, compare, report."""
-import dataclasses
 import importlib
 import json
 import pathlib
@@ -9,10 +8,8 @@ import jax
 from etils import epath
 
 import rtjax
-from rtjax import models
 from rtjax.export import check
 from rtjax.export.step import Step
-from rtjax.models import PolicyModel, parameters
 from rtjax.policies.image_size import camera_size
 from rtjax.policies.policy import Policy
 from rtjax.runtime import checksums, cli, compiler, interrupt
@@ -79,17 +76,8 @@ def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: boo
   if loaded.config.views > 1:
     raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__} of {loaded.config.views} views: an exported '
                      'step takes one image. Run this model with rtjax.load_policy, or serve it.')
-  policy = Policy(_plain_float32(loaded.model), loaded.metadata)
+  policy = Policy(loaded.model.merged().computing_in('float32'), loaded.metadata)
   return policy, Step(policy.model, image_size or camera_size(policy.config, loaded.metadata), loaded.metadata)
-
-
-def _plain_float32(model: PolicyModel) -> PolicyModel:
-  merged = model.merged()
-  config = dataclasses.replace(merged.config, dtype='float32')  # type: ignore[type-var]  # all are dataclasses
-  plain = models.from_values(config, parameters.stored(merged))
-  if merged.tokenizer is not None:
-    plain.set_tokenizer(merged.tokenizer)
-  return plain
 
 
 def _save(format_module: ModuleType, step: Step, folder: pathlib.Path, int8: bool) -> None:

@@ -1,5 +1,6 @@
 """Policy models, their contract (base.py), and their parts."""
 from rtjax.models import parameters as parameters
+from rtjax.models.base import Dtype as Dtype
 from rtjax.models.base import LossTerms as LossTerms
 from rtjax.models.base import PolicyConfig as PolicyConfig
 from rtjax.models.base import PolicyModel as PolicyModel

@@ -6,7 +6,9 @@ A model is an `nnx.Module` with a configuration. It maps an `Observation` to log
 has a loss, and takes single frames with a cache. docs/add_a_model.md builds a small one.
 """
 import abc
+import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -20,6 +22,7 @@ from rtjax import actions
 from rtjax.actions import ActionSpec
 from rtjax.language.fast import FastCodec
 from rtjax.language.formats import TEXT, PromptFormat
+from rtjax.models import parameters, registry
 from rtjax.observation import Batch, Observation, TextBatch, observe
 
 if TYPE_CHECKING:
@@ -263,6 +266,18 @@ class PolicyModel(nnx.Module):
   def merged(self) -> 'PolicyModel':
     """Return the model without adapters; one that has none returns itself."""
     return self
+
+  def computing_in(self, dtype: Dtype) -> 'PolicyModel':
+    """Return the model with another type of computation, its variables unchanged."""
+    if dtype not in (known := typing.get_args(Dtype)):
+      raise ValueError(f'dtype is {dtype!r}, expected one of {", ".join(known)}.')
+    if dtype == self.config.dtype:
+      return self
+    config = dataclasses.replace(self.config, dtype=dtype)  # type: ignore[type-var]  # all are dataclasses
+    model: PolicyModel = registry.from_values(config, parameters.stored(self))
+    if self.tokenizer is not None:
+      model.set_tokenizer(self.tokenizer)
+    return model
 
   def generate(self, images: np.ndarray, texts: Sequence[str] | np.ndarray, *, task: str = '') -> Any:
     """Answer texts about images, for models whose `config.generates_text` is True."""

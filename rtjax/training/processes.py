@@ -1,8 +1,9 @@
 """Processes of one run, which connect and end together.
 
-Every process writes a sign of life to the store of JAX's coordinator, which process 0 hosts, and reads the others'. JAX
-watches as well, more slowly here; it ends a process by SIGABRT, at once where process 0 is gone. That becomes a
-sentence and an exit status too.
+Every process writes a sign of life to the store of JAX's coordinator, which process 0 hosts, and reads the others'. The
+first one to miss a process names it in its own last sign, for all to repeat, and process 0 is the last to end: its end
+would look like the cause. JAX watches as well, more slowly here; it ends a process by SIGABRT, at once where process 0
+is gone. That becomes a sentence and an exit status too.
 """
 import contextlib
 import ctypes
@@ -25,8 +26,9 @@ from rtjax.training import sharding
 EXIT_STATUS = 1
 
 _FOLDER = 'rtjax/signs_of_life'
-_FAILED = 'failed'
+_FAILED, _ENDS = 'failed', 'ends'
 _SIGNS_IN_TIMEOUT = 6
+_SLOWER = 4  # factor of JAX's timeouts, which lose its own report's race on a busy machine
 _ON_ABORT = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
 
@@ -45,7 +47,7 @@ def connect(distributed: str, timeout: int) -> None:
   """
   if not distributed or jax.distributed.is_initialized():
     return
-  slower: Any = {'heartbeat_timeout_seconds': 2 * timeout, 'shutdown_timeout_seconds': 2 * timeout}
+  slower: Any = {'heartbeat_timeout_seconds': _SLOWER * timeout, 'shutdown_timeout_seconds': _SLOWER * timeout}
   if distributed == 'auto':
     jax.distributed.initialize(**slower)
     return
@@ -74,7 +76,7 @@ def watched(timeout: int) -> Iterator[None]:
       sharding.wait_for_all('the end of the run')  # none counts as gone while another still writes
     except BaseException as error:
       if isinstance(error, jax.errors.JaxRuntimeError):  # such as a broken connection: the watch finds out whose
-        watch.join(2 * timeout)
+        watch.join(_SLOWER * timeout)
       watch.stop(error)
       raise
     watch.stop()
@@ -85,23 +87,25 @@ class _Watch(threading.Thread):
 
   def __init__(self, timeout: int):
     super().__init__(daemon=True, name='rtjax-watch')
-    self._timeout, self._stopped = timeout, threading.Event()
+    self._timeout, self._interval, self._stopped = timeout, timeout / _SIGNS_IN_TIMEOUT, threading.Event()
     self._client: Any = jax_distributed.global_state.client
     self._index, self._count = jax.process_index(), jax.process_count()
     self._name = f'{socket.gethostname()}, process id {os.getpid()}'
-    self._seen: dict[str, tuple[str, float]] = {}  # last sign, and the time since when it is the last one
+    self._seen: dict[str, tuple[str, float]] = {}  # last sign, and when it was new
+    self._watched, self._last_look = 0.0, time.monotonic()
 
   def run(self) -> None:
     for number in itertools.count():
+      gone = ''
       try:
         gone = self._look(number)
+        if gone and not self._stopped.is_set():
+          self._tell(gone)
       except jax.errors.JaxRuntimeError:
-        gone = self._without_coordinator()
+        gone = gone or self._without_coordinator()
       if gone and not self._stopped.is_set():
-        if self._index == 0:  # the others find out from its store, and would take it for the lost one
-          time.sleep(2 * self._timeout / _SIGNS_IN_TIMEOUT)
         _end(gone)
-      if self._stopped.wait(self._timeout / _SIGNS_IN_TIMEOUT):
+      if self._stopped.wait(self._interval):
         return
 
   def stop(self, failure: BaseException | None = None) -> None:
@@ -115,7 +119,12 @@ class _Watch(threading.Thread):
   @contextlib.contextmanager
   def over_abort(self) -> Iterator[None]:
     """Print a sentence where JAX's own watch aborts this process."""
-    handler = _ON_ABORT(lambda number: _end(self._without_coordinator()))
+    def end(number: int) -> None:
+      if threading.current_thread() is not self:
+        self.join(2 * self._timeout)  # the watch may find out which process is gone
+      _end(self._without_coordinator())
+
+    handler = _ON_ABORT(end)
     # Python's handlers run in the main thread between its instructions, which an abort never reaches.
     set_handler = ctypes.CDLL(None).signal
     set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
@@ -131,18 +140,44 @@ class _Watch(threading.Thread):
   def _look(self, number: int) -> str:
     """Describe a process that is gone; empty if none is."""
     self._sign(number)
-    now = time.monotonic()
-    for key, sign in self._client.key_value_dir_get(_FOLDER):
+    self._read()
+    for key, (sign, _) in self._seen.items():
       name, _, text = sign.partition('|')
       process = f'process {key.rpartition("/")[2]} of {self._count} ({name})'
+      if text.startswith(_ENDS):
+        return text.removeprefix(_ENDS).strip()
       if text.startswith(_FAILED):
         return f'{process} ended: {text.removeprefix(_FAILED).strip()}'
-      if self._seen.setdefault(key, (sign, now))[0] != sign:
-        self._seen[key] = sign, now
-      silent = now - self._seen[key][1]
-      if silent > self._timeout:
-        return f'{process} is gone: no sign of life for {silent:.0f} s'
+      if self._silent(key) > self._timeout:
+        return f'{process} is gone: no sign of life for {self._silent(key):.0f} s'
     return ''
+
+  def _read(self) -> None:
+    """Read all signs."""
+    now = time.monotonic()
+    # A machine that stood still, or was too busy for this thread, was so for the others' signs too.
+    self._watched += min(now - self._last_look, 2 * self._interval)
+    self._last_look = now
+    for key, sign in self._client.key_value_dir_get(_FOLDER):
+      if self._seen.setdefault(key, (sign, self._watched))[0] != sign:
+        self._seen[key] = sign, self._watched
+
+  def _silent(self, key: str) -> float:
+    """Return for how many seconds a process has given no sign."""
+    return self._watched - self._seen[key][1]
+
+  def _tell(self, gone: str) -> None:
+    """Pass the reason on; in process 0, wait until the others have ended."""
+    self._sign(f'{_ENDS} {gone}')
+    limit = time.monotonic() + self._timeout
+    while self._index == 0 and self._others() and time.monotonic() < limit:
+      time.sleep(0.1)
+      self._read()
+
+  def _others(self) -> list[str]:
+    """Return the other processes that have not ended."""
+    return [key for key, (sign, _) in self._seen.items() if not key.endswith('/0') and
+            self._silent(key) <= self._timeout and not sign.partition('|')[2].startswith((_ENDS, _FAILED))]
 
   def _without_coordinator(self) -> str:
     """Return the end of process 0, as far as it is known."""
@@ -152,7 +187,11 @@ class _Watch(threading.Thread):
     return f'process 0 of {self._count} ({name}) is gone: it does not answer any more'
 
 
+_ending = threading.Lock()
+
+
 def _end(reason: str) -> None:
+  _ending.acquire()  # for good: one sentence
   print(f'\nerror: {reason}. This process ends as well; the same command for all processes resumes from the last '
         'checkpoint.', file=sys.stderr, flush=True)
   sys.stdout.flush()

@@ -45,6 +45,11 @@ def test_equals_the_full_window(model):
         np.concatenate(list(out.action.values())), TINY.action_spec.detokenize(out.tokens))
 
 
+def test_bfloat16_on_a_cpu_names_the_faster_type(model):
+  assert '--dtype float32' in Policy(model.computing_in('bfloat16')).announcement((40, 32))
+  assert '--dtype' not in Policy(model).announcement((40, 32))
+
+
 def test_reset_empties_the_cache(model):
   policy = Policy(model)
   policy.reset(embedding=embedding())

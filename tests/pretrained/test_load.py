@@ -1,4 +1,5 @@
 """Loading: weights and statistics must be finite, whatever the format."""
+import dataclasses
 import json
 import struct
 
@@ -20,6 +21,19 @@ KERNEL = 'transformer/layers/1/attention/query/kernel'
 @pytest.fixture(scope='module')
 def model():
   return build(TINY, seed=0)
+
+
+@pytest.mark.parametrize('load', [rtjax.load_model, rtjax.load_policy])
+def test_type_of_the_computation(model, tmp_path, load):
+  half = from_values(dataclasses.replace(TINY, dtype='bfloat16'), parameters.named(model))
+  saved_run.save(half, tmp_path, 'hashed-ngrams/1')
+  assert load(tmp_path).config == half.config
+  loaded = load(tmp_path, dtype='float32')
+  assert loaded.config == TINY
+  images, embeddings = np.full((1, TINY.window, 32, 40, 3), 90, np.uint8), np.ones((1, 512), np.float32)
+  logits = getattr(loaded, 'model', loaded)(images, embeddings)
+  np.testing.assert_array_equal(logits, model(images, embeddings))
+  assert (logits != half(images, embeddings)).any()
 
 
 def damaged(model, name: str, number: float):

@@ -103,8 +103,14 @@ def check_that_the_others_end(running, victim, timeout):
 
 
 def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
+  """A machine that stands still for longer than the timeout ends none."""
   running = start(tmp_path / 'run', 2, 'slow', **LONG)
   wait_for_step(running[0], 5)
+  for number in (signal.SIGSTOP, signal.SIGCONT):
+    for process in running:
+      process.send_signal(number)
+    time.sleep(TIMEOUT_S + 1)
+  assert [process.poll() for process in running] == [None, None]
   check_that_the_others_end(running, 1, TIMEOUT_S)
 
 

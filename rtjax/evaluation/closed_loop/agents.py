@@ -15,7 +15,7 @@ from rtjax import models
 from rtjax.actions import ActionSpec
 from rtjax.evaluation.closed_loop.protocol import EpisodeId
 from rtjax.language.instructions import InstructionEncoder
-from rtjax.models import PolicyConfig
+from rtjax.models import Dtype, PolicyConfig
 from rtjax.policies import image_size
 from rtjax.policies.action_filters import ConfidenceGate
 from rtjax.policies.policy import BatchPolicy, NonFiniteOutput, Policy, PolicyOutput
@@ -73,12 +73,18 @@ class AgentSettings:
     encoder: instruction encoder; None = the built-in one.
     verify: compare the checksums of checkpoints.
     execute: actions of a plan to take before the policy is called again.
+    dtype: type of the computation; None = that of each checkpoint.
   """
   num_environments: int
   threshold: float = 0.0
   encoder: InstructionEncoder | None = None
   verify: bool = True
   execute: int = 1
+  dtype: Dtype | None = None
+
+  def identity(self) -> dict[str, Any]:
+    """Return the settings that change actions, where they are set."""
+    return ({'execute': self.execute} if self.execute > 1 else {}) | ({'dtype': self.dtype} if self.dtype else {})
 
 
 class PolicyAgent:
@@ -208,9 +214,9 @@ def load(name: str, settings: AgentSettings) -> Agent:
     return ExpertAgent()
   if name == 'random':
     return RandomAgent()
-  policy = rtjax.load_policy(name, verify=settings.verify)
+  policy = rtjax.load_policy(name, verify=settings.verify, dtype=settings.dtype)
   identity = {'kind': 'policy', 'weights': weights_digest(policy), 'threshold': settings.threshold,
-              **training_progress(policy), **({'execute': settings.execute} if settings.execute > 1 else {})}
+              **training_progress(policy), **settings.identity()}
   return PolicyAgent(name, identity, policy, settings)
 
 
@@ -230,7 +236,7 @@ def baseline(kind: str, policy: Policy, settings: AgentSettings, instruction: st
       model.set_tokenizer(policy.model.tokenizer)
     policy = Policy(model, policy.metadata, policy.encoder)
   fixed = instruction if kind == 'blind' else ''
-  identity = {'kind': kind, 'weights': weights_digest(policy), 'instruction': fixed or None}
+  identity = {'kind': kind, 'weights': weights_digest(policy), 'instruction': fixed or None, **settings.identity()}
   return PolicyAgent(kind, identity, policy, dataclasses.replace(settings, threshold=0.0), instruction=fixed)
 
 

@@ -50,7 +50,8 @@ _COUNT: _Kind = 'a whole number from 0', lambda value: type(value) is int and 0 
 _OBJECT: _Kind = 'an object {...}', lambda value: isinstance(value, dict)
 
 _HEADER = {'env': _TEXT, 'policy': _TEXT, 'control_hz': _POSITIVE, 'max_steps': _COUNT}
-_IDENTITY_OPTIONS = {'step': _or_null(_COUNT), 'demonstrations': _or_null(_COUNT), 'weights': _or_null(_TEXT)}
+_IDENTITY_OPTIONS = {'step': _or_null(_COUNT), 'demonstrations': _or_null(_COUNT), 'weights': _or_null(_TEXT),
+                     'dtype': _or_null(_TEXT)}
 _HEADER_OPTIONS = {'settings': _OBJECT, 'versions': _OBJECT, 'threshold': _NUMBER, **_IDENTITY_OPTIONS}
 _RECORD = {'split': _NAME, 'skill': _NAME, 'seed': _COUNT, 'success': _BOOL, 'steps': _COUNT}
 _RECORD_OPTIONS = {

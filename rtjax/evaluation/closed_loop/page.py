@@ -93,7 +93,8 @@ def _details(report: dict[str, Any]) -> dict[str, str]:
   identity = policy['identity']
   return {
       'Policy': policy['name'] + (f', step {identity["step"]:,}' if identity.get('step') else '')
-      + (f', weights {identity["weights"]}' if identity.get('weights') else ''),
+      + (f', weights {identity["weights"]}' if identity.get('weights') else '')
+      + (f', computed in {identity["dtype"]}' if identity.get('dtype') else ''),
       'Environment': f'{protocol["env"]}, ' + ', '.join(f'{k} {_setting(v)}' for k, v in protocol['settings'].items()),
       'Versions': ', '.join(f'{name} {version}' for name, version in protocol['versions'].items()),
       'Date': timestamp(report['created']),

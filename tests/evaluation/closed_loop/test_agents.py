@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip('gymnasium', reason="needs the extra 'sim'")
 
 from flax import nnx
-from helpers import replays, tiny_rt2, toy_env
+from helpers import replays, saved_run, tiny_rt2, toy_env
 
 from rtjax import actions, models
 from rtjax.checkpoints import PolicyMetadata
@@ -68,6 +68,15 @@ def test_blind_baseline_gets_one_instruction(vector, episodes, tmp_path, policy,
   assert blind.identity == {'kind': 'blind', 'weights': agents.weights_digest(policy), 'instruction': 'always this'}
   toy_env.run(vector, tmp_path, blind, episodes[:5])
   assert received == ['always this'] * 5
+
+
+def test_type_of_the_computation_is_part_of_the_identity(policy, tmp_path):
+  run = str(saved_run.save(policy.model, tmp_path, HASHED_NGRAMS))
+  settings = AgentSettings(1, dtype='bfloat16')
+  agent = agents.load(run, settings)
+  assert agent.policy.config.dtype == agent.identity['dtype'] == 'bfloat16'
+  assert agents.baseline('untrained', agent.policy, settings, '').identity['dtype'] == 'bfloat16'
+  assert 'dtype' not in agents.load(run, AgentSettings(1)).identity
 
 
 def test_untrained_baseline_has_other_weights(policy):

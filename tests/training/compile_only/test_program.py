@@ -1,9 +1,15 @@
 # ruff: noqa: E501 (a compiler writes long lines)
 """Work, messages and buffers of compiled programs: texts as a TPU's compiler writes them, and programs of this CPU."""
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
+from helpers.tiny_rt1 import TINY
+from jax.extend import core
 
+from rtjax import models
 from rtjax.training.compile_only.hlo import Sources, parse
 from rtjax.training.compile_only.program import Program
 
@@ -113,20 +119,88 @@ def test_a_scan_compiled_here():
   assert live == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.2)
 
 
-@pytest.mark.parametrize('channels, groups', [(16, 1), (32, 32)])
-def test_a_convolution_and_its_gradients_compiled_here(channels, groups):
-  def loss(kernel, x):
-    y = jax.lax.conv_general_dilated(x, kernel, (2, 2), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-                                     feature_group_count=groups)
+def products(size, kernel, stride, before, after):
+  """FLOPs per channel pair of a square convolution, without products with padding."""
+  places = [stride * out + tap - before for out in range((size + before + after - kernel) // stride + 1)
+            for tap in range(kernel)]
+  return 2 * sum(0 <= place < size for place in places) ** 2
+
+
+@pytest.mark.parametrize('size, kernel, stride, padding', [
+    (33, 3, 2, (0, 0)), (32, 3, 2, (0, 1)), (16, 5, 1, (2, 2))])
+@pytest.mark.parametrize('groups', [1, 32])
+def test_a_convolution_and_its_gradients_compiled_here(size, kernel, stride, padding, groups):
+  def loss(weights, x):
+    y = jax.lax.conv_general_dilated(x, weights, (stride, stride), [padding] * 2, feature_group_count=groups,
+                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     return jnp.sum(jnp.square(y))
 
-  kernel = jax.ShapeDtypeStruct((3, 3, channels // groups, 32), jnp.float32)
-  x = jax.ShapeDtypeStruct((4, 33, 33, channels), jnp.float32)
-  forward = 2 * 4 * 16 * 16 * 9 * (channels // groups) * 32
+  weights = jax.ShapeDtypeStruct((kernel, kernel, 32 // groups, 32), jnp.float32)
+  x = jax.ShapeDtypeStruct((4, size, size, 32), jnp.float32)
+  forward = 4 * (32 // groups) * 32 * products(size, kernel, stride, *padding)
   # XLA forms the gradient of a grouped kernel on a CPU with all pairs of channels.
-  for function, products in ((loss, 1), (jax.grad(loss, (0, 1)), 3))[:1 if groups > 1 else 2]:
-    program = Program(jax.jit(function).lower(kernel, x).compile().as_text())
-    assert program.cost(lambda flops, size: 0.0).flops == products * forward
+  for function, count in ((loss, 1), (jax.grad(loss, (0, 1)), 3))[:1 if groups > 1 else 2]:
+    program = Program(jax.jit(function).lower(weights, x).compile().as_text())
+    assert program.cost(lambda flops, size: 0.0).flops == count * forward
+
+
+# Forward, gradient of the input, gradient of the kernel, as a TPU's compiler writes them: arrays, kernel, result,
+# attributes. IN is 32x32, OUT is what the kernel makes of it.
+FORMS = {
+    'depthwise': [
+        ('4,IN,6', 'K,K,1,6', '4,OUT,6',
+         'size=KxK stride=SxS pad=PAD}, dim_labels=b01f_01io->b01f, feature_group_count=6'),
+        ('4,OUT,6', 'K,K,6,1', '4,IN,6',
+         'size=KxK pad=BACK lhs_dilate=SxS rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f, feature_group_count=6'),
+        ('4,IN,6', '4,OUT,6', 'K,K,1,6',
+         'size=WxW pad=PAD rhs_dilate=SxS}, dim_labels=f01b_i01o->01bf, batch_group_count=6')],
+    'dense': [
+        ('4,IN,6', 'K,K,6,8', '4,OUT,8', 'size=KxK stride=SxS pad=PAD}, dim_labels=b01f_01io->b01f'),
+        ('4,OUT,8', 'K,K,6,8', '4,IN,6', 'size=KxK pad=BACK lhs_dilate=SxS rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f'),
+        ('4,IN,6', '4,OUT,8', 'K,K,6,8', 'size=WxW pad=PAD rhs_dilate=SxS}, dim_labels=f01b_i01o->01bf')]}
+
+
+@pytest.mark.parametrize('kernel, stride, before, after', [(3, 1, 1, 1), (3, 2, 0, 1), (5, 1, 2, 2), (5, 2, 1, 2)])
+@pytest.mark.parametrize('form', range(3))
+@pytest.mark.parametrize('kind, channel_pairs', [('depthwise', 6), ('dense', 48)])
+def test_each_form_of_a_convolution_counts_its_products(kind, channel_pairs, form, kernel, stride, before, after):
+  out = (32 + before + after - kernel) // stride + 1
+  back = kernel - 1 - before, 32 - 1 + before - (out - 1) * stride  # of the gradient, spread over the input
+  x, weights, result, attributes = FORMS[kind][form]
+  text = (f'ENTRY %main (a: f32[{x}], b: f32[{weights}]) -> f32[{result}] {{\n  %a = f32[{x}] parameter(0)\n'
+          f'  %b = f32[{weights}] parameter(1)\n  ROOT %c = f32[{result}] convolution(%a, %b), window={{{attributes}\n}}\n')
+  for name, value in (('BACK', f'{back[0]}_{back[1]}x{back[0]}_{back[1]}'), ('PAD', f'{before}_{after}x{before}_{after}'),
+                      ('IN', '32,32'), ('OUT', f'{out},{out}'), ('SxS', f'{stride}x{stride}'),
+                      ('KxK', f'{kernel}x{kernel}'), ('K,K', f'{kernel},{kernel}'), ('WxW', f'{out}x{out}')):
+    text = text.replace(name, value)
+  flops = Program(text).cost(lambda flops, size: 0.0).flops
+  assert flops == 4 * channel_pairs * products(32, kernel, stride, before, after)
+
+
+def matrix_products(program: core.Jaxpr) -> int:
+  """FLOPs of a traced program's matrix products, on a CPU."""
+  count = 0
+  for e in program.eqns:
+    if e.primitive.name == 'dot_general':
+      (contracted, _), _ = e.params['dimension_numbers']
+      count += 2 * math.prod(e.outvars[0].aval.shape) * math.prod(e.invars[0].aval.shape[n] for n in contracted)
+    elif e.primitive.name == 'cond':  # of platforms, the CPU first
+      count += matrix_products(e.params['branches'][0].jaxpr)
+    else:
+      assert e.primitive.name not in ('conv_general_dilated', 'while')
+      count += e.params.get('length', 1) * sum(map(matrix_products, core.jaxprs_in_params(e.params)))
+  return count
+
+
+def test_the_forward_pass_of_rt1_counts_its_matrix_products():
+  graphdef, variables = nnx.split(models.abstract(TINY))
+  forward = jax.jit(lambda variables, images, embeddings: nnx.merge(graphdef, variables)(images, embeddings))
+  traced = forward.trace(variables, jax.ShapeDtypeStruct((2, TINY.window, 32, 40, 3), jnp.uint8),
+                         jax.ShapeDtypeStruct((2, 512), jnp.float32))
+  program = Program(traced.lower().compile().as_text())
+  expected = matrix_products(traced.jaxpr.jaxpr)
+  assert expected > 1e6
+  assert program.cost(lambda flops, size: 0.0).flops == pytest.approx(expected, rel=0.02)
 
 
 def test_zeros_of_a_batched_product_do_not_count():
