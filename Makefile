@@ -40,10 +40,7 @@ test-full: setup
 
 # Lines that `make test` runs, in the processes that it starts as well.
 coverage: setup
-	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n 2 --dist loadfile -m 'not slow'
-	$(RUN) -m coverage combine --quiet
-	$(RUN) -m coverage report --skip-covered --sort=miss
+	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' --cov --cov-report=term:skip-covered
 
 # An environment per benchmark, since their simulators are of different versions.
 test-benchmarks: $(BENCHMARKS:%=test-%)
