@@ -144,7 +144,7 @@ class Tokenizer:
 
   @property
   def used_size(self) -> int:
-    """Number of ids up to the last that a text may have; control tokens behind it have no place in one."""
+    """Number of tokens, without control tokens at the end."""
     return next((i + 1 for i in reversed(range(self.size)) if not self._pieces.is_control(i)), 0)
 
   def check_pieces(self, pieces: Mapping[int, str]) -> None:
@@ -156,7 +156,10 @@ class Tokenizer:
                          'that the backbone was trained with.')
 
   def agrees(self, other: 'Tokenizer') -> bool:
-    """Return whether ids are the same tokens in both, as far as both have them; control tokens may have other names."""
+    """Return whether the ids of both are the same tokens.
+
+    Control tokens may have other names, and the larger vocabulary further tokens.
+    """
     return all(self._piece(i) == other._piece(i) or self._pieces.is_control(i) or other._pieces.is_control(i)
                for i in range(min(self.size, other.size)))
 

@@ -43,7 +43,7 @@ def named(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 def hold_in_dtype(model: nnx.Module, pattern: str, dtype: DTypeLike) -> None:
-  """Give the parameters that a pattern matches a type, in place, one after the other."""
+  """Cast the parameters that a pattern matches, in place, one by one."""
   for name, variable in _variables(model).items():
     if re.search(pattern, name):
       variable.set_value(variable[...].astype(dtype).block_until_ready())

@@ -380,7 +380,7 @@ def _weights_and_biases(modules: Iterable[tuple[str, str]]) -> Names:
 
 
 def _check_special_ids(config: Json, expected: Mapping[str, int]) -> None:
-  """Refuse ids of padding, begin and end that the network is not used with."""
+  """Refuse other ids of padding, begin and end."""
   for key, token in expected.items():
     given = config.get(key)
     if given is not None and token not in (given if isinstance(given, list) else [given]):

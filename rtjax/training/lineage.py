@@ -81,7 +81,7 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
     FileNotFoundError: there is none.
     ValueError: it is another than that of the weights, whose embeddings would belong to other tokens.
   """
-  if own := _stored_tokenizer(config.output):
+  if own := _tokenizer_of(_own(config)):
     return own
   found = _given_tokenizer(config.init)
   for part in ('backbone', 'text'):
@@ -92,7 +92,7 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
 
 def _given_tokenizer(init: Any) -> 'Tokenizer':
   from rtjax.language import tokenizer  # needs sentencepiece
-  theirs = _stored_tokenizer(init.weights)
+  theirs = _tokenizer_of(_earlier(init))
   if not init.tokenizer and theirs:
     return theirs
   source = 'backbone' if init.backbone else 'text'
@@ -108,7 +108,7 @@ def _given_tokenizer(init: Any) -> 'Tokenizer':
 
 
 def _check_embeddings(found: 'Tokenizer', part: str, folder: str, vocab_size: int) -> None:
-  """Refuse a tokenizer that the embeddings in a Hugging Face folder do not belong to."""
+  """Refuse a tokenizer that published embeddings do not belong to."""
   from rtjax.language import tokenizer
   from rtjax.pretrained import huggingface
   rows = getattr(huggingface.read_architecture(folder), 'vocab_size', None)  # an image encoder has none
@@ -136,8 +136,8 @@ def with_codec(config: TrainConfig, data: Any) -> PolicyConfig:
   Raises:
     FileNotFoundError, ValueError: the data cannot be read.
   """
-  stored = {path: data for path in (config.output, config.init.weights) if (data := _stored(path))}
-  known = [codec for path, data in stored.items() if (codec := checkpoints.model_config(path, data).action_codec)]
+  stored = (config.output, _own(config)), (config.init.weights, _earlier(config.init))
+  known = [codec for path, json in stored if json and (codec := checkpoints.model_config(path, json).action_codec)]
   if not config.data and not known:
     return config.model
   model = config.model
@@ -152,7 +152,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
   'lineage', 'data', 'text_data', 'steps', 'batch_size'.
   """
   parts = {name: path for name in ('weights', *BACKBONE_PARTS) if (path := getattr(config.init, name))}
-  before = _stored(config.init.weights)
+  before = _earlier(config.init)
   if 'train' not in before:
     return parts
   train = before['train']
@@ -162,16 +162,19 @@ def describe(config: TrainConfig) -> dict[str, Any]:
       'batch_size': train['batch_size']}
 
 
-def _stored_tokenizer(path: str) -> 'Tokenizer | None':
-  """Return the tokenizer of a checkpoint or export; None where there is none."""
+def _own(config: TrainConfig) -> dict[str, Any]:
+  """Return the JSON of the run's own checkpoint, if any."""
+  return checkpoints.read_json(config.output) if checkpoints.is_checkpoint(config.output) else {}
+
+
+def _earlier(init: Any) -> dict[str, Any]:
+  """Return the JSON of `init.weights`, if any."""
+  return pretrained.read_json(init.weights) if init.weights else {}
+
+
+def _tokenizer_of(stored: dict[str, Any]) -> 'Tokenizer | None':
   from rtjax.language.tokenizer import Tokenizer
-  stored = _stored(path).get('tokenizer')
-  return Tokenizer.from_json(stored) if stored else None
-
-
-def _stored(path: str) -> dict[str, Any]:
-  """Return the JSON of a checkpoint or export; empty where there is none."""
-  return pretrained.read_json(path) if path else {}
+  return Tokenizer.from_json(stored['tokenizer']) if stored.get('tokenizer') else None
 
 
 def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike) -> str:

@@ -83,9 +83,9 @@ def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
 
 
 def with_dtype(constants: Tree, config: PolicyConfig, *, free: bool = False) -> Tree:
-  """Return constants of which those of `read_in_dtype` have the type of the computation.
+  """Return constants in the type of the computation.
 
-  Frozen parameters then take less memory, and all results stay the same.
+  Those that `read_in_dtype` names, so that frozen parameters take less memory and all results stay the same.
 
   Args:
     config: the model's.
