@@ -21,6 +21,12 @@ from rtjax.training import compile_only
 
 Row = dict[str, Any]
 
+# Flags of fine-tuning: adapters, everything, action heads alone.
+STAGE_2 = '--batch-size 8 --data episodes --text.data pairs --text.batch-size 8'
+FINE_TUNING = (f'{STAGE_2} --model.lora.rank 16 --init.trainable lora', STAGE_2,
+               '--batch-size 8 --data episodes --model.action-head classifier --init.trainable heads')
+PUBLIC = 'rt2_paligemma', 'rt2_t5gemma2', 'rt2_pali_mt5'
+
 # Preset, flags, devices. The first ones are the defaults.
 ROWS = (
     ('rt1', '', 'v5e:2x4'),
@@ -42,6 +48,9 @@ ROWS = (
     ('rt2_5b', '--mesh.data 1 --mesh.fsdp 16 --mesh.tensor 4', 'v5e:8x8'),
     ('rt2_5b', '--mesh.data 8 --mesh.fsdp 32', 'v5e:16x16'),
     ('rt2_5b', '--mesh.data 1 --mesh.fsdp -1', 'v5p:2x2x4'),
+    *((preset, flags, 'v5p:1x1x1') for flags in FINE_TUNING for preset in PUBLIC),
+    # The folder paligemma2 holds the config.json of google/paligemma2-3b-pt-224.
+    *(('rt2_paligemma', f'{flags} --init.backbone paligemma2', 'v5p:1x1x1') for flags in FINE_TUNING),
 )
 # RT-2 with texts beside the robot episodes, its largest step.
 CO_TRAINING = '--data episodes --text.data pairs'
@@ -50,7 +59,7 @@ CO_TRAINING = '--data episodes --text.data pairs'
 def measure(preset: str, flags: str, target: str) -> Row:
   """Compile one row in this process."""
   start = time.process_time()
-  words = f'{CO_TRAINING if preset.startswith("rt2") else ""} {flags}'.split()
+  words = f'{CO_TRAINING if preset.startswith("rt2") and "--data" not in flags else ""} {flags}'.split()
   report = compile_only.analyse(train.parse([preset, *words]), target)
   cost, bounds = report.cost, report.bounds
   return {

@@ -79,6 +79,12 @@ class Batch:
     """Number of windows, or of image-text pairs where there are no windows."""
     return len(jax.tree.leaves(self)[0])
 
+  def apart(self) -> list['Batch']:
+    """Return windows and pairs as batches of their own."""
+    if self.observation is None or self.text is None:
+      return [self]
+    return [dataclasses.replace(self, text=None), Batch(text=self.text)]
+
   def windows(self) -> tuple[Observation, Array, Array]:
     """Return observation, actions and action mask of robot windows.
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import jax
 from etils import epath
 
-import rtjax
+from rtjax import pretrained
 from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.policies.image_size import camera_size
@@ -72,12 +72,12 @@ def load(checkpoint: str, image_size: tuple[int, int] | None = None, verify: boo
     image_size: of the robot's images; None: that of the training data.
     verify: compare the checksums of the checkpoint's files.
   """
-  loaded = rtjax.load_policy(checkpoint, verify=verify)
-  if loaded.config.views > 1:
-    raise ValueError(f'{checkpoint} is a {type(loaded.model).__name__} of {loaded.config.views} views: an exported '
+  model, metadata = pretrained.load(checkpoint, verify=verify)
+  if model.config.views > 1:
+    raise ValueError(f'{checkpoint} is a {type(model).__name__} of {model.config.views} views: an exported '
                      'step takes one image. Run this model with rtjax.load_policy, or serve it.')
-  policy = Policy(loaded.model.merged().computing_in('float32'), loaded.metadata)
-  return policy, Step(policy.model, image_size or camera_size(policy.config, loaded.metadata), loaded.metadata)
+  policy = Policy(model.merged().computing_in('float32'), metadata)
+  return policy, Step(policy.model, image_size or camera_size(policy.config, metadata), metadata)
 
 
 def _save(format_module: ModuleType, step: Step, folder: pathlib.Path, int8: bool) -> None:

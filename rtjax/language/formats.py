@@ -32,6 +32,11 @@ class PromptFormat:
     if self.pieces and len(self.pieces) != len(self.begin + self.end):
       raise ValueError(f'pieces is {self.pieces} for the ids {self.begin + self.end}, expected one for each id.')
 
+  @property
+  def named(self) -> dict[int, str]:
+    """Tokens that ids must be in a tokenizer."""
+    return dict(zip(self.begin + self.end, self.pieces, strict=False))
+
   def __call__(self, ids: list[int]) -> list[int]:
     """Return the ids of a text with those around it."""
     return [*self.begin, *ids, *self.end]

@@ -49,8 +49,10 @@ class Tokenizer:
   Args:
     model: bytes of a SentencePiece model or of a tokenizer.json; None: the package's own.
     name: first part of the id.
+    source: file that it was read from, for messages.
 
   Attributes:
+    source: see above.
     model: the bytes; `Tokenizer(model, name)` makes an equal tokenizer.
     id: name and hash of the content: 'rtjax/0123456789ab'.
     size: number of tokens. A model's embedding table may be larger (T5's is).
@@ -60,10 +62,10 @@ class Tokenizer:
     ImportError: a tokenizer.json needs the package `tokenizers`.
   """
 
-  def __init__(self, model: bytes | None = None, name: str = 'rtjax'):
+  def __init__(self, model: bytes | None = None, name: str = 'rtjax', source: str = ''):
     self.model = _own() if model is None else bytes(model)
     self.id = f'{name}/{hashlib.sha256(self.model).hexdigest()[:12]}'
-    self._name = name
+    self.source, self._name = source, name
     try:
       self._pieces: Any = (TokenizerJson(self.model) if self.is_json else
                            sentencepiece.SentencePieceProcessor(model_proto=self.model))
@@ -77,6 +79,9 @@ class Tokenizer:
     if (self._pieces.pad_id(), self._pieces.eos_id()) != (PAD, EOS):
       raise ValueError(f'the vocabulary {name!r} numbers padding {self._pieces.pad_id()} and the end of a text '
                        f'{self._pieces.eos_id()}, expected {PAD} and {EOS} as T5 does.')
+
+  def __str__(self) -> str:
+    return f'the tokenizer {self.id!r}' + (f' of {self.source}' if self.source else '')
 
   @property
   def is_json(self) -> bool:
@@ -96,7 +101,7 @@ class Tokenizer:
       raise FileNotFoundError(f'tokenizer {str(file)!r}: no such file. {_FIX}')
     limits.check_file(file, limits.JSON_BYTES)
     try:
-      return cls(file.read_bytes(), file.parent.name if file.name in FILES else file.stem)
+      return cls(file.read_bytes(), file.parent.name if file.name in FILES else file.stem, str(file))
     except ValueError as error:
       raise ValueError(f'{file}: {error}') from error
 
@@ -137,13 +142,29 @@ class Tokenizer:
     """
     return padded([form(ids) for ids in self._pieces.encode(list(_checked(texts)))], texts, length)
 
-  def check_format(self, form: PromptFormat) -> None:
-    """Raise ValueError unless the ids of a format are what it expects."""
-    for token, piece in zip(form.begin + form.end, form.pieces, strict=False):
-      found = self._pieces.id_to_piece(token) if token < self.size else 'missing'
+  @property
+  def used_size(self) -> int:
+    """Number of tokens, without control tokens at the end."""
+    return next((i + 1 for i in reversed(range(self.size)) if not self._pieces.is_control(i)), 0)
+
+  def check_pieces(self, pieces: Mapping[int, str]) -> None:
+    """Raise ValueError unless these ids are these tokens."""
+    for token, piece in pieces.items():
+      found = self._piece(token)
       if found != piece:
-        raise ValueError(f'the tokenizer {self.id!r} has {found!r} at id {token}, prompts of this backbone need '
-                         f'{piece!r} there. Use the tokenizer that the backbone was trained with.')
+        raise ValueError(f'{self} has {found!r} at id {token}, this backbone needs {piece!r} there. Use the tokenizer '
+                         'that the backbone was trained with.')
+
+  def agrees(self, other: 'Tokenizer') -> bool:
+    """Return whether the ids of both are the same tokens.
+
+    Control tokens may have other names, and the larger vocabulary further tokens.
+    """
+    return all(self._piece(i) == other._piece(i) or self._pieces.is_control(i) or other._pieces.is_control(i)
+               for i in range(min(self.size, other.size)))
+
+  def _piece(self, token: int) -> str:
+    return self._pieces.id_to_piece(token) if token < self.size else 'missing'
 
   def decode(self, ids: np.ndarray | Sequence[Sequence[int]]) -> list[str]:
     """Return the texts of ids [B, L], each up to its EOS.

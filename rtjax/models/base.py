@@ -23,6 +23,7 @@ from rtjax.actions import ActionSpec
 from rtjax.language.fast import FastCodec
 from rtjax.language.formats import TEXT, PromptFormat
 from rtjax.models import parameters, registry
+from rtjax.models.layers.lora import LoraConfig
 from rtjax.observation import Batch, Observation, TextBatch, observe
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ class PolicyConfig:
     prompt_format: ids around a prompt.
     vocab_size: number of token ids that a prompt may hold.
     proprioception_size: S, size of the robot state; 0: the model does not use it.
+    lora: low-rank adapters.
     generates_text: whether `PolicyModel.generate` answers prompts.
     tensorflow_export: whether the formats that are translated to TensorFlow can express the model.
     supports_distillation: whether the loss takes `Batch.target_probabilities`.
     prunable_layers: prefix of the parameters of a stack whose heads and layers `training.pruning` may remove.
+    read_in_dtype: pattern of the parameters that the model reads in `dtype` alone, so that those that do not train may
+      be held in it and all results stay the same; empty: none.
     normalization: statistics that a run keeps when it starts from other weights: theirs, or those of its own data.
     partitions: name -> pattern of the parameters that train; 'full' is always there.
   """
@@ -93,11 +97,13 @@ class PolicyConfig:
   answer_length: int = 0
   vocab_size: int = 0
   proprioception_size: int = 0
+  lora: LoraConfig = LoraConfig()
   prompt_format: ClassVar[PromptFormat] = TEXT
   generates_text: ClassVar[bool] = False
   tensorflow_export: ClassVar[bool] = True
   supports_distillation: ClassVar[bool] = False
   prunable_layers: ClassVar[str] = ''
+  read_in_dtype: ClassVar[str] = ''
   normalization: ClassVar[Literal['from_weights', 'from_data']] = 'from_weights'
   partitions: ClassVar[Mapping[str, str]] = {}
 

@@ -3,6 +3,7 @@
 Layers that are stored as one (layers/layer_stack.py) have names of their own here, as in published weights and exports.
 """
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -39,6 +40,13 @@ def shapes_of_layers(stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[i
 def named(model: nnx.Module) -> dict[str, jax.Array]:
   """Return the value of every variable."""
   return each_layer(stored(model))
+
+
+def hold_in_dtype(model: nnx.Module, pattern: str, dtype: DTypeLike) -> None:
+  """Cast the parameters that a pattern matches, in place, one by one."""
+  for name, variable in _variables(model).items():
+    if re.search(pattern, name):
+      variable.set_value(variable[...].astype(dtype).block_until_ready())
 
 
 def stored(model: nnx.Module) -> dict[str, jax.Array]:

@@ -103,6 +103,7 @@ class RT1Config(PolicyConfig):
   auxiliary: Hidden[AuxiliaryConfig] = AuxiliaryConfig()  # noqa: RUF009 (frozen)
 
   supports_distillation: ClassVar[bool] = True
+  read_in_dtype: ClassVar[str] = r'^(?!transformer/position/).*/kernel$'
   prunable_layers: ClassVar[str] = 'transformer/layers/'
 
   def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ masked in attention and TokenLearner.
 """
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +83,8 @@ class RT1MultiviewConfig(PolicyConfig):
   hidden: Hidden[int] = 2048
   dropout: float = 0.1
   dtype: Dtype = 'float32'
+
+  read_in_dtype: ClassVar[str] = '/kernel$'
 
   def __post_init__(self) -> None:
     for name in ('views', 'window', 'proprioception_size'):

@@ -23,7 +23,7 @@ from rtjax import pretrained
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.language import instructions
 from rtjax.language.instructions import InstructionEncoder
-from rtjax.models import Dtype, PolicyModel
+from rtjax.models import Dtype, PolicyModel, parameters
 from rtjax.models.base import Cache
 from rtjax.observation import observe
 from rtjax.policies import image_size
@@ -375,7 +375,8 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None, encoder: 
                 verify: bool = True, dtype: Dtype | None = None) -> Policy | BatchPolicy:
   """Load a policy of one robot, or of `robots` in each call.
 
-  All formats of `rtjax.load_model` are read.
+  All formats of `rtjax.load_model` are read. Parameters that the model computes with in bfloat16 alone are held in it:
+  the actions are the same, in half the memory.
 
   Args:
     encoder: from `rtjax.language.instructions.open_encoder`, for instructions given as text.
@@ -387,4 +388,6 @@ def load_policy(path: str | os.PathLike, *, robots: int | None = None, encoder: 
     ValueError: the encoder has another id than the weights were trained with.
   """
   model, metadata = pretrained.load(path, verify=verify, dtype=dtype)
+  if model.config.read_in_dtype:
+    parameters.hold_in_dtype(model, model.config.read_in_dtype, model.config.dtype)
   return Policy(model, metadata, encoder) if robots is None else BatchPolicy(model, robots, metadata, encoder)

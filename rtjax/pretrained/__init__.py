@@ -2,6 +2,7 @@
 import os
 import pathlib
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,17 @@ def _open(path: str | os.PathLike) -> UnreadWeights:
   if checkpoints.is_checkpoint(path):
     return checkpoints.open_weights(path)
   return safetensors.open_weights(path) if safetensors.find(path) else opened(load_model(path))
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """Return the JSON of a checkpoint or an export, without its weights.
+
+  It is empty for other formats. Raises ValueError if it cannot be read.
+  """
+  path = packaged.resolve(path)
+  if checkpoints.is_checkpoint(path):
+    return checkpoints.read_json(path)
+  return safetensors.read_json(path) if safetensors.find(path) else {}
 
 
 def opened(model: PolicyModel) -> UnreadWeights:

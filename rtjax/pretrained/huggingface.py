@@ -31,6 +31,8 @@ from rtjax.pretrained import huggingface_files, huggingface_gemma, huggingface_l
 from rtjax.pretrained.huggingface_files import Tensor
 from rtjax.runtime import limits, serialization
 
+_LANGUAGE_PARTS = 'text_config', 'encoder', 'decoder'
+"""Parts of config.json that number padding, begin and end again."""
 _RESAMPLE: dict[Literal['linear', 'cubic'], int] = {'linear': 2, 'cubic': 3}  # Pillow's numbers
 _DTYPES = tuple(map(jnp.dtype, ('float32', 'bfloat16', 'float16')))
 
@@ -210,6 +212,7 @@ def understand(config: Json, shapes: Shapes, source: str, *, tied: bool = False)
     limits.check_network(config)
     converted, names, ignored = _family(config)(config, shapes, tied)
     serialization.from_json(serialization.to_json(converted), type(converted))  # checks the types
+    _check_special_ids(config, _SPECIAL_IDS.get(type(converted), {}))
   except ValueError as error:
     raise ValueError(f'{source}: {error}') from error
   except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
@@ -331,6 +334,11 @@ _FAMILIES: dict[str, Family] = {
     'vit': _vit, 'siglip': _siglip, 'siglip_vision_model': _siglip, 't5': _t5, 'mt5': _t5, 'paligemma': _paligemma,
     't5gemma2': _t5gemma2}
 
+_SPECIAL_IDS: dict[type, dict[str, int]] = {
+    T5Config: {'pad_token_id': t5.PAD, 'decoder_start_token_id': t5.PAD, 'eos_token_id': t5.END},
+    **{kind: {'pad_token_id': kind.pad_id, 'bos_token_id': kind.begin_id, 'eos_token_id': kind.end_id}
+       for kind in (PaliGemmaConfig, T5Gemma2Config)}}
+
 _NAFLEX = ('the NaFlex kind of SigLIP 2, another network: it takes patches of images of any aspect. Use a SigLIP 2 of '
            "one size, such as siglip2-so400m-patch14-224, whose model_type is 'siglip'.")
 _TEXT_ALONE = 'a language model that sees no images. Use PaliGemma or T5Gemma 2, which are made of such layers.'
@@ -369,6 +377,17 @@ def _weights_and_biases(modules: Iterable[tuple[str, str]]) -> Names:
   """
   return {f'{theirs}.{a}': (f'{ours}/{"scale" if ours.endswith("norm") and a == "weight" else b}',)
           for theirs, ours in modules for a, b in (('weight', 'kernel'), ('bias', 'bias'))}
+
+
+def _check_special_ids(config: Json, expected: Mapping[str, int]) -> None:
+  """Refuse other ids of padding, begin and end."""
+  for key, token in expected.items():
+    given = config.get(key)
+    if given is not None and token not in (given if isinstance(given, list) else [given]):
+      raise ValueError(f'config.json has {key} {given!r}, expected {token}: this reader knows no other.')
+  for part in _LANGUAGE_PARTS:
+    if expected and part in config:
+      _check_special_ids(config[part], expected)
 
 
 def _expect(config: Json, key: str, value: Any) -> None:

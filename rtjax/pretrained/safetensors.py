@@ -113,9 +113,13 @@ def open_weights(path: str | os.PathLike, *, verify: bool = True) -> UnreadWeigh
 
 
 def _read_metadata(path: str | os.PathLike, verify: bool) -> dict[str, Any]:
-  """Return the JSON of rtjax in a file's metadata."""
   if verify and (file := find(path)):
     _verify(epath.Path(file.parent))
+  return read_json(path)
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """Return the JSON of rtjax in a file's metadata."""
   with open_file(path) as opened:
     stored = (opened.metadata() or {}).get(_KEY)
   if stored is None:

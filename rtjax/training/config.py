@@ -43,7 +43,7 @@ class InitConfig:
 class VisionLanguageInit:
   """Weights and tokenizer that a run of a vision-language model starts from."""
   weights: str = ''
-  """Run or checkpoint of rtjax."""
+  """Run, checkpoint or export to safetensors of rtjax."""
   backbone: str = ''
   """Hugging Face folder of a PaliGemma or T5Gemma 2. Its config.json replaces model.backbone."""
   vision: str = ''

@@ -14,6 +14,7 @@ import numpy as np
 from rtjax import models, pretrained
 from rtjax.checkpoints import UnreadWeights
 from rtjax.models import PolicyConfig, PolicyModel, parameters
+from rtjax.models.layers import lora
 from rtjax.observation import Batch
 from rtjax.pretrained import keras_efficientnet
 from rtjax.training import pruning
@@ -74,7 +75,9 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
   if str(path) == 'imagenet' or str(path).endswith('.h5'):
     filled = keras_efficientnet.load_imagenet(model, path)
     return f'started from {path}:\n  loaded: {len(filled)} variables of the image encoder; all others are new'
-  source, pruned = _pruned(path, model, prune_on) if prune_on is not None else (pretrained.open_weights(path), '')
+  source, changes = _pruned(path, model, prune_on) if prune_on is not None else (pretrained.open_weights(path), '')
+  if source.config.lora.rank and source.config.lora != model.config.lora:
+    source, changes = _merged(source)
   theirs, ours = _sized(parameters.shapes_of_layers(source.shapes)), sizes(model)
   fitting, changed, partly = matching(theirs, ours), {}, ''
   if models.model_class(source.config) is not type(model):  # elsewhere the same name may have another role
@@ -90,7 +93,24 @@ def start_from(model: PolicyModel, path: str | os.PathLike, prune_on: list[Batch
                      'the sizes of the one it starts from (width, layers, heads, ...).')
   parameters.assign_each(model, ((name, changed.get(name, value))
                                  for name, value in _fitting_values(source, model, fitting)))
-  return f'started from {path}:{pruned}\n' + summary(ours, theirs, fitting, partly)
+  return f'started from {path}:{changes}\n' + summary(ours, theirs, fitting, partly)
+
+
+def _merged(source: UnreadWeights) -> tuple[UnreadWeights, str]:
+  """Return the weights with adapters folded into their kernels, and a report."""
+  config = source.config.lora
+  adapted = {f'{name.removesuffix("/lora_a")}/kernel' for name in source.shapes if name.endswith('/lora_a')}
+
+  def read(names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    yield from source.read([name for name in names if name not in adapted])
+    for name in adapted.intersection(names):
+      parts = [name, *(name.replace('/kernel', f'/lora_{part}') for part in 'ab')]
+      values = dict(source.read(parts))
+      kernel, a, b = (jnp.asarray(values[part], jnp.float32) for part in parts)
+      yield name, np.asarray(lora.merge(kernel, a, b, config.alpha / config.rank))
+  shapes = {name: shape for name, shape in source.shapes.items() if not lora.is_adapter(name)}
+  return UnreadWeights(source.config, shapes, read), (
+      f'\n  its adapters, of rank {config.rank}, are folded into {len(adapted)} kernels')
 
 
 def _pruned(path: str | os.PathLike, model: PolicyModel, batches: list[Batch]) -> tuple[UnreadWeights, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jax
 import jax.numpy as jnp
 
-from rtjax import checkpoints
+from rtjax import checkpoints, pretrained
 from rtjax.models import PolicyConfig, PolicyModel, parameters
 from rtjax.models.backbones.t5 import T5Config
 from rtjax.models.backbones.vision_language import VisionLanguageConfig
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 BACKBONE_PARTS = {'backbone': 'backbone/', 'vision': 'backbone/vision/', 'text': 'backbone/text/'}
 """Settings of `init` that name a Hugging Face folder, and the variables that it fills."""
+
+_UNUSED_ROWS = 128
+"""Most rows of a published table of embeddings behind the last token.
+
+T5's 32,000 tokens have 32,128, with 100 that its spiece.model leaves out; PaliGemma's 257,153 have 257,216.
+"""
 
 # Fields of a configuration that change the computation and hardly a shape.
 _UNSEEN = 'activation', 'epsilon', 'max_distance', 'class_token', 'patch'
@@ -73,13 +79,20 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
 
   Raises:
     FileNotFoundError: there is none.
-    ValueError: it is another than that of `init.weights`, whose embeddings would belong to other tokens.
+    ValueError: it is another than that of the weights, whose embeddings would belong to other tokens.
   """
-  from rtjax.language import tokenizer  # needs sentencepiece
-  init = config.init
-  if own := _stored_tokenizer(config.output):
+  if own := _tokenizer_of(_own(config)):
     return own
-  theirs = _stored_tokenizer(init.weights)
+  found = _given_tokenizer(config.init)
+  for part in ('backbone', 'text'):
+    if folder := getattr(config.init, part):
+      _check_embeddings(found, part, folder, config.model.vocab_size)
+  return found
+
+
+def _given_tokenizer(init: Any) -> 'Tokenizer':
+  from rtjax.language import tokenizer  # needs sentencepiece
+  theirs = _tokenizer_of(_earlier(init))
   if not init.tokenizer and theirs:
     return theirs
   source = 'backbone' if init.backbone else 'text'
@@ -94,6 +107,23 @@ def open_tokenizer(config: TrainConfig) -> 'Tokenizer':
   return found
 
 
+def _check_embeddings(found: 'Tokenizer', part: str, folder: str, vocab_size: int) -> None:
+  """Refuse a tokenizer that published embeddings do not belong to."""
+  from rtjax.language import tokenizer
+  from rtjax.pretrained import huggingface
+  rows = getattr(huggingface.read_architecture(folder), 'vocab_size', None)  # an image encoder has none
+  if rows is None or (part == 'text' and rows != vocab_size):  # this table is not loaded
+    return
+  if not 0 <= rows - found.used_size <= _UNUSED_ROWS:
+    raise ValueError(f'{found} has {found.used_size} tokens, and by its config.json --init.{part} {folder} has '
+                     f'embeddings for {rows}, of which at most {_UNUSED_ROWS} stand for none. Use the tokenizer of '
+                     'these weights.')
+  file = tokenizer.find(folder)
+  if file.is_file() and str(file) != found.source and not found.agrees(tokenizer.Tokenizer.load(file)):
+    raise ValueError(f'{found} has other tokens than {file}, which the embeddings of --init.{part} belong to: the same '
+                     'ids would mean other tokens. Leave --init.tokenizer out.')
+
+
 def with_codec(config: TrainConfig, data: Any) -> PolicyConfig:
   """Return the model's configuration with an action codec, if it uses one.
 
@@ -106,9 +136,8 @@ def with_codec(config: TrainConfig, data: Any) -> PolicyConfig:
   Raises:
     FileNotFoundError, ValueError: the data cannot be read.
   """
-  stored = [checkpoints.model_config(path, checkpoints.read_json(path)).action_codec
-            for path in (config.output, config.init.weights) if path and checkpoints.is_checkpoint(path)]
-  known = [codec for codec in stored if codec]
+  stored = (config.output, _own(config)), (config.init.weights, _earlier(config.init))
+  known = [codec for path, json in stored if json and (codec := checkpoints.model_config(path, json).action_codec)]
   if not config.data and not known:
     return config.model
   model = config.model
@@ -123,9 +152,9 @@ def describe(config: TrainConfig) -> dict[str, Any]:
   'lineage', 'data', 'text_data', 'steps', 'batch_size'.
   """
   parts = {name: path for name in ('weights', *BACKBONE_PARTS) if (path := getattr(config.init, name))}
-  if not config.init.weights or not checkpoints.is_checkpoint(config.init.weights):
+  before = _earlier(config.init)
+  if 'train' not in before:
     return parts
-  before = checkpoints.read_json(config.init.weights)
   train = before['train']
   return parts | {
       'step': before['step'], 'metrics': before.get('metrics'), 'lineage': before.get('lineage'),
@@ -133,13 +162,19 @@ def describe(config: TrainConfig) -> dict[str, Any]:
       'batch_size': train['batch_size']}
 
 
-def _stored_tokenizer(path: str) -> 'Tokenizer | None':
-  """Return the tokenizer of a checkpoint; None where there is none."""
-  if not path or not checkpoints.is_checkpoint(path):
-    return None
+def _own(config: TrainConfig) -> dict[str, Any]:
+  """Return the JSON of the run's own checkpoint, if any."""
+  return checkpoints.read_json(config.output) if checkpoints.is_checkpoint(config.output) else {}
+
+
+def _earlier(init: Any) -> dict[str, Any]:
+  """Return the JSON of `init.weights`, if any."""
+  return pretrained.read_json(init.weights) if init.weights else {}
+
+
+def _tokenizer_of(stored: dict[str, Any]) -> 'Tokenizer | None':
   from rtjax.language.tokenizer import Tokenizer
-  stored = checkpoints.read_json(path).get('tokenizer')
-  return Tokenizer.from_json(stored) if stored else None
+  return Tokenizer.from_json(stored['tokenizer']) if stored.get('tokenizer') else None
 
 
 def fill_backbone_part(model: PolicyModel, part: str, folder: str | os.PathLike) -> str:

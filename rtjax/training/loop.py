@@ -217,7 +217,7 @@ def _initial_state(config: TrainConfig, optimizer: optax.GradientTransformation,
     model, reports = _initial_model(config, mesh, batches)
     _, params, batch_stats, constants = split(model, config.is_trainable)
     del model
-    constants = with_dtype(constants, config.model.dtype, free=True)
+    constants = with_dtype(constants, config.model, free=True)
   if jax.process_index() == 0 and reports:
     print('\n'.join(reports))
   layout = jax.tree.map(lambda leaf: leaf.sharding, target)
@@ -279,7 +279,7 @@ def _require_equal_copies(tree: Any, mesh: Mesh, step: int) -> None:
 
 def _creator(config: TrainConfig, optimizer: optax.GradientTransformation) -> Callable[..., TrainState]:
   def creator(params: Tree, batch_stats: Tree, constants: Tree) -> TrainState:
-    return create(params, batch_stats, with_dtype(constants, config.model.dtype), jax.random.key(config.seed),
+    return create(params, batch_stats, with_dtype(constants, config.model), jax.random.key(config.seed),
                   optimizer=optimizer, ema=config.optimizer.ema_decay > 0)
   return creator
 

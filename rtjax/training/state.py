@@ -1,5 +1,6 @@
 """State of a training run: a plain pytree, without modules."""
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import DTypeLike
 
-from rtjax.models import PolicyModel, parameters
+from rtjax.models import PolicyConfig, PolicyModel, parameters
 
 Tree = Any  # nested dicts with string keys and arrays as leaves
 
@@ -82,18 +82,20 @@ def create(params: Tree, batch_stats: Tree, constants: Tree, rng: jax.Array, *,
                     jax.tree.map(jnp.copy, params) if ema else None, rng)
 
 
-def with_dtype(constants: Tree, dtype: DTypeLike, *, free: bool = False) -> Tree:
-  """Return constants whose kernels and embeddings have the type of the computation.
+def with_dtype(constants: Tree, config: PolicyConfig, *, free: bool = False) -> Tree:
+  """Return constants in the type of the computation.
 
-  Layers read them in no other type, so that frozen parameters take less memory and all results stay the same.
+  Those that `read_in_dtype` names, so that frozen parameters take less memory and all results stay the same.
 
   Args:
+    config: the model's.
     free: delete each array that another one replaces, so that both trees never exist together.
   """
   def cast(path: Any, leaf: jax.Array) -> jax.Array:
-    if not parameters.path_name(path).endswith(('/kernel', '/embedding')) or leaf.dtype == dtype:
+    read = config.read_in_dtype and re.search(config.read_in_dtype, parameters.path_name(path))
+    if not read or leaf.dtype == config.dtype:
       return leaf
-    new = leaf.astype(dtype)
+    new = leaf.astype(config.dtype)
     if free:
       new.block_until_ready()
       leaf.delete()

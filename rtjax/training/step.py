@@ -43,7 +43,7 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
 
   def loss_terms(params: Tree, batch_stats: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
     augment_key, dropout_key = jax.random.split(key)
-    if augment is not None:
+    if augment is not None and part.observation is not None:
       part = augment(part, augment_key)
     if distillation_targets is not None:
       part = distillation_targets(part, teacher)
@@ -51,7 +51,17 @@ def train_step(state: TrainState, batch: Batch, teacher: Tree = None, *, graphde
     terms = model.loss(part, train=True, rngs=random_streams(dropout_key))
     return terms.total, (terms, batch_stats_of(model))
 
-  gradient = jax.grad(loss_terms, has_aux=True)
+  gradient_of_one = jax.grad(loss_terms, has_aux=True)
+
+  def gradient(params: Tree, batch_stats: Tree, part: Batch, key: jax.Array) -> tuple[Tree, tuple[LossTerms, Tree]]:
+    windows, *texts = part.apart()
+    grads, (terms, batch_stats) = gradient_of_one(params, batch_stats, windows, key)
+    for text in texts:  # when the first gradient is whole: both together would take twice the memory
+      text, grads = jax.lax.optimization_barrier((text, grads))
+      more, (added, batch_stats) = gradient_of_one(params, batch_stats, text, jax.random.fold_in(key, 1))
+      grads = jax.tree.map(jnp.add, grads, more)
+      terms = LossTerms(terms.total + added.total, terms.weight, terms.metrics | added.metrics)
+    return grads, (terms, batch_stats)
 
   def add_part(carry: tuple[Tree, Any], indexed: tuple[jax.Array, Batch]) -> tuple[Any, None]:
     batch_stats, sums = carry

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_rt2
 
 import rtjax
-from rtjax import models
+from rtjax import models, pretrained
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.export import check, run
 from rtjax.export.step import Step
@@ -96,7 +96,7 @@ def test_an_export_holds_the_tokenizer(tmp_path):
 
 def test_formats_through_tensorflow_are_refused(tmp_path, monkeypatch):
   model = models.build(tiny_rt2.TINY, seed=0)
-  monkeypatch.setattr(rtjax, 'load_policy', lambda path, **_: Policy(model))
+  monkeypatch.setattr(pretrained, 'load', lambda path, **_: (model, PolicyMetadata()))
   for format in ('onnx', 'savedmodel'):
     pytest.importorskip({'onnx': 'tf2onnx', 'savedmodel': 'tensorflow'}[format])
     with pytest.raises(ValueError, match=f'--to {format} cannot express a RT2.* stablehlo or safetensors'):
@@ -109,7 +109,7 @@ def test_adapters_are_merged_into_an_export(monkeypatch):
   values = {name: random.normal(size=value.shape) * 0.2 if 'lora' in name else value
             for name, value in parameters.named(adapted).items()}
   parameters.assign(adapted, values)
-  monkeypatch.setattr(rtjax, 'load_policy', lambda path, **_: Policy(adapted))
+  monkeypatch.setattr(pretrained, 'load', lambda path, **_: (adapted, PolicyMetadata()))
   policy, step = run.load('somewhere')
   assert not any('lora' in name for name in step.weights) and step.camera_size == (16, 16)
   episodes = check.noise_frames(step, 3)

@@ -14,6 +14,8 @@ import pytest
 from flax import nnx
 
 import rtjax
+from rtjax.models.layers import attention
+from rtjax.models.layers.layer_stack import LayerStack
 
 DIFFERENCES: dict[tuple[str, str], float] = {}
 IDS: dict[tuple[str, str], int] = {}
@@ -49,7 +51,7 @@ def close(actual, expected, output: str):
   """Assert that an output equals the golden one; record the largest difference."""
   actual, expected = np.asarray(actual), np.asarray(expected)
   np.testing.assert_allclose(actual, expected, rtol=0, atol=ATOL, err_msg=output)
-  key = _case(), re.sub(r'hidden_\d+$', 'hidden_i', output)
+  key = _case(), re.sub(r'(hidden|probs)_\d+$', r'\1_i', output)
   DIFFERENCES[key] = max(DIFFERENCES.get(key, 0.0), float(np.abs(actual - expected).max()))
 
 
@@ -70,3 +72,23 @@ def hidden_states(model, x):
   for layer in model.layers:
     states.append(layer(states[-1]))
   return states, model(x)
+
+
+def layer_by_layer(monkeypatch) -> tuple[list, list]:
+  """Run stacks of layers without a loop; return lists that take each layer's input and attention weights."""
+  hidden, weights, weighted = [], [], attention._weighted
+
+  def scan(stack, call, x, *inputs, **options):
+    outputs = []
+    for number, layer in enumerate(stack):
+      hidden.append(x)
+      x, output = call(layer, x, *jax.tree.map(lambda leaf, n=number: leaf[n], inputs), None)
+      outputs.append(output)
+    return x, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
+
+  def recorded(scores, value):
+    weights.append(scores)
+    return weighted(scores, value)
+  monkeypatch.setattr(LayerStack, 'scan', scan)
+  monkeypatch.setattr(attention, '_weighted', recorded)
+  return hidden, weights

@@ -18,7 +18,7 @@ _GEMMA = GemmaConfig(vocab_size=680, width=16, layers=1, heads=2, kv_heads=1, he
 _GEMMA_3 = dataclasses.replace(_GEMMA, layers=2, post_norms=True, head_norms=True, local=(True, False), local_span=16)
 
 CONFIGS = {
-    'paligemma': PaliGemmaConfig(_VISION, _GEMMA),
+    'paligemma': PaliGemmaConfig(_VISION, dataclasses.replace(_GEMMA, vocab_size=1576), image_id=1261),
     't5gemma2': T5Gemma2Config(
         dataclasses.replace(_VISION, interpolation='linear'), _GEMMA_3, _GEMMA_3, pooled_tokens=4, image_begin=(108, 4),
         image_end=(5, 108), end_of_image=5),
@@ -36,5 +36,6 @@ def write(family: str, folder: pathlib.Path) -> dict[str, str]:
     (folder / 'mt5/spiece.model').write_bytes(Tokenizer().model)
     return {'vision': str(folder / 'siglip'), 'text': str(folder / 'mt5')}
   save_huggingface(backbone, folder / family)
-  (folder / family / 'tokenizer.json').write_bytes(tiny_tokenizers.gemma_json(256))
+  (folder / family / 'tokenizer.json').write_bytes(
+      tiny_tokenizers.gemma_json(1024) if family == 'paligemma' else tiny_tokenizers.gemma_json(256, version=3))
   return {'backbone': str(folder / family)}

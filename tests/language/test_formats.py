@@ -40,13 +40,13 @@ def test_a_newline_behind_the_text_is_that_of_the_vocabulary(gemma):
 
 
 def test_formats_fit_their_tokenizer_only(gemma):
-  for form in (formats.TEXT, formats.GEMMA, formats.PALIGEMMA):
-    gemma.check_format(form)
-  Tokenizer().check_format(formats.TEXT)
-  with pytest.raises(ValueError, match=r"has '<unk>' at id 2, prompts of this backbone need '<bos>'"):
-    Tokenizer().check_format(formats.GEMMA)
+  for form, tokenizer in ((formats.TEXT, gemma), (formats.GEMMA, gemma), (formats.PALIGEMMA, gemma),
+                          (formats.TEXT, Tokenizer())):
+    tokenizer.check_pieces(form.named)
+  with pytest.raises(ValueError, match=r"has '<unk>' at id 2, this backbone needs '<bos>'"):
+    Tokenizer().check_pieces(formats.GEMMA.named)
   with pytest.raises(ValueError, match="has 'missing' at id 9999"):
-    gemma.check_format(formats.PromptFormat((9999,), (), ('<bos>',)))
+    gemma.check_pieces({9999: '<bos>'})
   with pytest.raises(ValueError, match='expected one for each id'):
     formats.PromptFormat((2,), (), ('<bos>', '\n'))
 

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_rt2
+from helpers import public_backbones, saved_run, tiny_rt2
 from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
 from rtjax.language import instructions
-from rtjax.models import RT1MultiviewConfig, build, from_values, parameters
+from rtjax.models import RT1MultiviewConfig, RT2Config, build, from_values, parameters
 from rtjax.policies import policy as policy_module
-from rtjax.policies.policy import BatchPolicy, NonFiniteInput, NonFiniteOutput, Policy
+from rtjax.policies.policy import BatchPolicy, NonFiniteInput, NonFiniteOutput, Policy, load_policy
+
+VIEWS = RT1MultiviewConfig(
+    views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
 
 
 @pytest.fixture(scope='module')
@@ -148,6 +151,41 @@ def test_chunks_of_a_codec_and_texts_that_are_none(monkeypatch):
     policy.step(image)
   with pytest.raises(ValueError, match='has no episode'):
     policy.step(image)
+
+
+def in_half(config):
+  """A network that computes in bfloat16, without zeros in its matrices."""
+  model, random = build(dataclasses.replace(config, dtype='bfloat16'), seed=0), np.random.default_rng(0)
+  parameters.assign(model, {name: value + 0.1 * random.normal(size=value.shape) if value.ndim > 1 else value
+                            for name, value in parameters.stored(model).items()})
+  return model
+
+
+HALVES = {
+    'rt1': TINY, 'multiview': VIEWS, 'grounded': tiny_rt2.GROUNDED, 'adapted': tiny_rt2.ADAPTED,
+    **{family: RT2Config(action_spec=tiny_rt2.SPEC, backbone=backbone, prompt_length=6, action_head='text', window=2,
+                         action_ids=tuple(range(20, 28))) for family, backbone in public_backbones.CONFIGS.items()}}
+
+
+@pytest.mark.parametrize('name', [
+    'grounded', 'paligemma', *(pytest.param(name, marks=pytest.mark.slow) for name in HALVES
+                               if name not in ('grounded', 'paligemma'))])
+def test_a_policy_in_bfloat16_holds_its_kernels_in_it(name, tmp_path):
+  """In half the memory, with equal bits."""
+  config = HALVES[name]
+  model = in_half(config)
+  policy, before = load_policy(saved_run.save(model, tmp_path, '')), Policy(model)
+  held, whole = (parameters.named(m) for m in (policy.model, model))
+  kernels = {name for name, value in held.items() if value.dtype == jnp.bfloat16}
+  assert sum(whole[name].nbytes for name in kernels) > 0.5 * sum(value.nbytes for value in whole.values())
+  for each in (policy, before):
+    each.reset(embedding=np.arange(2, 8) if config.reads_prompts else embedding())
+  views = (config.views,) if config.views > 1 else ()
+  state = np.ones(config.proprioception_size, np.float32) if config.proprioception_size else None
+  for image in np.random.default_rng(0).integers(0, 256, (3, *views, 20, 20, 3), dtype=np.uint8):
+    ours, expected = policy.step(image, state), before.step(image, state)
+    np.testing.assert_array_equal(ours.logits, expected.logits)
+    np.testing.assert_array_equal(ours.plan, expected.plan)
 
 
 def test_one_robot_without_an_action_does_not_stop_the_others(model):
@@ -304,9 +342,7 @@ def test_recovers_from_a_failure_of_the_device(model, monkeypatch, call):
 
 def test_several_views_and_proprioception():
   """A step equals the model on the same frame; the state and every view are required."""
-  config = RT1MultiviewConfig(
-      views=2, image_size=(32, 32), encoder=TINY.encoder, width=16, heads=2, layers=1, hidden=16)
-  network = build(config, seed=2)
+  network = build(VIEWS, seed=2)
   policies = BatchPolicy(network, 2)
   for slot in range(2):
     policies.reset(slot, embedding=embedding(slot))

@@ -285,6 +285,11 @@ def deep(config, place, value):
                                                               'layers.0.mlp.gate_proj.weight'),
     ('t5gemma2', 'encoder.mm_tokens_per_image', 5, 'pooled_tokens is 5, expected the square'),
     ('t5gemma2', 'encoder.text_config.rope_parameters', {'full_attention': {'rope_type': 'yarn'}}, 'rope_type'),
+    ('t5_ul2', 'pad_token_id', 2, 'config.json has pad_token_id 2, expected 0'),
+    ('t5_v11', 'decoder_start_token_id', 3, 'decoder_start_token_id 3, expected 0'),
+    ('paligemma1', 'text_config.bos_token_id', 1, 'bos_token_id 1, expected 2'),
+    ('t5gemma2', 'encoder.text_config.eos_token_id', [106, 107], r'eos_token_id \[106, 107\], expected 1'),
+    ('t5gemma2', 'decoder.pad_token_id', 4, 'pad_token_id 4, expected 0'),
     ('t5gemma2', 'encoder', [], 't5gemma2 lacks an entry or has one of a wrong type')])
 def test_a_configuration_that_contradicts_the_weights(shared, case, place, value, message):
   folder = shared / 'parity/vlm' / case

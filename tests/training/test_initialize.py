@@ -12,6 +12,8 @@ from rtjax.export import safetensors
 from rtjax.export.step import Step
 from rtjax.models import RT1Config, RT1MultiviewConfig, parameters
 from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
+from rtjax.models.layers import lora
+from rtjax.models.layers.lora import LoraConfig
 from rtjax.training import initialize
 
 SMALL = RT1Config(
@@ -109,6 +111,35 @@ def test_layers_of_a_deeper_and_a_shallower_network(write, tmp_path):
   only_ours, only_theirs = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
   assert {name.split('/layers/')[0] for name in only_ours} == {'backbone/text/decoder'}
   assert f'new: {len(only_ours)} variables' in report and f'left out: {len(only_theirs)} variables' in report
+
+
+@pytest.mark.parametrize('ours, kept', [(LoraConfig(), False), (LoraConfig(rank=3), False),
+                                        (LoraConfig(rank=2, alpha=4.0), False), (LoraConfig(rank=2), True)])
+def test_adapters_go_on_or_are_folded_into_the_kernels(tmp_path, ours, kept):
+  """With equal bits: test_lora shows that folded kernels compute what the adapted network did."""
+  source = tiny_rt2.randomised(tiny_rt2.ADAPTED)
+  model = models.build(dataclasses.replace(tiny_rt2.TINY, lora=ours), seed=5)
+  report = initialize.start_from(model, saved_run.save(source, tmp_path, 'none'))
+  theirs, found = parameters.named(source if kept else source.merged()), parameters.named(model)
+  adapters = {name for name in found if lora.is_adapter(name)}
+  for name in theirs:
+    np.testing.assert_array_equal(found[name], theirs[name], err_msg=name)
+  assert found.keys() - theirs.keys() == (set() if kept else adapters)
+  assert not any(np.any(found[name]) for name in adapters - theirs.keys() if name.endswith('lora_b'))
+  kernels = len(lora.adapted(source))
+  assert (f'its adapters, of rank 2, are folded into {kernels} kernels' in report) != kept
+  assert 'left out: 0 variables' in report
+
+
+def test_adapters_of_kernels_in_bfloat16_are_folded_in_float32(tmp_path):
+  """A kernel that was frozen takes the whole of the adapter."""
+  source = models.from_values(tiny_rt2.ADAPTED, parameters.stored(tiny_rt2.randomised(tiny_rt2.ADAPTED)))
+  parameters.hold_in_dtype(source, '/kernel$', 'bfloat16')
+  model, run = models.build(tiny_rt2.TINY, seed=5), saved_run.save(source, tmp_path, 'none')
+  initialize.start_from(model, run)
+  expected = parameters.named(pretrained.load_model(run).merged())
+  for name, value in parameters.named(model).items():
+    np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
 def test_the_host_holds_a_part_of_a_checkpoint_at_a_time(tmp_path, monkeypatch):

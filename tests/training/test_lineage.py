@@ -1,17 +1,31 @@
 """Tokenizer, backbone weights and lineage of a run."""
 import dataclasses
+import json
 import re
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import checkpoint_files, public_backbones, rt2_training
+from helpers import (
+  checkpoint_files,
+  public_backbones,
+  rt2_training,
+  saved_run,
+  tiny_rt2,
+  tiny_tokenizers,
+  tiny_training,
+)
 from helpers.rt2_training import COLOURS, MODEL, config
 
 import rtjax
-from rtjax import models
-from rtjax.pretrained import save_huggingface
+from rtjax import configs, models
+from rtjax.export import safetensors as safetensors_export
+from rtjax.export.step import Step
+from rtjax.language.tokenizer import Tokenizer
+from rtjax.pretrained import safetensors, save_huggingface
+from rtjax.runtime import serialization
 from rtjax.training import lineage, loop
 from rtjax.training.config import TrainConfig, VisionLanguageInit
 
@@ -34,6 +48,98 @@ def test_a_damaged_tokenizer_is_refused(stages, tmp_path):
     checkpoint_files.change_metadata(step, lambda text: re.sub(r'rtjax/[0-9a-f]{12}', 'rtjax/000000000000', text))
   with pytest.raises(ValueError, match="expected 'rtjax/000000000000': the file was changed"):
     rtjax.load_model(run)
+
+
+def _start(folder, family, init=None, **files):
+  """Open the tokenizer of a run that starts from a public backbone, whose folder gets other files."""
+  settings = public_backbones.write(family, folder)
+  where = Path(settings.get('backbone') or settings['text'])
+  for name, content in files.items():
+    (where / name.replace('_', '.')).write_bytes(content)
+  preset = configs.get(f'rt2_{family}').model
+  model = dataclasses.replace(preset, backbone=public_backbones.CONFIGS[family], action_spec=tiny_training.SPEC)
+  run = TrainConfig(model=model, output='nowhere', init=VisionLanguageInit(**settings | (init or {})))
+  tokenizer = lineage.open_tokenizer(run)
+  return lineage.with_backbone(run).with_tokenizer(tokenizer), tokenizer
+
+
+@pytest.mark.parametrize('family', public_backbones.CONFIGS)
+def test_the_tokenizer_in_the_folder_fits(family, tmp_path):
+  config, tokenizer = _start(tmp_path, family)
+  assert config.action_ids and str(tmp_path) in str(tokenizer)
+
+
+@pytest.mark.parametrize('family, content, message', [
+    # As many tokens as the backbone has embeddings, but for other tokens.
+    ('t5gemma2', lambda: tiny_tokenizers.gemma_json(256), r"has '<unused0>' at id 4, .* needs '<start_of_image>'"),
+    ('paligemma', lambda: tiny_tokenizers.gemma_json(1152, version=3), r"at id 108, this backbone needs '\\n'"),
+    # Fewer: Gemma's without coordinates, T5's for mT5.
+    ('paligemma', lambda: tiny_tokenizers.gemma_json(), 'has 420 tokens, .*config.json .* embeddings for 1576'),
+    ('pali_mt5', lambda: tiny_tokenizers.gemma_model(500), 'has 920 tokens, .* has embeddings for 1536'),
+    ('pali_mt5', lambda: tiny_tokenizers.gemma_model(1024), 'has 1572 tokens, .* has embeddings for 1536')])
+def test_a_tokenizer_of_another_backbone_is_refused(family, content, message, tmp_path):
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
+  name = 'spiece_model' if family == 'pali_mt5' else 'tokenizer_json'
+  with pytest.raises(ValueError, match=f'{name.replace("_", ".")}.*{message}'):
+    _start(tmp_path, family, **{name: content()})
+
+
+def test_an_image_id_that_contradicts_the_tokenizer(tmp_path):
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
+  public_backbones.write('paligemma', tmp_path)
+  content = json.loads((tmp_path / 'paligemma/config.json').read_text()) | {'image_token_index': 1262}
+  with pytest.raises(ValueError, match=r"tokenizer.json has '<loc0001>' at id 110, this backbone needs '<loc0000>'"):
+    _start(tmp_path / 'other', 'paligemma', config_json=json.dumps(content).encode())
+
+
+def test_a_given_tokenizer_must_be_that_of_the_embeddings(tmp_path):
+  """The same vocabulary in another kind of file is."""
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
+  same, other = tmp_path / 'same.model', tmp_path / 'other.model'
+  same.write_bytes(tiny_tokenizers.gemma_model(1024))
+  other.write_bytes(tiny_tokenizers.gemma_model(1024, words='sort the yellow blocks by their size'))
+  config, tokenizer = _start(tmp_path / 'a', 'paligemma', {'tokenizer': str(same)})
+  assert config.action_ids and not tokenizer.is_json
+  with pytest.raises(ValueError, match=r'other\.model has other tokens than .*tokenizer\.json'):
+    _start(tmp_path / 'b', 'paligemma', {'tokenizer': str(other)})
+
+
+def _exported(model, folder):
+  safetensors_export.save(Step(model, (16, 16)), folder, False)
+  return folder
+
+
+def _packed(model, folder):
+  run = saved_run.save(model, folder / 'run', '', train=serialization.to_json(config(folder, '')))
+  safetensors.pack(run, folder / 'packed.safetensors')
+  return folder / 'packed.safetensors'
+
+
+@pytest.mark.parametrize('write', [_exported, _packed])
+def test_exports_and_packaged_weights_hand_on_tokenizer_and_codec(write, tmp_path):
+  pytest.importorskip('tokenizers', reason="needs the extra 'language'")
+  own, fast = Tokenizer(tiny_tokenizers.gemma_model(), 'own'), tiny_rt2.fast()
+  wide = rt2_training.with_text_config(fast, vocab_size=own.size)
+  model = models.build(dataclasses.replace(wide, action_ids=()).with_tokenizer(own), seed=0)
+  model.set_tokenizer(own)
+  weights = write(model, tmp_path)
+  run = TrainConfig(output='nowhere', data=('robot',), init=VisionLanguageInit(weights=str(weights)),
+                    model=dataclasses.replace(wide, action_codec=None, action_ids=()))
+  tokenizer = lineage.open_tokenizer(run)
+  assert tokenizer.id == own.id
+  found = lineage.with_codec(run, None)  # no data to fit another on
+  assert found.action_codec == fast.action_codec
+  assert found.with_tokenizer(tokenizer).action_ids == model.config.action_ids
+  assert lineage.describe(run)['weights'] == str(weights)
+  assert ('step' in lineage.describe(run)) == (write is _packed)
+  with pytest.raises(ValueError, match=r'was trained with the tokenizer .* Leave --init\.tokenizer out'):
+    lineage.open_tokenizer(dataclasses.replace(run, init=dataclasses.replace(
+        run.init, tokenizer=str(_written(tmp_path / 'package.model', Tokenizer().model)))))
+
+
+def _written(file, content):
+  file.write_bytes(content)
+  return file
 
 
 def _own_tokenizer(folder):

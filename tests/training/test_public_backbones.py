@@ -35,7 +35,7 @@ def model_config(family, **changes):
   backbone = public_backbones.CONFIGS[family] if family == 'pali_mt5' else preset.backbone
   return dataclasses.replace(preset, **{
       'action_spec': actions.ARM_7D, 'backbone': backbone, 'prompt_length': 70, 'answer_length': 10, 'dtype': 'float32',
-      'remat': False, 'action_vocabulary': 'auto' if family == 'pali_mt5' else 'loc'} | changes)
+      'remat': False} | changes)
 
 
 def train(family, output, init, questions, **changes):

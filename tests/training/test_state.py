@@ -14,7 +14,7 @@ from rtjax.training import state
 def test_frozen_kernels_in_bfloat16_change_no_bit():
   config = dataclasses.replace(tiny_rt2.GROUNDED, dtype='bfloat16', proprioception_size=0)
   graphdef, params, stats, constants = state.split(tiny_rt2.randomised(config), lambda name: 'classifier' in name)
-  small = state.with_dtype(constants, 'bfloat16')
+  small = state.with_dtype(constants, config)
   types = {name: leaf.dtype for name, leaf in parameters.named_leaves(small).items()}
   assert types['backbone/text/encoder/layers/stacked/mlp/gate/kernel'] == jnp.bfloat16
   assert types['backbone/text/token_embedding/embedding'] == jnp.bfloat16

@@ -11,6 +11,7 @@ The output of the prefix's last token predicts a1. Positions count real tokens a
 Source: google-research/big_vision, models/proj/paligemma; names and numbers as published on Hugging Face.
 """
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -34,7 +35,8 @@ class PaliGemmaConfig(TwoPartConfig):
   Attributes:
     vision: image encoder.
     text: language model.
-    image_id: id that stands for an image's tokens in transformers; not used here, where images come first.
+    image_id: id that stands for an image's tokens in transformers; not used here, where images come first. The tokens
+      of coordinates and segments stand right before it.
   """
   vision: SigLIPConfig = SigLIPConfig()  # noqa: RUF009 (frozen)
   text: GemmaConfig = GemmaConfig()  # noqa: RUF009 (frozen)
@@ -45,6 +47,10 @@ class PaliGemmaConfig(TwoPartConfig):
   end_id: ClassVar[int] = 1
   prompt_format: ClassVar[formats.PromptFormat] = formats.PALIGEMMA
   partitions: ClassVar[dict[str, str]] = {'decoder': 'text/'}
+
+  @property
+  def pieces(self) -> Mapping[int, str]:
+    return {**super().pieces, self.image_id - 1152: '<loc0000>', self.image_id - 1: '<seg127>'}
 
   def feature_width(self, stem: ConvStemConfig) -> int:
     return no_stem(stem)

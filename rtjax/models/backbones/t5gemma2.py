@@ -13,6 +13,7 @@ Source: names and numbers as published on Hugging Face.
 """
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
@@ -69,6 +70,11 @@ class T5Gemma2Config(VisionLanguageConfig):
     if (self.encoder.width, self.encoder.vocab_size) != (self.decoder.width, self.decoder.vocab_size):
       raise ValueError('T5Gemma2Config.encoder and decoder have different widths or vocabularies, and share one '
                        'table of embeddings.')
+
+  @property
+  def pieces(self) -> Mapping[int, str]:
+    return {**super().pieces, self.image_begin[-1]: '<start_of_image>', self.image_end[0]: '<end_of_image>',
+            self.image_end[-1]: '\n\n'}
 
   @property
   def width(self) -> int:

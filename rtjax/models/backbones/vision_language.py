@@ -70,12 +70,17 @@ class VisionLanguageConfig(abc.ABC):
     end_id: id that ends a text.
     prompt_format: ids around a prompt; answers end with `end_id` alone.
     partitions: parts that may train alone, such as 'decoder': name -> pattern that the parameters' names begin with.
+    pieces: tokens that ids must be in a tokenizer.
   """
   pad_id: ClassVar[int]
   begin_id: ClassVar[int]
   end_id: ClassVar[int]
   prompt_format: ClassVar[PromptFormat] = TEXT
   partitions: ClassVar[Mapping[str, str]] = {}
+
+  @property
+  def pieces(self) -> Mapping[int, str]:
+    return self.prompt_format.named
 
   @property
   @abc.abstractmethod

@@ -129,9 +129,14 @@ def adapted(model: nnx.Module) -> dict[str, _Adapter]:
 
 def merged_kernels(model: nnx.Module) -> dict[str, Array]:
   """Return the kernels of adapted layers with adapters folded in."""
-  return {f'{name}/kernel': (layer.kernel[...] + (
-      layer.lora_scale * (layer.lora_a[...] @ layer.lora_b[...])).reshape(layer.kernel.shape)
-      ).astype(layer.kernel.dtype) for name, layer in adapted(model).items()}
+  return {f'{name}/kernel': merge(layer.kernel[...], layer.lora_a[...], layer.lora_b[...], layer.lora_scale)
+          for name, layer in adapted(model).items()}
+
+
+def merge(kernel: Array, a: Array, b: Array, scale: float) -> Array:
+  """Return a kernel with its adapter folded in, also of stacked layers."""
+  product = scale * jnp.matmul(a, b, precision='highest')  # accelerators multiply float32 in fewer bits by default
+  return (kernel + product.reshape(kernel.shape)).astype(kernel.dtype)
 
 
 def is_adapter(name: str) -> bool:

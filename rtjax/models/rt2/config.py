@@ -83,6 +83,7 @@ class RT2Config(PolicyConfig):
 
   generates_text: ClassVar[bool] = True
   tensorflow_export: ClassVar[bool] = False
+  read_in_dtype: ClassVar[str] = r'^(?!classifier/).*/(kernel|embedding)$'  # the action classifier is float32
   normalization: ClassVar[Literal['from_weights', 'from_data']] = 'from_data'
 
   def __post_init__(self) -> None:
@@ -187,16 +188,16 @@ class RT2Config(PolicyConfig):
       ValueError: the tokenizer has more ids than the backbone, other tokens around a prompt, no such action tokens, or
         others than the weights were trained on.
     """
-    if tokenizer.size > self.vocab_size:
-      raise ValueError(f'the tokenizer {tokenizer.id!r} has {tokenizer.size} tokens, the backbone has embeddings for '
+    if tokenizer.used_size > self.vocab_size:
+      raise ValueError(f'{tokenizer} has {tokenizer.size} tokens, the backbone has embeddings for '
                        f'{self.vocab_size}. Use the tokenizer that it was trained with, or for a new backbone set its '
                        f'vocab_size (--model.backbone.text.vocab-size {tokenizer.size}).')
-    tokenizer.check_format(self.prompt_format)
+    tokenizer.check_pieces(self.backbone.pieces)
     # Integers mean bins.
     vocabulary = 'rarest' if self.action_head == 'fast' and self.action_vocabulary == 'auto' else self.action_vocabulary
     ids = tuple(map(int, tokenizer.action_ids(self.action_words, vocabulary))) if self.action_words else ()
     if self.action_ids and self.action_ids != ids:
-      raise ValueError(f'the tokenizer {tokenizer.id!r} has other action tokens than the weights were trained on. Use '
+      raise ValueError(f'{tokenizer} has other action tokens than the weights were trained on. Use '
                        'the tokenizer of their checkpoint.')
     return dataclasses.replace(self, action_ids=ids)
 

@@ -63,6 +63,21 @@ def test_golden(golden):
   close(model.logits(alone), g['text_only_logits'], 'text_only_logits')
 
 
+def test_golden_layers(golden, monkeypatch):
+  """Image encoder, embeddings, and the residual stream before each layer."""
+  model, g, image = golden
+  close(model.vision(reference.pixels(g)), g['vision_last_hidden_state'], 'vision_last_hidden_state')
+  ids, mask = g['input_ids'], g['attention_mask'] == 1
+  text = ids != image
+  close(model.embed_text(jnp.asarray(ids))[text], g['text_embeds'][text], 'text_embeds')
+  tokens = embedded(model, ids, model.embed_pixels(reference.pixels(g)), image)
+  hidden, _ = reference.layer_by_layer(monkeypatch)
+  model.encode_decode(tokens, jnp.asarray(mask), jnp.asarray(g['token_type_ids'] == 1))
+  for i, x in enumerate(hidden):
+    close(x[mask], g[f'hidden_{i}'][mask], f'hidden_{i}')
+  assert len(hidden) == model.config.text.layers
+
+
 def test_greedy_ids(golden):
   """Left-padded prompts, decoded with a cache."""
   model, g, image = golden

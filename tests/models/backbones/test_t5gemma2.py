@@ -53,6 +53,33 @@ def test_golden(golden):
   close(alone, g['text_only_encoder_last_hidden_state'], 'text_only_encoder_last_hidden_state')
 
 
+def test_golden_layers(golden, monkeypatch):
+  """Image encoder, embeddings, and the residual stream and attention of each layer."""
+  model, g, image = golden
+  close(model.vision(reference.pixels(g)), g['vision_last_hidden_state'], 'vision_last_hidden_state')
+  ids, mask = g['input_ids'], g['attention_mask'] == 1
+  text = ids != image
+  close(model.embed_text(jnp.asarray(ids))[text], g['text_embeds'][text], 'text_embeds')
+  hidden, weights = reference.layer_by_layer(monkeypatch)
+  tokens = embedded(model, ids, model.embed_pixels(reference.pixels(g)), image)
+  hidden.clear()
+  weights.clear()
+  memory = model.prefix(tokens, jnp.asarray(mask))
+  for i, (x, found) in enumerate(zip(hidden, weights, strict=True)):
+    close(x[mask], g[f'encoder_hidden_{i}'][mask], f'encoder_hidden_{i}')
+    close(found.swapaxes(1, 2)[mask], g[f'encoder_probs_{i}'].swapaxes(1, 2)[mask], f'encoder_probs_{i}')
+  assert len(hidden) == model.config.encoder.layers
+  weights.clear()
+  hidden.clear()
+  model.decode(jnp.asarray(g['decoder_input_ids']), memory)
+  inputs = [x for x in hidden if x is not None]  # keys and values of the memory were computed from none
+  for i, (x, found) in enumerate(zip(inputs, weights, strict=True)):
+    close(x, g[f'decoder_hidden_{i}'], f'decoder_hidden_{i}')
+    close(found[..., :mask.shape[1]], g[f'decoder_cross_probs_{i}'], f'decoder_cross_probs_{i}')
+    close(found[..., mask.shape[1]:], g[f'decoder_self_probs_{i}'], f'decoder_self_probs_{i}')
+  assert len(inputs) == model.config.decoder.layers
+
+
 def test_greedy_ids(golden):
   model, g, image = golden
   _, memory = memory_of(model, g, image)

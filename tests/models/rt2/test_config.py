@@ -126,5 +126,5 @@ def test_the_tokenizer_must_have_the_tokens_of_the_prompt_format(monkeypatch):
       tiny_rt2.TINY.backbone.text, vocab_size=2000))
   config = dataclasses.replace(tiny_rt2.TINY, backbone=wide, action_ids=())
   assert config.with_tokenizer(Tokenizer(tiny_tokenizers.gemma_model(), 'gemma')).action_ids
-  with pytest.raises(ValueError, match=r"prompts of this backbone need '<bos>'"):
+  with pytest.raises(ValueError, match=r"this backbone needs '<bos>'"):
     config.with_tokenizer(Tokenizer())
