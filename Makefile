@@ -1,6 +1,7 @@
 # make test   set up a virtual environment and run the tests
 # make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
 # make test-benchmarks   a smoke episode of each public benchmark, in virtual environments with their extras
+# make test-beam    the tests of Apache Beam, in a virtual environment with its extra
 # make bench  a few CPU benchmarks beside their recorded ratios; minutes
 # make setup  set up the virtual environment alone: activate it with . .venv/bin/activate
 # All need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
@@ -12,7 +13,7 @@ DEMO ?= checkpoints/demo
 # Extras of public benchmarks. Language-Table is a clone: make test-benchmarks LANGUAGE_TABLE=FOLDER, else it is skipped.
 BENCHMARKS ?= metaworld libero language_table
 
-.PHONY: setup test test-full coverage test-benchmarks lint demo bench bench-gpu clean
+.PHONY: setup test test-full coverage test-benchmarks test-beam lint demo bench bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -50,6 +51,11 @@ $(BENCHMARKS:%=test-%): test-%: $(VENV)-%/.installed
 	for file in $(wildcard tests/*/test_$*.py tests/*/$*); do \
 	  MUJOCO_GL=$${MUJOCO_GL:-egl} $(VENV)-$*/bin/python -m pytest -m benchmarks $$file || [ $$? = 5 ] || exit 1; done
 
+# Apache Beam requires older libraries than the extra dev installs.
+test-beam: $(VENV)-beam/.installed
+	$(VENV)-beam/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[beam,sim]'
+	$(VENV)-beam/bin/python -m pytest tests/data/beam
+
 $(VENV)-%/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$*,data]' \
@@ -74,4 +80,4 @@ bench-gpu:
 	$(PYTHON) bench/gpu.py
 
 clean:
-	rm -rf $(VENV) $(BENCHMARKS:%=$(VENV)-%) build *.egg-info
+	rm -rf $(VENV) $(BENCHMARKS:%=$(VENV)-%) $(VENV)-beam build *.egg-info

@@ -12,6 +12,7 @@ COMMANDS = {
     'export': ('rtjax.export.__main__', 'write a policy as ONNX, SavedModel, StableHLO or safetensors'),
     'convert': ('rtjax.data.convert.__main__', 'convert logs of a robot to a dataset'),
     'look': ('rtjax.data.look.__main__', 'write a page that shows a dataset'),
+    'statistics': ('rtjax.data.episodes.__main__', 'compute the statistics of datasets before training'),
     'check-image-text': ('rtjax.data.image_text.check', 'check a source of images and texts'),
     'instruction-table': ('rtjax.data.instruction_table', 'write the instructions of a dataset with their vectors')}
 """Module with a function `main`, and a description."""

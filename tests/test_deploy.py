@@ -36,6 +36,15 @@ def test_a_job_set_starts_as_many_processes_as_it_says(name):
   assert mounted == {volume['name'] for volume in pod['volumes']}
 
 
+def test_the_workers_image_has_the_tested_beam():
+  text = (DEPLOY / 'Dockerfile.beam').read_text()
+  (version,) = re.findall(r'^ARG BEAM=(.*)$', text, re.M)
+  assert f'apache-beam>={version.rpartition(".")[0]},' in (DEPLOY.parent / 'setup.cfg').read_text()
+  (scripts,) = re.findall(r'^ARG SCRIPTS=(.*)$', text, re.M)
+  assert (DEPLOY.parent / scripts / 'generate.py').exists()
+  assert re.findall('python(.*?)_sdk', text) == re.findall('FROM python:(.*?)-', (DEPLOY / 'Dockerfile').read_text())
+
+
 def test_the_image_copies_files_that_exist():
   text = (DEPLOY / 'Dockerfile').read_text()
   left_out = {line.strip('/') for line in (DEPLOY.parent / '.dockerignore').read_text().split()}

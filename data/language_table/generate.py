@@ -13,7 +13,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
 import tyro
+from etils import epath
 
+from rtjax.data.beam import Flag
 from rtjax.data.generation import command
 from rtjax.data.generation.item_store import split_ranges
 from rtjax.envs import language_table_source as source
@@ -22,7 +24,7 @@ from rtjax.envs import language_table_source as source
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Record the pushing oracle in Language-Table."""
-  out: pathlib.Path
+  out: epath.Path
   """Output folder; the dataset becomes OUT/language_table_demonstrations/1.0.0."""
   path: str = ''
   """Folder of the clone of Language-Table; empty finds it in PYTHONPATH."""
@@ -33,6 +35,7 @@ class Config:
       default_factory=demonstrations.RecordingConfig)
   workers: int = 0
   """Number of processes; 0 is one per core."""
+  beam: Flag = ''
 
 
 def main(config: Config) -> None:
@@ -42,7 +45,7 @@ def main(config: Config) -> None:
       'language_table_demonstrations', config.out, recording=recording,
       recipe={'episodes': config.episodes, 'simulator': simulator},
       make=functools.partial(demonstrations.record, recording, config.path), splits=split_ranges(config.episodes),
-      per_file=demonstrations.EPISODES_PER_FILE, workers=config.workers,
+      per_file=demonstrations.EPISODES_PER_FILE, workers=config.workers, beam=config.beam,
       builders=('language_table_dataset_builder', 'Builder'))
 
 

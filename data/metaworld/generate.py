@@ -13,7 +13,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
 import tyro
+from etils import epath
 
+from rtjax.data.beam import Flag
 from rtjax.data.generation import command
 from rtjax.data.generation.item_store import ItemStore
 
@@ -21,12 +23,13 @@ from rtjax.data.generation.item_store import ItemStore
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Record Meta-World's scripted experts."""
-  out: pathlib.Path
+  out: epath.Path
   """Output folder; the dataset becomes OUT/metaworld/1.0.0."""
   recording: tyro.conf.OmitArgPrefixes[demonstrations.RecordingConfig] = dataclasses.field(
       default_factory=demonstrations.RecordingConfig)
   workers: int = 0
   """Number of processes; 0 is one per core."""
+  beam: Flag = ''
 
 
 def main(config: Config) -> None:
@@ -35,7 +38,7 @@ def main(config: Config) -> None:
   command.generate(
       'metaworld', config.out, recording=recording, recipe={}, splits=recording.splits(),
       make=functools.partial(demonstrations.record, recording), per_file=demonstrations.EPISODES_PER_FILE,
-      workers=config.workers, builders=('metaworld_dataset_builder', 'Builder'),
+      workers=config.workers, beam=config.beam, builders=('metaworld_dataset_builder', 'Builder'),
       report=functools.partial(_print_failures, recording))
 
 

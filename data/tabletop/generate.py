@@ -13,7 +13,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import demonstrations
 import tyro
+from etils import epath
 
+from rtjax.data.beam import Flag
 from rtjax.data.generation import command
 from rtjax.data.generation.item_store import split_ranges
 
@@ -21,7 +23,7 @@ from rtjax.data.generation.item_store import split_ranges
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Record scripted experts in the tabletop simulator."""
-  out: pathlib.Path
+  out: epath.Path
   """Output folder; the dataset becomes OUT/tabletop/1.0.0, failed episodes OUT/tabletop_failures/1.0.0."""
   episodes: int = 1000
   """Training episodes; a tenth as many more are held out as the split val."""
@@ -31,6 +33,7 @@ class Config:
   """End each instruction with ' and succeed' or ' and fail', to train on failures too and then ask for success."""
   workers: int = 0
   """Number of processes; 0 is one per core."""
+  beam: Flag = ''
 
 
 def main(config: Config) -> None:
@@ -38,7 +41,7 @@ def main(config: Config) -> None:
   command.generate(
       'tabletop', config.out, recording=recording, recipe={'episodes': config.episodes},
       make=functools.partial(demonstrations.record, recording), splits=split_ranges(config.episodes),
-      per_file=demonstrations.EPISODES_PER_FILE, workers=config.workers,
+      per_file=demonstrations.EPISODES_PER_FILE, workers=config.workers, beam=config.beam,
       builders=('tabletop_dataset_builder', 'Failures', 'Builder'), outcome_in_words=config.outcome_in_words)
 
 

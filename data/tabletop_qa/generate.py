@@ -14,7 +14,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import examples
 import scenes
 import tyro
+from etils import epath
 
+from rtjax.data.beam import Flag
 from rtjax.data.generation import command
 from rtjax.data.generation.item_store import ItemStore, SplitRanges, split_ranges
 from rtjax.evaluation.language import vqa
@@ -23,7 +25,7 @@ from rtjax.evaluation.language import vqa
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Generate images of the tabletop simulator with questions and answers."""
-  out: pathlib.Path
+  out: epath.Path
   """Output folder; the dataset becomes OUT/tabletop_qa/1.0.0."""
   images: int = 5000
   """Training images; a tenth as many more, of other scenes, are held out as the split val."""
@@ -31,6 +33,7 @@ class Config:
       default_factory=scenes.GenerationConfig)
   workers: int = 0
   """Number of processes; 0 is one per core."""
+  beam: Flag = ''
 
 
 def main(config: Config) -> None:
@@ -39,7 +42,8 @@ def main(config: Config) -> None:
       'tabletop_qa', config.out, recording=config.generation,
       recipe={'images': config.images, 'texts': examples.TEXTS},
       make=functools.partial(examples.examples, config.generation), splits=splits, per_file=examples.EXAMPLES_PER_FILE,
-      workers=config.workers, builders=('tabletop_qa_dataset_builder', 'Builder'), unit='images', flag='--text.data',
+      workers=config.workers, beam=config.beam, builders=('tabletop_qa_dataset_builder', 'Builder'),
+      unit='images', flag='--text.data',
       report=functools.partial(_report, splits))
 
 

@@ -20,6 +20,7 @@ anything made over its memory, is referenced; afterwards later batches reuse the
     episodes/ image_text/ two kinds of data, each with its stream
     convert/              robot logs to RLDS or LeRobot
     generation/           datasets recorded in simulators, by the scripts under data/
+    beam/                 conversion, recording and statistics on many machines
     episode stream mixture batching records windows images ...     shared by them
 
 TensorFlow is imported when the first of the functions that read data is used.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtjax.actions import ActionSpec
-from rtjax.data.numbers import far_actions, far_numbers
+from rtjax.data.numbers import LEAST_FAR, far_numbers, far_rule
 from rtjax.data.records import RecordSource
 from rtjax.data.rlds.adapter import Adapter, LimitedAction
 from rtjax.runtime.numbers import unusable
@@ -63,6 +63,19 @@ class Episode:
     words, embedding = (part[number] for part in self.paraphrases)
     return dataclasses.replace(self, instructions=np.full(len(self), words, object),
                                embeddings=np.broadcast_to(embedding, self.embeddings.shape))
+
+
+def numbers_of(episodes: Sequence[Episode]) -> dict[str, dict[int, np.ndarray]]:
+  """Return the numbers that may be far from all others.
+
+  Returns:
+    {field: {number of the episode: float32 [steps, n]}} with the fields action, proprioception where it is read, and
+    vector: the largest number of the instruction vector.
+  """
+  found = {'action': {e.number: e.actions for e in episodes},
+           'proprioception': {e.number: e.proprioception for e in episodes if e.proprioception is not None},
+           'vector': {e.number: np.abs(e.embeddings).max(1, keepdims=True, initial=0) for e in episodes}}
+  return {field: numbers for field, numbers in found.items() if numbers}
 
 
 EpisodeDecoder = Callable[[Episode, Sequence[int], int], Iterator[np.ndarray]]
@@ -173,11 +186,14 @@ class EpisodeSource(RecordSource[Episode]):
 
   def far_numbers(self, episodes: Sequence[Episode]) -> list[str]:
     """Describe numbers that are absurdly far from those of the other steps."""
-    states = {e.number: e.proprioception for e in episodes if e.proprioception is not None}
-    vectors = {e.number: np.abs(e.embeddings).max(1, keepdims=True, initial=0) for e in episodes}
-    return [*far_actions({e.number: e.actions for e in episodes}, self._spec),
-            *far_numbers(states, [f'{self.proprioception}[{i}]' for i in range(self.proprioception_size)]),
-            *far_numbers(vectors, ['the largest number of an instruction vector'], _FAR_VECTOR)]
+    rules = self.far_rules()
+    return [text for field, numbers in numbers_of(episodes).items() for text in far_numbers(numbers, *rules[field])]
+
+  def far_rules(self) -> dict[str, tuple[list[str], Any]]:
+    """Return `names` and `least` of `numbers.far_numbers` for each field of `numbers_of`."""
+    return {'action': far_rule(self._spec),
+            'proprioception': ([f'{self.proprioception}[{i}]' for i in range(self.proprioception_size)], LEAST_FAR),
+            'vector': (['the largest number of an instruction vector'], _FAR_VECTOR)}
 
   def _kept(self, episode: Episode) -> bool:
     """Return whether an episode is read, after a check of its numbers."""

@@ -1,4 +1,5 @@
 """Checks of recorded numbers: not usable ones, and steps that do nothing."""
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,25 @@ from rtjax.runtime.numbers import unusable
 
 LEAST_FAR = 1e4
 """Numbers that rarely change, and whose unit is unknown, may leap so far."""
+MIDDLE = (0.02, 0.98)
+"""Shares of the numbers below the middle 96 %, and below its end."""
 _FAR = 1000
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class FarNumber:
+  """The first absurd number of a column.
+
+  Attributes:
+    episode: its name or number.
+    step: its step.
+    value: the number.
+    count: such numbers in the column.
+  """
+  episode: Any
+  step: int
+  value: float
+  count: int
 
 
 def far_numbers(episodes: Mapping[Any, np.ndarray], names: Sequence[str],
@@ -26,24 +45,43 @@ def far_numbers(episodes: Mapping[Any, np.ndarray], names: Sequence[str],
   """
   if not any(map(len, episodes.values())):
     return []
+  values = np.concatenate(list(episodes.values()))
+  low, high = np.quantile(values, MIDDLE[0], 0, method='higher'), np.quantile(values, MIDDLE[1], 0, method='lower')
+  return describe_far(find_far(episodes, low, high, least), names, low, high)
+
+
+def find_far(episodes: Mapping[Any, np.ndarray], low: np.ndarray, high: np.ndarray,
+             least: float | np.ndarray) -> dict[int, FarNumber]:
+  """Return the first absurd number of each column that has any.
+
+  Args:
+    episodes, least: as `far_numbers` takes them; at least one step.
+    low, high: bounds of the middle 96 % of each column.
+  """
   values, ends = np.concatenate(list(episodes.values())), np.cumsum(list(map(len, episodes.values())))
-  low, high = np.quantile(values, 0.02, 0, method='higher'), np.quantile(values, 0.98, 0, method='lower')
   most = np.maximum(_FAR * (high - low), least)
-  far, found = ((values < low - most) | (values > high + most)) & ~unusable(values), []
+  far, found = ((values < low - most) | (values > high + most)) & ~unusable(values), {}
   for column in np.flatnonzero(far.any(0)).tolist():
-    row, *others = np.flatnonzero(far[:, column])
-    number = int(np.searchsorted(ends, row, 'right'))
+    rows = np.flatnonzero(far[:, column])
+    number = int(np.searchsorted(ends, rows[0], 'right'))
     name, episode = list(episodes.items())[number]
-    step, more = row - ends[number] + len(episode), f' (and {len(others)} more steps)' if others else ''
-    found.append(f'{names[column]} is {values[row, column]:g} in episode {name}, step {step}{more}, and '
-                 f'{low[column]:g} to {high[column]:g} in nearly all others')
+    found[column] = FarNumber(name, int(rows[0] - ends[number] + len(episode)), float(values[rows[0], column]),
+                              len(rows))
   return found
 
 
-def far_actions(episodes: Mapping[Any, np.ndarray], spec: ActionSpec) -> list[str]:
-  """Describe absurd actions as `far_numbers` does, also beyond 100 times the bounds."""
+def describe_far(found: Mapping[int, FarNumber], names: Sequence[str], low: np.ndarray, high: np.ndarray) -> list[str]:
+  """Describe the results of `find_far`, which has the same bounds."""
+  return [f'{names[column]} is {number.value:g} in episode {number.episode}, step {number.step}'
+          + (f' (and {number.count - 1} more steps)' if number.count > 1 else '')
+          + f', and {low[column]:g} to {high[column]:g} in nearly all others'
+          for column, number in sorted(found.items())]
+
+
+def far_rule(spec: ActionSpec) -> tuple[list[str], np.ndarray]:
+  """Return the names of the actions' columns, and `least`: 100 times the bounds."""
   low, high = spec.bounds
-  return far_numbers(episodes, [f'action {name}' for name in spec.dimension_names], 50 * (high - low))
+  return [f'action {name}' for name in spec.dimension_names], 50 * (high - low)
 
 
 def still_steps(actions: np.ndarray, spec: ActionSpec) -> np.ndarray:

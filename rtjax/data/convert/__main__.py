@@ -21,7 +21,8 @@ def main() -> None:
   # Imported here so that --help does not wait for TensorFlow.
   try:
     from rtjax.data import bounds
-    from rtjax.data.convert import libero, logs, validate, write
+    from rtjax.data.convert import validate, write
+    from rtjax.data.convert.episode import find_logs
     if options.to == 'lerobot':
       from rtjax.data.convert import lerobot
     from rtjax.data.tf import tfds
@@ -38,12 +39,12 @@ def main() -> None:
       options.rate(spec)
     else:
       write.dataset_folder(options)
-  if options.layout == 'libero':
-    found = libero.find_logs(options.logs)
+  found = find_logs(options)
+  if options.beam:
+    report = validate.validate_on_workers(len(found), options, spec)
   else:
-    found = logs.find_logs(options.logs, (options.poses or options.action).split(',')[0].split('[')[0])
-  with Progress('Checking', len(found), 'episodes') as progress:
-    report = validate.validate(found, options, spec, progress.advance)
+    with Progress('Checking', len(found), 'episodes') as progress:
+      report = validate.validate(found, options, spec, progress.advance)
   print(f'{len(found)} episodes: {report.summary()}')
   if report.findings:
     Console().print(report.table())

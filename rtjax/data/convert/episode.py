@@ -1,5 +1,6 @@
 """Episodes from logs: entries, units, actions from poses, idle steps."""
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rtjax.actions import ActionSpec
+from rtjax.data.convert import libero, logs
 from rtjax.data.convert.images import Images, to_images
 from rtjax.data.convert.logs import Entry, Log, Problem, missing_entry
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
@@ -51,6 +53,23 @@ class LoggedEpisode:
 
   def __len__(self) -> int:
     return len(self.actions)
+
+
+def find_logs(options: Options) -> list[Log]:
+  """Find the episodes of LOGS, in natural order of their names.
+
+  Raises:
+    FileNotFoundError, ValueError: see `logs.find_logs` and `libero.find_logs`.
+  """
+  if options.layout == 'libero':
+    return libero.find_logs(options.logs)
+  return logs.find_logs(options.logs, _names(options.poses or options.action)[0])
+
+
+@functools.lru_cache(1)
+def cached_logs(options: Options) -> list[Log]:
+  """Return `find_logs(options)`, found once in a process."""
+  return find_logs(options)
 
 
 def read_episode(log: Log, options: Options, spec: ActionSpec) -> LoggedEpisode:

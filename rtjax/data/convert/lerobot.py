@@ -21,7 +21,7 @@ def dataset_folder(options: Options, name: str) -> pathlib.Path:
   Raises:
     ValueError: it exists already.
   """
-  path = options.out.expanduser() / name
+  path = pathlib.Path(options.out).expanduser() / name
   if path.exists():
     raise ValueError(f'{path} exists already: remove it, or choose another --name or --out.')
   return path

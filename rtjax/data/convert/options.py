@@ -6,9 +6,11 @@ import re
 from typing import Annotated, Literal
 
 import tyro
+from etils import epath
 
 from rtjax import actions
 from rtjax.actions import ActionSpec
+from rtjax.data.beam import Flag
 from rtjax.data.rlds import adapters
 from rtjax.language import instructions
 
@@ -33,7 +35,7 @@ class Options:
   """Folder or HDF5 file that holds the episodes."""
   name: str = ''
   """Name of the dataset; empty: that of LOGS."""
-  out: pathlib.Path = pathlib.Path('data/built')
+  out: epath.Path = dataclasses.field(default_factory=lambda: epath.Path('data/built'))
   """Folder to write into; the dataset becomes OUT/NAME/1.0.0, or OUT/NAME for LeRobot."""
   to: Literal['rlds', 'lerobot'] = 'rlds'
   """Kind of the dataset. For lerobot (v3.0), LOGS may also be an RLDS or LeRobot dataset."""
@@ -90,11 +92,15 @@ class Options:
   """Instruction encoder: built in, folder of a Universal Sentence Encoder, or an .npz table of vectors."""
   val_share: float = 0.1
   """Share of the episodes held out as the split val, rounded up; chosen by hash of their names."""
+  beam: Flag = ''
 
   def __post_init__(self) -> None:
     if bool(self.poses) != bool(self.gripper):
       raise ValueError(f'--poses is {self.poses!r} and --gripper {self.gripper!r}: give both or neither. With --action '
                        'the gripper is among its numbers: --action motion,gripper.')
+    if self.to == 'lerobot' and (self.beam or '://' in str(self.out)):
+      raise ValueError('--to lerobot writes into a folder of this machine, without --beam: convert to rlds first, then '
+                       'that dataset.')
     if not 0 <= self.val_share < 1:
       raise ValueError(f'--val-share is {self.val_share}, expected at least 0 and below 1.')
     if not all(map(math.isfinite, self.gripper_range)) or self.gripper_range[0] == self.gripper_range[1]:

@@ -2,19 +2,23 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table
 
 from rtjax.actions import ActionField, ActionSpec
-from rtjax.data.convert.episode import EmptyEpisode, LoggedEpisode, read_episode, without_idle
+from rtjax.data.beam import runner
+from rtjax.data.convert.episode import EmptyEpisode, LoggedEpisode, cached_logs, read_episode, without_idle
 from rtjax.data.convert.images import Inspected, inspect
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import ROTATION_UNITS, TRANSLATION_UNITS, Options
-from rtjax.data.numbers import far_actions, far_numbers, idle_steps, still_steps
+from rtjax.data.generation.item_store import ItemStore
+from rtjax.data.numbers import far_numbers, far_rule, idle_steps, still_steps
 
 # Beyond so many times the bounds the unit is probably wrong, in more than this share of the steps certainly.
 _FAR, _SHARE = 5, 0.01
@@ -24,6 +28,8 @@ _FEW = 0.2
 _STUCK = 4
 # A larger share of steps that do nothing teaches a policy to do nothing.
 _MANY_IDLE = 0.2
+# Logs that a worker checks at once, at least; there are at most about 1000 such parts.
+_CHECKED_TOGETHER = 20
 _WIDER = ' If the robot is that fast: --bounds quantiles, or --action-spec FILE.json with wider bounds.'
 
 
@@ -102,78 +108,157 @@ class Report:
     return table
 
 
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """Check of one episode by itself.
+
+  Attributes:
+    name: of the log.
+    left_out: whether it has too few steps.
+    findings: its problems.
+    actions: float32 [steps, A]; None if it is unreadable or left out, and so is all below.
+    state: float32 [steps, S], or None.
+    sizes: of each camera, [height, width, first image that has it].
+    conversions: of each camera.
+    still, idle: steps without motion, and those that do nothing at all.
+    period: median time between two steps; None if not recorded.
+  """
+  name: str
+  left_out: bool
+  findings: list[Finding]
+  actions: np.ndarray | None = None
+  state: np.ndarray | None = None
+  sizes: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
+  conversions: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  still: int = 0
+  idle: int = 0
+  period: float | None = None
+
+
 def validate(logs: Iterable[Log], options: Options, spec: ActionSpec,
              done: Callable[[], object] = lambda: None) -> Report:
   """Read every episode, decode every image, and report all problems.
 
   Episodes without steps are named and left out; they are no errors. `done` is called for each episode.
   """
+  def checks() -> Iterator[Checked]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      for log in logs:
+        done()
+        yield check(log, options, spec, pool.map)
+
+  return _report(checks(), options, spec)
+
+
+def validate_on_workers(count: int, options: Options, spec: ActionSpec) -> Report:
+  """Return the report of `validate` on all `count` logs, read on Apache Beam.
+
+  This process holds the numbers of all episodes, as on one machine, but no images.
+  """
+  with runner.temporary_folder(options.beam) as folder:
+    store = ItemStore(folder, max(_CHECKED_TOGETHER, count // 1000))
+    store.fill(functools.partial(_check_range, options, spec, count), {'all': (0, count)}, 0, 'episodes checked',
+               options.beam)
+    checks = (Checked(**item | {'findings': [Finding(**found) for found in item['findings']]})
+              for item in store.read(0, count))
+    return _report(checks, options, spec)
+
+
+def _check_range(options: Options, spec: ActionSpec, count: int, first: int, end: int) -> list[dict[str, Any]]:
+  """Check the logs [first, end), in the form of ItemStore."""
+  logs = cached_logs(options)
+  if len(logs) != count:
+    raise ValueError(f'LOGS is {options.logs}, with {len(logs)} episodes on {socket.gethostname()} and {count} where '
+                     'the command runs. All workers must reach the same folder.')
+  checks = [check(log, options, spec) for log in logs[first:end]]
+  runner.count('episodes with errors', sum(found.level == 'error' for c in checks for found in c.findings[:1]))
+  return [dataclasses.asdict(checked) for checked in checks]
+
+
+def check(log: Log, options: Options, spec: ActionSpec, apply: Callable[..., Iterable[Any]] = map) -> Checked:
+  """Read an episode, decode its images with `apply`, and find its problems."""
+  try:
+    episode = read_episode(log, options, spec)
+    images = _inspect(episode, apply)
+    idle = int(idle_steps(episode.actions, spec).sum())
+    if options.drop_idle and len(without_idle(episode, spec)) < 2:
+      raise EmptyEpisode(f'{idle} of its {len(episode)} steps do nothing.')
+  except EmptyEpisode as problem:
+    return Checked(log.name, True, [Finding('warning', problem.kind, log.name, f'left out: {problem}')])
+  except Problem as problem:
+    return Checked(log.name, False, [Finding('error', problem.kind, log.name, str(problem))])
+  return Checked(
+      log.name, False, list(_episode_findings(episode, options, spec)), episode.actions, episode.state,
+      {camera: _sizes(found) for camera, found in images.items()},
+      {camera: sorted({image.conversion for image in found} - {''}) for camera, found in images.items()},
+      int(still_steps(episode.actions, spec).sum()), idle,
+      None if episode.times is None else float(np.median(np.diff(episode.times))))
+
+
+def _report(checks: Iterable[Checked], options: Options, spec: ActionSpec) -> Report:
+  """Compare the episodes, in order, with the first one and with all."""
   report = Report()
   low, high = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
   periods: list[float] = []
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    for log in logs:
-      done()
-      try:
-        episode = read_episode(log, options, spec)
-        images = _inspect(episode, pool)
-        idle = int(idle_steps(episode.actions, spec).sum())
-        if options.drop_idle and len(without_idle(episode, spec)) < 2:
-          raise EmptyEpisode(f'{idle} of its {len(episode)} steps do nothing.')
-      except EmptyEpisode as problem:
-        report.left_out.append(log.name)
-        report.findings.append(Finding('warning', problem.kind, log.name, f'left out: {problem}'))
-        continue
-      except Problem as problem:
-        report.findings.append(Finding('error', problem.kind, log.name, str(problem)))
-        continue
-      report.lengths[log.name] = len(episode)
-      report.actions.append(episode.actions)
-      report.still += int(still_steps(episode.actions, spec).sum())
-      report.idle += idle
-      report.findings += [*_images(episode, images, report), *_state(episode, report),
-                          *_episode_findings(episode, options, spec)]
-      low, high = np.minimum(low, episode.actions.min(0)), np.maximum(high, episode.actions.max(0))
-      if episode.times is not None:
-        periods.append(float(np.median(np.diff(episode.times))))
+  for checked in checks:
+    if checked.actions is None:
+      report.left_out += [checked.name] * checked.left_out
+      report.findings += checked.findings
+      continue
+    report.lengths[checked.name] = len(checked.actions)
+    report.actions.append(checked.actions)
+    report.still += checked.still
+    report.idle += checked.idle
+    report.findings += [*_images(checked, report), *_state(checked, report), *checked.findings]
+    low, high = np.minimum(low, checked.actions.min(0)), np.maximum(high, checked.actions.max(0))
+    if checked.period is not None:
+      periods.append(checked.period)
   report.period = float(np.median(periods)) if periods else None
   if report.lengths:
     report.findings += [*_idle(report, options), *_far(report, spec), *_dataset_findings(low, high, spec)]
   return report
 
 
-def _inspect(episode: LoggedEpisode, pool: concurrent.futures.Executor) -> dict[str, list[Inspected]]:
+def _inspect(episode: LoggedEpisode, apply: Callable[..., Iterable[Any]]) -> dict[str, list[Inspected]]:
   """Decode the images of each camera."""
   found = {}
   for camera, images in {'image': episode.images, **episode.views}.items():
     try:
-      found[camera] = list(pool.map(inspect, images))
+      found[camera] = list(apply(inspect, images))
     except Problem as problem:
       raise Problem(problem.kind, f'{problem} Camera: {camera}.') from problem
   return found
 
 
-def _images(episode: LoggedEpisode, images: dict[str, list[Inspected]], report: Report) -> Iterable[Finding]:
+def _sizes(images: list[Inspected]) -> list[list[int]]:
+  """Return the sizes with their first images."""
+  first: dict[tuple[int, int], int] = {}
+  for i, image in enumerate(images):
+    first.setdefault(image.size, i)
+  return [[*size, i] for size, i in first.items()]
+
+
+def _images(checked: Checked, report: Report) -> Iterable[Finding]:
   """Compare images with those of the first episode, and name conversions."""
-  for camera, found in images.items():
-    size = report.image_sizes.setdefault(camera, found[0].size)
-    other = [i for i, image in enumerate(found) if image.size != size]
+  for camera, sizes in checked.sizes.items():
+    size = report.image_sizes.setdefault(camera, (sizes[0][0], sizes[0][1]))
+    other = [(i, (height, width)) for height, width, i in sizes if (height, width) != size]
     if other:
-      yield Finding('error', 'image sizes', episode.name, f'{camera} {other[0]} is {found[other[0]].size} (height, '
+      yield Finding('error', 'image sizes', checked.name, f'{camera} {other[0][0]} is {other[0][1]} (height, '
                     f'width), the first of all {size}. Expected one size: resize them.')
-    for conversion in sorted({image.conversion for image in found} - {''}):
-      yield Finding('warning', 'images converted', episode.name, f'{camera}: {conversion}.')
+    for conversion in checked.conversions[camera]:
+      yield Finding('warning', 'images converted', checked.name, f'{camera}: {conversion}.')
 
 
-def _state(episode: LoggedEpisode, report: Report) -> Iterable[Finding]:
+def _state(checked: Checked, report: Report) -> Iterable[Finding]:
   """Compare the state with that of the first episode."""
-  state = None if episode.state is None else episode.state.shape[1]
-  if episode.state is not None:
-    report.states[episode.name] = episode.state
+  state = None if checked.state is None else checked.state.shape[1]
+  if checked.state is not None:
+    report.states[checked.name] = checked.state
   if len(report.lengths) == 1:
     report.state = state
   elif state != report.state:
-    yield Finding('error', 'state sizes', episode.name, f'the state has {state or "no"} numbers, in the first episode '
+    yield Finding('error', 'state sizes', checked.name, f'the state has {state or "no"} numbers, in the first episode '
                   f'{report.state or "none"}. Expected one size everywhere.')
 
 
@@ -299,7 +384,7 @@ def _idle(report: Report, options: Options) -> Iterable[Finding]:
 
 def _far(report: Report, spec: ActionSpec) -> Iterable[Finding]:
   """Yield the numbers that are absurdly far from all others."""
-  found = far_actions(dict(zip(report.lengths, report.actions, strict=True)), spec)
+  found = far_numbers(dict(zip(report.lengths, report.actions, strict=True)), *far_rule(spec))
   sizes = {state.shape[1] for state in report.states.values()}
   if len(sizes) == 1:
     found += far_numbers(report.states, [f'state[{i}]' for i in range(*sizes)])

@@ -1,36 +1,38 @@
 """Writing of a TFDS dataset: complete or not at all."""
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import math
 import pathlib
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from rtjax.actions import ActionSpec
-from rtjax.data.convert.episode import LoggedEpisode, read_episode, without_idle
+from rtjax.data.beam import runner
+from rtjax.data.convert.episode import LoggedEpisode, cached_logs, read_episode, without_idle
 from rtjax.data.convert.images import encode
 from rtjax.data.convert.logs import Log, Problem
 from rtjax.data.convert.options import Options
 from rtjax.data.convert.validate import Report
 from rtjax.data.episode import PARAPHRASES
-from rtjax.data.generation.builder import numbers, step_features
+from rtjax.data.generation.builder import download_config, numbers, step_features
 from rtjax.data.rlds import adapters
 from rtjax.data.tf import tf, tfds
-from rtjax.language.instructions import InstructionEncoder
+from rtjax.language.instructions import InstructionEncoder, open_encoder
 from rtjax.runtime import lock, serialization
 from rtjax.runtime.numbers import unusable
 
 VERSION = '1.0.0'
 
 
-def dataset_folder(options: Options) -> pathlib.Path:
+def dataset_folder(options: Options) -> epath.Path:
   """Return the folder of the dataset.
 
   Raises:
@@ -60,7 +62,7 @@ def split_episodes(logs: Sequence[Log], val_share: float) -> dict[str, list[Log]
 
 
 def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, report: Report,
-                  encoder: InstructionEncoder, done: Callable[[], object]) -> pathlib.Path:
+                  encoder: InstructionEncoder, done: Callable[[], object]) -> epath.Path:
   """Write a dataset and return its folder.
 
   Its metadata holds the ActionSpec; action_spec.json is a copy to change and to give to other runs.
@@ -74,9 +76,10 @@ def write_dataset(parts: dict[str, list[Log]], options: Options, spec: ActionSpe
     ValueError: a log has changed since the check.
   """
   path = dataset_folder(options)
-  with lock.beside(path.parent):
-    for left_over in path.parent.glob(f'incomplete.*_{VERSION}'):
-      shutil.rmtree(left_over)
+  local = '://' not in str(path)  # object stores have no locks
+  with lock.beside(pathlib.Path(path.parent)) if local else contextlib.nullcontext():
+    for left_over in epath.Path(path.parent).glob(f'incomplete.*_{VERSION}'):
+      left_over.rmtree()
     _build(parts, options, spec, report, encoder, done)
   (path / 'action_spec.json').write_text(json.dumps(serialization.to_json(spec), indent=2) + '\n')
   return path
@@ -87,13 +90,16 @@ def _build(parts: dict[str, list[Log]], options: Options, spec: ActionSpec, repo
   builder = _Builder(parts, options, spec, report, encoder, done)
   try:
     # TFDS creates a folder for downloads, of which there are none, and prints that it downloads.
-    with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(download_dir=nothing)
+    with (tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()),
+          runner.failures(options.beam)):
+      builder.download_and_prepare(download_dir=nothing, download_config=download_config(options.beam))
   except (tf.errors.OpError, OSError, RuntimeError) as error:
     if isinstance(error, RuntimeError) and not isinstance(error.__cause__, tf.errors.OpError):
       raise
     raise OSError(f'{builder.data_dir} cannot be written: {error}. Is the disk full? Nothing was left there.'
                   ) from error
+  if options.beam:
+    runner.print_counts(builder.result)
 
 
 def view_flags(options: Options, report: Report) -> str:
@@ -135,45 +141,76 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             'steps': tfds.features.Dataset(step), 'episode_metadata': episode}),
         metadata=tfds.core.MetadataDict(adapters.standard_metadata(self._spec, self._encoder.id) | {'views': views}))
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
     del dl_manager
+    if self._options.beam:
+      make = functools.partial(_example_of, self._options, self._spec)
+      return {name: runner.elements([log.name for log in part], make, f'episodes in {name}')
+              for name, part in self._parts.items()}
     return {name: self._generate_examples(part) for name, part in self._parts.items()}
+
+  def _process_pipeline_result(self, pipeline_result: Any) -> None:
+    self.result = pipeline_result
 
   def _generate_examples(self, logs: list[Log]) -> Iterator[tuple[str, Any]]:
     with concurrent.futures.ThreadPoolExecutor() as pool:
       for log in logs:
-        try:
-          yield log.name, self._episode(log, pool)
-        except Problem as problem:  # the check found none, so the log has changed since
-          raise ValueError(f'{log.name}: {problem}') from problem
+        yield log.name, example(log, self._options, self._spec, self._encoder, pool.map)
         self._done()
 
-  def _episode(self, log: Log, pool: concurrent.futures.Executor) -> dict[str, Any]:
-    episode = read_episode(log, self._options, self._spec)
-    if self._options.drop_idle:
-      episode = without_idle(episode, self._options.spec())  # as in the check, whatever bounds were found
-    texts = list(dict.fromkeys([*episode.paraphrases, *episode.instructions]))
-    vectors = dict(zip(texts, _usable(texts, self._encoder(texts), log.name), strict=True))
-    metadata: dict[str, Any] = {'file_path': log.name}
-    if self._options.paraphrases:
-      stacked = np.stack([vectors[text] for text in episode.paraphrases])
-      metadata |= dict(zip(PARAPHRASES, (episode.paraphrases, stacked), strict=True))
-    return {'steps': self._steps(episode, vectors, pool), 'episode_metadata': metadata}
 
-  def _steps(self, episode: LoggedEpisode, vectors: dict[str, np.ndarray],
-             pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
-    image_format, bgr = self._options.image_format, self._options.bgr
-    images = {_feature(camera): list(pool.map(lambda image: encode(image, image_format, bgr), images))
-              for camera, images in {'image': episode.images, **episode.views}.items()}
-    last = len(episode) - 1
-    return [{
-        'observation': {camera: encoded[t] for camera, encoded in images.items()} | (
-            {} if episode.state is None else {'state': episode.state[t]}),
-        'action': episode.actions[t],
-        'language_instruction': text, 'language_embedding': vectors[text],
-        'reward': float(t == last) if episode.rewards is None else episode.rewards[t], 'discount': 1.0,
-        'is_first': t == 0, 'is_last': t == last, 'is_terminal': t == last,
-    } for t, text in enumerate(episode.instructions)]
+@functools.lru_cache(1)
+def _logs(options: Options) -> dict[str, Log]:
+  return {log.name: log for log in cached_logs(options)}
+
+
+_cached_encoder = functools.lru_cache(1)(open_encoder)
+
+
+def _example_of(options: Options, spec: ActionSpec, name: str) -> Iterator[tuple[str, Any]]:
+  """Yield name and example of a log, on a worker."""
+  yield name, example(_logs(options)[name], options, spec, _cached_encoder(options.encoder))
+
+
+def example(log: Log, options: Options, spec: ActionSpec, encoder: InstructionEncoder,
+            apply: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+  """Return the example of a log, its images encoded with `apply`.
+
+  Raises:
+    ValueError: the log has changed since the check.
+  """
+  try:
+    return _example(read_episode(log, options, spec), options, encoder, apply)
+  except Problem as problem:
+    raise ValueError(f'{log.name}: {problem}') from problem
+
+
+def _example(episode: LoggedEpisode, options: Options, encoder: InstructionEncoder,
+             apply: Callable[..., Iterable[Any]]) -> dict[str, Any]:
+  if options.drop_idle:
+    episode = without_idle(episode, options.spec())  # as in the check, whatever bounds were found
+  texts = list(dict.fromkeys([*episode.paraphrases, *episode.instructions]))
+  vectors = dict(zip(texts, _usable(texts, encoder(texts), episode.name), strict=True))
+  metadata: dict[str, Any] = {'file_path': episode.name}
+  if options.paraphrases:
+    stacked = np.stack([vectors[text] for text in episode.paraphrases])
+    metadata |= dict(zip(PARAPHRASES, (episode.paraphrases, stacked), strict=True))
+  return {'steps': _steps(episode, options, vectors, apply), 'episode_metadata': metadata}
+
+
+def _steps(episode: LoggedEpisode, options: Options, vectors: dict[str, np.ndarray],
+           apply: Callable[..., Iterable[Any]]) -> list[dict[str, Any]]:
+  images = {_feature(camera): list(apply(lambda image: encode(image, options.image_format, options.bgr), images))
+            for camera, images in {'image': episode.images, **episode.views}.items()}
+  last = len(episode) - 1
+  return [{
+      'observation': {camera: encoded[t] for camera, encoded in images.items()} | (
+          {} if episode.state is None else {'state': episode.state[t]}),
+      'action': episode.actions[t],
+      'language_instruction': text, 'language_embedding': vectors[text],
+      'reward': float(t == last) if episode.rewards is None else episode.rewards[t], 'discount': 1.0,
+      'is_first': t == 0, 'is_last': t == last, 'is_terminal': t == last,
+  } for t, text in enumerate(episode.instructions)]
 
 
 def _feature(camera: str) -> str:

@@ -3,7 +3,9 @@ from typing import Any
 
 from rtjax.actions import ActionSpec
 from rtjax.data import names
+from rtjax.data.config import DataConfig
 from rtjax.data.episode import EpisodeSource
+from rtjax.data.language import open_vectors
 from rtjax.data.rlds.episodes import Dataset
 
 
@@ -24,3 +26,10 @@ def open_dataset(name: str, split: str, action_spec: ActionSpec, **options: Any)
     return Dataset(name, split, action_spec, **options)
   from rtjax.data.lerobot.episodes import LeRobotDataset  # imports pyarrow
   return LeRobotDataset(name, split, action_spec, **options)
+
+
+def open_numbers(name: str, config: DataConfig, action_spec: ActionSpec) -> EpisodeSource:
+  """Open `config.split` without images, for statistics."""
+  return open_dataset(name, config.split, action_spec, images=False, views=config.views, camera=config.camera,
+                      proprioception=None, vectors=open_vectors(config.encoder),
+                      drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)

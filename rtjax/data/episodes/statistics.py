@@ -1,5 +1,6 @@
 """Statistics of actions, proprioception and instruction embeddings, cached on disk."""
 import concurrent.futures
+import functools
 import hashlib
 import inspect
 import json
@@ -7,17 +8,17 @@ import os
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from rtjax.actions import ActionSpec
+from rtjax.data.beam import statistics as beam_statistics
 from rtjax.data.config import DataConfig
-from rtjax.data.episode import EpisodeSource
-from rtjax.data.episodes.open import open_dataset
-from rtjax.data.language import open_vectors
+from rtjax.data.episode import EpisodeSource, numbers_of
+from rtjax.data.episodes import passes
+from rtjax.data.episodes.open import open_numbers
 from rtjax.data.rlds import adapter as action_maps
 from rtjax.runtime import serialization
 
@@ -26,10 +27,14 @@ _MAX_CLIPPED = 0.01
 _SHOWN = 3
 
 
-def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec) -> dict[str, Any]:
+def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionSpec,
+               beam: str = '') -> dict[str, Any]:
   """Compute statistics of each dataset's `config.split`, JSON-able.
 
   Images are not decoded. The result is read from the cache folder if files, adapter and ActionSpec are unchanged.
+
+  Args:
+    beam: an Apache Beam runner and its flags, to read the episodes with; empty: this process reads them.
 
   Returns:
     {dataset as given: entry}. An entry holds
@@ -51,10 +56,10 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   """
   result = {}
   for name in datasets:
-    dataset = open_dataset(name, config.split, action_spec, images=False, views=config.views, camera=config.camera,
-                           proprioception=None, vectors=open_vectors(config.encoder),
-                           drop_unlabelled=config.drop_unlabelled, rt1_x_grippers=config.rt1_x_grippers)
-    result[name] = _cached(dataset, config, action_spec)
+    dataset = open_numbers(name, config, action_spec)
+    compute = functools.partial(beam_statistics.compute, beam, name, config) if beam else (
+        functools.partial(_compute, dataset))
+    result[name] = _cached(dataset, config, action_spec, compute)
     _report_unlabelled(name, result[name], config)
     _report_far(name, result[name]['far'])
   if not config.allow_clipping:
@@ -63,13 +68,14 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
   return result
 
 
-def _cached(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) -> dict[str, Any]:
+def _cached(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec,
+            compute: Callable[[ActionSpec], dict[str, Any]]) -> dict[str, Any]:
   base = pathlib.Path(config.cache_dir or os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   file = (base if config.cache_dir else base / 'rtjax') / 'statistics' / f'{_content_hash(dataset, config, spec)}.json'
   try:
     return json.loads(file.read_text())
   except (OSError, ValueError):
-    entry = _compute(dataset, spec)
+    entry = compute(spec)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile('w', dir=file.parent, delete=False) as temporary:
@@ -95,38 +101,17 @@ def _content_hash(dataset: EpisodeSource, config: DataConfig, spec: ActionSpec) 
   except (OSError, TypeError):  # typed in by hand
     code = repr(adapter.action)
   language = [dataset.embedding_id, adapter.instruction, config.drop_unlabelled, dataset.rt1_x_grippers]
-  parts = [10, dataset.identity, files, dataset.image_size, adapter.name, adapter.proprioception, code,
+  parts = [11, dataset.identity, files, dataset.image_size, adapter.name, adapter.proprioception, code,
            inspect.getsource(action_maps), language, serialization.to_json(spec)]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _compute(dataset: EpisodeSource, spec: ActionSpec) -> dict[str, Any]:
   episodes = list(dataset.read_all())
-  if not any(map(len, episodes)):
-    raise dataset.empty_error()
-  actions, limited = (np.concatenate([getattr(e, name) for e in episodes]) for name in ('actions', 'limited'))
-  states = [e.proprioception for e in episodes if e.proprioception is not None]
-  vectors = np.concatenate([
-      e.embeddings if e.paraphrases is None else np.resize(e.paraphrases[1], e.embeddings.shape)  # each equally often
-      for e in episodes])
-  return {
-      'name': dataset.adapter.name, 'version': dataset.version, 'split': dataset.split, 'features': dataset.layout,
-      'records': dataset.digest(), 'embedding_id': dataset.embedding_id,
-      'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': len(episodes),
-      'steps': len(actions),
-      'unlabelled_episodes': _unlabelled(dataset, [e.labelled for e in episodes]),
-      'unlabelled_steps': sum(int((~e.labelled).sum()) for e in episodes),
-      'far': dataset.far_numbers(episodes),
-      'action': {'names': list(spec.dimension_names), **_moments(actions),
-                 'clipped': (spec.clipped(actions) | limited).mean(0).tolist(),
-                 'clipped_by_adapter': limited.mean(0).tolist()},
-      'proprioception': _moments(np.concatenate(states)) if states else None,
-      'instruction': {name: _moments(vectors)[name] for name in ('mean', 'std')} if vectors.shape[1] else None}
-
-
-def _unlabelled(dataset: EpisodeSource, labelled: list[np.ndarray]) -> int:
-  """Count the episodes without an instruction, left out or not."""
-  return dataset.num_records - len(labelled) + sum(len(steps) > 0 and not steps.any() for steps in labelled)
+  total, numbers = passes.totals(episodes, spec), numbers_of(episodes)
+  near = passes.near(total, dataset)
+  ordered = passes.ordered(total, near, passes.close(numbers, near))
+  return passes.entry(dataset, spec, total, ordered, passes.far(numbers, total, ordered, dataset), dataset.digest())
 
 
 def _report_unlabelled(name: str, entry: dict[str, Any], config: DataConfig) -> None:
@@ -146,14 +131,6 @@ def _report_far(name: str, far: list[str]) -> None:
     more = f', and {len(far) - _SHOWN} other numbers' if len(far) > _SHOWN else ''
     warnings.warn(f'{name}: {"; ".join(far[:_SHOWN])}{more}. Absurd numbers distort means and ranges: fix or remove '
                   'their episodes.', stacklevel=3)
-
-
-def _moments(values: np.ndarray) -> dict[str, list[float]]:
-  """Moments and quantiles over the steps; means in float64."""
-  q01, q99 = np.quantile(values, (0.01, 0.99), 0)
-  moments = {'mean': values.mean(0, np.float64), 'std': values.std(0, np.float64),
-             'min': values.min(0), 'max': values.max(0), 'q01': q01, 'q99': q99}
-  return {name: value.astype(np.float64).tolist() for name, value in moments.items()}
 
 
 def _check_clipping(name: str, entry: dict[str, Any], spec: ActionSpec) -> None:

@@ -1,13 +1,15 @@
 """TFDS builders of raw items, and features that datasets share."""
 import contextlib
+import functools
 import importlib.metadata
-import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from rtjax.data.beam import runner
 from rtjax.data.generation.item_store import ItemStore, SplitRanges
 from rtjax.data.tf import tfds
 from rtjax.language.instructions import HashedNgrams
@@ -60,15 +62,24 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     recording: configuration of the recorder.
     splits: item numbers [first, end) of each split, such as {'train': (0, 1000), 'val': (1000, 1100)}.
     recipe: parameters of the generator, for the dataset's metadata.
+    beam: an Apache Beam runner and its flags, to write with; empty: this process writes.
   """
 
   VERSION = tfds.core.Version('1.0.0')
   success = True
 
+  def __new__(cls, **settings: Any) -> 'RawBuilder':
+    builder = super().__new__(cls)
+    builder._settings = settings
+    return builder
+
   def __init__(self, *, raw: ItemStore, recording: Any, splits: SplitRanges, recipe: dict[str, Any] | None = None,
-               **kwargs: Any):
-    self._raw, self._recording, self._splits, self._recipe = raw, recording, splits, recipe
+               beam: str = '', **kwargs: Any):
+    self._raw, self._recording, self._splits, self._recipe, self._beam = raw, recording, splits, recipe, beam
     super().__init__(**kwargs)
+
+  def __reduce__(self) -> Any:
+    return functools.partial(type(self), **self._settings), ()  # TFDS keeps its own settings only
 
   def describe(self, features: dict[str, Any], description: str, **metadata: Any) -> Any:
     """Return TFDS's description of the dataset."""
@@ -81,9 +92,18 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     return self.describe({'steps': tfds.features.Dataset(step), 'episode_metadata': episode_metadata}, description,
                          **metadata)
 
-  def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
+  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
     del dl_manager
+    if self._beam:
+      return {name: runner.elements(self._raw.parts(*span), self._examples_of, f'in {self.name}, {name}')
+              for name, span in self._splits.items()}
     return {name: self._generate_examples(*span) for name, span in self._splits.items()}
+
+  def _examples_of(self, part: tuple[int, int]) -> Iterator[tuple[int, Any]]:
+    return self._generate_examples(*part)
+
+  def _process_pipeline_result(self, pipeline_result: Any) -> None:
+    runner.print_counts(pipeline_result)
 
   def _generate_examples(self, first: int, end: int) -> Iterator[tuple[int, Any]]:
     for item in self._raw.read(first, end):
@@ -96,22 +116,32 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     return item['episode_metadata'].get('success', True) == cls.success
 
 
-def write_items(builder: type[RawBuilder], raw: ItemStore, splits: SplitRanges, **settings: Any) -> dict[str, int]:
+def write_items(builder: type[RawBuilder], raw: ItemStore, splits: SplitRanges, beam: str = '',
+                **settings: Any) -> dict[str, int]:
   """Write the items that a builder keeps.
 
   Splits without any are left out, since TFDS rejects them.
   """
   kept = {name: span for name, span in splits.items() if any(builder.keeps(item) for item in raw.read(*span))}
-  return write(builder(raw=raw, splits=kept, **settings)) if kept else {}
+  return write(builder(raw=raw, splits=kept, beam=beam, **settings), beam) if kept else {}
 
 
-def write(builder: Any) -> dict[str, int]:
+def write(builder: Any, beam: str = '') -> dict[str, int]:
   """Write the dataset of a TFDS builder.
+
+  Args:
+    beam: an Apache Beam runner and its flags, if the builder works with one.
 
   Returns:
     {split: number of episodes or examples}.
   """
-  shutil.rmtree(builder.data_dir, ignore_errors=True)  # left by an interrupted run
-  with tempfile.TemporaryDirectory() as downloads:  # TFDS leaves a folder for downloads, of which there are none
-    builder.download_and_prepare(download_dir=downloads)
+  epath.Path(builder.data_dir).rmtree(missing_ok=True)  # left by an interrupted run
+  # TFDS leaves a folder for downloads, of which there are none.
+  with tempfile.TemporaryDirectory() as downloads, runner.failures(beam):
+    builder.download_and_prepare(download_dir=downloads, download_config=download_config(beam))
   return {name: split.num_examples for name, split in builder.info.splits.items()}
+
+
+def download_config(beam: str) -> Any:
+  """Return the argument of TFDS that chooses a runner, None without one."""
+  return tfds.download.DownloadConfig(beam_options=runner.options(beam)) if beam else None

@@ -3,20 +3,20 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import tyro
+from etils import epath
 
+from rtjax.data.beam import runner
 from rtjax.data.generation.item_store import ItemStore, SplitRanges
 from rtjax.runtime import cli, interrupt
 
 
-def generate(name: str, out: pathlib.Path, *, recording: Any, recipe: dict[str, Any],
+def generate(name: str, out: epath.Path, *, recording: Any, recipe: dict[str, Any],
              make: Callable[[int, int], list[Any]], splits: SplitRanges, per_file: int, workers: int,
-             builders: tuple[str, ...], unit: str = 'episodes', flag: str = '--data',
+             builders: tuple[str, ...], unit: str = 'episodes', flag: str = '--data', beam: str = '',
              report: Callable[[ItemStore], None] | None = None, **settings: Any) -> None:
   """Generate a dataset, or keep a complete one.
 
@@ -33,6 +33,7 @@ def generate(name: str, out: pathlib.Path, *, recording: Any, recipe: dict[str, 
     builders: module of the builders, then their classes; the last writes the dataset, and thereby marks completion.
     unit: plural of the items.
     flag: option of train.py that takes the dataset.
+    beam: an Apache Beam runner and its flags, in place of processes; all workers must reach `out`.
     report: prints a report on the raw items.
     settings: further arguments of the builders, which they store in the metadata.
 
@@ -47,14 +48,16 @@ def generate(name: str, out: pathlib.Path, *, recording: Any, recipe: dict[str, 
     return
   if importlib.util.find_spec('tensorflow_datasets') is None:  # needed at the end, hours later
     raise cli.UserError("the dataset's writer needs TensorFlow Datasets: pip install 'rtjax[data]'.")
+  if beam:
+    runner.options(beam)
   raw = ItemStore(out / f'{name}.raw', per_file)
   raw.create(recipe)
   interrupt.keep(f'The finished parts are kept in {raw.folder}; the same command goes on.')
-  raw.fill(make, splits, workers, unit)
+  raw.fill(make, splits, workers, unit, beam)
   if report:
     report(raw)
-  counts = _write(builders, raw, splits, recording=recording, recipe=recipe, data_dir=out, **settings)
-  shutil.rmtree(raw.folder)
+  counts = _write(builders, raw, splits, recording=recording, recipe=recipe, data_dir=out, beam=beam, **settings)
+  epath.Path(raw.folder).rmtree()
   print(', '.join(f'{counts.get(split, 0)} of {end - first} {unit} in {split}'
                   for split, (first, end) in splits.items()))
   print(f'Train on it with: {flag} {target}')
@@ -73,7 +76,7 @@ def run(main: Callable[[Any], None], config: type) -> None:
   cli.run(guarded)
 
 
-def _require_same_recipe(target: pathlib.Path, expected: dict[str, Any]) -> None:
+def _require_same_recipe(target: epath.Path, expected: dict[str, Any]) -> None:
   stored = json.loads((target / 'metadata.json').read_text())
   existing = {key: stored.get(key) for key in expected}
   if existing != expected:

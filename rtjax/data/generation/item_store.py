@@ -1,15 +1,18 @@
 """Resumable parallel generation of dataset items, stored on disk."""
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import multiprocessing
-import os
-import pathlib
+import socket
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from etils import epath
 from flax import serialization
 
+from rtjax.data.beam import runner
 from rtjax.data.config import available_cores
 from rtjax.runtime import interrupt
 from rtjax.runtime.progress import Progress
@@ -41,7 +44,7 @@ class ItemStore:
     folder: path of the folder, which holds nothing else.
     size: items per file; an interruption loses at most one file per worker.
   """
-  folder: pathlib.Path
+  folder: epath.Path
   size: int
 
   def create(self, recipe: dict[str, Any]) -> None:
@@ -60,22 +63,27 @@ class ItemStore:
                        'another folder with --out.')
     file.write_text(text)
 
-  def path(self, first: int) -> pathlib.Path:
+  def path(self, first: int) -> epath.Path:
     """Path of the file with items [first, first + size)."""
     return self.folder / f'{first:07d}.msgpack'
 
   def write(self, first: int, items: list[Any]) -> None:
     """Write one file; it appears only when complete."""
-    partial = self.path(first).with_suffix('.partial')
+    partial = self.folder / f'{first:07d}.{uuid.uuid4().hex}.partial'  # runners may give an item to two workers
     partial.write_bytes(serialization.msgpack_serialize({'items': items}))
-    os.replace(partial, self.path(first))
+    partial.replace(self.path(first))
 
   def read(self, first: int, end: int) -> Iterator[Any]:
     """Yield items [first, end); `first` must start a file."""
-    for start in range(first, end, self.size):
+    for start, _ in self.parts(first, end):
       yield from serialization.msgpack_restore(self.path(start).read_bytes())['items']
 
-  def fill(self, make: Callable[[int, int], list[Any]], ranges: SplitRanges, workers: int, name: str) -> None:
+  def parts(self, first: int, end: int) -> list[tuple[int, int]]:
+    """Return the items [first, end) file by file."""
+    return [(start, min(start + self.size, end)) for start in range(first, end, self.size)]
+
+  def fill(self, make: Callable[[int, int], list[Any]], ranges: SplitRanges, workers: int, name: str,
+           beam: str = '') -> None:
     """Make the missing items in parallel, with a progress bar.
 
     Args:
@@ -83,11 +91,14 @@ class ItemStore:
       ranges: items to make.
       workers: processes; 0 means one per core.
       name: label of the progress bar.
+      beam: an Apache Beam runner and its flags, in place of processes.
     """
-    parts = [(first, min(first + self.size, end)) for start, end in ranges.values()
-             for first in range(start, end, self.size)]
+    parts = [part for span in ranges.values() for part in self.parts(*span)]
     missing = [part for part in parts if not self.path(part[0]).exists()]
     total, left = (sum(end - first for first, end in some) for some in (parts, missing))
+    if beam:
+      runner.each(beam, functools.partial(_make_file, self, make), missing, name)
+      return
     workers = min(workers or available_cores(), max(len(missing), 1))
     with Progress(name, total, 'items', total - left) as progress, concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn')) as pool:
@@ -104,4 +115,7 @@ class ItemStore:
 
 
 def _make_file(store: ItemStore, make: Callable[[int, int], list[Any]], first: int, end: int) -> None:
+  if not store.folder.exists():
+    raise FileNotFoundError(f'{store.folder} cannot be reached from {socket.gethostname()}. Choose with --out a folder '
+                            'that all workers reach, such as gs://BUCKET/FOLDER.')
   store.write(first, make(first, end))
