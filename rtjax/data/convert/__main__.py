@@ -2,6 +2,8 @@
 
     python -m rtjax.data.convert LOGS --name my_robot
 """
+import pathlib
+
 import tyro
 from rich.console import Console
 
@@ -62,6 +64,7 @@ def main() -> None:
     print('No errors: the same command without --check writes the dataset.')
     return
   parts = write.split_episodes(found, options.val_share)
+  path: pathlib.PurePath
   with Progress('Writing', len(found), 'episodes') as progress:
     if options.to == 'lerobot':
       path = lerobot.write_logs(parts, options, spec, progress.advance)
