@@ -93,7 +93,10 @@ def print_counts(result: Any) -> None:
 
 @contextlib.contextmanager
 def failures(beam: str) -> Iterator[None]:
-  """Give workers on this machine its modules, and errors one line; nothing without a runner."""
+  """Turn errors of a pipeline into UserError; does nothing without a runner.
+
+  Workers that are processes of this machine get its modules.
+  """
   if not beam:
     yield
     return
@@ -113,7 +116,7 @@ def failures(beam: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(beam: str) -> Iterator[epath.Path]:
-  """Create a folder that the workers reach, and remove it at the end.
+  """Create a folder that the workers reach; removed at the end.
 
   It lies in the runner's --temp_location; without that flag on this machine.
   """

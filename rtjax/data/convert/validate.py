@@ -151,9 +151,9 @@ def validate(logs: Iterable[Log], options: Options, spec: ActionSpec,
 
 
 def validate_on_workers(count: int, options: Options, spec: ActionSpec) -> Report:
-  """Return the report of `validate` on all `count` logs, read on Apache Beam.
+  """Return the report of `validate`, with logs read on Apache Beam.
 
-  This process holds the numbers of all episodes, as on one machine, but no images.
+  This process holds the numbers of all episodes, as on one machine, but no images. `count` is the number of logs.
   """
   with runner.temporary_folder(options.beam) as folder:
     store = ItemStore(folder, max(_CHECKED_TOGETHER, count // 1000))

@@ -84,7 +84,7 @@ def coarse(values: np.ndarray) -> Counts:
 
 
 def fine(values: np.ndarray, near: Sequence[dict[int, int]]) -> Counts:
-  """Count those of float32 [n, A] by all bits that a rank may be among.
+  """Count float32 [n, A] near the ranks by all bits.
 
   Args:
     near: of each column, the result of `near`.
@@ -93,7 +93,7 @@ def fine(values: np.ndarray, near: Sequence[dict[int, int]]) -> Counts:
 
 
 def near(counts: Counts, ranks: Iterable[int]) -> list[dict[int, int]]:
-  """Return the coarse bins that hold the ranks, and how many numbers lie below each."""
+  """Return the coarse bins with the ranks: {bin: numbers below it}."""
   return [{bin: begin for bin, begin, end in _spans(column) if any(begin <= rank < end for rank in ranks)}
           for column in counts]
 
@@ -127,7 +127,7 @@ def quantile(numbers: dict[int, np.ndarray], count: int, share: float) -> list[f
 
 
 def _spans(counted: dict[int, int], begin: int = 0) -> Iterable[tuple[int, int, int]]:
-  """Yield each key in order with its first rank and the one after its last."""
+  """Yield keys in order with their first rank and their end."""
   for key in sorted(counted):
     yield key, begin, (begin := begin + counted[key])
 
@@ -138,7 +138,7 @@ def _count(keys: np.ndarray) -> 'collections.Counter[int]':
 
 
 def _keys(values: np.ndarray) -> np.ndarray:
-  """Return integers in the order of float32 numbers: their bits, or the negative ones."""
+  """Return integers in the order of float32 numbers, from their bits."""
   bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # the sum makes -0 to 0
   return np.where(bits < 0, -(bits & 0x7fffffff), bits)
 

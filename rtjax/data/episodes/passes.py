@@ -1,4 +1,4 @@
-"""Three passes over the numbers of episodes, in parts that are merged, for the statistics of a dataset.
+"""Three passes over the numbers of episodes, in parts, for statistics.
 
     totals of a part ──► merged ──► where the wanted ranks lie
                                           │
@@ -94,7 +94,7 @@ def near(total: Totals, dataset: EpisodeSource) -> Near:
 
 
 def close(numbers: Numbers, near: Near) -> dict[str, Counts]:
-  """Return the second pass over a part: its numbers close to the ranks."""
+  """Return the second pass over a part: numbers near the ranks."""
   return {field: moments.fine(_rows(part), near[field]) for field, part in numbers.items()}
 
 
