@@ -120,8 +120,9 @@ def temporary_folder(beam: str) -> Iterator[epath.Path]:
 
   It lies in the runner's --temp_location; without that flag on this machine.
   """
+  chosen = options(beam)
   from apache_beam.options import pipeline_options
-  place = options(beam).view_as(pipeline_options.GoogleCloudOptions).temp_location
+  place = chosen.view_as(pipeline_options.GoogleCloudOptions).temp_location
   if place is None:
     if beam.split()[0] != 'DirectRunner':
       raise ValueError(f'--beam is {beam!r}: add --temp_location FOLDER, which all workers reach, such as '

@@ -37,7 +37,7 @@ def test_datasets_are_equal(layout, tmp_path, monkeypatch, capsys):
     assert [p.name for p in (tmp_path / name).iterdir()] == ['bot']
   assert found[0] == found[1] and 'metadata.json' in found[0]
   printed = capsys.readouterr().out
-  assert 'Apache Beam: 0 episodes with errors, 30 episodes checked\n' in printed
+  assert 'Apache Beam: 30 episodes checked, 0 episodes with errors\n' in printed
   assert 'Apache Beam: 27 episodes in train, 3 episodes in val\n' in printed
 
 
@@ -57,7 +57,7 @@ def test_reports_are_equal(tmp_path, capsys):
   assert {f.kind for f in there.findings if f.level == 'error'} == {'missing entry', 'image sizes', 'state sizes'}
   assert (here.summary(), here.period, here.image_sizes) == (there.summary(), there.period, there.image_sizes)
   assert all((a == b).all() for a, b in zip(here.actions, there.actions, strict=True))
-  assert '1 episodes with errors, 30 episodes checked' in capsys.readouterr().out
+  assert '30 episodes checked, 1 episodes with errors' in capsys.readouterr().out
 
 
 def test_errors_stop_before_anything_is_written(tmp_path, monkeypatch, capsys):
@@ -99,7 +99,7 @@ def test_the_order_is_equal_where_there_are_several_files(tmp_path, monkeypatch)
   path, found = robot_logs.write_npz(tmp_path / 'bot', EPISODES), []
   for name, beam in (('here', ''), ('there', 'DirectRunner')):
     settings = {'beam_options': runner.options(beam)} if beam else {}
-    config = tfds.download.DownloadConfig(min_shard_size=1, max_shard_size=20_000, **settings)
+    config = tfds.download.DownloadConfig(min_shard_size=1, max_shard_size=200_000, **settings)
     monkeypatch.setattr(write, 'download_config', lambda beam, config=config: config)
     run(monkeypatch, path, '--out', tmp_path / name, *(['--beam', beam] if beam else []))
     files = contents(tmp_path / name / 'bot/1.0.0')

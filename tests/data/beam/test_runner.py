@@ -26,7 +26,9 @@ def test_an_unknown_runner_is_named(beam):
     runner.options(beam)
 
 
-def test_a_missing_package_names_the_installation(monkeypatch):
+@pytest.mark.parametrize('start', [runner.options, lambda beam: runner.temporary_folder(beam).__enter__(),
+                                   lambda beam: runner.run(beam, print)])
+def test_a_missing_package_names_the_installation(monkeypatch, start):
   original = builtins.__import__
 
   def without_beam(name, *arguments):
@@ -36,7 +38,7 @@ def test_a_missing_package_names_the_installation(monkeypatch):
 
   monkeypatch.setattr(builtins, '__import__', without_beam)
   with pytest.raises(UserError, match=r"needs Apache Beam \(No .*\): pip install 'rtjax\[beam\]', in an environment"):
-    runner.options('DirectRunner')
+    start('DirectRunner')
 
 
 class TestWithBeam:
