@@ -99,11 +99,11 @@ def test_the_order_is_equal_where_there_are_several_files(tmp_path, monkeypatch)
   path, found = robot_logs.write_npz(tmp_path / 'bot', EPISODES), []
   for name, beam in (('here', ''), ('there', 'DirectRunner')):
     settings = {'beam_options': runner.options(beam)} if beam else {}
-    config = tfds.download.DownloadConfig(min_shard_size=1, max_shard_size=200_000, **settings)
+    config = tfds.download.DownloadConfig(num_shards=3, **settings)
     monkeypatch.setattr(write, 'download_config', lambda beam, config=config: config)
     run(monkeypatch, path, '--out', tmp_path / name, *(['--beam', beam] if beam else []))
     files = contents(tmp_path / name / 'bot/1.0.0')
     train = [file for file in files if 'train.tfrecord' in file]
-    assert len(train) > 2
+    assert len(train) == 3
     found.append([record for file in train for record in files[file]])
   assert found[0] == found[1] and len(found[0]) == 27

@@ -19,7 +19,7 @@ def episodes(count=40):
   draw = np.random.default_rng(0)
 
   def one(number):
-    steps = int(draw.integers(0, 30)) * (number != 3)
+    steps = int(draw.integers(1, 30)) * (number != 3)
     values = (draw.normal(size=(steps, 7)) * 10.0 ** draw.integers(-12, 1, (steps, 1))).astype(np.float32)
     if number in (7, 21):
       values[-1:, 2] = 3e7
