@@ -61,7 +61,7 @@ class Totals:
 
 def totals(episodes: Sequence[Episode], spec: ActionSpec) -> Totals:
   """Return the first pass over a part."""
-  counts = collections.Counter({
+  counts: collections.Counter[Any] = collections.Counter({
       'episodes': len(episodes), 'steps': sum(map(len, episodes)),
       'unlabelled_episodes': sum(len(e) > 0 and not e.labelled.any() for e in episodes),
       'unlabelled_steps': sum(int((~e.labelled).sum()) for e in episodes)})
@@ -118,7 +118,7 @@ def merge_far(parts: Iterable[Far]) -> Far:
   def both(a: FarNumber, b: FarNumber) -> FarNumber:
     return dataclasses.replace(min(a, b), count=a.count + b.count)
 
-  return functools.reduce(lambda a, b: _joined(a, b, lambda *columns: _joined(*columns, both)), parts, {})
+  return functools.reduce(lambda a, b: _joined(a, b, lambda c, d: _joined(c, d, both)), parts, {})
 
 
 def entry(dataset: EpisodeSource, spec: ActionSpec, total: Totals, ordered: Ordered, far: Far,
