@@ -60,9 +60,9 @@ def _known_flags() -> set[str]:
 
 def _flags(page: pathlib.Path) -> Iterator[str]:
   """Yield flags in commands and backticks; those of other programs stand on lines that name the program."""
-  for line in page.read_text().splitlines():
-    if not re.search(r'\b(pip|git|ssh|tmux|venv|pytest|tensorboard|qemu|gcloud|sbatch|docker|hf)\b', line):
-      yield from re.findall(r'(?<![\w-])--([a-z][a-z0-9.-]*[a-z0-9])', line)
+  for line in page.read_text().replace('\\\n', ' ').splitlines():
+    if not re.search(r'Runner|\b(pip|git|ssh|tmux|venv|pytest|tensorboard|qemu|gcloud|sbatch|docker|hf)\b', line):
+      yield from re.findall(r'(?<![\w-])--([a-z][a-z0-9.-]*[a-z0-9])(?!\w)', line)  # Apache Beam's have underscores
 
 
 @pytest.fixture(scope='module')

@@ -31,7 +31,7 @@ def commands() -> Iterator[str]:
   """Yield the commands of the package in fenced, indented and inline code, without comments."""
   pattern = '|'.join(map(re.escape, MODULES))
   for page in PAGES:
-    text = page.read_text().replace('\\\n', ' ')
+    text = re.sub(r'\s*\\\n\s*', ' ', page.read_text())
     spans = [' '.join(span.split()) for span in re.findall(rf'`((?:{pattern}) [^`]+)`', text)]
     lines = re.findall(rf'^\s*((?:{pattern}) .*?)(?:\s+#.*|\s{{4,}}.*)?$', text, re.MULTILINE)
     yield from (command for command in [*spans, *lines] if '`' not in command and '...' not in command)
