@@ -1,7 +1,8 @@
 # make test   set up a virtual environment and run the tests
 # make demo   set up a virtual environment, record demonstrations, train on them and write a closed-loop report
 # make test-benchmarks   a smoke episode of each public benchmark, in virtual environments with their extras
-# make test-beam    the tests of Apache Beam, in a virtual environment with its extra
+# make test-beam   the tests of Apache Beam, in a virtual environment with its extra
+# make coverage    make test, and the lines that it does not run
 # make bench  a few CPU benchmarks beside their recorded ratios; minutes
 # make setup  set up the virtual environment alone: activate it with . .venv/bin/activate
 # All need Python 3.11 or newer (make PYTHON=python3.12 ...) and nothing else.
