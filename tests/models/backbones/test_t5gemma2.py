@@ -53,6 +53,8 @@ def test_golden(golden):
   close(alone, g['text_only_encoder_last_hidden_state'], 'text_only_encoder_last_hidden_state')
 
 
+# It finds the layer that differs when test_golden fails.
+@pytest.mark.slow
 def test_golden_layers(golden, monkeypatch):
   """Image encoder, embeddings, and the residual stream and attention of each layer."""
   model, g, image = golden
