@@ -55,6 +55,13 @@ def close(actual, expected, output: str):
   DIFFERENCES[key] = max(DIFFERENCES.get(key, 0.0), float(np.abs(actual - expected).max()))
 
 
+def check_embeddings(model, golden, image_id: int) -> None:
+  """Compare the image encoder's output and the embeddings of texts."""
+  close(model.vision(pixels(golden)), golden['vision_last_hidden_state'], 'vision_last_hidden_state')
+  text = golden['input_ids'] != image_id
+  close(model.embed_text(jnp.asarray(golden['input_ids']))[text], golden['text_embeds'][text], 'text_embeds')
+
+
 def equal_ids(actual, expected, output: str):
   """Assert that ids of greedy decoding are the golden ones; record their number."""
   np.testing.assert_array_equal(actual, expected, err_msg=output)
