@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -217,7 +216,7 @@ class PolicyModel(nnx.Module):
     """
     observation = observe(images, instruction, proprioception, frame_mask)
     self.check(observation)
-    return _compiled_logits(*nnx.split(self), jax.tree.map(jnp.asarray, observation))
+    return _compiled_logits(*nnx.split(self), observation)
 
   def check(self, observation: Observation) -> None:
     """Raise ValueError unless shapes, types, token ids and numbers are valid."""

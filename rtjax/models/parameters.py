@@ -124,7 +124,8 @@ def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | N
   for place, variable in _variables(model).items():
     value = values[place] if place in values else _stack(
         [values[name] for name in names_of_layers(place, variable.shape)])
-    variable.set_value(jnp.asarray(value, dtype or variable.dtype))
+    kind = dtype or variable.dtype
+    variable.set_value(_put(value.astype(kind) if isinstance(value, jax.Array) else np.asarray(value, kind), None))
 
 
 def _stack(rows: list[Any]) -> Any:
@@ -162,8 +163,11 @@ def assign_each(model: nnx.Module, values: Iterable[tuple[str, Any]], *, dtype: 
 
 
 def _put(value: np.ndarray | jax.Array, sharding: Sharding | None) -> jax.Array:
-  if sharding is None or isinstance(value, jax.Array):
-    return jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
+  if isinstance(value, jax.Array):
+    return value if sharding is None else jax.device_put(value, sharding)
+  if sharding is None:
+    # jnp.asarray compiles a program for each shape. A copy, since a file may be mapped into the memory of `value`.
+    return jax.device_put(value, may_alias=False)
   return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -238,7 +237,7 @@ def spread(mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
 
   def put(value: np.ndarray) -> jax.Array:
     where = spec('', value.shape, all_devices)
-    return from_host(value, NamedSharding(all_devices, where)) if any(where) else jnp.asarray(value)
+    return from_host(value, NamedSharding(all_devices, where)) if any(where) else jax.device_put(value)
   return put
 
 

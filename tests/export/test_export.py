@@ -17,9 +17,11 @@ from rtjax.export import check
 from rtjax.export.step import Step
 from rtjax.models import parameters
 from rtjax.models.auxiliary.config import AuxiliaryConfig
-from rtjax.models.backbones.film_efficientnet import EfficientNetConfig, Stage
+from rtjax.models.backbones.film_efficientnet import B0_STAGES, EfficientNetConfig, Stage
 from rtjax.policies.policy import Policy
 
+# Where the parts of the network do not matter.
+SMALL = dataclasses.replace(TINY, layers=1, encoder=EfficientNetConfig(width=0.2, depth=0.2, stages=B0_STAGES[:1]))
 CAMERA = (40, 32)  # height and width of the images
 NETWORKS = {
     'rt1': dataclasses.replace(TINY, horizon=2),
@@ -66,7 +68,7 @@ def test_equals_the_policy(network, format, tmp_path):
 @pytest.mark.parametrize('format', [SLOW_SAVEDMODEL, 'stablehlo', 'onnx'])
 def test_any_batch_size(format, tmp_path):
   """Each robot of a batch gets the same outputs as alone."""
-  step = Step(models.build(TINY, seed=0), CAMERA)
+  step = Step(models.build(SMALL, seed=0), CAMERA)
   call = exported(format, step, tmp_path)
   draw = np.random.default_rng(0)
   images = draw.integers(0, 256, (3, *CAMERA, 3), dtype=np.uint8)
@@ -83,7 +85,7 @@ def test_any_batch_size(format, tmp_path):
 
 @pytest.mark.parametrize('format', [SLOW_SAVEDMODEL, *(format for format in NEEDS if format != 'savedmodel')])
 def test_int8_is_close_and_smaller(format, tmp_path):
-  model = models.build(TINY, seed=0)
+  model = models.build(SMALL, seed=0)
   policy, step = Policy(model), Step(model, CAMERA)
   episodes = check.noise_frames(step, 10)
   folders = [tmp_path / 'float32', tmp_path / 'int8']
@@ -99,7 +101,7 @@ def test_int8_is_close_and_smaller(format, tmp_path):
 
 def test_int8_weights_cannot_overflow_16_bit_sums(tmp_path):
   """A processor without VNNI adds two products in 16 bits; with 7-bit weights the sum cannot overflow."""
-  step = Step(models.build(TINY, seed=0), CAMERA)
+  step = Step(models.build(SMALL, seed=0), CAMERA)
   exported('onnx', step, tmp_path, int8=True)
   onnx = pytest.importorskip('onnx')
   graph = onnx.load(tmp_path / 'policy.onnx').graph
@@ -109,7 +111,7 @@ def test_int8_weights_cannot_overflow_16_bit_sums(tmp_path):
 
 
 def test_images_are_resized_as_in_training(tmp_path):
-  model = models.build(TINY, seed=0)
+  model = models.build(SMALL, seed=0)
   metadata = PolicyMetadata(image_size=(64, 64))
   policy, step = Policy(model, metadata), Step(model, CAMERA, metadata)
   episodes = check.noise_frames(step, 3)
@@ -120,7 +122,7 @@ def test_images_are_resized_as_in_training(tmp_path):
 @pytest.mark.parametrize('format', ['stablehlo', 'onnx'])
 def test_logits_that_are_not_finite_give_no_action(format, tmp_path):
   """With one damaged weight every number of the action is NaN, not the lowest bound; the comparison refuses."""
-  model = models.build(TINY, seed=0)
+  model = models.build(SMALL, seed=0)
   bias = model.transformer.output.bias
   bias[...] = bias[...].at[3].set(np.nan)
   step = Step(model, CAMERA)
@@ -132,7 +134,7 @@ def test_logits_that_are_not_finite_give_no_action(format, tmp_path):
 
 
 def test_comparison_detects_another_model(tmp_path):
-  both = [models.build(TINY, seed=seed) for seed in range(2)]
+  both = [models.build(SMALL, seed=seed) for seed in range(2)]
   policy, step, other = Policy(both[0]), Step(both[0], CAMERA), Step(both[1], CAMERA)
   episodes = check.noise_frames(step, 3)
   result = check.compare(check.reference(policy, episodes), exported('stablehlo', other, tmp_path), step, episodes)
@@ -173,7 +175,7 @@ def test_interface_of_released_policies(tmp_path):
 
 
 def test_stablehlo_runs_without_rtjax(tmp_path):
-  model = models.build(TINY, seed=0)
+  model = models.build(SMALL, seed=0)
   exported('stablehlo', Step(model, CAMERA), tmp_path)
   code = (f'import sys, numpy as np\nfrom jax import export\n'
           f'program = export.deserialize(bytearray(open({str(tmp_path / "policy.stablehlo")!r}, "rb").read()))\n'
@@ -213,7 +215,7 @@ def test_safetensors_that_cannot_be_read(tmp_path):
   safetensors.save_file({'x': np.zeros(1)}, file)
   with pytest.raises(ValueError, match='no export of rtjax'):
     rtjax.load_model(file)
-  model = models.build(TINY, seed=0)
+  model = models.build(SMALL, seed=0)
   from rtjax.pretrained import safetensors as reader
   values = {key: np.asarray(value) for key, value in parameters.named(model).items()}
   values.pop('transformer/output/bias')

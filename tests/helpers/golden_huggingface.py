@@ -2,6 +2,7 @@
 
 parity/vlm/README.md in the folder of reference data describes them.
 """
+import functools
 import os
 import pathlib
 import re
@@ -24,8 +25,9 @@ MATCHED: dict[str, tuple[int, int]] = {}
 ATOL = 1e-4  # in float32; the reference itself moves by up to 3e-5
 
 
+@functools.lru_cache(maxsize=3)
 def load(shared: pathlib.Path, case: str):
-  """Return the model of a case, and its golden arrays."""
+  """Return the model of a case, and its golden arrays; tests share and do not change them."""
   folder = shared / 'parity/vlm' / case
   if not folder.is_dir():
     pytest.skip(f'no reference outputs at {folder}: this test compares with them')

@@ -91,7 +91,7 @@ def test_horizon(model):
 
 def test_training_mode(model):
   """Batch statistics move; dropout needs rngs and depends on them; inference does neither."""
-  batch = jax.tree.map(jnp.asarray, tiny_batch(TINY, 4))
+  batch = jax.device_put(tiny_batch(TINY, 4))
   graphdef, state = nnx.split(model)
 
   @functools.partial(jax.jit, static_argnames='drop')

@@ -101,7 +101,7 @@ def test_loss_and_gradients(shared, model, forward):
   model.config = dataclasses.replace(model.config, loss='official')
   raw = actions.RT1.pack({name: forward[f'action_{name}'] for name in actions.RT1.names})
   np.testing.assert_array_equal(actions.RT1.tokenize(raw), forward['labels'])
-  batch = jax.tree.map(jnp.asarray, Batch(observe(forward['image'], forward['embedding']), raw[:, :, None],
+  batch = jax.device_put(Batch(observe(forward['image'], forward['embedding']), raw[:, :, None],
                                           np.ones((2, 6, 1), bool)))
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 

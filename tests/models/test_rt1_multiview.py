@@ -113,7 +113,7 @@ def test_shape_table(config):
 
 def test_stages_in_a_row_are_the_network(views):
   batch = make_batch(VIEWS, 2)
-  logits = nnx.jit(all_stages)(views, jax.tree.map(jnp.asarray, batch.observation))['classify']
+  logits = nnx.jit(all_stages)(views, jax.device_put(batch.observation))['classify']
   np.testing.assert_allclose(logits, views(*inputs(batch)), atol=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_the_decoder_is_causal(views):
 
 
 def test_every_parameter_and_every_input_matters(views):
-  batch = jax.tree.map(jnp.asarray, make_batch(VIEWS, 2))
+  batch = jax.device_put(make_batch(VIEWS, 2))
   graphdef, params, rest = nnx.split(views, nnx.Param, ...)
   gradient = jax.jit(jax.grad(lambda params: nnx.merge(graphdef, params, rest).loss(batch, train=False).total))(params)
   for path, value in nnx.to_flat_state(gradient):
@@ -230,7 +230,7 @@ def test_loss_is_the_mean_of_seven_cross_entropies(config, request):
 
 def test_gripper_has_two_classes(views):
   """The other 254 tokens are never chosen, have no probability, and pull at no parameter."""
-  batch = jax.tree.map(jnp.asarray, make_batch(VIEWS, 3))
+  batch = jax.device_put(make_batch(VIEWS, 3))
   logits = np.asarray(views(*inputs(batch)))[:, 0]
   assert logits.shape == (3, 7, 256) and np.all(logits[:, :6] > -1e3)
   probability = np.asarray(jax.nn.softmax(logits[:, 6]))
@@ -244,7 +244,7 @@ def test_gripper_has_two_classes(views):
 
 def test_training_mode(steps):
   """Batch statistics move, and dropout depends on the key."""
-  batch = jax.tree.map(jnp.asarray, make_batch(STEPS, 4))
+  batch = jax.device_put(make_batch(STEPS, 4))
   graphdef, state = nnx.split(steps)
 
   @jax.jit

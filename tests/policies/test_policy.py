@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import public_backbones, saved_run, tiny_rt2
+from helpers.compiled import Compiled
 from helpers.tiny_rt1 import TINY
 
 from rtjax.checkpoints import PolicyMetadata
@@ -253,7 +254,7 @@ VARIANTS = {
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
 def test_decode_frame_equals_decode_at_that_frame(config):
   """Positions that no token attends to change no logit, wherever the newest frame is."""
-  network = build(config, seed=1)
+  network = Compiled(build(config, seed=1))
   tokens = jax.random.normal(jax.random.key(0), (2, config.window, config.image_tokens, config.token_width))
   window = network.decode(tokens)
   for slot in range(config.window):

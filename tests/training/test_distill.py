@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import tiny_training
+from helpers.compiled import Compiled
 from helpers.tiny_rt1 import TINY, tiny_batch
 
 from rtjax import models
@@ -26,12 +27,15 @@ def teacher():
 
 @pytest.fixture(scope='module')
 def batch():
-  return jax.tree.map(jnp.asarray, tiny_batch(TINY, 2))
+  return jax.device_put(tiny_batch(TINY, 2))
+
+
+with_targets = jax.jit(distill.with_targets, static_argnames=('graphdef', 'weight'))
 
 
 def targets(teacher, batch, weight):
   graphdef, *trees = state.split(teacher)
-  return distill.with_targets(batch, tuple(trees), graphdef=graphdef, weight=weight).target_probabilities
+  return with_targets(batch, tuple(trees), graphdef=graphdef, weight=weight).target_probabilities
 
 
 def test_targets_lie_between_labels_and_teacher(teacher, batch):
@@ -46,7 +50,7 @@ def test_targets_lie_between_labels_and_teacher(teacher, batch):
 
 
 def test_weight_zero_gives_the_plain_loss(teacher, batch):
-  student = models.build(TINY, seed=0)
+  student = Compiled(models.build(TINY, seed=0))
   plain = student.loss(batch, train=False)
   soft = student.loss(dataclasses.replace(batch, target_probabilities=targets(teacher, batch, 0.0)), train=False)
   np.testing.assert_allclose(soft.total, plain.total, rtol=1e-5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import rt2_training, tiny_rt2, tiny_training
+from helpers.compiled import Compiled
 from helpers.rt2_training import COLOURS, MODEL, config
 from PIL import Image
 
@@ -162,15 +163,15 @@ def test_label_smoothing_is_for_training_alone():
   smooth = dataclasses.replace(ONE_LAYER, label_smoothing=0.2)
   model, plain = (models.build(ONE_LAYER, seed=0) for _ in range(2))
   model.config = smooth
-  batch = jax.tree.map(jnp.asarray, dataclasses.replace(
+  batch = jax.device_put(dataclasses.replace(
       tiny_rt2.robot_batch(smooth, 4), text=tiny_rt2.text_batch(smooth, 4)))
   evaluated, before = (jax.jit(lambda batch, m=m: m.loss(batch, train=False).total)(batch) for m in (model, plain))
   np.testing.assert_array_equal(evaluated, before)
-  logits = plain.logits(batch.observation)[:, 0]
+  logits = Compiled(plain).logits(batch.observation)[:, 0]
   labels = smooth.action_spec.tokenize(batch.actions)[:, 0, 0]
   likely = jax.nn.log_softmax(logits)
   expected = -(0.8 * jnp.take_along_axis(likely, labels[..., None], -1)[..., 0] + 0.2 * likely.mean(-1)).mean()
-  trained = model.loss(dataclasses.replace(batch, text=None), train=True)
+  trained = Compiled(model).loss(dataclasses.replace(batch, text=None), train=True)
   np.testing.assert_allclose(trained.total / trained.weight, expected, rtol=1e-5)
 
 
@@ -178,7 +179,7 @@ def test_label_smoothing_is_for_training_alone():
 def test_remat_changes_no_gradient():
   """Dropout masks are the same the second time."""
   base = rt2_training.with_text_config(ONE_LAYER, dropout=0.2)
-  batch = jax.tree.map(jnp.asarray, dataclasses.replace(
+  batch = jax.device_put(dataclasses.replace(
       tiny_rt2.robot_batch(base, 4), text=tiny_rt2.text_batch(base, 4)))
 
   graphdef, params, stats, constants = state.split(models.build(base, seed=0))

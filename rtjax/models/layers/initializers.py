@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 
 Initializer = Callable[..., Array]
 
-_place: contextvars.ContextVar[Callable[[np.ndarray], Array]] = contextvars.ContextVar('place', default=jnp.asarray)
+# Not jnp.asarray, which compiles a program for each shape.
+_place: contextvars.ContextVar[Callable[[np.ndarray], Array]] = contextvars.ContextVar('place', default=jax.device_put)
 
 
 @contextlib.contextmanager

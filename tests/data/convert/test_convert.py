@@ -7,8 +7,8 @@ import tempfile
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import robot_logs
+from helpers.compiled import Compiled
 from helpers.paths import ROOT
 
 from rtjax import actions, data, models
@@ -148,8 +148,7 @@ def test_several_cameras_are_trained_on(tmp_path, monkeypatch, capsys):
   config = models.RT1MultiviewConfig(
       views=2, image_size=(12, 16), action_spec=actions.ARM_7D, width=16, heads=2, layers=1, hidden=32,
       encoder=EfficientNetConfig(width=0.2, depth=0.2, stages=(Stage(3, 1, 16, 1, 2),)))
-  terms = models.RT1Multiview(config, rngs=nnx.Rngs(0)).loss(
-      jax.device_put(data.to_batch(batch)), train=False)
+  terms = Compiled(models.build(config, seed=0)).loss(data.to_batch(batch), train=False)
   assert 3 < float(terms.total / terms.weight) < 9  # a guess: ln 256
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers.compiled import Compiled
 from helpers.tiny_rt1 import TINY, observed, tiny_batch
 
 from rtjax import actions, configs, models
@@ -61,7 +62,7 @@ def test_off_by_default():
 def test_waypoints_without_a_weight_change_nothing():
   """With and without waypoints in the batch, the loss traces to the same program."""
   model = built(TINY)
-  batch = jax.tree.map(jnp.asarray, tiny_batch(TINY, 2))
+  batch = jax.device_put(tiny_batch(TINY, 2))
 
   def program(waypoints):
     return str(jax.make_jaxpr(lambda observation: nnx.clone(model).loss(dataclasses.replace(
@@ -115,10 +116,11 @@ def test_waypoints_add_their_mean_squared_error():
   model = models.from_values(ALL, parameters.named(built(ALL)))
   mean, std = np.array([1.0, 2, 3, 9, 9, 9, 9]), np.array([0.5, 1, 2, 9, 9, 9, 9])
   model.set_normalization(lambda name: (mean, std) if name == 'proprioception' else (np.zeros(512), np.ones(512)))
-  batch = jax.tree.map(jnp.asarray, batch)
-  terms = model.loss(batch, train=False)
-  tokens = model.encode_frames(batch.observation)
-  plain = model.loss_from_frames(tokens, batch, train=False)
+  batch = jax.device_put(batch)
+  compiled = Compiled(model)
+  terms = compiled.loss(batch, train=False)
+  tokens = compiled.encode_frames(batch.observation)
+  plain = compiled.loss_from_frames(tokens, batch, train=False)
   predicted = np.asarray(model.waypoint.linear(tokens.reshape(3, ALL.window, -1)))
   error = (predicted - (np.asarray(batch.waypoints) - mean[:3]) / std[:3])[np.asarray(batch.observation.frame_mask)]
   np.testing.assert_allclose(terms.total / terms.weight, plain.total / plain.weight
@@ -189,17 +191,18 @@ def test_state_token_is_the_last_of_its_frame():
   model, batch = nnx.clone(built(ALL)), tiny_batch(ALL, 2)
   mean, std = np.arange(7.0), np.arange(7) + 0.5
   model.state.set(mean, std)
-  observation = jax.tree.map(jnp.asarray, batch.observation)
-  tokens = np.asarray(model.encode_frames(observation))
+  observation = jax.device_put(batch.observation)
+  encode = Compiled(model).encode_frames
+  tokens = np.asarray(encode(observation))
   weights, bias = np.asarray(model.state.project.kernel[...]), np.asarray(model.state.project.bias[...])
   expected = (batch.observation.proprioception - mean) / std @ weights + bias
   np.testing.assert_allclose(tokens[:, :, -1], expected, atol=1e-5)
   other = dataclasses.replace(observation, proprioception=observation.proprioception + 1)
-  np.testing.assert_array_equal(tokens[:, :, :-1], model.encode_frames(other)[:, :, :-1])
+  np.testing.assert_array_equal(tokens[:, :, :-1], encode(other)[:, :, :-1])
 
 
 def test_state_of_a_wrong_shape():
-  batch = jax.tree.map(jnp.asarray, tiny_batch(ALL, 2))
+  batch = jax.device_put(tiny_batch(ALL, 2))
   images, instruction, state = inputs(batch)
   with pytest.raises(ValueError, match='proprioception has shape None, expected'):
     built(ALL)(images, instruction)
@@ -242,7 +245,7 @@ def test_preset_learns_a_batch():
   assert models.config_from_json(models.config_to_json(config.model)) == config.model
   model = build(config.model, seed=0)
   graphdef, params, stats, constants = state.split(model)
-  batch = jax.tree.map(jnp.asarray, tiny_batch(config.model, 8, size=(96, 96)))
+  batch = jax.device_put(tiny_batch(config.model, 8, size=(96, 96)))
   adam = optax.adam(2e-3)
 
   @jax.jit

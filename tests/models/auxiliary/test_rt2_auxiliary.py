@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import tiny_rt2
+from helpers.compiled import Compiled
 from helpers.tiny_rt2 import GROUNDED, compiled, randomised
 
 from rtjax.models.backbones.t5 import PAD
@@ -20,14 +21,14 @@ def words(model, prompts):
 
 
 def feature_map(model, images):
-  vision = model.backbone.vision
+  vision = Compiled(model.backbone.vision)
   return vision.features(vision.preprocess(images))
 
 
 @pytest.mark.parametrize('action_head', ['classifier', 'text'])
 def test_grounded_tokens_predict_the_waypoint(action_head):
   config = dataclasses.replace(GROUNDED, action_head=action_head, window=2)
-  model, batch = nnx.clone(randomised(config)), jax.tree.map(jnp.asarray, tiny_rt2.robot_batch(config, 3))
+  model, batch = nnx.clone(randomised(config)), jax.device_put(tiny_rt2.robot_batch(config, 3))
   mean, std = np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.5, 1.0, 2.0, 1.0])
   model.set_normalization(lambda name: {'proprioception': (mean, std)}[name])
   with pytest.raises(ValueError, match="the batch has no 'waypoints'"):
@@ -47,7 +48,7 @@ def test_grounded_tokens_predict_the_waypoint(action_head):
 @pytest.mark.parametrize('size', [0, 5])
 def test_classifiers_read_grounded_tokens_and_state(size):
   model = nnx.clone(randomised(dataclasses.replace(GROUNDED, proprioception_size=size)))
-  observation = jax.tree.map(jnp.asarray, tiny_rt2.robot_batch(model.config, 2).observation)
+  observation = jax.device_put(tiny_rt2.robot_batch(model.config, 2).observation)
   states = jax.random.normal(jax.random.key(1), (2, 1, size)) if size else None
   context = compiled(model, 'encode_observation', dataclasses.replace(observation, proprioception=states))
   mask = context.memory.mask
@@ -73,7 +74,7 @@ def pointing():
 
 def test_the_first_language_token_attends_to_the_cell_to_point_at(pointing):
   batch, cells = pointing
-  batch = jax.tree.map(jnp.asarray, batch)
+  batch = jax.device_put(batch)
   model = randomised(GROUNDED)
   silent = randomised(dataclasses.replace(GROUNDED, auxiliary=dataclasses.replace(
       GROUNDED.auxiliary, pointing_weight=0.0)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import golden_huggingface as reference
+from helpers.compiled import Compiled
 from helpers.golden_huggingface import close, equal_ids
 
 from rtjax.models import build
@@ -24,7 +25,8 @@ TINY = PaliGemmaConfig(SigLIPConfig(image_size=(16, 16), patch=8, width=16, laye
 
 @pytest.fixture(params=CASES)
 def golden(shared, request):
-  return *reference.load(shared, request.param), image_id(shared, request.param)
+  model, arrays = reference.load(shared, request.param)
+  return Compiled(model), arrays, image_id(shared, request.param)
 
 
 def image_id(shared, case):
@@ -70,7 +72,7 @@ def test_golden_layers(golden, monkeypatch):
   ids, mask = g['input_ids'], g['attention_mask'] == 1
   tokens = embedded(model, ids, model.embed_pixels(reference.pixels(g)), image)
   hidden, _ = reference.layer_by_layer(monkeypatch)
-  model.encode_decode(tokens, jnp.asarray(mask), jnp.asarray(g['token_type_ids'] == 1))
+  model.module.encode_decode(tokens, jnp.asarray(mask), jnp.asarray(g['token_type_ids'] == 1))
   for i, x in enumerate(hidden):
     close(x[mask], g[f'hidden_{i}'][mask], f'hidden_{i}')
   assert len(hidden) == model.config.text.layers
@@ -102,7 +104,7 @@ def random_prefix(model, seed=0):
 
 def test_prefix_then_decode_is_one_pass():
   """Also one token after the other, and wherever the padding stands."""
-  model = build(TINY, seed=0)
+  model = Compiled(build(TINY, seed=0))
   tokens, mask = random_prefix(model)
   ids = jnp.array([[2, 7, 8, 9], [2, 11, 12, 13]])
   memory = model.prefix(tokens, mask)
@@ -123,7 +125,7 @@ def test_local_layers_see_their_span():
   """A token beyond the span changes nothing in a network of one local layer."""
   text = GemmaConfig(vocab_size=40, width=24, layers=1, heads=2, kv_heads=1, head_size=8, mlp_width=32, local=(True,),
                      local_span=3)
-  model = build(PaliGemmaConfig(TINY.vision, text), seed=0)
+  model = Compiled(build(PaliGemmaConfig(TINY.vision, text), seed=0))
   mask = jnp.ones((1, 6), bool)
   tokens = jax.random.normal(jax.random.key(0), (1, 6, 24))
   ids = jnp.array([[2, 7, 8]])

@@ -8,6 +8,7 @@ import optax
 import pytest
 from flax import nnx
 from helpers import golden_huggingface
+from helpers.compiled import Compiled
 from helpers.golden_huggingface import close, equal_ids, run
 
 from rtjax import models
@@ -21,7 +22,7 @@ TINY = T5Config(vocab_size=31, width=16, head_size=6, mlp_width=20, encoder_laye
 
 @pytest.fixture(scope='module')
 def tiny():
-  return models.build(TINY, seed=0)
+  return Compiled(models.build(TINY, seed=0))
 
 
 def ids(seed: int, *shape: int) -> jax.Array:
@@ -61,7 +62,7 @@ def test_golden(shared, case):
   close(memory[mask], golden['encoder_last_hidden_state'][mask], 'encoder_last_hidden_state')
   close(logits, golden['logits'], 'logits')
   close(cross_entropy(logits, labels), golden['loss'], 'loss')
-  close(model.encode(model.embed(inputs[:1])), golden['nomask_encoder_last_hidden_state'],
+  close(run(model, lambda m, inputs: m.encode(m.embed(inputs)), inputs[:1]), golden['nomask_encoder_last_hidden_state'],
         'nomask_encoder_last_hidden_state')
 
 
@@ -80,7 +81,7 @@ def test_golden_layers(shared, case):
     inputs = () if name == 'encoder' else (memory, mask)
     counted = np.asarray(mask) if name == 'encoder' else np.ones(x.shape[:2], bool)
     for i, layer in enumerate(stack.layers):
-      x = layer(x, bias, visible, *inputs)
+      x = Compiled(layer)(x, bias, visible, *inputs)
       if i + 1 < len(stack.layers):  # the reference's last is after the final norm
         close(x[counted], golden[f'{name}_hidden_{i + 1}'][counted], f'{name}_hidden_{i + 1}')
     last = f'{name}_hidden_{len(stack.layers)}'
@@ -142,9 +143,10 @@ def test_step_by_step_equals_teacher_forced(tiny, unused):
 
 def test_cross_attention_is_computed_once(tiny):
   """A step reads the memory's keys and values from the cache."""
+  model = tiny.module
   memory = tiny.encode(tiny.embed(ids(1, 2, 5)))
   start = tiny.start_cache(memory, length=3)
-  after, hidden = tiny.decode_step(start, ids(2, 2))
+  after, hidden = model.decode_step(start, ids(2, 2))
   assert after.layers.memory_key is start.layers.memory_key and after.layers.memory_value is start.layers.memory_value
   without = start._replace(layers=start.layers._replace(memory_value=0 * start.layers.memory_value))
   assert np.abs(tiny.decode_step(without, ids(2, 2))[1] - hidden).max() > 1e-3
@@ -178,7 +180,7 @@ def test_tied_logits_come_from_the_table():
 
 def test_initial_scale(tiny):
   """Outputs of a new network are of the order of one."""
-  model = models.build(dataclasses.replace(TINY, width=64, head_size=16), seed=1)
+  model = Compiled(models.build(dataclasses.replace(TINY, width=64, head_size=16), seed=1))
   _, logits = forward(model, ids(1, 4, 30), None, ids(2, 4, 30))
   assert 0.7 < np.std(logits) < 1.4
   query, key = (np.std(getattr(model.encoder.layers[0].attention, name).kernel[...]) for name in ('query', 'key'))
@@ -207,7 +209,7 @@ def test_rematerialisation_keeps_less(tiny):
   """Fewer numbers are kept for the backward pass."""
   def kept(remat: bool) -> int:
     config = dataclasses.replace(TINY, remat=remat)
-    graphdef, state = nnx.split(models.from_values(config, models.parameters.named(tiny)))
+    graphdef, state = nnx.split(models.from_values(config, models.parameters.named(tiny.module)))
     _, backward = jax.vjp(lambda x: nnx.merge(graphdef, state).encode(x), tiny.embed(ids(1, 2, 40)))
     return sum(leaf.size for leaf in jax.tree.leaves(backward))
   assert kept(True) < kept(False) / 2
@@ -216,16 +218,17 @@ def test_rematerialisation_keeps_less(tiny):
 def test_dropout(tiny):
   """It sets elements to zero; without random numbers it does nothing."""
   x = tiny.embed(ids(1, 2, 6))
-  one, two = tiny.encode(x, rngs=nnx.Rngs(dropout=1)), tiny.encode(x, rngs=nnx.Rngs(dropout=2))
+  one, two = (tiny.module.encode(x, rngs=nnx.Rngs(dropout=seed)) for seed in (1, 2))
   assert np.abs(one - two).max() > 0.1 and 0.03 < np.mean(one == 0) < 0.25
   np.testing.assert_array_equal(tiny.encode(x), tiny.encode(x))
-  without = models.from_values(dataclasses.replace(TINY, dropout=0.0), models.parameters.named(tiny))
+  without = models.from_values(dataclasses.replace(TINY, dropout=0.0), models.parameters.named(tiny.module))
   np.testing.assert_array_equal(without.encode(x, rngs=nnx.Rngs(dropout=1)), tiny.encode(x))
 
 
 def test_bfloat16_stays_near(tiny):
-  other = models.from_values(dataclasses.replace(TINY, dtype='bfloat16'), models.parameters.named(tiny))
-  assert all(v.dtype == jnp.float32 for v in models.parameters.named(other).values())
+  values = models.parameters.named(tiny.module)
+  other = Compiled(models.from_values(dataclasses.replace(TINY, dtype='bfloat16'), values))
+  assert all(v.dtype == jnp.float32 for v in models.parameters.named(other.module).values())
   (memory, logits), (expected_memory, expected) = (forward(m, ids(1, 2, 6), None, ids(2, 2, 4)) for m in (other, tiny))
   assert memory.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
   np.testing.assert_allclose(memory.astype(jnp.float32), expected_memory, atol=0.1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import golden_huggingface as reference
+from helpers.compiled import Compiled
 from helpers.golden_huggingface import close, equal_ids
 
 from rtjax.models import build
@@ -25,7 +26,7 @@ TINY = T5Gemma2Config(SigLIPConfig(image_size=(32, 32), patch=8, width=16, layer
 def golden(shared, request):
   model, arrays = reference.load(shared, request.param)
   config = json.loads((shared / 'parity/vlm' / request.param / 'config.json').read_text())
-  return model, arrays, config['image_token_index']
+  return Compiled(model), arrays, config['image_token_index']
 
 
 def memory_of(model, g, image):
@@ -64,14 +65,14 @@ def test_golden_layers(golden, monkeypatch):
   tokens = embedded(model, ids, model.embed_pixels(reference.pixels(g)), image)
   hidden.clear()
   weights.clear()
-  memory = model.prefix(tokens, jnp.asarray(mask))
+  memory = model.module.prefix(tokens, jnp.asarray(mask))
   for i, (x, found) in enumerate(zip(hidden, weights, strict=True)):
     close(x[mask], g[f'encoder_hidden_{i}'][mask], f'encoder_hidden_{i}')
     close(found.swapaxes(1, 2)[mask], g[f'encoder_probs_{i}'].swapaxes(1, 2)[mask], f'encoder_probs_{i}')
   assert len(hidden) == model.config.encoder.layers
   weights.clear()
   hidden.clear()
-  model.decode(jnp.asarray(g['decoder_input_ids']), memory)
+  model.module.decode(jnp.asarray(g['decoder_input_ids']), memory)
   inputs = [x for x in hidden if x is not None]  # keys and values of the memory were computed from none
   for i, (x, found) in enumerate(zip(inputs, weights, strict=True)):
     close(x, g[f'decoder_hidden_{i}'], f'decoder_hidden_{i}')
@@ -87,7 +88,7 @@ def test_greedy_ids(golden):
 
 
 def test_step_by_step_equals_teacher_forcing():
-  model = build(TINY, seed=0)
+  model = Compiled(build(TINY, seed=0))
   memory = model.prefix(*random_prefix(model))
   ids = jnp.array([[2, 7, 8, 9, 10], [2, 11, 12, 13, 14]])  # more than a local layer's span
   decoded, cache = model.decode(ids, memory), model.start_cache(memory, length=5)
@@ -98,7 +99,7 @@ def test_step_by_step_equals_teacher_forcing():
 
 def test_padding_changes_nothing():
   """Its content has no effect, nor has its place."""
-  model = build(TINY, seed=0)
+  model = Compiled(build(TINY, seed=0))
   tokens, mask = random_prefix(model)
   ids = jnp.array([[2, 7, 8], [2, 9, 10]])
   expected = model.decode(ids, model.prefix(tokens, mask))

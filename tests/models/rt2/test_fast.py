@@ -88,7 +88,7 @@ def test_the_last_action_repeats_after_the_end_of_an_episode():
 
 def batch(config, seed=0):
   made = tiny_rt2.robot_batch(config, 4, seed)
-  return jax.tree.map(jnp.asarray, dataclasses.replace(made, actions=chunks(4, seed=seed)[:, None], action_mask=MASK))
+  return jax.device_put(dataclasses.replace(made, actions=chunks(4, seed=seed)[:, None], action_mask=MASK))
 
 
 def test_texts_are_the_likeliest_that_are_a_chunk(codec):

@@ -23,7 +23,7 @@ MASK = np.array([[[1, 1, 1]], [[1, 0, 0]], [[1, 1, 0]], [[0, 0, 0]]], bool)
 
 
 def batch_at_the_end(config):
-  return jax.tree.map(jnp.asarray, dataclasses.replace(tiny_rt2.robot_batch(config, 4), action_mask=MASK))
+  return jax.device_put(dataclasses.replace(tiny_rt2.robot_batch(config, 4), action_mask=MASK))
 
 
 def bits(logits, label):
@@ -80,7 +80,7 @@ def gradients(config, batch):
 def test_insulated_gradients_are_zero_in_the_backbone_and_the_usual_ones_elsewhere():
   batch = tiny_rt2.robot_batch(INSULATED, 3)
   state = np.random.default_rng(0).normal(size=(3, 1, 3)).astype(np.float32)
-  batch = jax.tree.map(jnp.asarray, dataclasses.replace(
+  batch = jax.device_put(dataclasses.replace(
       batch, observation=dataclasses.replace(batch.observation, proprioception=state)))
   usual = gradients(dataclasses.replace(INSULATED, knowledge_insulation=False), batch)
   insulated = gradients(INSULATED, batch)
@@ -92,7 +92,7 @@ def test_insulated_gradients_are_zero_in_the_backbone_and_the_usual_ones_elsewhe
       assert usual[name].any() or 'token_head' in name
     else:
       np.testing.assert_allclose(insulated[name], usual[name], rtol=1e-3, atol=1e-4 * np.abs(usual[name]).max())
-  texts = jax.tree.map(jnp.asarray, Batch(text=tiny_rt2.text_batch(INSULATED, 3)))
+  texts = jax.device_put(Batch(text=tiny_rt2.text_batch(INSULATED, 3)))
   assert all(gradient.any() for name, gradient in gradients(INSULATED, texts).items() if name in backbone)
 
 

@@ -26,7 +26,7 @@ def observed(config, size, seed=0):
 
 
 def context(model, seed=0, size=3):
-  return compiled(model, 'encode_observation', jax.tree.map(jnp.asarray, observed(model.config, size, seed)))
+  return compiled(model, 'encode_observation', jax.device_put(observed(model.config, size, seed)))
 
 
 @BOTH_HEADS
@@ -85,7 +85,7 @@ def test_padding_of_the_prompt_changes_nothing(config):
 
 def test_images_of_padded_frames_change_nothing():
   config = dataclasses.replace(tiny_rt2.TINY, window=3)
-  model, observation = randomised(config), jax.tree.map(jnp.asarray, observed(config, 2))
+  model, observation = randomised(config), jax.device_put(observed(config, 2))
   frame_mask = jnp.array([[False, False, True], [False, True, True]])
   black = jnp.where(frame_mask[..., None, None, None], observation.images, 0)
   masked = dataclasses.replace(observation, frame_mask=frame_mask)
@@ -124,7 +124,7 @@ def test_the_state_token_changes_actions_and_no_answers():
   assert np.abs(one - other).max() > 1e-3
   with pytest.raises(ValueError, match=r'proprioception has shape None, expected \(2, 1, 5\)'):
     model(images, prompt)
-  batch = jax.tree.map(jnp.asarray, batch)
+  batch = jax.device_put(batch)
   with pytest.raises(ValueError, match='uses the robot state'):
     compiled(model, 'loss', batch, train=True)
   model.set_normalization(lambda name: {'proprioception': (np.ones(5), np.ones(5))}[name])

@@ -103,7 +103,7 @@ def make_batch(config):
   state, waypoints = (random.normal(size=(2, config.window, 3)).astype(np.float32) for _ in range(2))
   observation = dataclasses.replace(batch.observation, proprioception=state)
   text = tiny_rt2.text_batch(config, 3)
-  return jax.tree.map(jnp.asarray, Batch(observation, batch.actions, batch.action_mask, waypoints, text=text))
+  return jax.device_put(Batch(observation, batch.actions, batch.action_mask, waypoints, text=text))
 
 
 @BOTH_HEADS
