@@ -63,9 +63,14 @@ def abstract(config: Any) -> Any:
   """
   limits.check_network(config)
   try:
-    return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=random_streams(jax.random.key(0))))
+    return nnx.clone(_shapes(config))
   except (ArithmeticError, TypeError, MemoryError) as error:  # the errors of JAX and NumPy about impossible sizes
     raise ValueError(f'no network can be built from the configuration {config}: {error}') from error
+
+
+@functools.lru_cache(maxsize=16)  # tracing takes most of a second for RT-1, and a run asks several times
+def _shapes(config: Any) -> Any:
+  return nnx.eval_shape(lambda: _entry_of(config)[2](config, rngs=random_streams(jax.random.key(0))))
 
 
 def from_values(config: Any, values: Mapping[str, Any], *, dtype: DTypeLike | None = None) -> Any:
