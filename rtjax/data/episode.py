@@ -97,6 +97,7 @@ class EpisodeSource(RecordSource[Episode]):
     embedding_id: id of the vectors' encoder; empty if they are not read.
     embedding_size: E; 0 if not read.
     renderer: of a simulated dataset, from its metadata; None for others.
+    skills: of the demonstrations, from the metadata of a dataset that rtjax generated; empty where they are unknown.
   """
   record_name = 'episode'
   adapter: Adapter
@@ -108,6 +109,7 @@ class EpisodeSource(RecordSource[Episode]):
   embedding_id: str
   embedding_size: int
   renderer: str | None
+  skills: tuple[str, ...] = ()
 
   def __init__(self, action_spec: ActionSpec, check: bool, drop_unlabelled: bool):
     self._spec, self._check, self._drop_unlabelled = action_spec, check, drop_unlabelled

@@ -9,7 +9,7 @@ import importlib
 import pathlib
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rtjax.runtime.suggest import did_you_mean
@@ -115,6 +115,21 @@ def warn_if_renderer_differs(statistics: dict[str, Any], renderer_name: str) -> 
   if others:
     warnings.warn(f'the policy was trained on images of the renderer {sorted(others)}, the environment uses '
                   f'{renderer_name!r}: the success rate may be lower than with the same renderer.', stacklevel=2)
+
+
+def warn_if_skills_are_new(statistics: dict[str, Any], skills: Iterable[str]) -> None:
+  """Warn if a policy saw no demonstration of some skills.
+
+  Args:
+    statistics: the "statistics" of its checkpoint's metadata; nothing follows if a dataset's skills are unknown.
+    skills: those to evaluate.
+  """
+  recorded = [entry.get('skills') for entry in statistics.values()]
+  learned = {skill for names in recorded for skill in names or ()}
+  new = [skill for skill in skills if skill not in learned]
+  if new and recorded and all(recorded):
+    warnings.warn(f'the policy learned {", ".join(sorted(learned))}; {", ".join(new)} are new to it. Evaluate what it '
+                  f'learned with --skills {" ".join(sorted(learned))}', stacklevel=2)
 
 
 def _make_in_worker(registered: dict[str, Any], make_env: 'Callable[[], gymnasium.Env]') -> 'gymnasium.Env':

@@ -229,6 +229,18 @@ def test_same_renderer_does_not_warn():
   envs.warn_if_renderer_differs({'a': {'renderer': 'rays'}, 'b': {}}, 'rays')
 
 
+def test_skills_without_demonstrations_warn():
+  learned = {'a': {'skills': ['pick']}, 'b': {'skills': ['knock']}}
+  with pytest.warns(UserWarning, match=r'learned knock, pick; open, close are new to it.*--skills knock pick'):
+    envs.warn_if_skills_are_new(learned, ['pick', 'open', 'close'])
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('statistics', [{}, {'a': {'skills': ['pick']}, 'b': {}}, {'a': {'skills': ['pick', 'open']}}])
+def test_known_or_unknown_skills_do_not_warn(statistics):
+  envs.warn_if_skills_are_new(statistics, ['pick', 'open'])
+
+
 def test_vector_environment_equals_single_ones():
   vector = envs.make_vector(functools.partial(envs.make, 'tabletop', **SMALL), 2)
   try:

@@ -133,7 +133,8 @@ def entry(dataset: EpisodeSource, spec: ActionSpec, total: Totals, ordered: Orde
   return {
       'name': dataset.adapter.name, 'version': dataset.version, 'split': dataset.split, 'features': dataset.layout,
       'records': digest, 'embedding_id': dataset.embedding_id,
-      'renderer': dataset.renderer, 'image_size': dataset.image_size, 'episodes': counts['episodes'], 'steps': steps,
+      'renderer': dataset.renderer, 'skills': list(dataset.skills), 'image_size': dataset.image_size,
+      'episodes': counts['episodes'], 'steps': steps,
       # Those that were left out while reading have none either.
       'unlabelled_episodes': dataset.num_records - counts['episodes'] + counts['unlabelled_episodes'],
       'unlabelled_steps': counts['unlabelled_steps'],

@@ -43,7 +43,7 @@ def statistics(datasets: Sequence[str], config: DataConfig, action_spec: ActionS
       'unlabelled_episodes', 'unlabelled_steps': those without an instruction or with zero vectors, of which a warning
         reports; with `config.drop_unlabelled` the former are left out;
       'far': descriptions of numbers absurdly far from the others, of which a warning reports;
-      'renderer': of a simulated dataset, else None;
+      'renderer': of a simulated dataset, else None; 'skills': those that it holds, empty if unknown;
       'image_size': [height, width], None where it varies;
       'action': 'names' [A] and, each [A] in the ActionSpec's units, 'mean', 'std', 'min', 'max', 'q01', 'q99', and
         'clipped', the share of the steps beyond the bounds or clipped by the adapter, and 'clipped_by_adapter';

@@ -2,6 +2,7 @@
 import difflib
 import functools
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -72,7 +73,8 @@ class Dataset(TfdsRecords, EpisodeSource):
     self.proprioception_size = math.prod(self._leaves[self.proprioception].shape) if self.proprioception else 0
     self.embedding_id = self.adapter.embedding_id if self._vectors is None else self._vectors.id
     self.embedding_size = (self._leaves[self._embedding].shape[-1] if self._vectors is None else self._vectors.size)
-    self.renderer = (self._builder.info.metadata or {}).get('renderer')
+    metadata = dict(self._builder.info.metadata or {})
+    self.renderer, self.skills = metadata.get('renderer'), _skills(metadata.get('recipe'))
     self._used = {path: f for path, f in self._leaves.items() if self._is_used(path, f)}
     needed = (self.proprioception, self.adapter.instruction, self._embedding if self._vectors is None else '')
     for path in filter(None, needed):
@@ -238,6 +240,13 @@ class Dataset(TfdsRecords, EpisodeSource):
     if not is_valid(feature):
       raise ValueError(f'{self.name}: {path!r} is {features.describe(feature)}, expected {expected}. '
                        f'Name another feature in the adapter {self.adapter.name!r}.')
+
+
+def _skills(recipe: Any) -> tuple[str, ...]:
+  """Return the skills in the recipe of a generated dataset; anything else has none."""
+  names = recipe.get('skills') if isinstance(recipe, dict) else None
+  return tuple(name for name in names if isinstance(name, str) and re.fullmatch(r'[\w-]{1,80}', name)
+               ) if isinstance(names, list) else ()
 
 
 def _size(feature: Any) -> tuple[int, int] | None:

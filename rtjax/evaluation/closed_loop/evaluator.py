@@ -129,6 +129,8 @@ def _check(evaluation: Evaluation, agent: Agent) -> None:
   agents.require_matching_actions(agent.action_spec, env.action_spec, env.name)
   if 'renderer' in env.settings:
     envs.warn_if_renderer_differs(agent.policy.metadata.statistics, env.settings['renderer'])
+  envs.warn_if_skills_are_new(agent.policy.metadata.statistics, dict.fromkeys(
+      skill for skills in env.splits.values() for skill in skills))
 
 
 def _require_different(policies: Sequence[dict[str, Any]]) -> None:
