@@ -29,7 +29,7 @@ def shapes(model: mujoco.MjModel, bodies: Mapping[str, int]) -> Shapes:
   """Return the shapes of bodies, given by name and number."""
   data = mujoco.MjData(model)
   mujoco.mj_kinematics(model, data)
-  collide = np.flatnonzero(model.geom_contype)
+  collide = np.flatnonzero(model.geom_contype | model.geom_conaffinity)
   geoms = {name: np.array([geom for geom in collide if _belongs(model, model.geom_bodyid[geom], body)], int)
            for name, body in bodies.items()}
   return Shapes(geoms, frozenset(name for name in bodies if _is_hollow(_boxes(model, data, geoms[name]))))
