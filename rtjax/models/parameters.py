@@ -124,8 +124,7 @@ def assign(model: nnx.Module, values: Mapping[str, Any], *, dtype: DTypeLike | N
   for place, variable in _variables(model).items():
     value = values[place] if place in values else _stack(
         [values[name] for name in names_of_layers(place, variable.shape)])
-    kind = dtype or variable.dtype
-    variable.set_value(_put(value.astype(kind) if isinstance(value, jax.Array) else np.asarray(value, kind), None))
+    variable.set_value(jnp.asarray(value, dtype or variable.dtype))
 
 
 def _stack(rows: list[Any]) -> Any:
