@@ -243,7 +243,7 @@ class Dataset(TfdsRecords, EpisodeSource):
 
 
 def _skills(recipe: Any) -> tuple[str, ...]:
-  """Return the skills in the recipe of a generated dataset; anything else has none."""
+  """Return the skills in a generated dataset's recipe, else none."""
   names = recipe.get('skills') if isinstance(recipe, dict) else None
   return tuple(name for name in names if isinstance(name, str) and re.fullmatch(r'[\w-]{1,80}', name)
                ) if isinstance(names, list) else ()
