@@ -17,8 +17,9 @@ ACTIONS = np.zeros((2, 7), np.float32)
 
 
 @pytest.mark.parametrize('call', [
-    lambda vector: vector.step(ACTIONS), lambda vector: vector.reset(), lambda vector: vector.call('expert'),
-    lambda vector: vector.set_attr('episode', None)])
+    lambda vector: vector.step(ACTIONS), *(pytest.param(call, marks=pytest.mark.slow) for call in (
+        lambda vector: vector.reset(), lambda vector: vector.call('expert'),
+        lambda vector: vector.set_attr('episode', None)))])
 def test_any_call_names_the_process(call):
   vector = envs.make_vector(functools.partial(toy_env.ToyEnv, 'seen'), 2)
   vector.reset()

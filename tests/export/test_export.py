@@ -36,7 +36,8 @@ NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['t
 SLOW_SAVEDMODEL = pytest.param('savedmodel', marks=pytest.mark.slow)  # test_equals_the_policy covers it quickly
 
 
-@pytest.fixture(scope='module', params=NETWORKS)
+# RT-1-X's network has no operation that RT-1's lacks.
+@pytest.fixture(scope='module', params=['rt1', 'auxiliary', pytest.param('rt1_x', marks=pytest.mark.slow)])
 def network(request):
   model = models.build(NETWORKS[request.param], seed=0)
   return Policy(model), Step(model, CAMERA)

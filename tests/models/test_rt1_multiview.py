@@ -87,8 +87,9 @@ def all_stages(model, observation):
   return tensors
 
 
-@pytest.mark.parametrize('config', [RT1MultiviewConfig(), RT1MultiviewConfig(views=1, window=6)],
-                         ids=['views', 'steps'])
+@pytest.mark.parametrize('config', [
+    pytest.param(RT1MultiviewConfig(), id='views'),
+    pytest.param(RT1MultiviewConfig(views=1, window=6), id='steps', marks=pytest.mark.slow)])
 def test_shape_table(config):
   """Every row of the docstring's table, at full size; no number is computed."""
   rows = re.findall(r'^    (\S.*?)(?:  +([a-z_]+))? +\[([\d, B]+)\]$', rt1_multiview.__doc__, re.MULTILINE)

@@ -16,7 +16,7 @@ from rtjax.serving.server import warm_up
 SIZE = (16, 20)
 
 
-@pytest.mark.parametrize('action_head', ['classifier', 'text'])
+@pytest.mark.parametrize('action_head', [pytest.param('classifier', marks=pytest.mark.slow), 'text'])
 def test_equals_a_local_policy(action_head):
   tokenizer, backbone = Tokenizer(), tiny_rt2.TINY.backbone
   backbone = dataclasses.replace(backbone, text=dataclasses.replace(backbone.text, vocab_size=tokenizer.size))

@@ -226,7 +226,7 @@ def test_killed_again_and_again_ends_with_the_same_bits(tmp_path):
   assert losses(tmp_path / 'run') == losses(tmp_path / 'complete')
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends(tmp_path, number):
   changes = LONG | {'checkpoints.every': 1000, 'steps': 1000}
   process = start_process(tmp_path / 'run', 'slow', **changes)

@@ -65,6 +65,8 @@ def test_golden(golden):
   close(model.logits(alone), g['text_only_logits'], 'text_only_logits')
 
 
+# It finds the layer that differs when test_golden fails.
+@pytest.mark.slow
 def test_golden_layers(golden, monkeypatch):
   """Image encoder, embeddings, and the residual stream before each layer."""
   model, g, image = golden

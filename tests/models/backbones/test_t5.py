@@ -16,6 +16,8 @@ from rtjax.models.backbones import t5
 from rtjax.models.backbones.t5 import T5Config
 
 CASES = ['t5_v11', 'mt5', 't5_ul2']
+# test_golden compares the outputs of all of them.
+ONE_QUICKLY = [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])]
 TINY = T5Config(vocab_size=31, width=16, head_size=6, mlp_width=20, encoder_layers=2, decoder_layers=3, heads=3,
                 buckets=8, max_distance=12)
 
@@ -66,6 +68,8 @@ def test_golden(shared, case):
         'nomask_encoder_last_hidden_state')
 
 
+# It finds the layer that differs when test_golden fails.
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_golden_layers(shared, case):
   model, golden = golden_huggingface.load(shared, case)
@@ -88,7 +92,7 @@ def test_golden_layers(shared, case):
     close(stack.norm(x)[counted], golden[last][counted], last)
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', ONE_QUICKLY)
 def test_golden_of_visual_embeddings(shared, case):
   """Embeddings of images before those of text, as in PaLI."""
   model, golden = golden_huggingface.load(shared, case)
@@ -104,7 +108,7 @@ def test_golden_of_visual_embeddings(shared, case):
   equal_ids(generated, golden['embeds_generate_ids'], 'embeds_generate_ids')
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', ONE_QUICKLY)
 def test_golden_greedy_decoding(shared, case):
   """With the cache. In t5_v11 the encoder is deeper than the decoder."""
   model, golden = golden_huggingface.load(shared, case)
