@@ -7,10 +7,7 @@ import itertools
 import mujoco
 import numpy as np
 
-SHADOW_HEIGHT = 0.08
-"""Shadows are bounded on surfaces between the table's plane z = 0 and this height, m."""
-
-_EDGE = 0.022  # smallest half length of the boxes, m
+_EDGE = 0.03  # smallest half length of the boxes, m
 _MARGIN = 0.5  # pixels; subpixels lie within it
 _NEAR = 1e-3  # m
 
@@ -28,19 +25,15 @@ class Bounds:
     return data.geom_xpos[self._geoms, None] + self._corners @ rotations.swapaxes(1, 2)
 
 
-def shadows(corners: np.ndarray, lamp: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-  """Project the corners of boxes from the centre of a lamp onto the heights where shadows fall.
+def shadows(corners: np.ndarray, lamps: np.ndarray) -> np.ndarray:
+  """Project the corners of boxes from points of a lamp onto the table's plane z = 0.
 
   Returns:
-    Points whose convex hulls enclose the shadows, [boxes, 16, 3], m, not finite for a box that is not below the lamp;
-    and how much further the shadows of a lamp of this radius reach, [boxes], m.
+    [boxes, 8 * lamps, 3], m, not finite for a box that is not below the lamp.
   """
-  offset, height = corners - lamp, corners[..., 2]
-  below = np.where(offset[..., 2] < -_NEAR, -offset[..., 2], np.nan)
-  lowest = (lamp[2] / below)[..., None]
-  highest = ((lamp[2] - height.clip(0, SHADOW_HEIGHT)) / below)[..., None]
-  reach = radius * (height.clip(0) / below).max(1)
-  return lamp + np.concatenate([offset * lowest, offset * highest], 1), reach
+  offset = corners[:, None] - lamps[:, None]
+  below = np.where(offset[..., 2:] < -_NEAR, -offset[..., 2:], np.nan)
+  return (lamps[:, None] + offset * (lamps[:, None, 2:] / below)).reshape(len(corners), -1, 3)
 
 
 class Projection:
@@ -51,26 +44,19 @@ class Projection:
     self._scale = size[0] / 2 / np.tan(np.radians(model.cam_fovy[camera]) / 2)
     self._origin, self._axes = data.cam_xpos[camera], data.cam_xmat[camera].reshape(3, 3)
 
-  def covered(self, hulls: np.ndarray, reach: np.ndarray | float = 0.0) -> np.ndarray:
+  def covered(self, hulls: np.ndarray) -> np.ndarray:
     """Find the pixels that hulls can cover: bool [H * W].
 
-    Args:
-      hulls: convex, around points [hulls, K, 3], m. All pixels are covered if a point is not before the camera.
-      reach: how much further they extend, [hulls], m.
+    The hulls are convex, around points [hulls, K, 3], m. All pixels are covered if a point is not before the camera.
     """
     local = ((hulls.reshape(-1, 3) - self._origin) @ self._axes).reshape(hulls.shape)
-    depth = -local[..., 2]
-    nearest = depth.min(1) - reach
-    if not (nearest > _NEAR).all():
+    if not (local[..., 2] < -_NEAR).all():
       return np.ones(self._size[0] * self._size[1], bool)
-    across, down = ((axis * self._scale / depth) for axis in (local[..., 0], -local[..., 1]))
-    margin = _MARGIN + 1.2 * reach * self._scale / nearest  # 1.2: it may point towards a camera of up to 80 degrees
+    bounds, scale = [], self._scale / local[..., 2]
+    for position, length in zip((local[..., 1] * scale, local[..., 0] * -scale), self._size, strict=True):
+      position += (length - 1) / 2
+      bounds += [(position.min(1) - _MARGIN).clip(0, length), (position.max(1) + (_MARGIN + 1)).clip(0, length)]
     mask = np.zeros(self._size, bool)
-    (height, width), bounds = self._size, []
-    for position, length in ((down, height), (across, width)):
-      position = position + (length - 1) / 2
-      bounds += [np.floor(position.min(1) - margin).clip(0, length),
-                 np.ceil(position.max(1) + margin + 1).clip(0, length)]
     for top, bottom, left, right in np.array(bounds).T.astype(int).tolist():
       mask[top:bottom, left:right] = True
     return mask.ravel()
@@ -79,7 +65,7 @@ class Projection:
 def _boxes(aabb: np.ndarray) -> np.ndarray:
   """Divide a box, its centre and half lengths [6], into boxes: their corners [boxes, 8, 3]."""
   centre, half = aabb[:3], aabb[3:]
-  counts = np.ceil(half / max(1.5 * half.min(), _EDGE)).astype(int).clip(1)
+  counts = np.ceil(half / max(2 * half.min(), _EDGE)).astype(int).clip(1)
   places = np.array(list(itertools.product(*(np.arange(1 - count, count, 2) for count in counts))))
   signs = np.array(list(itertools.product((-1, 1), repeat=3)))
   return centre + (places[:, None] + signs) * (half / counts)

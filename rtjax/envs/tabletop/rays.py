@@ -7,16 +7,16 @@ are sampled with three rays per pixel.
 A camera that stands still has one background in an episode, the image of the geoms that stand still. It is kept, and
 rays are cast where a moving geom or its shadow can be: the image is exactly that of casting all rays.
 
-R is a number of rays.
+R is a number of rays, whose components come first: [3, R].
 """
 import dataclasses
 
 import mujoco
 import numpy as np
 
-from rtjax.envs.tabletop.bounds import SHADOW_HEIGHT, Bounds, Projection, shadows
+from rtjax.envs.tabletop.bounds import Bounds, Projection, shadows
 from rtjax.envs.tabletop.scene import MOVING_GROUP
-from rtjax.envs.tabletop.surfaces import Points, Surface, Surfaces, dot, join, take, unit
+from rtjax.envs.tabletop.surfaces import Points, Surface, Surfaces, dot, join, lamp, take, unit
 
 # Geom groups: what stands still, what moves, and both. Sites and helpers are in group 4.
 _FIXED, _MOVING, _ALL = (np.isin(np.arange(6), groups).astype(np.uint8)
@@ -35,8 +35,9 @@ class _Background:
 
   Attributes:
     key: what hits and distances depend on.
-    directions: of the rays through the pixels' centres, [H * W, 3].
+    directions: of the rays through the pixels' centres, [3, H * W].
     hits, distance: [H * W]; the distance is infinite without a hit.
+    on_table: whether the hit is on the table's plane z = 0, [H * W].
     surface, visibility, image: in the light of the present episode, [H * W]; see `Rays._draw`.
     lit: whether these are known.
   """
@@ -44,6 +45,7 @@ class _Background:
   directions: np.ndarray
   hits: Points
   distance: np.ndarray
+  on_table: np.ndarray
   surface: Surface = dataclasses.field(init=False)
   visibility: np.ndarray = dataclasses.field(init=False)
   image: np.ndarray = dataclasses.field(init=False)
@@ -101,8 +103,9 @@ class Rays:
     background = self._backgrounds.get(camera)
     if background is None or background.key != key:
       directions = self._directions(data, camera, self._rows, self._columns)
-      background = _Background(key, directions, *self._hits(data, camera, directions, _FIXED))
-      self._backgrounds[camera] = background
+      hits, distance = self._hits(data, camera, directions, _FIXED)
+      on_table = (hits.geom == self._table) & (hits.normal[2] > 0.5)
+      background = self._backgrounds[camera] = _Background(key, directions, hits, distance, on_table)
     if not background.lit:
       background.surface, background.visibility, background.image = self._draw(data, camera, background.hits, _FIXED)
       background.lit = True
@@ -129,15 +132,15 @@ class Rays:
     """Draw the pixels that differ from the background; return the image, uint8 [H * W, 3]."""
     moving, shadowed = self._changeable(data, camera, background)
     pixels = np.flatnonzero(moving)
-    hits, distance = self._hits(data, camera, background.directions.take(pixels, 0), _MOVING)
-    nearer = np.flatnonzero(distance < background.distance[pixels])
+    hits, distance = self._hits(data, camera, background.directions.take(pixels, 1), _MOVING)
+    nearer = np.flatnonzero(distance < background.distance.take(pixels))
     pixels, hits = pixels[nearer], take(hits, nearer)
     geom, visibility = background.hits.geom.copy(), background.visibility.copy()
     geom[pixels], visibility[pixels] = hits.geom, -1
     beside = np.flatnonzero(shadowed & (visibility == 1))
     casting = np.concatenate([pixels, beside])
     visibility[casting] = self._visibility(
-        data, join(hits, take(background.hits, beside)), self._lamp_point[casting], _ALL)
+        data, join(hits, take(background.hits, beside)), self._lamp_point.take(casting), _ALL)
     changed = self._grow((geom != background.hits.geom) | (visibility != background.visibility))
     changed |= self._edges(background.hits.geom) & (moving | shadowed)
     fixed = np.flatnonzero(changed & (geom == background.hits.geom))
@@ -148,11 +151,9 @@ class Rays:
 
   def _changeable(self, data: mujoco.MjData, camera: int, background: _Background) -> tuple[np.ndarray, np.ndarray]:
     """Find the pixels where moving geoms, and where their shadows can be: bool [H * W] each."""
-    corners = self._bounds.corners(data)
-    image = Projection(self._model, data, camera, self._size)
-    moving, shadowed = image.covered(corners), image.covered(*shadows(corners, data.light_xpos[0], _LAMP_RADIUS))
-    height = background.hits.points[:, 2]
-    return moving, shadowed | (height < -1e-6) | (height > SHADOW_HEIGHT)
+    image, boxes = Projection(self._model, data, camera, self._size), self._bounds.corners(data)
+    moving, shadowed = image.covered(boxes), image.covered(shadows(boxes, _lamp_points(data)[1:]))
+    return moving, shadowed | ~background.on_table
 
   def _paint(self, image: np.ndarray, data: mujoco.MjData, camera: int, geom: np.ndarray, visibility: np.ndarray,
              pixels: np.ndarray, surface: Surface, groups: np.ndarray) -> None:
@@ -165,58 +166,57 @@ class Rays:
       groups: the visible geoms.
     """
     visibility = self._blur(geom, visibility)
-    colour = self._surfaces.shade(surface, visibility[pixels])
-    rows = np.flatnonzero(self._edges(geom)[pixels])
-    if len(rows):
-      edges = pixels[rows]
-      subpixels = self._subpixel_colours(data, camera, edges, geom[edges], visibility[edges], groups)
-      colour[rows] = (colour[rows] + subpixels) / (1 + len(_SUBPIXELS))
-    image[pixels] = (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    colour = self._surfaces.shade(surface, visibility.take(pixels))
+    rays = np.flatnonzero(self._edges(geom).take(pixels))
+    if len(rays):
+      edges = pixels[rays]
+      subpixels = self._subpixel_colours(data, camera, edges, geom.take(edges), visibility.take(edges), groups)
+      colour[:, rays] = (colour.take(rays, 1) + subpixels) / (1 + len(_SUBPIXELS))
+    image[pixels] = (np.sqrt(np.clip(colour, 0, 1)) * 255 + 0.5).astype(np.uint8).T
 
   def _subpixel_colours(self, data: mujoco.MjData, camera: int, pixels: np.ndarray, geom: np.ndarray,
                         visibility: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum the colours at the subpixels of some pixels: float32 [R, 3].
+    """Sum the colours at the subpixels of some pixels: float32 [3, R].
 
     `geom` and `visibility` [R] belong to the pixels' centres.
     """
     count = len(_SUBPIXELS)
-    rows, columns = ((coordinate[pixels] + offset[:, None]).ravel()
+    rows, columns = ((coordinate.take(pixels) + offset[:, None]).ravel()
                      for coordinate, offset in zip((self._rows, self._columns), _SUBPIXELS.T, strict=True))
     hits, _ = self._hits(data, camera, self._directions(data, camera, rows, columns), groups)
     known = hits.geom == np.tile(geom, count)
     cast = self._visibility(data, hits, np.where(known, -1, np.repeat(np.arange(count), len(pixels))), groups)
     colours = self._surfaces.shade(self._surfaces.at(data, hits), np.where(known, np.tile(visibility, count), cast))
-    return colours.reshape(count, len(pixels), 3).sum(0)
+    return colours.reshape(3, count, len(pixels)).sum(1)
 
   def _hits(self, data: mujoco.MjData, camera: int, directions: np.ndarray, groups: np.ndarray
             ) -> tuple[Points, np.ndarray]:
     """Cast rays from a camera; return hits and distances, which are infinite without a hit."""
-    origin = data.cam_xpos[camera]
+    origin = data.cam_xpos[camera][:, None]
     geom, distance, normal = self._cast(data, origin, directions, groups)
-    points = origin + directions * distance[:, None]
-    return (Points(geom, *(part.astype(np.float32) for part in (points, normal, directions))),
+    points = origin + directions * distance
+    return (Points(geom, *(part.astype(np.float32, 'C') for part in (points, normal, directions))),
             np.where(geom < 0, np.inf, distance))
 
   def _directions(self, data: mujoco.MjData, camera: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     scale = 2 * np.tan(np.radians(self._model.cam_fovy[camera]) / 2) / self._height
-    right, up, back = data.cam_xmat[camera].reshape(3, 3).T
+    right, up, back = data.cam_xmat[camera].reshape(3, 3).T[..., None]
     across = (columns - (self._width - 1) / 2) * scale
     upwards = ((self._height - 1) / 2 - rows) * scale
-    return unit(across[:, None] * right + upwards[:, None] * up - back)  # a matrix product would start BLAS threads
+    return unit(across * right + upwards * up - back)  # a matrix product would start BLAS threads
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, groups: np.ndarray,
             exclude: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cast rays.
+    """Cast rays from `origin` [3, 1].
 
     Returns:
       The geom that each ray hits (-1 for none), the distance in units of its direction, and the surface's normal.
     """
-    count = len(directions)
+    count = directions.shape[1]
     geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
-    flat = np.ascontiguousarray(directions, float).ravel()
-    mujoco.mj_multiRay(self._model, data, origin, flat, groups, True, exclude, geom, distance, normal.reshape(-1),
-                       count, mujoco.mjMAXVAL)
-    return geom, distance, normal
+    mujoco.mj_multiRay(self._model, data, origin, directions.T.ravel(), groups, True, exclude, geom, distance,
+                       normal.reshape(-1), count, mujoco.mjMAXVAL)
+    return geom, distance, normal.T
 
   def _visibility(self, data: mujoco.MjData, hits: Points, lamp_point: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Cast shadow rays from the lamp.
@@ -230,16 +230,16 @@ class Rays:
     """
     visibility = np.where(lamp_point < 0, np.float32(-1), np.float32(0))
     rays = np.flatnonzero((lamp_point >= 0) & (hits.geom >= 0))
-    points = hits.points.take(rays, 0)
-    facing = dot(hits.normal.take(rays, 0), data.light_xpos[0].astype(np.float32) - points) > 0
+    points = hits.points.take(rays, 1)
+    facing = np.flatnonzero(dot(hits.normal.take(rays, 1), lamp(data) - points) > 0)
+    rays, points = rays[facing], points.take(facing, 1)
     # No part of the room lies between the lamp and points on the table.
-    above = (hits.geom[rays] == self._table) | (points[:, 2] > 0)
-    for index, (x, y) in enumerate(_LAMP_POINTS):
-      some = np.flatnonzero(facing & (lamp_point[rays] == index))
+    below, lamp_point = (hits.geom[rays] != self._table) & (points[2] <= 0), lamp_point.take(rays)
+    for index, origin in enumerate(_lamp_points(data)[..., None]):
+      some = np.flatnonzero(lamp_point == index)
       if len(some):
-        origin = data.light_xpos[0] + _LAMP_RADIUS * np.array([x, y, 0.0])
-        exclude = self._room if above[some].all() else -1
-        _, distance, _ = self._cast(data, origin, points[some] - origin, groups, exclude)
+        exclude = -1 if below.take(some).any() else self._room
+        _, distance, _ = self._cast(data, origin, points.take(some, 1) - origin, groups, exclude)
         visibility[rays[some]] = (distance > 0.997) | (distance < 0)  # 1 is the point itself
     return visibility
 
@@ -279,6 +279,11 @@ class Rays:
     edge[:, 1:] |= across
     edge[:, :-1] |= across
     return edge.ravel()
+
+
+def _lamp_points(data: mujoco.MjData) -> np.ndarray:
+  """Return the origins of shadow rays, [points, 3], m; the first one is the lamp's centre."""
+  return data.light_xpos[0] + _LAMP_RADIUS * np.pad(_LAMP_POINTS, ((0, 0), (0, 1)))
 
 
 def _neighbours(image: np.ndarray, border: int = 0) -> list[np.ndarray]:
