@@ -7,7 +7,7 @@ import itertools
 import mujoco
 import numpy as np
 
-_EDGE = 0.03  # smallest half length of the boxes, m
+_EDGE = 0.025  # smallest half length of the boxes, m
 _MARGIN = 0.5  # pixels; subpixels lie within it
 _NEAR = 1e-3  # m
 
@@ -65,7 +65,7 @@ class Projection:
 def _boxes(aabb: np.ndarray) -> np.ndarray:
   """Divide a box, its centre and half lengths [6], into boxes: their corners [boxes, 8, 3]."""
   centre, half = aabb[:3], aabb[3:]
-  counts = np.ceil(half / max(2 * half.min(), _EDGE)).astype(int).clip(1)
+  counts = np.ceil(half / max(1.5 * half.min(), _EDGE)).astype(int).clip(1)
   places = np.array(list(itertools.product(*(np.arange(1 - count, count, 2) for count in counts))))
   signs = np.array(list(itertools.product((-1, 1), repeat=3)))
   return centre + (places[:, None] + signs) * (half / counts)

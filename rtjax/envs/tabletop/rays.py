@@ -22,9 +22,9 @@ from rtjax.envs.tabletop.surfaces import Points, Surface, Surfaces, dot, join, l
 _FIXED, _MOVING, _ALL = (np.isin(np.arange(6), groups).astype(np.uint8)
                          for groups in ([0], [MOVING_GROUP], [0, MOVING_GROUP]))
 _LAMP_RADIUS = 0.07
-# Origins of shadow rays on the lamp, in units of its radius. Every other pixel casts one, neighbours from different
-# points; averaging over 3x3 pixels, twice, gives the soft shadow.
-_LAMP_POINTS = np.array([(0.0, 0.0), (-0.7, 0.3), (0.3, 0.7), (0.7, -0.3), (-0.3, -0.7)])
+# Origins of shadow rays, from the lamp's centre, m. Every other pixel casts one, neighbours from different points;
+# averaging over 3x3 pixels, twice, gives the soft shadow.
+_LAMP_POINTS = _LAMP_RADIUS * np.array([(0, 0, 0), (-0.7, 0.3, 0), (0.3, 0.7, 0), (0.7, -0.3, 0), (-0.3, -0.7, 0)])
 _BLUR = 2  # pixels that an average reaches
 _SUBPIXELS = np.array([(-0.33, 0.17), (0.17, -0.33)])  # roughly a triangle with the pixel's centre
 
@@ -152,7 +152,7 @@ class Rays:
   def _changeable(self, data: mujoco.MjData, camera: int, background: _Background) -> tuple[np.ndarray, np.ndarray]:
     """Find the pixels where moving geoms, and where their shadows can be: bool [H * W] each."""
     image, boxes = Projection(self._model, data, camera, self._size), self._bounds.corners(data)
-    moving, shadowed = image.covered(boxes), image.covered(shadows(boxes, _lamp_points(data)[1:]))
+    moving, shadowed = image.covered(boxes), image.covered(shadows(boxes, data.light_xpos[0] + _LAMP_POINTS[1:]))
     return moving, shadowed | ~background.on_table
 
   def _paint(self, image: np.ndarray, data: mujoco.MjData, camera: int, geom: np.ndarray, visibility: np.ndarray,
@@ -235,7 +235,7 @@ class Rays:
     rays, points = rays[facing], points.take(facing, 1)
     # No part of the room lies between the lamp and points on the table.
     below, lamp_point = (hits.geom[rays] != self._table) & (points[2] <= 0), lamp_point.take(rays)
-    for index, origin in enumerate(_lamp_points(data)[..., None]):
+    for index, origin in enumerate((data.light_xpos[0] + _LAMP_POINTS)[..., None]):
       some = np.flatnonzero(lamp_point == index)
       if len(some):
         exclude = -1 if below.take(some).any() else self._room
@@ -279,11 +279,6 @@ class Rays:
     edge[:, 1:] |= across
     edge[:, :-1] |= across
     return edge.ravel()
-
-
-def _lamp_points(data: mujoco.MjData) -> np.ndarray:
-  """Return the origins of shadow rays, [points, 3], m; the first one is the lamp's centre."""
-  return data.light_xpos[0] + _LAMP_RADIUS * np.pad(_LAMP_POINTS, ((0, 0), (0, 1)))
 
 
 def _neighbours(image: np.ndarray, border: int = 0) -> list[np.ndarray]:
