@@ -26,11 +26,6 @@ BUSY = dataclasses.replace(SCENE, objects=(CUBE, PlacedObject(Item('bottle', 'bl
                            bowl=(0.55, 0.05), drawer=0.1)
 
 
-def all_hits(caster, data, camera):
-  """Cast a ray through every pixel's centre."""
-  return caster._hits(data, camera, caster._directions(data, camera, caster._rows, caster._columns), rays._ALL)[0]
-
-
 def render(scene, size=(64, 80), camera='front', name='rays'):
   world = World(scene)
   renderer = make_renderer(name, size)
@@ -66,7 +61,7 @@ def test_pixels_agree_with_single_rays():
   caster = Rays(size)
   caster.start(world.model)
   camera = world.model.camera('front').id
-  hits = all_hits(caster, world.data, camera)
+  hits = caster._all_hits(world.data, camera)
   for index in range(0, size[0] * size[1], 7):
     geom, direction = np.zeros(1, np.int32), hits.directions[:, index].astype(float)
     distance = mujoco.mj_ray(world.model, world.data, world.data.cam_xpos[camera], direction,
@@ -85,7 +80,7 @@ def test_drawing_changes_gives_the_image_of_all_rays(light):
     world.step(np.array([0.5, -0.1, height]), np.eye(3), is_open=False)
     for camera in CAMERAS:
       number = world.model.camera(camera).id
-      *_, expected = caster._draw(world.data, number, all_hits(caster, world.data, number), rays._ALL)
+      *_, expected = caster._draw(world.data, number, caster._all_hits(world.data, number), rays._ALL)
       np.testing.assert_array_equal(caster.render(world.data, camera).reshape(-1, 3), expected, camera)
 
 

@@ -77,8 +77,7 @@ class Rays:
     """Render the view of `camera`: uint8 [H, W, 3]."""
     number = self._model.camera(camera).id
     if self._model.body_weldid[self._model.cam_bodyid[number]]:
-      hits, _ = self._hits(data, number, self._directions(data, number, self._rows, self._columns), _ALL)
-      *_, image = self._draw(data, number, hits, _ALL)
+      *_, image = self._draw(data, number, self._all_hits(data, number), _ALL)
     else:
       image = self._draw_changes(data, number, self._background(data, number))
     return image.reshape(*self._size, 3)
@@ -88,15 +87,14 @@ class Rays:
 
     A pixel without one has the model's number of geoms.
     """
-    number = self._model.camera(camera).id
-    hits, _ = self._hits(data, number, self._directions(data, number, self._rows, self._columns), _ALL)
-    return np.where(hits.geom < 0, self._model.ngeom, hits.geom).reshape(self._size)
+    geom = self._all_hits(data, self._model.camera(camera).id).geom
+    return np.where(geom < 0, self._model.ngeom, geom).reshape(self._size)
 
   def close(self) -> None:
     """Do nothing: there are no resources to release."""
 
   def _background(self, data: mujoco.MjData, camera: int) -> _Background:
-    model, fixed = self._model, self._model.geom_group == 0
+    model, fixed = self._model, np.flatnonzero(self._model.geom_group == 0)
     key = b''.join(array.tobytes() for array in (
         fixed, model.geom_type[fixed], model.geom_size[fixed], data.geom_xpos[fixed], data.geom_xmat[fixed],
         model.cam_fovy[camera], data.cam_xpos[camera], data.cam_xmat[camera]))
@@ -188,6 +186,10 @@ class Rays:
     cast = self._visibility(data, hits, np.where(known, -1, np.repeat(np.arange(count), len(pixels))), groups)
     colours = self._surfaces.shade(self._surfaces.at(data, hits), np.where(known, np.tile(visibility, count), cast))
     return colours.reshape(3, count, len(pixels)).sum(1)
+
+  def _all_hits(self, data: mujoco.MjData, camera: int) -> Points:
+    """Cast a ray through every pixel's centre."""
+    return self._hits(data, camera, self._directions(data, camera, self._rows, self._columns), _ALL)[0]
 
   def _hits(self, data: mujoco.MjData, camera: int, directions: np.ndarray, groups: np.ndarray
             ) -> tuple[Points, np.ndarray]:
