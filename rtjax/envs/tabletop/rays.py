@@ -16,7 +16,7 @@ import numpy as np
 
 from rtjax.envs.tabletop.bounds import Bounds, Projection, shadows
 from rtjax.envs.tabletop.scene import MOVING_GROUP
-from rtjax.envs.tabletop.surfaces import Points, Surface, Surfaces, dot, join, lamp, take, unit
+from rtjax.envs.tabletop.surfaces import Points, Surface, Surfaces, dot, join, lamp, take
 
 # Geom groups: what stands still, what moves, and both. Sites and helpers are in group 4.
 _FIXED, _MOVING, _ALL = (np.isin(np.arange(6), groups).astype(np.uint8)
@@ -37,7 +37,7 @@ class _Background:
     key: what hits and distances depend on.
     directions: of the rays through the pixels' centres, [3, H * W].
     hits, distance: [H * W]; the distance is infinite without a hit.
-    on_table: whether the hit is on the table's plane z = 0, [H * W].
+    on_table: whether the pixel and those around it are of the table's plane z = 0, [H * W].
     surface, visibility, image: in the light of the present episode, [H * W]; see `Rays._draw`.
     lit: whether these are known.
   """
@@ -102,7 +102,7 @@ class Rays:
     if background is None or background.key != key:
       directions = self._directions(data, camera, self._rows, self._columns)
       hits, distance = self._hits(data, camera, directions, _FIXED)
-      on_table = (hits.geom == self._table) & (hits.normal[2] > 0.5)
+      on_table = ~self._grow((hits.geom != self._table) | (hits.normal[2] < 0.5))
       background = self._backgrounds[camera] = _Background(key, directions, hits, distance, on_table)
     if not background.lit:
       background.surface, background.visibility, background.image = self._draw(data, camera, background.hits, _FIXED)
@@ -205,7 +205,9 @@ class Rays:
     right, up, back = data.cam_xmat[camera].reshape(3, 3).T[..., None]
     across = (columns - (self._width - 1) / 2) * scale
     upwards = ((self._height - 1) / 2 - rows) * scale
-    return unit(across * right + upwards * up - back)  # a matrix product would start BLAS threads
+    rays = across * right + upwards * up - back  # a matrix product would start BLAS threads
+    x, y, z = rays * rays
+    return rays / np.sqrt((x + z) + y)  # in the order of earlier datasets: another one moves an edge now and then
 
   def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, groups: np.ndarray,
             exclude: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -265,7 +267,7 @@ class Rays:
     return (twice / count).ravel()  # pixels without known neighbours are edges, which get subpixels
 
   def _grow(self, mask: np.ndarray) -> np.ndarray:
-    """Add the pixels within the reach of the blur to a mask: bool [H * W]."""
+    """Add to a mask the pixels within the reach of the blur, and so of edges: bool [H * W]."""
     grown = mask.reshape(self._size)
     for _ in range(_BLUR):
       grown = np.logical_or.reduce(_neighbours(grown))

@@ -67,9 +67,9 @@ class Surfaces:
       if len(where):
         colour[:, where] = texture.sample(data, hits.points.take(where, 1), hits.normal.take(where, 1))
     hit = hits.geom >= 0
-    to_lamp = unit(lamp(data) - hits.points)
+    to_lamp = _unit(lamp(data) - hits.points)
     facing = np.maximum(dot(hits.normal, to_lamp), 0) * hit
-    gloss = np.maximum(dot(hits.normal, unit(to_lamp - hits.directions)), 0) ** 40 * hit
+    gloss = np.maximum(dot(hits.normal, _unit(to_lamp - hits.directions)), 0) ** 40 * hit
     surroundings = (0.75 + 0.25 * hits.normal[2]) * self._ambient
     if not hit.all():
       surroundings[:, ~hit] = 1  # the sky shines by itself
@@ -126,7 +126,7 @@ def dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
   return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def _unit(vectors: np.ndarray) -> np.ndarray:
   return vectors / np.sqrt(dot(vectors, vectors))
 
 
