@@ -26,10 +26,10 @@ class Bounds:
 
 
 def shadows(corners: np.ndarray, lamps: np.ndarray) -> np.ndarray:
-  """Project the corners of boxes from points of a lamp onto the table's plane z = 0.
+  """Project the corners of boxes from points of a lamp.
 
   Returns:
-    [boxes, 8 * lamps, 3], m, not finite for a box that is not below the lamp.
+    Points on the table's plane z = 0, [boxes, 8 * lamps, 3], m; not finite for a box that is not below the lamp.
   """
   offset = corners[:, None] - lamps[:, None]
   below = np.where(offset[..., 2:] < -_NEAR, -offset[..., 2:], np.nan)

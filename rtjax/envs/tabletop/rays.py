@@ -148,7 +148,11 @@ class Rays:
     return image
 
   def _changeable(self, data: mujoco.MjData, camera: int, background: _Background) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pixels where moving geoms, and where their shadows can be: bool [H * W] each."""
+    """Find the pixels that moving geoms and their shadows can change.
+
+    Returns:
+      Those of the geoms and those of the shadows, bool [H * W] each.
+    """
     image, boxes = Projection(self._model, data, camera, self._size), self._bounds.corners(data)
     moving, shadowed = image.covered(boxes), image.covered(shadows(boxes, data.light_xpos[0] + _LAMP_POINTS[1:]))
     return moving, shadowed | ~background.on_table
@@ -193,7 +197,11 @@ class Rays:
 
   def _hits(self, data: mujoco.MjData, camera: int, directions: np.ndarray, groups: np.ndarray
             ) -> tuple[Points, np.ndarray]:
-    """Cast rays from a camera; return hits and distances, which are infinite without a hit."""
+    """Cast rays from a camera.
+
+    Returns:
+      Hits and distances, which are infinite without a hit.
+    """
     origin = data.cam_xpos[camera][:, None]
     geom, distance, normal = self._cast(data, origin, directions, groups)
     points = origin + directions * distance
@@ -267,7 +275,7 @@ class Rays:
     return (twice / count).ravel()  # pixels without known neighbours are edges, which get subpixels
 
   def _grow(self, mask: np.ndarray) -> np.ndarray:
-    """Add to a mask the pixels within the reach of the blur, and so of edges: bool [H * W]."""
+    """Add the pixels within the reach of blur and edges to a mask, bool [H * W]."""
     grown = mask.reshape(self._size)
     for _ in range(_BLUR):
       grown = np.logical_or.reduce(_neighbours(grown))
