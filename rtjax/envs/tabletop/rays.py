@@ -275,7 +275,7 @@ class Rays:
     return (twice / count).ravel()  # pixels without known neighbours are edges, which get subpixels
 
   def _grow(self, mask: np.ndarray) -> np.ndarray:
-    """Add the pixels within the reach of blur and edges to a mask, bool [H * W]."""
+    """Add the pixels within the reach of the blur: bool [H * W]."""
     grown = mask.reshape(self._size)
     for _ in range(_BLUR):
       grown = np.logical_or.reduce(_neighbours(grown))
