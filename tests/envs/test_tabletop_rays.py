@@ -11,7 +11,7 @@ pytest.importorskip('mujoco', reason="needs the extra 'sim'")
 
 import mujoco
 
-from rtjax.envs.tabletop import textures
+from rtjax.envs.tabletop import rays, textures
 from rtjax.envs.tabletop.objects import COLOURS, KINDS, Item
 from rtjax.envs.tabletop.rays import Rays
 from rtjax.envs.tabletop.render import make_renderer
@@ -20,6 +20,10 @@ from rtjax.envs.tabletop.world import World
 
 CUBE = PlacedObject(Item('cube', 'red'), (0.5, -0.1, 0.0225))
 SCENE = Scene((CUBE,), None, 0.0, Appearance(light=(0.7, -0.1, 1.3)), gripper=(0.40, 0.12, 0.24))
+
+
+BUSY = dataclasses.replace(SCENE, objects=(CUBE, PlacedObject(Item('bottle', 'blue'), (0.42, -0.05, 0.0525))),
+                           bowl=(0.55, 0.05), drawer=0.1)
 
 
 def render(scene, size=(64, 80), camera='front', name='rays'):
@@ -57,14 +61,50 @@ def test_pixels_agree_with_single_rays():
   caster = Rays(size)
   caster.start(world.model)
   camera = world.model.camera('front').id
-  hits = caster._hits(world.data, camera, caster._rows, caster._columns)
+  hits = caster._all_hits(world.data, camera)
   for index in range(0, size[0] * size[1], 7):
-    geom = np.zeros(1, np.int32)
-    distance = mujoco.mj_ray(world.model, world.data, world.data.cam_xpos[camera], hits.directions[index].astype(float),
+    geom, direction = np.zeros(1, np.int32), hits.directions[:, index].astype(float)
+    distance = mujoco.mj_ray(world.model, world.data, world.data.cam_xpos[camera], direction,
                              np.array([1, 1, 1, 0, 0, 0], np.uint8), 1, -1, geom)
     assert hits.geom[index] == geom[0]
-    np.testing.assert_allclose(hits.points[index], world.data.cam_xpos[camera] + distance * hits.directions[index],
-                               atol=1e-6)
+    np.testing.assert_allclose(hits.points[:, index], world.data.cam_xpos[camera] + distance * direction, atol=1e-6)
+
+
+@pytest.mark.parametrize('light', [(0.7, -0.4, 1.3), (0.45, 0.8, 0.75), (0.4, -0.1, 0.3)],
+                         ids=['high', 'low', 'below the arm'])
+def test_drawing_changes_gives_the_image_of_all_rays(light):
+  caster = Rays((48, 60))
+  world = World(dataclasses.replace(BUSY, appearance=Appearance(light=light)))
+  caster.start(world.model)
+  for height in (0.2, 0.05):
+    world.step(np.array([0.5, -0.1, height]), np.eye(3), is_open=False)
+    for camera in CAMERAS:
+      number = world.model.camera(camera).id
+      *_, expected = caster._draw(world.data, number, caster._all_hits(world.data, number), rays._ALL)
+      np.testing.assert_array_equal(caster.render(world.data, camera).reshape(-1, 3), expected, camera)
+
+
+def test_background_is_that_of_the_present_episode():
+  caster = Rays((48, 60))
+  for scene in (SCENE, dataclasses.replace(BUSY, appearance=Appearance(table='walnut', light=(0.5, 0.3, 1.2))), SCENE):
+    world = World(scene)
+    caster.start(world.model)
+    np.testing.assert_array_equal(caster.render(world.data, 'front'), render(scene, (48, 60))[0])
+
+
+def test_background_is_found_again_where_the_camera_stands_elsewhere():
+  world, camera = World(SCENE), 'front'
+  caster = Rays((48, 60))
+  caster.start(world.model)
+  before = caster.render(world.data, camera)
+  world.model.cam_pos[world.model.camera(camera).id] += (0, 0.1, 0)
+  mujoco.mj_forward(world.model, world.data)
+  other = Rays((48, 60))
+  other.start(world.model)
+  caster.start(world.model)
+  moved = caster.render(world.data, camera)
+  np.testing.assert_array_equal(moved, other.render(world.data, camera))
+  assert (moved != before).mean() > 0.1
 
 
 @pytest.mark.parametrize('colour', COLOURS)

@@ -88,7 +88,7 @@ class InverseKinematics:
 
   def __init__(self, model: mujoco.MjModel, iterations: int = 12, damping: float = 0.03, pull: float = 0.05):
     self._model, self._data = model, mujoco.MjData(model)  # a copy: the simulation keeps its state
-    self._iterations, self._damping, self._pull = iterations, damping, pull
+    self._iterations, self._damped, self._pull = iterations, damping ** 2 * np.eye(6), pull
     self._site = model.site('grip').id
     self._dof_addresses = [int(model.joint(name).dofadr[0]) for name in JOINTS]
     self._qpos_addresses = [int(model.joint(name).qposadr[0]) for name in JOINTS]
@@ -111,7 +111,7 @@ class InverseKinematics:
       if np.abs(error).max() < 1e-4:
         break
       jacobian = self._jacobian[:, self._dof_addresses]
-      inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + self._damping ** 2 * np.eye(6))
+      inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + self._damped)
       pull = self._pull * (HOME - angles)
       step = inverse @ error + pull - inverse @ (jacobian @ pull)
       angles = np.clip(angles + np.clip(step, -0.3, 0.3), self._low, self._high)

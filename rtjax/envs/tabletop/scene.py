@@ -25,6 +25,8 @@ HANDLE = np.array([0.0, -0.056, 0.045])
 """Centre of the handle, a bar along x, from the drawer's origin."""
 BOWL_RADIUS, BOWL_HEIGHT = 0.074, 0.042
 BOWL = 'bowl'
+MOVING_GROUP = 1
+"""Group of the geoms that can move; the others are in group 0. It has no effect on the physics."""
 _TABLE_CENTRE = np.array([0.5, 0.0, 0.0])
 
 
@@ -110,7 +112,9 @@ def build(scene: Scene) -> mujoco.MjModel:
   spec = mujoco.MjSpec.from_string(xml)
   for use, name in (('table', style.table), ('wall', style.wall)):
     spec.texture(use).data = textures.texture(name).tobytes()
-  return spec.compile()
+  model = spec.compile()
+  model.geom_group[model.body_weldid[model.geom_bodyid] != 0] = MOVING_GROUP
+  return model
 
 
 _DEFAULTS = """

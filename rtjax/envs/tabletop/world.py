@@ -103,12 +103,11 @@ class World:
     Raises:
       PhysicsError: the simulation became unstable.
     """
-    start = self.data.ctrl[:7].copy()
-    current = self.data.qpos[self._joints]
-    goal = self._kinematics.solve(current, position, rotation)
-    self.data.ctrl[7] = arm.OPENING if is_open else -0.02
-    for i in range(_SUBSTEPS):
-      self.data.ctrl[:7] = start + (goal - start) * _PROFILE[i]
+    control = self.data.ctrl
+    goal = self._kinematics.solve(self.data.qpos[self._joints], position, rotation)
+    control[7] = arm.OPENING if is_open else -0.02
+    for angles in control[:7] + (goal - control[:7]) * _PROFILE[:, None]:
+      control[:7] = angles
       mujoco.mj_step(self.model, self.data)
     self._finish()
 
