@@ -1,8 +1,10 @@
-"""rtjax against the official TensorFlow RT-1, in turn: A B A B.
+"""rtjax against official RT-1 and RT-1-X code, in turn: A B A B.
 
     git clone https://github.com/google-research/robotics_transformer
     python3.11 -m venv reference && reference/bin/pip install tensorflow-cpu==2.15.1 tf-agents==0.19
     python bench/against_reference.py --code robotics_transformer --python reference/bin/python [--pairs 5]
+    git clone https://github.com/google-deepmind/open_x_embodiment      # runs in rtjax's environment, with TensorFlow
+    python bench/against_reference.py --code open_x_embodiment/models --only rt1_x_policy
 
 Times the policy step (one image of 256x320, 11 tokens) and the training step (2 windows of 6 frames, Adam) of the full
 network with random weights, on the CPU. Each code runs in a process of its own, and the steps alternate, so that other
@@ -27,7 +29,9 @@ from typing import Any
 import numpy as np
 
 Step = Callable[[], Any]
-_STEPS = 'policy', 'train'
+_TENSORFLOW = 'policy', 'train'
+_FILES = {'policy': 'transformer_network.py', 'train': 'transformer_network.py',
+          'rt1_x_policy': 'rt1_inference_example.py'}  # one of each clone
 _BATCH, _WINDOW, _IMAGE = 2, 6, (256, 320, 3)
 _ACTIONS = {'world_vector': (3, 1.0), 'rotation_delta': (3, np.pi / 2), 'gripper_closedness_action': (1, 1.0),
             'base_displacement_vertical_rotation': (1, np.pi), 'base_displacement_vector': (2, 1.0)}
@@ -48,6 +52,34 @@ def rtjax_train() -> Step:
   config = dataclasses.replace(preset, model=dataclasses.replace(preset.model, dtype='float32'), batch_size=_BATCH,
                                grad_accum_steps=1)
   return TrainingStep(config, models.build(config.model, seed=0))
+
+
+def rtjax_rt1_x_policy() -> Step:
+  from steps import policy_step
+
+  from rtjax.models import RT1_X, build
+  return policy_step(build(RT1_X, seed=0))
+
+
+def reference_rt1_x_policy() -> Step:
+  """One call of the example's policy, with the last 15 images."""
+  import jax
+  jax.tree_map = jax.tree.map  # its old name, gone from JAX
+  import rt1
+  import rt1_inference_example
+  network = rt1.RT1(num_image_tokens=81, num_action_tokens=11, layer_size=256, vocab_size=512,
+                    world_vector_range=(-2.0, 2.0))
+  shapes = {'image': jax.ShapeDtypeStruct((1, 15, 300, 300, 3), np.float32),
+            'natural_language_embedding': jax.ShapeDtypeStruct((1, 15, 512), np.float32)}
+  keys, random = {name: jax.random.key(0) for name in ('params', 'random')}, np.random.default_rng(0)
+  leaves = jax.eval_shape(
+      lambda shapes: network.init(keys, shapes, act=None, act_tokens=np.zeros((1, 6, 11)), train=False), shapes)
+  variables = jax.tree.map(
+      lambda leaf: (random.normal(0, 0.02, leaf.shape) if leaf.ndim > 1 else np.ones(leaf.shape)).astype(leaf.dtype),
+      leaves)
+  policy = rt1_inference_example.RT1Policy(model=network, variables=variables)
+  window = {'image': _images(15), 'natural_language_embedding': np.zeros((15, 512), np.float32)}
+  return lambda: policy.action(window)
 
 
 def reference_policy() -> Step:
@@ -148,8 +180,13 @@ def work(name: str, code: str) -> None:
   """Run a step for every line on stdin, and print its seconds."""
   answers = os.dup(1)
   os.dup2(2, 1)  # what libraries print must not end up between the answers
-  if name.startswith('reference'):
+  if name == 'reference_rt1_x_policy':
+    sys.path.insert(0, code)  # its files import each other by their names alone
+  elif name.startswith('reference'):
     _add_reference(code)
+  else:
+    from rtjax.runtime import malloc
+    malloc.keep_freed_memory()  # as train.py, eval.py and the server do
   step: Step = globals()[name]()
   with os.fdopen(answers, 'w') as out:
     for _ in sys.stdin:
@@ -201,21 +238,22 @@ def compare(kind: str, python: str, code: str, pairs: int) -> dict[str, Any]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--code', required=True, help='clone of google-research/robotics_transformer')
+  parser.add_argument('--code', required=True, help='clone of google-research/robotics_transformer, or the folder '
+                      'models of one of google-deepmind/open_x_embodiment')
   parser.add_argument('--python', help='Python of the environment with tensorflow-cpu 2.15.1 and tf-agents 0.19')
   parser.add_argument('--pairs', type=int, default=5, help='steps of each code')
-  parser.add_argument('--only', choices=_STEPS, help='one kind of step')
+  parser.add_argument('--only', choices=_FILES, help='one kind of step')
   parser.add_argument('--work', help=argparse.SUPPRESS)
   arguments = parser.parse_args()
-  if not pathlib.Path(arguments.code, 'transformer_network.py').is_file():
-    parser.error(f'--code {arguments.code} holds no transformer_network.py: expected a clone of '
-                 'https://github.com/google-research/robotics_transformer')
   if arguments.work:
     return work(arguments.work, arguments.code)
-  if not arguments.python:
+  kinds = [arguments.only] if arguments.only else _TENSORFLOW
+  if not pathlib.Path(arguments.code, _FILES[kinds[0]]).is_file():
+    parser.error(f'--code {arguments.code} holds no {_FILES[kinds[0]]}: expected a clone as in --help')
+  if kinds[0] in _TENSORFLOW and not arguments.python:
     parser.error('--python is missing: the Python of an environment with tensorflow-cpu==2.15.1 and tf-agents==0.19')
-  for kind in [arguments.only] if arguments.only else _STEPS:
-    print(json.dumps(compare(kind, arguments.python, arguments.code, arguments.pairs)), flush=True)
+  for kind in kinds:
+    print(json.dumps(compare(kind, arguments.python or sys.executable, arguments.code, arguments.pairs)), flush=True)
 
 
 if __name__ == '__main__':

@@ -205,9 +205,11 @@ def _convolution(parameters: Any, x: Tensor, kernel: Tensor) -> Tensor:
 def _gather(parameters: Any, x: Tensor, indices: Tensor) -> Tensor:
   """Gather along one axis, per example or not; indices are in bounds."""
   numbers = parameters['dimension_numbers']
-  if not numbers.collapsed_slice_dims and isinstance(indices, np.ndarray) and indices.size == 1:
-    axis, start = numbers.start_index_map[0], indices.item()  # x[..., a:b] where x has a symbolic axis
-    return x[(slice(None),) * axis + (slice(start, start + parameters['slice_sizes'][axis]),)]
+  if not numbers.collapsed_slice_dims and isinstance(indices, np.ndarray) and indices.ndim == 1:
+    slices = [slice(None)] * len(x.shape)  # x[..., a:b, c:d] where x has a symbolic axis
+    for axis, start in zip(numbers.start_index_map, indices.tolist(), strict=True):
+      slices[axis] = slice(start, start + parameters['slice_sizes'][axis])
+    return x[tuple(slices)]
   batch, axes = len(numbers.operand_batching_dims), numbers.start_index_map
   rank = len(indices.shape) - 1
   output_axes = [axis for axis in range(len(x.shape) - 1 + rank - batch) if axis not in numbers.offset_dims]

@@ -106,8 +106,8 @@ class BatchPolicy:
       raise ValueError(f'robots is {robots}, it must be at least 1.')
     self.encoder = encoder
     self._lock = threading.RLock()
-    self._graphdef, self._variables = nnx.split(model)
-    self._first_cache = _init_cache(self._graphdef, self._variables)
+    self._structure, self._variables = _Structure.split(model)
+    self._first_cache = _init_cache(self._structure, self._variables)
     self._caches: Cache = self._init_caches()  # None after a failure, until a slot is reset
     self._instructions = np.zeros((robots + 1, self.config.instruction_size), self.config.instruction_dtype)
     self._in_episode = np.zeros(robots, bool)
@@ -176,7 +176,7 @@ class BatchPolicy:
     padded = np.concatenate([rows, np.full(missing, self.robots)])
     images, states = jax.tree.map(lambda array: _pad(array, missing), (images, states))
     with self._caches_lost_on_failure():
-      self._caches, device_logits = _step(self._graphdef, self._variables, self._caches, padded, images,
+      self._caches, device_logits = _step(self._structure, self._variables, self._caches, padded, images,
                                           self._instructions[padded], states)
       logits = np.asarray(device_logits)  # waits for the device, whose failures show only here
     return self._finite(rows, [self._output(row) for row in logits[:len(rows)]])
@@ -193,7 +193,7 @@ class BatchPolicy:
     config = self.config
     views = (config.views,) if config.views > 1 else ()
     states = np.zeros((1, config.proprioception_size), np.float32) if config.proprioception_size else None
-    step = jax.jit(functools.partial(_step, self._graphdef))
+    step = jax.jit(functools.partial(_step, self._structure))
     line = compiler.announcement(
         f'the policy for images of {image_size[0]}x{image_size[1]}', step, self._variables, self._init_caches(),
         np.zeros(1, int), np.zeros((1, *views, *(self.metadata.input_size() or image_size), 3), np.uint8),
@@ -344,9 +344,36 @@ def _pad(array: np.ndarray, missing: int) -> np.ndarray:
   return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
+class _Structure:
+  """A model without its arrays, hashed once.
+
+  `jax.jit` hashes its static arguments in each call, and flax a whole `GraphDef` each time: 2.2 of the 3.9 ms that a
+  call with RT-1 took before it began to compute; 1.1 more went to flattening the `State` (bench/RESULTS.md).
+  """
+
+  def __init__(self, graphdef: nnx.GraphDef, tree: Any):
+    self._parts, self._hash = (graphdef, tree), hash((graphdef, tree))
+
+  @classmethod
+  def split(cls, model: PolicyModel) -> tuple['_Structure', list[Array]]:
+    graphdef, variables = nnx.split(model)
+    leaves, tree = jax.tree.flatten(variables)
+    return cls(graphdef, tree), leaves
+
+  def merge(self, variables: list[Array]) -> PolicyModel:
+    graphdef, tree = self._parts
+    return nnx.merge(graphdef, jax.tree.unflatten(tree, variables))
+
+  def __hash__(self) -> int:
+    return self._hash
+
+  def __eq__(self, other: object) -> bool:
+    return self is other or (isinstance(other, _Structure) and self._parts == other._parts)
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _init_cache(graphdef: nnx.GraphDef, variables: Any) -> Cache:
-  return nnx.merge(graphdef, variables).init_cache(1)
+def _init_cache(structure: _Structure, variables: list[Array]) -> Cache:
+  return structure.merge(variables).init_cache(1)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -355,13 +382,13 @@ def _write(caches: Cache, slots: Int[Array, ' B'], values: Cache) -> Cache:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _step(graphdef: nnx.GraphDef, variables: Any, caches: Cache, slots: Int[Array, ' B'],
+def _step(structure: _Structure, variables: list[Array], caches: Cache, slots: Int[Array, ' B'],
           images: UInt8[Array, 'B *views H W 3'], instruction: Num[Array, 'B E'],
           proprioception: Float[Array, 'B S'] | None) -> tuple[Cache, Float[Array, 'B K V']]:
   states = None if proprioception is None else proprioception[:, None]
   observation = observe(images[:, None], instruction, states)
   cache = jax.tree.map(lambda leaf: leaf[slots], caches)
-  cache, logits = nnx.merge(graphdef, variables).step(cache, observation)
+  cache, logits = structure.merge(variables).step(cache, observation)
   return _write(caches, slots, cache), logits
 
 

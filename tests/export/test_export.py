@@ -18,6 +18,7 @@ from rtjax.export.step import Step
 from rtjax.models import parameters
 from rtjax.models.auxiliary.config import AuxiliaryConfig
 from rtjax.models.backbones.film_efficientnet import B0_STAGES, EfficientNetConfig, Stage
+from rtjax.models.layers import transformer
 from rtjax.policies.policy import Policy
 
 # Where the parts of the network do not matter.
@@ -36,11 +37,13 @@ NEEDS = {'savedmodel': ['tensorflow'], 'stablehlo': ['flatbuffers'], 'onnx': ['t
 SLOW_SAVEDMODEL = pytest.param('savedmodel', marks=pytest.mark.slow)  # test_equals_the_policy covers it quickly
 
 
-# RT-1-X's network has no operation that RT-1's lacks.
+# RT-1-X's network has one operation that RT-1's lacks, parts of a mask for each example.
 @pytest.fixture(scope='module', params=['rt1', 'auxiliary', pytest.param('rt1_x', marks=pytest.mark.slow)])
 def network(request):
   model = models.build(NETWORKS[request.param], seed=0)
-  return Policy(model), Step(model, CAMERA)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(transformer, '_BLOCK', 4)  # as in RT-1-X, whose sequence is longer than one block
+    yield Policy(model), Step(model, CAMERA)
 
 
 def exported(format, step, folder, int8=False):

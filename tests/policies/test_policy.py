@@ -54,6 +54,18 @@ def test_bfloat16_on_a_cpu_names_the_faster_type(model):
   assert '--dtype' not in Policy(model).announcement((40, 32))
 
 
+def test_policies_of_one_architecture_share_a_program(model):
+  """Other weights compile nothing, and give other logits."""
+  logits = []
+  for network in (model, build(TINY, seed=1)):
+    policy = Policy(network)
+    policy.reset(embedding=embedding())
+    logits.append(policy.step(frames(1)[0]).logits)
+    if len(logits) == 1:
+      programs = policy_module._step._cache_size()
+  assert policy_module._step._cache_size() == programs and np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
 def test_reset_empties_the_cache(model):
   policy = Policy(model)
   policy.reset(embedding=embedding())
