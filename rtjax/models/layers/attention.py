@@ -139,7 +139,7 @@ def _blocks(queries: int, keys: int) -> int:
 def _scores(query: Float[Array, 'B Q h d'], key: Float[Array, 'B N g d']) -> Float[Array, 'B h Q N']:
   """Return float32 scores; heads that share keys are consecutive."""
   if query.shape[2] == key.shape[2]:
-    return jnp.einsum('bqhd,bnhd->bhqn', query, key, preferred_element_type=jnp.float32)
+    return jnp.einsum('bhqd,bhnd->bhqn', query.swapaxes(1, 2), key.swapaxes(1, 2), preferred_element_type=jnp.float32)
   batch, queries, heads, size = query.shape
   grouped = query.reshape(batch, queries, key.shape[2], -1, size)
   scores = jnp.einsum('bqgmd,bngd->bgmqn', grouped, key, preferred_element_type=jnp.float32)
@@ -149,7 +149,9 @@ def _scores(query: Float[Array, 'B Q h d'], key: Float[Array, 'B N g d']) -> Flo
 def _weighted(weights: Float[Array, 'B h Q N'], value: Float[Array, 'B N g d']) -> Float[Array, 'B Q h d']:
   """Return the weighted sums of values."""
   if weights.shape[1] == value.shape[2]:
-    return jnp.einsum('bhqn,bnhd->bqhd', weights, value)
+    # Heads first: from 'bhqn,bnhd->bqhd' XLA makes, on a CPU, transpositions of the values and of the result that take
+    # as long as the products (bench/RESULTS.md).
+    return (weights @ value.swapaxes(1, 2)).swapaxes(1, 2)
   batch, heads, queries, count = weights.shape
   grouped = weights.reshape(batch, value.shape[2], -1, queries, count)
   return jnp.einsum('bgmqn,bngd->bqgmd', grouped, value).reshape(batch, queries, heads, -1)
