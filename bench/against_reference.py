@@ -1,4 +1,4 @@
-"""rtjax against official RT-1 and RT-1-X code, in turn: A B A B.
+"""rtjax against official RT-1 and RT-1-X code, steps in turn.
 
     git clone https://github.com/google-research/robotics_transformer
     python3.11 -m venv reference && reference/bin/pip install tensorflow-cpu==2.15.1 tf-agents==0.19

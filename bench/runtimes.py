@@ -157,9 +157,9 @@ def open_runtime(name: str, model: str, folder: pathlib.Path, profile: bool) -> 
 
 
 def work(pipe: Connection, name: str, model: str, folder: pathlib.Path, profile: bool) -> None:
-  """Take a step for each image received; send seconds and logits.
+  """Take a step for each image that arrives, in a process.
 
-  After the last image, None, send the profile.
+  Each answer is seconds and logits; after the last image, None, it is the profile.
   """
   run, images = open_runtime(name, model, folder, profile), random_images()
   while (image := pipe.recv()) is not None:
