@@ -32,6 +32,7 @@ ELSEWHERE = {
 NOT_RUN = {
     'docs/architecture.md:1': 'signatures without bodies',
     'docs/guides/export.md:0': 'its time_step is that of a TF-Agents robot; tests/export runs the SavedModel',
+    'docs/guides/export.md:3': 'needs OpenVINO; bench/runtimes.py does the same',
     'docs/guides/released_weights.md:3': 'needs published folders: see tests/pretrained/test_huggingface_save.py'}
 
 FRAMES = 3
