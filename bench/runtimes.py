@@ -10,6 +10,7 @@ a share of the rate of a matrix product in the same run, and the largest differe
 --profile adds milliseconds of its dearest kinds of operation, summed over threads; it slows the steps, so that their
 times count only without it.
 """
+import abc
 import collections
 import dataclasses
 import json
@@ -73,7 +74,7 @@ class Rtjax:
     return found
 
 
-class Exported:
+class Exported(abc.ABC):
   """An ONNX graph in another runtime, with its own cache."""
 
   def __init__(self, folder: pathlib.Path, embedding: np.ndarray, profile: bool):
@@ -90,11 +91,13 @@ class Exported:
     self._cache = {name: outputs[f'next_{name}'] for name in self._cache}
     return outputs['logits'][0]
 
+  @abc.abstractmethod
   def _load(self, path: pathlib.Path, profile: bool) -> None:
-    raise NotImplementedError
+    """Read the graph."""
 
+  @abc.abstractmethod
   def _run(self, inputs: Arrays) -> list[np.ndarray]:
-    raise NotImplementedError
+    """Return the outputs in the graph's order."""
 
 
 class OnnxRuntime(Exported):
